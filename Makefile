@@ -1,0 +1,56 @@
+# Every target sets up what it needs in .venv, once, and again when pyproject.toml changes.
+#
+#   make demo     run the quickstart on the embedded server; build/quickstart.html shows it
+#   make lab      open JupyterLab on the notebooks
+#   make serve    serve Lyceum's API on this machine
+#   make check    lint, format, types
+#   make test     check, then every test, the quick ones first
+#   make bench    measure against %%script, %%px and a plain cell
+
+PYTHON ?= python3
+BIN := .venv/bin
+
+# A machine behind an inspecting proxy trusts what its system trusts.
+export UV_SYSTEM_CERTS ?= true
+
+.DEFAULT_GOAL := help
+.PHONY: help demo lab serve check test bench
+
+help:
+	@sed -n 's/^#   //p' Makefile
+
+demo: .venv/installed-demo
+	@$(BIN)/lyceum-magic demo notebooks/quickstart.ipynb --output-dir build
+
+lab: .venv/installed-dev
+	$(BIN)/jupyter lab notebooks
+
+serve: .venv/installed-demo
+	$(BIN)/lyceum-magic serve
+
+check: .venv/installed-dev
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+# One run, so that its last line speaks for all of it; the folders come in the order named.
+test: check
+	$(BIN)/pytest tests/test_architecture.py tests/unit tests/integration tests/browser
+
+bench: .venv/installed-dev
+	$(BIN)/python -m tests.benchmarks.bench
+
+# Compiled, so that the first cell need not wait for it. pip is slower, and takes over where uv does
+# not find its way: pip's own settings name an index.
+.venv/installed-%: pyproject.toml | $(BIN)/uv
+	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode -e '.[$*]' \
+	  || $(BIN)/python -m pip install --quiet -e '.[$*]'
+	@touch $@
+
+$(BIN)/uv:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || \
+	  { echo 'Python 3.11 or later is needed; name one: make PYTHON=python3.11 ...' >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+	  { echo 'The venv module is missing: apt install python3-venv' >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet uv

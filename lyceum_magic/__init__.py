@@ -1,0 +1,70 @@
+"""Run notebook cells on Lyceum Cloud, or on the Lyceum server that comes with this package."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+# The room `runs` is imported before anything else can import it: that would put the room in the
+# place of the function `runs`.
+from . import runs as _room  # noqa: F401
+
+del runs  # noqa: F821
+
+__version__ = "0.1.0"
+
+if TYPE_CHECKING:
+    from .api import attach, nest_loops, runs, submit
+    from .client.api import Client
+    from .exceptions import LyceumError, RunAborted, RunFailed, RunLost, RunTimedOut
+    from .runs.run import Run
+
+# Where each public name lives. They are imported at their first use: loading the extension has to
+# cost next to nothing.
+_HOMES = {
+    "Client": "client.api",
+    "LyceumError": "exceptions",
+    "Run": "runs.run",
+    "RunAborted": "exceptions",
+    "RunFailed": "exceptions",
+    "RunLost": "exceptions",
+    "RunTimedOut": "exceptions",
+    "attach": "api",
+    "nest_loops": "api",
+    "runs": "api",
+    "submit": "api",
+}
+
+__all__ = [
+    "Client",
+    "LyceumError",
+    "Run",
+    "RunAborted",
+    "RunFailed",
+    "RunLost",
+    "RunTimedOut",
+    "attach",
+    "nest_loops",
+    "runs",
+    "submit",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from importlib import import_module
+
+    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})
+
+
+def load_ipython_extension(shell: Any) -> None:
+    """`%load_ext lyceum_magic`."""
+    from .magic.magics import load
+
+    load(shell)

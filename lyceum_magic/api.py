@@ -1,0 +1,98 @@
+"""The same way as a cell, from Python: in a notebook, a script, or inside a running loop."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import cast
+
+from .exceptions import OptionError
+from .protocol.limits import MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from .runs.journal import Entry
+from .runs.run import Run
+from .session import Place, session
+from .submission.request import python_request
+from .submission.source import check_cell
+
+
+def submit(
+    code: str,
+    machine: str = "cpu",
+    *,
+    timeout_s: int = MAX_TIMEOUT_S,
+    requirements: str | Sequence[str] = (),
+    auto_requirements: bool = True,
+    name: str | None = None,
+    labels: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    raw: bool = False,
+    check: bool = True,
+    place: str = "auto",
+) -> Run:
+    """Starts Python code on Lyceum and returns as soon as the server has accepted it.
+
+    Args:
+        code: what a cell would hold below its `%%lyceum` line.
+        machine: a name that `%lyceum machines` lists.
+        timeout_s: time limit, 1 to 600 seconds.
+        requirements: a requirement line or the path of a requirements file, or several of them.
+        auto_requirements: whether to add what the code imports.
+        name, labels, metadata: kept with the run, for lists and look-ups.
+        raw: send the code as it is.
+        check: compile the code here first.
+        place: "local" (embedded server), "cloud", or "auto" as the credentials say.
+
+    Returns:
+        The run: `run.result()` or `await run` waits for its end.
+
+    Raises:
+        OptionError, SyntaxError: nothing was started.
+        LyceumError: it could not be started.
+    """
+    if place not in ("auto", "local", "cloud"):
+        raise OptionError(f'place takes "auto", "local" or "cloud", not {place!r}.')
+    if not isinstance(code, str):
+        raise OptionError(f"code takes the text of a cell, not a {type(code).__name__}.")
+    if not isinstance(timeout_s, int) or not MIN_TIMEOUT_S <= timeout_s <= MAX_TIMEOUT_S:
+        raise OptionError(
+            f"timeout_s takes {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S} seconds, not {timeout_s!r}."
+        )
+    if check or not code.strip():
+        check_cell(code)
+    request = python_request(
+        code,
+        machine=machine,
+        timeout_s=timeout_s,
+        requirements=[requirements] if isinstance(requirements, str) else requirements,
+        auto_requirements=auto_requirements,
+        name=name,
+        labels=labels,
+        metadata=metadata,
+        raw=raw,
+    )
+    here = session()
+    return here.submit(here.client(cast(Place, place)), request)
+
+
+def runs() -> list[Entry]:
+    """Every run of this user that the journal holds, newest first."""
+    return session().entries()
+
+
+def attach(run_id: str = "last") -> Run:
+    """A run of this user by its id, a unique beginning of it, or "last", and follows it on.
+
+    Raises:
+        UnknownRun: there is none, or more than one.
+    """
+    return session().attach(run_id)
+
+
+def nest_loops() -> None:
+    """Lets synchronous calls run inside a coroutine of the same event loop (nest-asyncio2).
+
+    Nothing here needs it: calls wait for a loop on a thread of its own. It is for users whose own
+    code has to re-enter their running loop. It changes asyncio in this process for good.
+    """
+    import nest_asyncio2
+
+    nest_asyncio2.apply()

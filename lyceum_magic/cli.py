@@ -1,0 +1,164 @@
+"""The command `lyceum-magic`: each subcommand turns its arguments into one call."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from . import __version__
+from .exceptions import LyceumError
+
+EXIT_ERROR = 1
+EXIT_ALREADY_SERVED = 3
+_EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Runs a command line; returns the exit code. Errors are one sentence on stderr."""
+    options = _parser().parse_args(arguments)
+    try:
+        code: int = options.command(options)
+        return code
+    except LyceumError as exc:
+        print(f"lyceum-magic: {exc}", file=sys.stderr)
+        return EXIT_ERROR
+    except KeyboardInterrupt:
+        return _EXIT_INTERRUPTED
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lyceum-magic", description="The Lyceum server of this machine, and what is around it."
+    )
+    parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    _add_serve(commands)
+    _add_demo(commands)
+    _add_doctor(commands)
+    return parser
+
+
+def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    serve = commands.add_parser("serve", help="serve Lyceum's API on this machine")
+    serve.set_defaults(command=_serve)
+    serve.add_argument(
+        "--port", type=_port, metavar="N", help="where to listen (default: as last time)"
+    )
+    serve.add_argument(
+        "--state-dir", type=Path, metavar="DIR", help="where records and output are kept"
+    )
+    serve.add_argument("--profile", choices=("local", "shared"), default="local")
+    serve.add_argument(
+        "--max-running", type=_positive, metavar="N", default=8, help="runs at a time (default: 8)"
+    )
+    serve.add_argument("--index-url", metavar="URL", help="package index for requirements")
+    serve.add_argument("--find-links", metavar="DIR", help="folder of wheels for requirements")
+    # For whoever starts a server on demand.
+    serve.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
+    serve.add_argument("--idle-exit", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
+
+
+def _serve(options: argparse.Namespace) -> int:
+    if sys.platform == "win32":
+        raise LyceumError(
+            "The embedded server does not run on Windows; use WSL, or Lyceum Cloud with "
+            "`lyceum auth login`."
+        )
+    import logging
+
+    from .config import server_folder
+    from .server.serve import ServeOptions, serve
+    from .server.state_folder import AlreadyServed, ServerFile, server_file
+
+    logging.basicConfig(
+        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+    )
+    state_dir = (options.state_dir or server_folder()).expanduser().absolute()
+    ready_fd: int | None = options.ready_fd
+    if ready_fd is not None:
+        # Programs started below must not hold it open: its end is what the starter waits for.
+        os.set_inheritable(ready_fd, False)
+
+    def on_ready(server: ServerFile) -> None:
+        if ready_fd is not None:
+            os.write(ready_fd, b"ready\n")
+            os.close(ready_fd)
+            return
+        print(
+            f"Lyceum listens on {server.base_url}; Ctrl-C ends it, runs go on.\n"
+            f"Its key is `api_key` in {server_file(state_dir)}. For the official client:\n"
+            f"  lyceum auth login --url {server.base_url} --api-key lk_...\n"
+            "Runs execute as this user: whoever has the key can do what you can do.",
+            flush=True,
+        )
+
+    try:
+        serve(
+            ServeOptions(
+                state_dir=state_dir,
+                port=options.port,
+                profile=options.profile,
+                max_running=options.max_running,
+                index_url=options.index_url,
+                find_links=options.find_links,
+                idle_exit_s=options.idle_exit,
+            ),
+            on_ready,
+        )
+    except AlreadyServed as exc:
+        print(f"lyceum-magic: {exc}", file=sys.stderr)
+        return EXIT_ALREADY_SERVED
+    return 0
+
+
+def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    demo = commands.add_parser("demo", help="run a notebook on the embedded server and show it")
+    demo.set_defaults(command=_demo)
+    demo.add_argument("notebook", type=Path, metavar="NOTEBOOK")
+    demo.add_argument(
+        "--output-dir",
+        type=Path,
+        metavar="DIR",
+        default=Path("build"),
+        help="where the executed notebook and its HTML go (default: build)",
+    )
+
+
+def _demo(options: argparse.Namespace) -> int:
+    from .demo import run_demo
+
+    return 0 if run_demo(options.notebook, options.output_dir) else EXIT_ERROR
+
+
+def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    doctor = commands.add_parser("doctor", help="look for what could be wrong here")
+    doctor.set_defaults(command=_doctor)
+
+
+def _doctor(options: argparse.Namespace) -> int:
+    from .magic.doctor import examine
+    from .magic.tables import Table
+
+    print(Table(["what", "found", "advice"], examine()))
+    return 0
+
+
+def _port(text: str) -> int:
+    port = int(text)
+    if not 0 < port < 65536:
+        raise argparse.ArgumentTypeError("a port is a number from 1 to 65535")
+    return port
+
+
+def _positive(text: str) -> int:
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("must be at least 1")
+    return number
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,288 @@
+"""Lyceum's API, endpoint by endpoint: typed values in, JSON objects or typed errors out."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any, Self, cast
+
+import anyio
+import httpx
+
+from .. import config
+from ..exceptions import ConfigError, ProtocolError, RequestRefused, ServerUnreachable
+from ..protocol import paths
+from ..protocol.records import Record
+from ..protocol.requests import StartPython
+from .answers import read_json, read_object
+from .sign_in import needs_refresh, refreshed
+from .transport import build_http_client
+
+#: Finds (or starts again) the server behind an account whose server went away.
+Relocate = Callable[[], Awaitable[config.Account]]
+
+
+@dataclass(frozen=True)
+class Started:
+    """The reply to a start. `streaming_url` is None where the server gave none that can be used."""
+
+    run_id: str
+    streaming_url: str | None = field(repr=False)  # it holds the stream's secret
+
+
+class StartUnknown(ServerUnreachable):
+    """The connection broke after a start was sent: it may have been received, or not."""
+
+
+class Client:
+    """An account's view of Lyceum's API.
+
+    Args:
+        account: whom to talk to; None looks at the environment and the login file.
+        relocate: for the embedded server: called when nobody answers, gives the account again.
+        check_connection: see `transport.build_http_client`.
+        transport: stands in for the network in tests.
+
+    Raises (every call):
+        NotAuthorised, QuotaExceeded, RequestRefused, ServerError: what the server answered.
+        ServerUnreachable: no connection, or it broke and reads could not be repeated.
+        ProtocolError: whatever answers is not Lyceum.
+    """
+
+    def __init__(
+        self,
+        account: config.Account | None = None,
+        *,
+        relocate: Relocate | None = None,
+        check_connection: Callable[[], None] | None = None,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        account = account or config.find_account()
+        if account is None:
+            raise ConfigError(
+                "There is no API key: set LYCEUM_API_KEY, or sign in with `lyceum auth login`."
+            )
+        self.account = account
+        self._relocate = relocate
+        self._http = build_http_client(
+            account.base_url, check_connection=check_connection, transport=transport
+        )
+        self.known_hardware: frozenset[str] = frozenset()
+        self._renewing: anyio.Lock | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        await self._http.aclose()
+
+    # Starting.
+
+    async def start_python(self, request: StartPython) -> Started:
+        """Starts a Python run. The request is sent once, whatever happens.
+
+        Raises:
+            StartUnknown: it was sent, and no reply came.
+        """
+        response = await self._send("POST", paths.START_PYTHON, json=request.to_wire())
+        reply = read_object(response, source=self.account.source)
+        run_id = reply.get("execution_id")
+        if not isinstance(run_id, str) or not run_id:
+            raise ProtocolError(
+                "The reply to a start should hold an `execution_id`, and does not; "
+                "look at `%lyceum list` before you run the cell again."
+            )
+        url = reply.get("streaming_url")
+        usable = isinstance(url, str) and url.startswith(("http://", "https://"))
+        return Started(run_id, url if usable else None)
+
+    # Reading.
+
+    async def record(self, run_id: str) -> Record:
+        return cast(Record, await self._get_object(paths.record(run_id)))
+
+    async def timing(self, run_id: str) -> dict[str, Any]:
+        return await self._get_object(paths.timing(run_id))
+
+    async def legacy_status(self, run_id: str) -> dict[str, Any]:
+        """`status` and `errors`; for servers whose record endpoint fails."""
+        return await self._get_object(paths.legacy_status(run_id))
+
+    async def active(self) -> list[Record]:
+        """The runs that have not ended, newest first."""
+        response = await self._send("GET", paths.WORKLOADS)
+        return _records(read_json(response, source=self.account.source))
+
+    async def history(self, limit: int = 50) -> list[Record]:
+        """Past and present runs, newest first."""
+        answer = await self._get_object(paths.HISTORY, limit=limit)
+        return _records(answer.get("executions"))
+
+    async def machine_types(self) -> dict[str, float | None]:
+        """Machine name -> price in dollars an hour, None where the server names none."""
+        answer = await self._get_object(paths.MACHINE_TYPES)
+        prices: dict[str, float | None] = {}
+        for item in _objects(answer.get("machine_types")):
+            price = item.get("price_per_hour")
+            name = str(item.get("hardware_profile"))
+            prices[name] = float(price) if isinstance(price, int | float) else None
+        return prices
+
+    async def available_hardware(self) -> frozenset[str]:
+        """The machines that this account may use; empty where the server does not say.
+
+        Asked once, then remembered: the answer changes with the account's plan, not between cells.
+        """
+        if not self.known_hardware:
+            answer = await self._get_object(paths.AVAILABLE_HARDWARE)
+            names = answer.get("available_hardware_profiles")
+            self.known_hardware = frozenset(map(str, names if isinstance(names, list) else ()))
+        return self.known_hardware
+
+    async def org(self) -> dict[str, Any]:
+        return await self._get_object(paths.ORG)
+
+    async def ping(self) -> dict[str, Any]:
+        return await self._get_object(paths.HEALTH)
+
+    async def logs(self, run_id: str, *, limit: int = 1000, hours: int = 24) -> list[str]:
+        """The log lines of a run, oldest first."""
+        answer = await self._get_object(paths.logs(run_id), limit=limit, hours=hours)
+        return [str(line.get("message", "")) for line in _objects(answer.get("logs"))]
+
+    # Ending.
+
+    async def abort(self, run_id: str) -> str:
+        """Kills the run; returns the status that the server reports. Over already is no error."""
+        return await self._end(paths.abort(run_id))
+
+    async def stop(self, run_id: str) -> str:
+        """Ends the run gracefully; returns the status that the server reports."""
+        return await self._end(paths.stop(run_id))
+
+    async def _end(self, path: str) -> str:
+        response = await self._send("POST", path)
+        if response.status_code in (404, 409):
+            return "already over"
+        return str(read_object(response, source=self.account.source).get("status", ""))
+
+    # Streaming.
+
+    @contextlib.asynccontextmanager
+    async def open_stream(
+        self, run_id: str, streaming_url: str | None, last_event_id: str | None
+    ) -> AsyncIterator[httpx.Response]:
+        """The answer to a request for a run's event stream, whatever its status."""
+        url = self._stream_url(run_id, streaming_url)
+        headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
+        if last_event_id is not None:
+            headers["Last-Event-ID"] = last_event_id
+        if self._is_own_origin(url):
+            await self._sign_in()
+            headers |= self._credentials()
+        request = self._http.build_request(
+            "POST", url, headers=headers, timeout=httpx.Timeout(10.0, read=None)
+        )
+        response = await self._http.send(request, stream=True)
+        try:
+            yield response
+        finally:
+            await response.aclose()
+
+    def _stream_url(self, run_id: str, streaming_url: str | None) -> httpx.URL:
+        base = self._http.base_url
+        if streaming_url is None:
+            return base.join(paths.stream(run_id))
+        url = httpx.URL(streaming_url)
+        if self.account.is_embedded:
+            # The server may have come back on another port; path and secret stay the same.
+            return url.copy_with(host=base.host, port=base.port)
+        return url
+
+    def _is_own_origin(self, url: httpx.URL) -> bool:
+        base = self._http.base_url
+        default = {"http": 80, "https": 443}
+        return (url.scheme, url.host, url.port or default.get(url.scheme)) == (
+            base.scheme, base.host, base.port or default.get(base.scheme),
+        )  # fmt: skip
+
+    # Sending.
+
+    async def relocate(self) -> None:
+        """Looks for the embedded server again, after nobody answered; else does nothing.
+
+        Raises:
+            EmbeddedServerError: it could not be started again.
+        """
+        if self._relocate is not None:
+            self.account = await self._relocate()
+            self._http.base_url = httpx.URL(self.account.base_url)
+
+    async def _get_object(self, path: str, **query: Any) -> dict[str, Any]:
+        response = await self._send("GET", path, params=query or None)
+        return read_object(response, source=self.account.source)
+
+    async def _send(self, method: str, path: str, **what: Any) -> httpx.Response:
+        await self._sign_in()
+        try:
+            try:
+                return await self._http.request(method, path, headers=self._credentials(), **what)
+            except (httpx.ConnectError, httpx.ConnectTimeout):
+                # Nothing was sent, so even a start may be tried once more.
+                if self._relocate is None:
+                    raise
+                await self.relocate()
+                return await self._http.request(method, path, headers=self._credentials(), **what)
+        except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
+            raise self._unreachable(exc) from None
+        except httpx.RequestError as exc:
+            if method == "POST" and path == paths.START_PYTHON:
+                raise StartUnknown(
+                    f"The connection to {self.account.base_url} broke before it answered the start."
+                ) from None
+            raise self._unreachable(exc) from None
+
+    async def _sign_in(self) -> None:
+        """Renews a token that is about to expire; of several callers at once, one does."""
+        if not needs_refresh(self.account.token.reveal(), time.time()):
+            return
+        self._renewing = self._renewing or anyio.Lock()
+        async with self._renewing:
+            try:
+                self.account = await refreshed(self.account, self._http)
+            except httpx.RequestError as exc:
+                raise self._unreachable(exc) from None
+
+    def _credentials(self) -> dict[str, str]:
+        headers = {"Authorization": f"Bearer {self.account.token.reveal()}"}
+        if self.account.org:
+            headers["X-Org-Slug"] = self.account.org
+        return headers
+
+    def _unreachable(self, exc: Exception) -> ServerUnreachable:
+        kind = "did not answer in time" if isinstance(exc, httpx.TimeoutException) else (
+            "cannot be reached" if isinstance(exc, httpx.ConnectError) else "broke the connection"
+        )  # fmt: skip
+        return ServerUnreachable(
+            f"{self.account.base_url} {kind} ({type(exc).__name__}); check the network and the "
+            "address (LYCEUM_BASE_URL, or base_url in the login), or run the cell with --local."
+        )
+
+
+def _objects(value: object) -> list[dict[str, Any]]:
+    """The objects in a list; whatever else a server may send in its place is left out."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
+def _records(value: object) -> list[Record]:
+    return [cast(Record, item) for item in _objects(value)]
+
+
+def is_gone(exc: Exception) -> bool:
+    """Whether an error says that the run is unknown to the server (any more)."""
+    return isinstance(exc, RequestRefused) and exc.status_code in (404, 409, 410)

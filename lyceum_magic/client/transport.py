@@ -1,0 +1,130 @@
+"""How requests leave: one pooled httpx client for an account, with retries on reads.
+
+Loopback servers are reached past any proxy; other hosts by the proxy variables of the environment.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import logging
+import urllib.request
+from collections.abc import Callable
+
+import httpx
+from httpx_retries import Retry, RetryTransport
+
+from ..exceptions import ConfigError
+
+CONNECT_TIMEOUT_S = 10.0
+REQUEST_TIMEOUT_S = 30.0
+#: An idle connection is kept for the next cell; load balancers drop theirs after a minute.
+KEEPALIVE_S = 55.0
+
+#: Reads are tried again after a broken connection, 429 (`Retry-After` honoured) and 5xx.
+RETRY_READS = Retry(
+    total=4,
+    allowed_methods=["GET", "HEAD"],
+    status_forcelist=[429, 500, 502, 503, 504],
+    backoff_factor=0.25,
+    max_backoff_wait=30.0,
+    total_timeout=60.0,
+)
+
+# httpx writes the whole URL of each request to its log at INFO; a stream's URL is a secret.
+logging.getLogger("httpx").addFilter(lambda record: record.levelno > logging.INFO)
+
+
+def build_http_client(
+    base_url: str,
+    *,
+    check_connection: Callable[[], None] | None = None,
+    transport: httpx.AsyncBaseTransport | None = None,
+    retry: Retry = RETRY_READS,
+) -> httpx.AsyncClient:
+    """The client through which every byte of one account leaves.
+
+    Args:
+        check_connection: called before each request; raises httpx.ConnectError where nobody is
+            there to be trusted with it (see `local_server.guard`).
+        transport: stands in for the network in tests.
+    """
+    inner = transport or _ByHost()
+    if check_connection is not None:
+        inner = _Checked(inner, check_connection)
+    return httpx.AsyncClient(
+        base_url=base_url,
+        transport=RetryTransport(inner, retry=retry),
+        timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
+        follow_redirects=False,  # a redirect would carry the key to wherever it points
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host name or address of a URL is this machine."""
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+class _Checked(httpx.AsyncBaseTransport):
+    """Asks before every request whether the one who answers is still the one we trust."""
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, check: Callable[[], None]) -> None:
+        self._inner = inner
+        self._check = check
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        self._check()
+        return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+
+class _ByHost(httpx.AsyncBaseTransport):
+    """Chooses for each request between the direct way and the environment's proxy.
+
+    httpx reads the proxy variables only when it makes its own transports, which ours, with its
+    retries, replaces.
+    """
+
+    def __init__(self) -> None:
+        # As many connections as there are runs: each run holds one for its stream.
+        self._limits = httpx.Limits(
+            max_connections=None, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE_S
+        )
+        self._ways: dict[str | None, httpx.AsyncHTTPTransport] = {}
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        return await self._way(_proxy_for(request.url)).handle_async_request(request)
+
+    def _way(self, proxy: str | None) -> httpx.AsyncHTTPTransport:
+        if proxy not in self._ways:
+            try:
+                self._ways[proxy] = httpx.AsyncHTTPTransport(
+                    proxy=proxy, limits=self._limits, trust_env=proxy is not None
+                )
+            except (ValueError, httpx.InvalidURL, ImportError):
+                # The value may hold a password, so it is not quoted.
+                raise ConfigError(
+                    "The proxy variable (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) should be a URL "
+                    "such as http://proxy.example:3128, and is not; correct or unset it."
+                ) from None
+        return self._ways[proxy]
+
+    async def aclose(self) -> None:
+        for way in self._ways.values():
+            await way.aclose()
+
+
+def _proxy_for(url: httpx.URL) -> str | None:
+    if is_loopback(url.host) or urllib.request.proxy_bypass(url.host):
+        return None
+    proxies = urllib.request.getproxies()
+    proxy = proxies.get(url.scheme) or proxies.get("all")
+    if proxy and "://" not in proxy:
+        proxy = f"http://{proxy}"
+    return proxy or None

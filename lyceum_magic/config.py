@@ -1,0 +1,222 @@
+"""Where settings and credentials come from: environment, login file, folders on this machine."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import re
+import sys
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NoReturn
+
+from .exceptions import ConfigError
+from .protocol.paths import PRODUCTION_ORIGIN
+
+
+class Secret:
+    """A string that shows itself as `***` wherever it could leak; `reveal()` gives it."""
+
+    __slots__ = ("_value",)
+
+    def __init__(self, value: str) -> None:
+        self._value = value
+
+    def reveal(self) -> str:
+        return self._value
+
+    def __repr__(self) -> str:
+        return "Secret('***')"
+
+    def __str__(self) -> str:
+        return "***"
+
+    def __format__(self, spec: str) -> str:
+        return "***"
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Secret) and other._value == self._value
+
+    def __hash__(self) -> int:
+        return hash(self._value)
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError("a Secret is not pickled: it would leave this process in the clear")
+
+
+@dataclass(frozen=True)
+class Account:
+    """Whom to talk to, and as whom.
+
+    `base_url` is an origin without a trailing slash. `source` says in a few words where this was
+    found. `is_embedded` marks the embedded server of this machine.
+    """
+
+    base_url: str
+    token: Secret
+    source: str
+    org: str | None = None
+    refresh_token: Secret | None = None
+    is_embedded: bool = False
+
+
+def user_folder() -> Path:
+    """The folder of all that belongs to this user: `LYCEUM_MAGIC_HOME`, else the platform's."""
+    if home := os.environ.get("LYCEUM_MAGIC_HOME"):
+        return Path(home).expanduser().absolute()
+    import platformdirs
+
+    return Path(platformdirs.user_state_path("lyceum-magic", appauthor=False))
+
+
+def journal_folder() -> Path:
+    """Where every run of this user is written down."""
+    return user_folder() / "journal"
+
+
+def server_folder() -> Path:
+    """The embedded server's state folder: one for each environment.
+
+    `LYCEUM_MAGIC_HOME` is taken as it is; otherwise the folder is named after `sys.prefix`, so
+    that a kernel never runs on another environment's packages.
+    """
+    if home := os.environ.get("LYCEUM_MAGIC_HOME"):
+        return Path(home).expanduser().absolute()
+    digest = hashlib.sha256(sys.prefix.encode()).hexdigest()[:10]
+    return user_folder() / "servers" / f"{Path(sys.prefix).name.lstrip('.')}-{digest}"
+
+
+def login_file() -> Path:
+    """The user's login, shared with the official client."""
+    return Path.home() / ".lyceum" / "config.json"
+
+
+def find_account(environ: Mapping[str, str] = os.environ) -> Account | None:
+    """The account to use: environment, then login file; None means the embedded server.
+
+    Raises:
+        ConfigError: the login file is there and cannot be used, or a URL is not an origin.
+    """
+    org = _slug(environ.get("LYCEUM_ORG"), "LYCEUM_ORG")
+    if key := environ.get("LYCEUM_API_KEY", "").strip():
+        origin = environ.get("LYCEUM_BASE_URL") or PRODUCTION_ORIGIN
+        base_url = _origin(origin, "LYCEUM_BASE_URL")
+        return Account(base_url, _header_safe(key, "LYCEUM_API_KEY"), "LYCEUM_API_KEY", org)
+    login = read_login()
+    if not login.get("api_key"):
+        return None
+    where = str(login_file())
+    refresh = login.get("refresh_token")
+    return Account(
+        _origin(login.get("base_url") or PRODUCTION_ORIGIN, where),
+        _header_safe(login["api_key"], where),
+        where,
+        org or _slug(login.get("active_org_slug"), where),
+        Secret(refresh) if refresh else None,
+    )
+
+
+def read_login() -> dict[str, Any]:
+    """The login file's object; empty where there is no file.
+
+    Raises:
+        ConfigError: unreadable, not JSON, or members of the wrong type.
+    """
+    path = login_file()
+    expected = f"{path} should be the JSON object that `lyceum auth login` writes"
+    todo = "mend or remove it, or set LYCEUM_API_KEY"
+    login, problem = _load(path)
+    if problem:
+        raise ConfigError(f"{expected}, but it {problem}; {todo}.")
+    if not isinstance(login, dict):
+        raise ConfigError(f"{expected}, but it holds a {type(login).__name__}; {todo}.")
+    for name in ("api_key", "base_url", "refresh_token", "active_org_slug"):
+        if login.get(name) is not None and not isinstance(login[name], str):
+            raise ConfigError(f"{expected}, but its `{name}` is not a string; {todo}.")
+    return login
+
+
+def _load(path: Path) -> tuple[Any, str]:
+    """The JSON value in a file, and what is wrong with it.
+
+    No exception leaves: a decoder's holds the whole file, keys included, and whatever is raised
+    while it is handled keeps it as its context.
+    """
+    try:
+        return json.loads(path.read_text(encoding="utf-8")), ""
+    except FileNotFoundError:
+        return {}, ""
+    except OSError as exc:
+        return None, f"cannot be read ({exc.strerror})"
+    except UnicodeDecodeError:
+        return None, "is not UTF-8 text"
+    except json.JSONDecodeError as exc:
+        return None, f"is broken at line {exc.lineno}"
+    except (ValueError, RecursionError):
+        return None, "is broken"
+
+
+def write_login(**members: str | None) -> Path:
+    """Writes members into the login file, keeps the others, mode 0600; returns its path.
+
+    Raises:
+        ConfigError: the file that is there cannot be used, or none can be written.
+    """
+    login = {**read_login(), **members}
+    path = login_file()
+    temporary = path.with_suffix(f".{os.getpid()}.tmp")
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+            json.dump(login, file, indent=2)
+        temporary.replace(path)
+    except OSError as exc:
+        raise ConfigError(
+            f"{path} cannot be written ({exc.strerror}); set LYCEUM_API_KEY instead."
+        ) from None
+    return path
+
+
+def _header_safe(key: str, where: str) -> Secret:
+    # httpx would raise an error that quotes the whole key.
+    if not key.isascii() or not key.isprintable() or " " in key:
+        raise ConfigError(
+            f"The API key in {where} holds characters that no key has (spaces, line breaks or "
+            "non-ASCII letters); copy it again from the dashboard."
+        )
+    return Secret(key)
+
+
+def _slug(org: str | None, where: str) -> str | None:
+    if org and re.fullmatch(r"[\w.-]+", org, re.ASCII) is None:
+        raise ConfigError(
+            f"{where} should name an organisation by its slug (a-z, 0-9 and -), not {org!r}; "
+            "correct it, or remove it to use your own."
+        )
+    return org or None
+
+
+#: Names and addresses that a resolver takes; others make it raise what no caller expects.
+_HOST = re.compile(r"[\w-]{1,63}(\.[\w-]{1,63})*\.?|[0-9a-f:.]+(%\w+)?", re.ASCII)
+
+
+def _origin(url: str, where: str) -> str:
+    from urllib.parse import urlsplit
+
+    problem = f"{where} should name an origin such as https://api.lyceum.technology"
+    try:
+        parts = urlsplit(url.strip())
+        port = parts.port
+    except ValueError:
+        raise ConfigError(f"{problem}, but it is not a URL; correct it.") from None
+    if parts.scheme not in ("http", "https") or not parts.hostname or parts.username is not None:
+        raise ConfigError(f"{problem}; it must begin with http:// or https:// and hold no user.")
+    if _HOST.fullmatch(parts.hostname) is None:
+        raise ConfigError(f"{problem}, but its host is no name that exists; correct it.")
+    if parts.path.strip("/") or parts.query or parts.fragment:
+        raise ConfigError(f"{problem}, without a path; remove what follows the host.")
+    host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
+    return f"{parts.scheme}://{host}" + (f":{port}" if port is not None else "")

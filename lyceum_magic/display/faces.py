@@ -1,0 +1,195 @@
+"""Where a strip is shown: a notebook with widgets, one without, a terminal, plain Python."""
+
+from __future__ import annotations
+
+import contextvars
+import re
+import sys
+import uuid
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Protocol
+
+from .summary import RunFacts, to_html, to_text
+
+#: Jupyter Server names a connection file after the kernel's id; others (VS Code, `jupyter run`)
+#: name theirs as they like, and have no page that could interrupt by id.
+_CONNECTION_FILE = re.compile(
+    r"kernel-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.json"
+)
+
+
+class Face(Protocol):
+    """One way of showing a strip. Called in this order: reserve, show, update..., finish."""
+
+    def reserve(self) -> None:
+        """Take the place above the output; nothing is visible yet."""
+
+    def show(self, facts: RunFacts) -> None:
+        """Make the live row visible."""
+
+    def update(self, facts: RunFacts) -> None:
+        """Bring the visible row up to date."""
+
+    def finish(self, facts: RunFacts) -> None:
+        """Leave the summary. May come without `show`."""
+
+
+def choose_face(on_stop: Callable[[], None]) -> Face:
+    """The face that fits where this code runs."""
+    shell = _shell()
+    if shell is None:
+        return PlainFace()
+    if getattr(shell, "kernel", None) is None:
+        return TerminalFace()
+    return NotebookFace(on_stop, kernel_id=kernel_id(), is_attended=_is_attended(shell))
+
+
+def kernel_id() -> str | None:
+    """The id under which Jupyter Server knows this kernel; None if none does."""
+    try:
+        from ipykernel.connect import get_connection_file
+
+        path = get_connection_file()
+    except (ImportError, RuntimeError):  # RuntimeError: no kernel application in this process
+        return None
+    match = _CONNECTION_FILE.fullmatch(Path(path).name)
+    return match[1] if match else None
+
+
+class NotebookFace:
+    """A display of one id: empty, then the widget with its fallbacks, then the summary.
+
+    The last bundle names no widget, for a widget in a saved notebook hides the HTML beside it
+    and shows "model not found".
+
+    Args:
+        on_stop: see `Strip`.
+        kernel_id: for the Stop button, which interrupts the kernel through the page's own server.
+        is_attended: whether a widget makes sense.
+    """
+
+    def __init__(
+        self, on_stop: Callable[[], None], *, kernel_id: str | None, is_attended: bool = True
+    ) -> None:
+        self._on_stop = on_stop
+        self._kernel_id = kernel_id
+        self._is_attended = is_attended
+        self._display_id = uuid.uuid4().hex
+        # A kernel finds the cell of a message in a context variable. What is sent through this
+        # copy belongs to this cell, whichever runs by then.
+        self._context = contextvars.copy_context()
+        self._widget: Any = None
+
+    def reserve(self) -> None:
+        # Text may come before the row does, and an output cannot be put above another one later.
+        self._in_cell(self._publish, {"text/html": "", "text/plain": ""}, update=False)
+
+    def show(self, facts: RunFacts) -> None:
+        self._widget = self._in_cell(self._make_widget, facts)
+        bundle = _static_bundle(facts)
+        if self._widget is not None:
+            bundle |= self._widget.view_bundle()
+        self._replace(bundle)
+
+    def update(self, facts: RunFacts) -> None:
+        if self._widget is not None:
+            self._in_cell(self._widget.set_facts, facts)
+        else:
+            self._replace(_static_bundle(facts))
+
+    def finish(self, facts: RunFacts) -> None:
+        # First the end, so that a Stop clicked from here on interrupts nothing.
+        if self._widget is not None:
+            self._in_cell(self._widget.set_facts, facts)
+        self._replace(_static_bundle(facts))
+        if self._widget is not None:
+            self._in_cell(self._widget.close)
+            self._widget = None
+
+    def _make_widget(self, facts: RunFacts) -> Any:
+        """A widget; None where there is none."""
+        if not self._is_attended:
+            return None
+        try:
+            from .widget import StripWidget
+        except ImportError:
+            return None
+        return StripWidget(facts, on_stop=self._on_stop, kernel_id=self._kernel_id)
+
+    def _replace(self, bundle: dict[str, Any]) -> None:
+        """Publish `bundle` in the place of what the display shows."""
+        # The id finds the display from any cell; nbclient listens only to the one that runs.
+        try:
+            self._publish(bundle, update=True)
+        except LookupError:  # ipykernel 7.0 knows no cell on other threads
+            self._in_cell(self._publish, bundle, update=True)
+
+    def _publish(self, bundle: dict[str, Any], *, update: bool) -> None:
+        from IPython.display import publish_display_data
+
+        publish_display_data(bundle, transient={"display_id": self._display_id}, update=update)
+
+    def _in_cell(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        # A context can be entered once at a time; a fresh copy always can.
+        return self._context.copy().run(function, *args, **kwargs)
+
+
+class PlainFace:
+    """Python without IPython: one line on stderr, for stdout is the program's own."""
+
+    def __init__(self) -> None:
+        self._said = ""
+
+    def reserve(self) -> None:
+        pass
+
+    def show(self, facts: RunFacts) -> None:
+        self._say_note(facts)
+
+    def update(self, facts: RunFacts) -> None:
+        self._say_note(facts)
+
+    def finish(self, facts: RunFacts) -> None:
+        self._say(to_text(facts))
+
+    def _say_note(self, facts: RunFacts) -> None:
+        """Say what explains a wait, once; states and times are for the summary."""
+        if facts.note and facts.note != self._said:
+            self._said = facts.note
+            self._say(f"lyceum: {facts.note}")
+
+    def _say(self, line: str) -> None:
+        sys.stderr.write(f"{line}\n")
+        sys.stderr.flush()
+
+
+class TerminalFace(PlainFace):
+    """IPython in a terminal: as in plain Python, but the summary is a display, like any result."""
+
+    def finish(self, facts: RunFacts) -> None:
+        from IPython.display import publish_display_data
+
+        publish_display_data({"text/plain": to_text(facts)})
+
+
+def _static_bundle(facts: RunFacts) -> dict[str, Any]:
+    return {"text/html": to_html(facts), "text/plain": to_text(facts)}
+
+
+def _is_attended(shell: Any) -> bool:
+    """Whether somebody may look on and press Stop.
+
+    nbclient and papermill forbid the cell to ask its user anything. They would also save the state
+    of every widget in the notebook, closed or not: 20 kB for each run.
+    """
+    try:
+        return bool(shell.get_parent()["content"]["allow_stdin"])
+    except (AttributeError, KeyError, TypeError):  # not ipykernel, or not inside a cell
+        return True
+
+
+def _shell() -> Any:
+    # Whoever has not imported IPython does not run inside it.
+    ipython = sys.modules.get("IPython")
+    return ipython.get_ipython() if ipython is not None else None

@@ -1,0 +1,71 @@
+"""Facts of one run, as they change -> one row above the cell's output, in every front end."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from .faces import Face, choose_face
+from .summary import RunFacts
+
+#: A run that ends sooner gets its summary alone: no flicker, and no widget to pay for.
+_DELAY_S = 0.3
+
+
+class Strip:
+    """The row that shows a run while it lives, and what is left of it in the notebook.
+
+    `open` takes the place above everything the cell will show, `publish` shows the live row there
+    once `due_in_s` says so, `update` keeps it true, `close` leaves the summary. Each may be called
+    from any thread, but not from two at once; whatever is shown is shown in the cell in which the
+    strip was made.
+
+    Args:
+        on_stop: called when somebody presses Stop and the kernel could not be interrupted. It may
+            come on any thread, so it should set an event and return.
+        clock: seconds, monotonic.
+        face: where the row is shown; chosen from where this code runs if None.
+    """
+
+    def __init__(
+        self,
+        on_stop: Callable[[], None],
+        *,
+        clock: Callable[[], float] = time.monotonic,
+        face: Face | None = None,
+    ) -> None:
+        self._face = face if face is not None else choose_face(on_stop)
+        self._clock = clock
+        self._facts: RunFacts | None = None
+        self._due_at: float | None = None
+        self._is_shown = False
+
+    def open(self, facts: RunFacts) -> None:
+        """Reserve the place, before any output of the run is published."""
+        self._facts = facts
+        self._due_at = self._clock() + _DELAY_S
+        self._face.reserve()
+
+    def due_in_s(self) -> float | None:
+        """Seconds until `publish` should be called; None if there is no need to."""
+        return None if self._due_at is None else max(0.0, self._due_at - self._clock())
+
+    def publish(self) -> None:
+        """Show the live row, due or not."""
+        if self._due_at is None or self._facts is None:
+            return
+        self._due_at = None
+        self._is_shown = True
+        self._face.show(self._facts)
+
+    def update(self, facts: RunFacts) -> None:
+        """Show what changed. Time alone is no change: the row counts it by itself."""
+        self._facts = facts
+        if self._is_shown:
+            self._face.update(facts)
+
+    def close(self, facts: RunFacts) -> None:
+        """Put the summary in the row's place. The strip is over then."""
+        self._due_at = None
+        self._is_shown = False
+        self._face.finish(facts)

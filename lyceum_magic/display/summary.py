@@ -1,0 +1,140 @@
+"""The facts of a run -> one line of text, one line of HTML; pure functions.
+
+The strip shows the same words and colours while the run lives (`strip.py`); these two remain in
+the saved notebook, where no widget works.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from html import escape
+
+from ..protocol.states import State
+
+#: Longer sentences from a server are cut; the whole one is in the raised error.
+_MAX_SENTENCE = 300
+
+
+@dataclass(frozen=True, slots=True)
+class RunFacts:
+    """What there is to say about a run at one moment.
+
+    Args:
+        run_id: as the server gave it, "" before it did.
+        machine: the `-m` name.
+        detail: one phrase: the phase of a live run ("installing"), the reason of one that ended.
+        note: one sentence beside the run's own story ("no GPU on this machine: runs on the CPU").
+        cost: the price so far, worded by the caller ("$0.02"); "" where there is none.
+        elapsed_s: since the start was asked for.
+    """
+
+    run_id: str
+    state: State
+    machine: str
+    name: str = ""
+    detail: str = ""
+    note: str = ""
+    cost: str = ""
+    is_local: bool = False
+    is_detached: bool = False
+    elapsed_s: float = 0.0
+    return_code: int | None = None
+
+    @property
+    def short_id(self) -> str:
+        """Enough of the id to type; every `%lyceum` subcommand takes a unique prefix."""
+        return self.run_id[:8]
+
+
+@dataclass(frozen=True, slots=True)
+class Look:
+    """How a state is worded and coloured. White text on `colour` has a contrast above 4.5 : 1."""
+
+    symbol: str
+    label: str
+    colour: str
+
+
+LOOKS = {
+    State.PENDING: Look("○", "queued", "#6b5b00"),
+    State.STARTING: Look("◔", "starting", "#6a4fb3"),
+    State.RUNNING: Look("●", "running", "#1565c0"),
+    State.COMPLETED: Look("✓", "completed", "#2e7d32"),
+    State.FAILED: Look("✗", "failed", "#c62828"),
+    State.SYSTEM_FAILURE: Look("!", "system failure", "#ad1457"),
+    State.ABORTED: Look("■", "aborted", "#616161"),
+    State.CANCELLED: Look("■", "cancelled", "#616161"),
+}
+
+
+def to_text(facts: RunFacts) -> str:
+    """One line: `lyceum ✓ completed in 1.2 s on cpu (LOCAL) · run 3f2a9c1e`."""
+    look = LOOKS[facts.state]
+    elapsed = duration(facts.elapsed_s)
+    if not facts.state.is_final:
+        when = f", {elapsed} so far,"
+    else:
+        when = f" in {elapsed}" if facts.state is State.COMPLETED else f" after {elapsed}"
+    where = f"{_sentence(facts.machine)} (LOCAL)" if facts.is_local else _sentence(facts.machine)
+    run = f"lyceum {look.symbol} {look.label}{when} on {where}"
+    return " · ".join([run, *_particulars(facts)])
+
+
+def to_html(facts: RunFacts) -> str:
+    """One row that looks like the strip, and reads as a sentence where styles are taken away.
+
+    GitHub drops every style, Lab those it does not know from an untrusted notebook. So the words
+    are separated by text, not by margins, and the style names no class and no variable.
+    """
+    look = LOOKS[facts.state]
+    badges = [_badge(f"{look.symbol} {look.label}", look.colour)]
+    if facts.is_local:
+        badges.append(_badge("LOCAL", "#455a64"))
+    words = [_sentence(facts.machine), duration(facts.elapsed_s), *_particulars(facts)]
+    return (
+        '<div style="padding:3px 5px;font-size:13px;line-height:1.6">'
+        f"{' '.join(badges)} {' · '.join(escape(word) for word in words)}</div>"
+    )
+
+
+def duration(seconds: float) -> str:
+    """`1.2 s`, `48 s`, `3 min 05 s`, `2 h 03 min`; `strip.js` words it the same way."""
+    if seconds < 10:
+        return f"{int(max(seconds, 0) * 10) / 10} s"
+    minutes, whole = divmod(int(seconds), 60)
+    if not minutes:
+        return f"{whole} s"
+    if minutes < 60:
+        return f"{minutes} min {whole:02} s"
+    return f"{minutes // 60} h {minutes % 60:02} min"
+
+
+def _particulars(facts: RunFacts) -> Iterator[str]:
+    """What is not the same for every run; shared by both forms."""
+    if facts.name:
+        yield _sentence(facts.name)
+    if facts.is_detached:
+        yield "detached"
+    # A reason may say it in its own words.
+    if facts.return_code and f"code {facts.return_code}" not in facts.detail:
+        yield f"exit code {facts.return_code}"
+    for text in (facts.detail, facts.note, facts.cost):
+        if text:
+            yield _sentence(text)
+    if facts.run_id:
+        yield f"run {_sentence(facts.short_id)}"
+
+
+def _badge(text: str, colour: str) -> str:
+    style = (
+        f"background-color:{colour};color:#ffffff;"
+        "padding:1px 8px;border-radius:8px;font-weight:600;white-space:nowrap"
+    )
+    return f'<span style="{style}">{escape(text)}</span>'
+
+
+def _sentence(text: str) -> str:
+    """`text` on one line, without control characters, not too long: it may come from a server."""
+    line = "".join(filter(str.isprintable, " ".join(text.split())))
+    return line if len(line) <= _MAX_SENTENCE else line[: _MAX_SENTENCE - 1] + "…"

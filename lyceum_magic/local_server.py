@@ -1,0 +1,297 @@
+"""Finds the embedded server of this environment, starts it where there is none, and proves it.
+
+Nobody is sent the key on the strength of a file: a server that is adopted first proves by an HMAC
+that it knows the key, and before each request the lock that it holds for life is looked at, so
+that a port which another program took over is never spoken to.
+"""
+
+from __future__ import annotations
+
+import http.client
+import json
+import os
+import secrets
+import select
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import httpx
+
+from . import __version__
+from .config import Account, Secret, server_folder
+from .exceptions import EmbeddedServerError
+from .protocol import paths
+from .protocol.proof import proof
+
+#: An on-demand server ends after this long without a run or a follower.
+IDLE_EXIT_S = 30 * 60
+#: How long a server may take to listen, on a machine that is busy with other things.
+START_LIMIT_S = 60.0
+_ANSWER_LIMIT_S = 5.0
+
+
+@dataclass(frozen=True)
+class Found:
+    """What `server.json` says. `version` as a tuple, so that it can be compared."""
+
+    account: Account
+    pid: int
+    version: tuple[int, ...]
+
+
+def ensure(folder: Path | None = None) -> Account:
+    """The account of a server that runs and has proved itself; starts one where there is none.
+
+    Any number of processes may call this at once: one of them starts a server, the others find it.
+
+    Args:
+        folder: the server's state folder; this environment's own if None.
+
+    Raises:
+        EmbeddedServerError: it cannot run here, or did not start.
+    """
+    folder = folder or server_folder()
+    if sys.platform == "win32":
+        raise EmbeddedServerError(
+            "The embedded server does not run on Windows; use WSL, or set LYCEUM_API_KEY "
+            "to use the cloud."
+        )
+    if (account := _usable(folder)) is not None:
+        return account
+    _make_folder(folder)
+    with _start_lock(folder):
+        # Whoever held the lock before us may have started it.
+        if (account := _usable(folder)) is None:
+            _start(folder)
+            account = _usable(folder)
+    if account is None:
+        raise EmbeddedServerError(
+            f"The embedded server started and cannot be reached; its log is {folder}/server.log."
+        )
+    return account
+
+
+def find(folder: Path | None = None) -> Account | None:
+    """The account of a server that runs and has proved itself, whatever its version; never starts
+    one."""
+    found = _proven(folder or server_folder())
+    return None if found is None else found.account
+
+
+def end(folder: Path) -> bool:
+    """Ends the folder's server unless it has runs to care for; returns whether none is left."""
+    found = _proven(folder)
+    return found is None or _end_if_idle(found, folder)
+
+
+def guard(folder: Path, base_url: Callable[[], str]) -> Callable[[], None]:
+    """A check to make before each request: does our server still hold this address?
+
+    Returns:
+        A function that raises httpx.ConnectError, as a port that nobody listens on would.
+    """
+
+    def check() -> None:
+        if not is_live(folder, base_url()):
+            raise httpx.ConnectError("the embedded server is gone")
+
+    return check
+
+
+def is_live(folder: Path, base_url: str) -> bool:
+    """Whether a server holds the folder's lock and serves at `base_url`.
+
+    A server locks `server.lock` for life and writes its address into it once it listens; the
+    address is its own as long as the lock is held. This costs some microseconds.
+    """
+    import fcntl
+
+    try:
+        descriptor = os.open(folder / "server.lock", os.O_RDONLY)
+    except OSError:
+        return False
+    try:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        except BlockingIOError:
+            return os.read(descriptor, 200).decode().strip() == base_url
+        return False
+    finally:
+        os.close(descriptor)
+
+
+def _usable(folder: Path) -> Account | None:
+    """A proven server of our version or a later one; an older one that is idle is ended."""
+    found = _proven(folder)
+    if found is None:
+        return None
+    if found.version < _version(__version__) and _end_if_idle(found, folder):
+        return None
+    return found.account
+
+
+def _proven(folder: Path) -> Found | None:
+    """The server that `server.json` names, if it lives and has proved itself."""
+    found = _read(folder)
+    if found is None or not is_live(folder, found.account.base_url) or not _proves(found):
+        return None
+    return found
+
+
+def _read(folder: Path) -> Found | None:
+    """`server.json`, if it is there, ours and whole."""
+    path = folder / "server.json"
+    try:
+        status = path.stat()
+        facts = json.loads(path.read_text("utf-8"))
+        base_url = str(facts["base_url"])
+        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
+            raise EmbeddedServerError(
+                f"{path} holds the embedded server's key and should be readable by you alone; "
+                f"it is not: remove it, or `chmod 600 {path}`."
+            )
+        return Found(
+            Account(base_url, Secret(str(facts["api_key"])), "the embedded server",
+                    is_embedded=True),
+            int(facts["pid"]),
+            _version(str(facts["version"])),
+        )  # fmt: skip
+    except (OSError, ValueError, KeyError, TypeError):
+        return None  # absent, torn or foreign: a new server writes it anew
+
+
+def _version(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(".") if part.isdigit())
+
+
+def _proves(found: Found) -> bool:
+    """Whether whoever listens there knows the key; it is not told the key itself."""
+    nonce = secrets.token_hex(16)
+    try:
+        status, body = _ask(found, "GET", f"{paths.HEALTH}?nonce={nonce}", {})
+        answer = json.loads(body)
+        expected = proof(found.account.token.reveal(), nonce)
+        return status == 200 and secrets.compare_digest(str(answer["proof"]), expected)
+    except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
+        return False
+
+
+def _end_if_idle(found: Found, folder: Path) -> bool:
+    """Asks a server that has proved itself to make room; False if it has runs to care for."""
+    headers = {"Authorization": f"Bearer {found.account.token.reveal()}"}
+    try:
+        status, _ = _ask(found, "POST", paths.SHUTDOWN, headers)
+    except (OSError, http.client.HTTPException):
+        return False
+    if status != 200:
+        return False
+    return _wait_for_lock(folder)
+
+
+def _wait_for_lock(folder: Path) -> bool:
+    """Waits until the server has let go of its lock: by then it is gone."""
+    import fcntl
+
+    until = time.monotonic() + _ANSWER_LIMIT_S
+    with open(folder / "server.lock", "rb") as file:
+        while True:
+            try:
+                fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if time.monotonic() > until:
+                    return False
+                time.sleep(0.02)
+
+
+def _ask(found: Found, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes]:
+    # Not httpx: this comes before anything else is known, and must never see a proxy.
+    parts = urlsplit(found.account.base_url)
+    if parts.hostname not in ("127.0.0.1", "localhost", "::1"):
+        raise ValueError("server.json names another machine")
+    connection = http.client.HTTPConnection(parts.hostname, parts.port, timeout=_ANSWER_LIMIT_S)
+    try:
+        connection.request(method, path, headers={"Content-Length": "0", **headers})
+        response = connection.getresponse()
+        return response.status, response.read(65536)
+    finally:
+        connection.close()
+
+
+def _start(folder: Path) -> None:
+    """Starts a server that outlives this process, and returns when it listens."""
+    read_end, write_end = os.pipe()
+    command = [
+        sys.executable, "-P", "-m", "lyceum_magic.cli", "serve",
+        "--state-dir", str(folder),
+        "--idle-exit", str(IDLE_EXIT_S),
+        "--ready-fd", str(write_end),
+    ]  # fmt: skip
+    log_path = folder / "server.log"
+    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
+    log = os.open(log_path, flags, 0o600)
+    try:
+        process = subprocess.Popen(
+            command,
+            cwd=folder,
+            env=_clean_environment(),
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            pass_fds=[write_end],
+            start_new_session=True,  # so that no interrupt of the kernel's reaches it
+        )
+    finally:
+        os.close(log)
+        os.close(write_end)
+    try:
+        ready, _, _ = select.select([read_end], [], [], START_LIMIT_S)
+        if ready and os.read(read_end, 16):
+            # It outlives us; should it end before, somebody has to bury it.
+            threading.Thread(target=process.wait, name="lyceum-server", daemon=True).start()
+            return
+    finally:
+        os.close(read_end)
+    if not ready:
+        process.kill()
+    process.wait()
+    lines = log_path.read_text("utf-8", "replace").strip().splitlines()
+    said = lines[-1] if lines else "it said nothing"
+    raise EmbeddedServerError(
+        f"The embedded server did not start: {said.rstrip('.')}; its log is {log_path}."
+    )
+
+
+def _clean_environment() -> dict[str, str]:
+    """The server's environment: without the user's keys, which no run of another shall find."""
+    return {
+        name: value
+        for name, value in os.environ.items()
+        if not name.startswith(("LYCEUM_API", "LYCEUM_ORG", "LYCEUM_BASE", "JPY_", "PYTHONPATH"))
+    }
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except OSError as exc:
+        raise EmbeddedServerError(
+            f"The embedded server needs a folder of its own, and {folder} cannot be made "
+            f"({exc.strerror}); set LYCEUM_MAGIC_HOME to a folder on a local disk."
+        ) from None
+
+
+@contextmanager
+def _start_lock(folder: Path) -> Iterator[None]:
+    import fcntl
+
+    with open(folder / "start.lock", "wb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        yield

@@ -1,0 +1,221 @@
+"""One `%%lyceum` cell, from its line to its last output: `run_cell` names every step."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import cast
+
+from ..client.stream import Item, Notice
+from ..display.strip import Strip
+from ..display.summary import RunFacts
+from ..display.text import TextFeed
+from ..exceptions import OptionError
+from ..protocol.events import Finished, Output, Progress
+from ..protocol.limits import MAX_BODY_BYTES
+from ..protocol.requests import StartPython
+from ..runs.interrupts import noted_interrupts
+from ..runs.run import Run
+from ..session import Place, session
+from ..submission.request import python_request
+from ..submission.source import check_cell
+from .options import CellOptions, parse_cell_line
+
+
+@dataclass(frozen=True)
+class Defaults:
+    """What the configuration says where the line says nothing.
+
+    Attributes:
+        max_lines, max_bytes: how much text a cell shows before it keeps only the tail.
+    """
+
+    machine: str
+    timeout_s: int
+    max_lines: int
+    max_bytes: int
+
+
+def run_cell(line: str, cell: str, defaults: Defaults, bind: Callable[[str, object], None]) -> None:
+    """Runs one cell and returns when it has ended.
+
+    Args:
+        line, cell: as IPython gives them.
+        bind: puts a value into the user's namespace.
+
+    Raises:
+        OptionError, SyntaxError: the line or the cell is wrong; nothing was started.
+        RunFailed: the run ended other than completed, unless --no-raise was given.
+        LyceumError: it could not be started, or not be followed.
+    """
+    options = parse_cell_line(line)
+    if options.check or not cell.strip():
+        check_cell(cell)
+    request = build_request(cell, options, defaults)
+    if options.dry_run:
+        show_request(request)
+        return
+    here = session()
+    client = here.client(cast(Place, options.place))
+    here.check_machine(client, request.execution_type)
+    run, request = here.new_run(client, request)
+    bind("_run", run)
+    if options.as_name:
+        bind(options.as_name, run)
+    run_in_cell(run, defaults, request)
+    if not options.may_fail and (failure := run.failure()) is not None:
+        raise failure
+
+
+def build_request(cell: str, options: CellOptions, defaults: Defaults) -> StartPython:
+    """What travels for a cell."""
+    return python_request(
+        cell,
+        machine=options.machine or defaults.machine,
+        timeout_s=options.timeout_s or defaults.timeout_s,
+        requirements=options.requirements,
+        auto_requirements=options.auto_requirements,
+        name=options.name,
+        labels=options.labels,
+        metadata=options.metadata,
+        raw=options.raw,
+    )
+
+
+def show_request(request: StartPython) -> None:
+    """Prints the request as it would travel; the cell's source is only measured."""
+    body = request.to_wire()
+    size = len(json.dumps(body).encode())
+    code = body.pop("code")
+    shown = {**body, "code": f"... {len(code):,} characters"}
+    print(json.dumps(shown, indent=2, ensure_ascii=False))  # noqa: T201 - a cell shows what it prints
+    print(f"{size:,} bytes; nothing was sent.")  # noqa: T201
+    if size > MAX_BODY_BYTES:
+        raise OptionError(f"The request may have {MAX_BODY_BYTES:,} bytes, and has {size:,}.")
+
+
+def run_in_cell(run: Run, defaults: Defaults, request: StartPython | None = None) -> None:
+    """Shows a run in the current cell until it has ended.
+
+    Args:
+        request: starts the run; None follows one that was started before.
+
+    Raises:
+        KeyboardInterrupt: the second interrupt; the first one aborts the run.
+        LyceumError: it could not be started or followed.
+    """
+    view = _View(run, defaults)
+    view.open()
+    before, inbox = run.watch()
+    interrupts, is_aborting = 0, False
+
+    def note() -> bool:
+        nonlocal interrupts
+        interrupts += 1
+        inbox.wake()
+        return interrupts > 2  # should the loop below hang, the third one breaks it
+
+    try:
+        with noted_interrupts(note):
+            if request is not None:
+                run.begin(request)
+            for output in before:  # what an attached run had printed earlier
+                view.take(output)
+                view.publish_due()
+            while not inbox.is_drained:
+                if interrupts == 1 and not is_aborting:
+                    is_aborting = True
+                    run.request_abort("interrupted in the notebook")
+                    view.say_aborting()
+                elif interrupts > 1:
+                    inbox.close()
+                    view.say_left()
+                    raise KeyboardInterrupt(f"left run {run.id}")
+                for item in inbox.get(view.due_in_s()):
+                    view.take(item)
+                view.publish_due()
+    finally:
+        view.close()
+    run.wait(0)
+
+
+class _View:
+    """What the reader sees of one run: the strip above, the text below."""
+
+    def __init__(self, run: Run, defaults: Defaults) -> None:
+        self._run = run
+        self._defaults = defaults
+        self._strip = Strip(lambda: run.request_abort("stopped by its Stop button"))
+        self._feed: TextFeed | None = None
+        self._detail = ""  # what is going on
+        self._trouble = ""  # what is in the way
+        self._note = ""  # what is so from beginning to end
+
+    def open(self) -> None:
+        self._strip.open(self._facts())
+
+    def take(self, item: Item) -> None:
+        match item:
+            case Output():
+                if self._feed is None:
+                    self._feed = TextFeed(
+                        self._run.id,
+                        max_lines=self._defaults.max_lines,
+                        max_bytes=self._defaults.max_bytes,
+                    )
+                    self._detail = ""
+                    self._strip.update(self._facts())
+                self._feed.add(item)
+                return
+            case Progress():
+                self._detail = item.detail
+                self._note = item.note or self._note
+            case Notice():
+                self._trouble = item.text
+            case Finished():
+                self._detail = self._trouble = ""
+                return
+        self._strip.update(self._facts())
+
+    def due_in_s(self) -> float | None:
+        """How long nothing needs to be published; None: until something comes."""
+        dues = [self._strip.due_in_s(), self._feed.due_in_s() if self._feed else None]
+        return min((due for due in dues if due is not None), default=None)
+
+    def publish_due(self) -> None:
+        if self._strip.due_in_s() == 0:
+            self._strip.update(self._facts())
+            self._strip.publish()
+        if self._feed is not None and self._feed.due_in_s() == 0:
+            self._feed.publish()
+            if self._feed.is_full and not self._detail:
+                self._detail = "this cell shows no more until the end; all of it is kept"
+                self._strip.update(self._facts())
+
+    def say_aborting(self) -> None:
+        self._trouble = "interrupted: aborting the run; interrupt again to leave it"
+        self._strip.update(self._facts())
+
+    def say_left(self) -> None:
+        which = self._run.id[:8] or "last"
+        self._trouble = f"left before it ended; %lyceum attach {which} follows it again"
+
+    def close(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+        self._strip.close(self._facts())
+
+    def _facts(self) -> RunFacts:
+        run = self._run
+        return RunFacts(
+            run_id=run.id,
+            state=run.state,
+            machine=run.machine,
+            name=run.name,
+            detail=run.reason or self._trouble or self._detail,
+            note=self._note,
+            is_local=run.is_embedded,
+            elapsed_s=run.elapsed_s,
+            return_code=run.return_code,
+        )

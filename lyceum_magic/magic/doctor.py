@@ -1,0 +1,81 @@
+"""What could be wrong here: each finding as (what, found, advice)."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import os
+import platform
+import sys
+
+from .. import __version__, config
+from ..exceptions import LyceumError
+from ..protocol.machines import needs_gpu
+from ..session import session
+
+
+def examine() -> list[tuple[str, str, str]]:
+    """Looks at versions, credentials, the server and the folders. Starts nothing."""
+    found = [
+        ("lyceum-magic", __version__, ""),
+        ("Python", f"{platform.python_version()} in {sys.prefix}", ""),
+        *_packages(),
+        _credentials(),
+        _server(),
+        _journal(),
+    ]
+    proxies = [name for name in os.environ if name.lower().endswith("_proxy") and os.environ[name]]
+    if proxies:
+        found.append(("proxy variables", ", ".join(sorted(proxies)), "not used for loopback"))
+    return found
+
+
+def _packages() -> list[tuple[str, str, str]]:
+    rows = []
+    for name in ("ipython", "ipykernel", "ipywidgets", "anywidget", "httpx", "uv"):
+        try:
+            rows.append((name, importlib.metadata.version(name), ""))
+        except importlib.metadata.PackageNotFoundError:
+            needed = name in ("ipython", "httpx", "uv")
+            rows.append((name, "absent", f"pip install {name}" if needed else "text only"))
+    return rows
+
+
+def _credentials() -> tuple[str, str, str]:
+    try:
+        account = config.find_account()
+    except LyceumError as exc:
+        return ("credentials", "cannot be used", str(exc))
+    if account is None:
+        return ("credentials", "none", "cells run on the embedded server (LOCAL)")
+    try:
+        session().check_account(account)
+    except LyceumError as exc:
+        return ("credentials", f"from {account.source}", str(exc))
+    return ("credentials", f"from {account.source}", f"cells run on {account.base_url}")
+
+
+def _server() -> tuple[str, str, str]:
+    here = session()
+    try:
+        client = here.embedded_if_running()
+    except LyceumError as exc:
+        return ("embedded server", "cannot be used", str(exc))
+    if client is None:
+        return (
+            "embedded server", "not running",
+            f"starts with the first cell, in {config.server_folder()}",
+        )  # fmt: skip
+    where = f"at {client.account.base_url}"
+    try:
+        usable = here.ask(client.available_hardware)
+        active = here.ask(client.active)
+    except LyceumError as exc:
+        return ("embedded server", where, str(exc))
+    gpu = "GPU names run on the CPU" if any(map(needs_gpu, usable)) else ""
+    return ("embedded server", f"{where}, {len(active)} active runs", gpu)
+
+
+def _journal() -> tuple[str, str, str]:
+    folder = config.journal_folder()
+    size = sum(path.stat().st_size for path in folder.glob("*")) if folder.is_dir() else 0
+    return ("journal", f"{size / 1e6:.1f} MB in {folder}", "%lyceum forget makes room")

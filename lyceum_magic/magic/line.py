@@ -1,0 +1,225 @@
+"""`%lyceum SUBCOMMAND`: look at runs, end them, look at the server. One function a subcommand."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import time
+from collections.abc import Callable
+
+from .. import config
+from ..display.summary import duration
+from ..exceptions import LyceumError, OptionError, UnknownRun
+from ..protocol.events import Output
+from ..protocol.paths import PRODUCTION_ORIGIN
+from ..runs.run import Run
+from ..session import session
+from .cell import Defaults, run_in_cell
+from .doctor import examine
+from .options import line_parser, split
+from .tables import Table
+
+#: Puts a value into the user's namespace.
+Bind = Callable[[str, object], None]
+
+#: How long a live run's log may be silent before it counts as read up to now.
+CAUGHT_UP_S = 1.0
+
+
+def run_line(line: str, defaults: Defaults, bind: Bind) -> object:
+    """Runs one `%lyceum` line; what it returns is shown as the cell's result.
+
+    Raises:
+        OptionError: no such subcommand, or wrong arguments.
+        LyceumError: what the subcommand met.
+    """
+    parsed = line_parser().parse_args(split(line, "%lyceum"))
+    if parsed.command is None:
+        return Says(line_parser().format_help())
+    return COMMANDS[parsed.command](parsed, defaults, bind)
+
+
+def login(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> str:
+    import getpass
+
+    key = getpass.getpass("Lyceum API key (lk_...): ").strip()
+    if not key.startswith("lk_"):
+        raise LyceumError("An API key begins with lk_; nothing was written.")
+    origin = config.read_login().get("base_url") or PRODUCTION_ORIGIN
+    session().check_account(config.Account(origin, config.Secret(key), "what you typed"))
+    path = config.write_login(api_key=key, refresh_token=None)
+    return Says(f"Signed in: the key is in {path}. Cells run on the cloud from now on.")
+
+
+class Says(str):
+    """A sentence, shown without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def status(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object:
+    if parsed.id is not None:
+        return _status_of(session().attach(parsed.id))
+    account = config.find_account()
+    where = (
+        "the embedded server of this machine (LOCAL); set LYCEUM_API_KEY or use `%lyceum login` "
+        "for the cloud" if account is None else f"{account.base_url} (key from {account.source})"
+    )  # fmt: skip
+    here = session()
+    if account is not None:
+        here.ask(here.client("cloud").machine_types)  # raises what would keep a cell from running
+    active = [entry for entry in here.entries() if not entry.is_final]
+    return Says(
+        f"Cells run on {where}.\n{len(active)} active run{'' if len(active) == 1 else 's'}; "
+        "%lyceum list shows them."
+    )
+
+
+def _status_of(run: Run) -> Table:
+    record = run.record()
+    names = (
+        "execution_id", "status", "status_details", "return_code", "hardware_profile", "run_name",
+        "created_at", "job_start", "job_end", "timeout", "billed",
+    )  # fmt: skip
+    rows = [(name, record[name]) for name in names if record.get(name) not in (None, "")]
+    rows += [("error", text) for text in record.get("system_errors") or ()]
+    return Table(["", ""], rows)
+
+
+def machines(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Table:
+    here = session()
+    client = here.client()
+    prices = here.ask(client.machine_types)
+    usable = here.ask(client.available_hardware)
+    rows = [
+        (name, "free" if price == 0 else "" if price is None else f"${price:.2f} an hour",
+         "yes" if not usable or name in usable else "no")
+        for name, price in prices.items()
+    ]  # fmt: skip
+    return Table(["machine", "price", "available"], rows, empty="the server names no machines")
+
+
+def list_runs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Table:
+    here = session()
+    entries = [entry for entry in here.entries_now() if parsed.all or not entry.is_final]
+    now = time.time()
+    rows = [
+        (
+            (entry.run_id or "–")[:8], entry.state, entry.machine, entry.name,
+            duration((entry.ended_at or now) - entry.created_at),
+            f"{duration(now - entry.created_at)} ago",
+            "LOCAL" if entry.is_embedded else entry.base_url,
+            entry.reason,
+        )
+        for entry in entries
+    ]  # fmt: skip
+    empty = "no runs" if parsed.all else "no active runs; `%lyceum list --all` shows the others"
+    head = ["run", "state", "machine", "name", "took", "started", "where", "reason"]
+    return Table(head, rows, empty=empty)
+
+
+def logs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
+    asked_at = time.time()
+    before, inbox = session().attach(parsed.id).watch()
+    show = _Printer(parsed.grep)
+    for output in before:
+        show(output)
+    while not inbox.is_drained:
+        items = inbox.get(CAUGHT_UP_S)
+        for item in items:
+            if isinstance(item, Output):
+                if (item.timestamp or 0) > asked_at:
+                    inbox.close()
+                    break
+                show(item)
+        if not items:
+            inbox.close()
+    show.end()
+
+
+class _Printer:
+    """Prints text as it is, or only the lines that hold a text, whatever the pieces."""
+
+    def __init__(self, grep: str | None) -> None:
+        self._grep = grep
+        self._rest = ""
+
+    def __call__(self, output: Output) -> None:
+        if self._grep is None:
+            stream = sys.stderr if output.stream == "stderr" else sys.stdout
+            stream.write(output.text)
+            return
+        *lines, self._rest = (self._rest + output.text).split("\n")
+        for line in lines:
+            if self._grep in line:
+                sys.stdout.write(f"{line}\n")
+
+    def end(self) -> None:
+        if self._grep is not None and self._rest and self._grep in self._rest:
+            sys.stdout.write(f"{self._rest}\n")
+        sys.stdout.flush()
+
+
+def attach(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
+    run = session().attach(parsed.id)
+    bind("_run", run)
+    run_in_cell(run, defaults)
+    if (failure := run.failure()) is not None:
+        raise failure
+
+
+def abort(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
+    run = session().attach(parsed.id)
+    return Says(f"run {run.id[:8]}: {run.abort()}")
+
+
+def stop(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
+    run = session().attach(parsed.id)
+    return Says(f"run {run.id[:8]}: {run.stop()}")
+
+
+def server(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
+    folder = config.server_folder()
+    client = session().embedded_if_running()
+    if client is None:
+        return Says(f"No embedded server runs; the first cell starts one. Its folder: {folder}")
+    return Says(
+        f"The embedded server serves at {client.account.base_url} from {folder}.\n"
+        "It runs code as your own user, and ends 30 minutes after the last run."
+    )
+
+
+def forget(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
+    here = session()
+    chosen = [here.find_entry(run_id) for run_id in parsed.id]
+    if live := [entry for entry in chosen if not entry.is_final]:
+        raise UnknownRun(
+            f"Run {(live[0].run_id or '')[:8]} has not ended and is not forgotten; abort it first."
+        )
+    if parsed.all or parsed.older_than is not None:
+        before = time.time() - (parsed.older_than or 0) * 86400
+        chosen += [e for e in here.entries() if e.is_final and e.created_at <= before]
+    elif not chosen:
+        raise OptionError("Name the runs to forget, or say --older-than DAYS or --all.")
+    here.forget(chosen)
+    return Says(f"{len(chosen)} run{'' if len(chosen) == 1 else 's'} forgotten.")
+
+
+def doctor(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Table:
+    return Table(["what", "found", "advice"], examine())
+
+
+COMMANDS: dict[str, Callable[[argparse.Namespace, Defaults, Bind], object]] = {
+    "login": login,
+    "status": status,
+    "machines": machines,
+    "list": list_runs,
+    "logs": logs,
+    "attach": attach,
+    "abort": abort,
+    "stop": stop,
+    "server": server,
+    "forget": forget,
+    "doctor": doctor,
+}

@@ -1,0 +1,42 @@
+"""Rows -> a table that a notebook shows as HTML and everything else as aligned text."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from html import escape
+
+
+class Table:
+    """A small table with both faces.
+
+    Args:
+        head: the column names.
+        rows: as many cells a row as there are names.
+        empty: what to say instead where there are no rows.
+    """
+
+    def __init__(
+        self, head: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "nothing"
+    ) -> None:
+        self.head = list(head)
+        self.rows = [[str(cell) for cell in row] for row in rows]
+        self._empty = empty
+
+    def __repr__(self) -> str:
+        if not self.rows:
+            return self._empty
+        lines = [self.head, *self.rows]
+        widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
+        padded = (zip(line, widths, strict=True) for line in lines)
+        return "\n".join("  ".join(c.ljust(w) for c, w in line).rstrip() for line in padded)
+
+    def _repr_html_(self) -> str:
+        if not self.rows:
+            return f"<p>{escape(self._empty)}</p>"
+        style = ' style="text-align:left"'
+        head = "".join(f"<th{style}>{escape(name)}</th>" for name in self.head)
+        body = "".join(
+            "<tr>" + "".join(f"<td{style}>{escape(cell)}</td>" for cell in row) + "</tr>"
+            for row in self.rows
+        )
+        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"

@@ -1,0 +1,1 @@
+"""Events -> decoded outputs: pure functions."""

@@ -1,0 +1,12 @@
+"""How much a start request may ask for; times in seconds. Kept apart from `requests`, whose
+validation library takes a while to import."""
+
+MIN_TIMEOUT_S = 1
+MAX_TIMEOUT_S = 600
+DEFAULT_TIMEOUT_S = 60
+MAX_LABELS = 64
+MAX_METADATA = 64
+MAX_BODY_BYTES = 16 * 1024 * 1024
+
+#: The metadata key under which a client's tag travels: how a start whose reply was lost is found.
+TAG_KEY = "lyceum_magic_tag"

@@ -1,0 +1,32 @@
+"""Machine names (`execution_type` on the wire)."""
+
+import re
+
+#: Every profile name known for runs. The embedded server lists and accepts these and no others.
+MACHINES = (
+    "cpu",
+    "gpu",
+    "gpu.t4",
+    "gpu.t4.64gb",
+    "gpu.l40s",
+    "gpu.a100",
+    "gpu.a100.40gb",
+    "gpu.a100.80gb",
+    "gpu.h100",
+    "gpu.h200",
+    "gpu.b200",
+    "gpu.rtx6000pro",
+)
+
+#: What the wire allows; note that there is no hyphen.
+MACHINE_PATTERN = r"^[a-zA-Z0-9_.]+$"
+
+
+def is_machine_name(name: str) -> bool:
+    """Whether `name` may travel at all; the server knows which names exist."""
+    return re.fullmatch(MACHINE_PATTERN[1:-1], name) is not None
+
+
+def needs_gpu(machine: str) -> bool:
+    """Whether a machine of this name has a GPU."""
+    return machine != "cpu"

@@ -1,0 +1,81 @@
+"""What a run has to say to the one cell that waits for it: from the loop thread to the main thread.
+
+Bounded: while the cell is behind by more than a few megabytes, the follower waits, and with it,
+by TCP, the server. So a flood of output takes no memory here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+from collections import deque
+
+from ..client.stream import Item
+from ..protocol.events import Output
+
+MAX_PENDING_CHARACTERS = 4_000_000
+
+
+class Inbox:
+    """Made on the loop thread's loop; `put` there, `get` on any one other thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self._loop = loop
+        self._room = asyncio.Event()
+        self._room.set()
+        self._items: deque[Item] = deque()
+        self._characters = 0
+        self._is_full = False
+        self._closed = False
+        self._filled = threading.Condition()
+
+    async def put(self, item: Item) -> None:
+        """Adds an item; waits while too much lies here unread."""
+        with self._filled:
+            if self._closed:
+                return
+            self._items.append(item)
+            self._characters += len(item.text) if isinstance(item, Output) else 0
+            self._is_full = self._characters > MAX_PENDING_CHARACTERS
+            if self._is_full:
+                self._room.clear()
+            self._filled.notify()
+        await self._room.wait()
+
+    def get(self, timeout_s: float | None = None) -> list[Item]:
+        """All that has come, as soon as there is something.
+
+        Empty after `timeout_s`, after `wake`, and when nothing will come any more.
+        """
+        with self._filled:
+            if not self._items and not self._closed:
+                self._filled.wait(timeout_s)
+            if self._is_full:
+                # First, and as often as it takes: an interrupt may come at any line here.
+                self._loop.call_soon_threadsafe(self._make_room)
+            items, self._items = self._items, deque()
+            self._characters = 0
+        return list(items)
+
+    def _make_room(self) -> None:
+        with self._filled:
+            self._is_full = False
+        self._room.set()
+
+    def wake(self) -> None:
+        """Lets a `get` that waits return; may be called from a signal handler."""
+        with self._filled:  # the lock is reentrant: the handler may have interrupted its holder
+            self._filled.notify()
+
+    @property
+    def is_drained(self) -> bool:
+        """Whether nothing is here and nothing will come."""
+        with self._filled:
+            return self._closed and not self._items
+
+    def close(self) -> None:
+        """Nothing more will come, or nobody reads any more: whoever waits goes on."""
+        with self._filled:
+            self._closed = True
+            self._filled.notify()
+        self._loop.call_soon_threadsafe(self._room.set)

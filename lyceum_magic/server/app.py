@@ -1,0 +1,98 @@
+"""The embedded server's composition: settings in, an ASGI application with all its parts out."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+
+from fastapi import FastAPI
+
+from .. import __version__
+from ..exceptions import EmbeddedServerError
+from .guard import Guard
+from .routes import account, executions, streams, workloads
+from .routes.errors import install_handlers
+from .runners.base import Runner
+from .service import RunService
+from .settings import ServerSettings
+from .stores.base import Store
+from .stores.sqlite import SqliteStore
+from .stream_secrets import StreamSecrets
+
+
+def create_app(
+    settings: ServerSettings,
+    *,
+    store: Store | None = None,
+    runner: Runner | None = None,
+    end_server: Callable[[], None] = lambda: None,
+) -> FastAPI:
+    """The server as an ASGI application; its lifespan opens and closes the parts.
+
+    Args:
+        store, runner: in place of SQLite and processes.
+        end_server: asks the process around the application to end; must return at once.
+
+    Raises:
+        EmbeddedServerError: the profile does not allow what the settings ask for.
+    """
+    store = store or SqliteStore(settings.state_dir / "runs.sqlite3")
+    runner = runner or _process_runner(settings)
+    service = RunService(
+        store, runner, settings.state_dir / "runs", max_running=settings.max_running
+    )
+    closing = asyncio.Event()
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        await store.open()
+        try:
+            await runner.open()
+            try:
+                await service.open()
+                yield
+            finally:
+                await service.close()
+                await runner.close()
+        finally:
+            await store.close()
+
+    app = FastAPI(
+        title="Embedded Lyceum",
+        version=__version__,
+        lifespan=lifespan,
+        # A schema nobody asks for costs a quarter of the start-up time, and more paths to guard.
+        openapi_url=None,
+        redirect_slashes=False,
+    )
+    app.state.service = service
+    app.state.closing = closing
+    secrets = StreamSecrets(settings.api_key)
+    executions.add_routes(app.router, service, secrets)
+    streams.add_routes(app.router, service, secrets, closing)
+    workloads.add_routes(app.router, service)
+    account.add_routes(app.router, service, settings.api_key, end_server)
+    install_handlers(app)
+    # Not add_middleware(): that puts it behind the handler of unexpected errors, whose replies
+    # would then leave unguarded.
+    app.middleware_stack = Guard(
+        app.build_middleware_stack(),
+        api_key=settings.api_key,
+        hosts=[f"{name}:{settings.port}" for name in ("127.0.0.1", "localhost", "[::1]")],
+        open_streams=settings.profile == "local",
+    )
+    return app
+
+
+def _process_runner(settings: ServerSettings) -> Runner:
+    if settings.profile != "local":
+        raise EmbeddedServerError(
+            "Profile `shared` runs nothing as processes of the server's own user, and runs in "
+            "containers are not there yet; use `--profile local`."
+        )
+    from .runners.process import ProcessRunner
+
+    return ProcessRunner(
+        settings.state_dir, index_url=settings.index_url, find_links=settings.find_links
+    )

@@ -1,0 +1,175 @@
+"""The one thing in front of every route: who may ask, from where, and how much.
+
+A server on loopback that executes code is within reach of every web page its user opens and of
+everybody else on the machine. So a token always, taken from `Authorization` alone; the Host header
+must name this server (DNS rebinding); a page of another origin is refused even where it needs no
+reply; no CORS header ever goes out. It wraps errors and unknown paths as well, so that no reply
+leaves without its headers and no route can be forgotten.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import re
+from collections.abc import Collection
+
+from starlette.exceptions import HTTPException
+from starlette.responses import JSONResponse
+from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+from ..config import Secret
+from ..protocol.limits import MAX_BODY_BYTES
+from ..protocol.paths import HEALTH, STREAM
+
+#: The one organisation of an embedded server.
+ORG_SLUG = "local"
+
+_REPLY_HEADERS = [
+    (b"x-content-type-options", b"nosniff"),
+    (b"x-frame-options", b"DENY"),
+    (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
+]
+
+_STREAM_BY_SECRET = re.compile(rf"{STREAM}/[^/]+/[^/]+")
+_STREAM_BY_ID = re.compile(rf"{STREAM}/[^/]+")
+
+
+class Guard:
+    """ASGI middleware.
+
+    Args:
+        api_key: what `Authorization: Bearer` must hold.
+        hosts: every value that a Host header may have.
+        open_streams: whether a run's id alone opens its stream.
+    """
+
+    def __init__(
+        self, app: ASGIApp, *, api_key: Secret, hosts: Collection[str], open_streams: bool
+    ) -> None:
+        self._app = app
+        self._key_digest = _digest(api_key.reveal().encode())
+        self._hosts = frozenset(host.encode() for host in hosts)
+        self._origins = frozenset(b"http://" + host for host in self._hosts)
+        self._open_streams = open_streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan":
+            await self._app(scope, receive, send)
+        elif scope["type"] == "http":
+            await self._guard(scope, receive, _with_headers(send))
+        else:
+            # Nothing here speaks WebSocket; what cannot be checked as above is not let in.
+            await send({"type": "websocket.close", "code": 1008})
+
+    async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if refusal := self._refusal(scope):
+            await refusal(scope, receive, send)
+            return
+        if _declared_length(scope) > MAX_BODY_BYTES:
+            # Read to the end: a reply before that reaches a client that still writes as a reset.
+            while (await receive()).get("more_body"):
+                pass
+            await _reply(413, _TOO_LARGE)(scope, receive, send)
+            return
+        await self._app(scope, _limited(receive), send)
+
+    def _refusal(self, scope: Scope) -> JSONResponse | None:
+        """What to answer instead of letting the request in; None lets it in."""
+        headers = _Headers(scope)
+        if headers.only(b"host") not in self._hosts:
+            return _reply(403, "The Host header does not name this server.")
+        if not self._origins.issuperset(headers.all(b"origin")):
+            return _reply(403, "Requests from pages of another origin are refused.")
+        if not {b"same-origin", b"none"}.issuperset(headers.all(b"sec-fetch-site")):
+            return _reply(403, "Requests from pages of another site are refused.")
+        if self._needs_key(scope) and not self._holds_key(headers):
+            message = "The API key is missing or wrong; send `Authorization: Bearer lk_...`."
+            return _reply(401, message, {"WWW-Authenticate": "Bearer"})
+        if not {ORG_SLUG.encode()}.issuperset(headers.all(b"x-org-slug")):
+            return _reply(403, f"This server has one organisation, {ORG_SLUG!r}.")
+        if _has_body(headers) and not _is_json(headers.only(b"content-type")):
+            return _reply(415, "The body must be JSON, sent as Content-Type: application/json.")
+        return None
+
+    def _needs_key(self, scope: Scope) -> bool:
+        path = scope["path"]
+        if _STREAM_BY_SECRET.fullmatch(path):
+            return False  # the path carries a secret of its own, which its route compares
+        if _STREAM_BY_ID.fullmatch(path):
+            return not self._open_streams
+        return not (path == HEALTH and scope["method"] == "GET")
+
+    def _holds_key(self, headers: _Headers) -> bool:
+        scheme, _, token = headers.only(b"authorization").partition(b" ")
+        # Digests have one length, so the comparison tells nothing about the key's.
+        is_key = hmac.compare_digest(_digest(token.strip()), self._key_digest)
+        return is_key and scheme.lower() == b"bearer"
+
+
+class _Headers:
+    def __init__(self, scope: Scope) -> None:
+        self._pairs: list[tuple[bytes, bytes]] = scope["headers"]
+
+    def all(self, name: bytes) -> list[bytes]:
+        return [value for key, value in self._pairs if key == name]
+
+    def only(self, name: bytes) -> bytes:
+        """The value of a header that came once; empty if it is missing or came twice."""
+        values = self.all(name)
+        return values[0] if len(values) == 1 else b""
+
+
+_TOO_LARGE = f"The body is larger than {MAX_BODY_BYTES // 2**20} MiB."
+
+
+def _reply(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
+    return JSONResponse({"detail": detail}, status, headers)
+
+
+def _digest(value: bytes) -> bytes:
+    return hashlib.sha256(value).digest()
+
+
+def _has_body(headers: _Headers) -> bool:
+    lengths = headers.all(b"content-length")
+    return bool(headers.all(b"transfer-encoding")) or any(length != b"0" for length in lengths)
+
+
+def _is_json(content_type: bytes) -> bool:
+    media_type = content_type.partition(b";")[0].strip().lower()
+    return media_type == b"application/json" or (
+        media_type.startswith(b"application/") and media_type.endswith(b"+json")
+    )
+
+
+def _declared_length(scope: Scope) -> int:
+    # The HTTP parser has refused lengths that are no numbers.
+    return int(_Headers(scope).only(b"content-length") or 0)
+
+
+def _limited(receive: Receive) -> Receive:
+    """`receive`, but a body whose length was not declared ends at the limit too."""
+    received = 0
+
+    async def limited() -> Message:
+        nonlocal received
+        message = await receive()
+        if message["type"] == "http.request":
+            received += len(message.get("body", b""))
+            if received > MAX_BODY_BYTES:
+                while message.get("more_body"):
+                    message = await receive()
+                raise HTTPException(413, _TOO_LARGE)
+        return message
+
+    return limited
+
+
+def _with_headers(send: Send) -> Send:
+    async def with_headers(message: Message) -> None:
+        if message["type"] == "http.response.start":
+            message = {**message, "headers": [*message["headers"], *_REPLY_HEADERS]}
+        await send(message)
+
+    return with_headers

@@ -1,0 +1,66 @@
+"""The account, its machines, and the server itself: what clients ask before and beside runs."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Annotated, Any
+
+from fastapi import APIRouter, Query
+from pydantic import BaseModel
+
+from ... import __version__
+from ...config import Secret
+from ...protocol import paths
+from ...protocol.machines import MACHINES
+from ...protocol.proof import proof
+from ..guard import ORG_SLUG
+from ..service import RunService
+
+
+class KeyToCheck(BaseModel):
+    """The body of `auth/api-keys/validate`; no source publishes its shape."""
+
+    api_key: str
+
+
+def add_routes(
+    router: APIRouter, service: RunService, api_key: Secret, end_server: Callable[[], None]
+) -> None:
+
+    @router.get(paths.HEALTH)
+    async def ping(
+        nonce: Annotated[str | None, Query(min_length=16, max_length=128)] = None,
+    ) -> dict[str, str]:
+        reply = {"status": "healthy", "version": __version__}
+        return reply if nonce is None else {**reply, "proof": proof(api_key.reveal(), nonce)}
+
+    @router.get(paths.MACHINE_TYPES)
+    async def list_machines() -> dict[str, Any]:
+        machines = [{"hardware_profile": name, "price_per_hour": 0.0} for name in MACHINES]
+        return {"machine_types": machines, "count": len(machines)}
+
+    @router.get(paths.AVAILABLE_HARDWARE)
+    async def list_available_hardware() -> dict[str, Any]:
+        return {"available_hardware_profiles": list(MACHINES)}
+
+    @router.get(paths.ORG)
+    async def read_org() -> dict[str, Any]:
+        return {
+            "org_id": ORG_SLUG,
+            "slug": ORG_SLUG,
+            "name": "This machine",
+            "is_personal": True,
+            "is_key_scoped": False,
+        }
+
+    @router.post(paths.VALIDATE_KEY)
+    async def validate_key(body: KeyToCheck | None = None) -> dict[str, Any]:
+        # Without a body the key in question is the request's own, which the guard let pass.
+        is_valid = body is None or Secret(body.api_key) == api_key
+        return {"valid": is_valid, "org_id": ORG_SLUG if is_valid else None}
+
+    @router.post(paths.SHUTDOWN)
+    async def shut_down() -> dict[str, str]:
+        service.check_idle()
+        end_server()
+        return {"message": "The server ends."}

@@ -1,0 +1,70 @@
+"""What each error of the server is called on the wire: one table for all routes."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Awaitable, Callable
+from typing import Any
+
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from starlette.responses import JSONResponse, Response
+
+from ...exceptions import LyceumError, UnknownRun
+from ..service import InvalidField, ServerBusy, UnknownMachine
+
+
+class BadEventId(LyceumError):
+    """No event of the run has the id that a reader wants to go on behind."""
+
+
+_STATUS_CODES: dict[type[LyceumError], int] = {
+    UnknownMachine: 400,
+    BadEventId: 400,
+    UnknownRun: 404,
+    ServerBusy: 409,
+}
+
+
+def install_handlers(app: FastAPI) -> None:
+    """Makes every route of `app` answer errors as the table says."""
+    for error, status_code in _STATUS_CODES.items():
+        app.add_exception_handler(error, _detail_handler(status_code))
+    app.add_exception_handler(RequestValidationError, _invalid)
+    app.add_exception_handler(InvalidField, _invalid_field)
+    app.add_exception_handler(Exception, _failed)
+
+
+def _detail_handler(
+    status_code: int,
+) -> Callable[[Request, Exception], Awaitable[Response]]:
+    async def handler(request: Request, error: Exception) -> Response:
+        return JSONResponse({"detail": str(error)}, status_code)
+
+    return handler
+
+
+async def _invalid(request: Request, error: Exception) -> Response:
+    # FastAPI's shape without its `input` and `ctx`: those would send the caller's code back, and
+    # put it into whatever log keeps the reply.
+    assert isinstance(error, RequestValidationError)
+    return _unprocessable(
+        [{key: entry[key] for key in ("loc", "msg", "type")} for entry in error.errors()]
+    )
+
+
+async def _invalid_field(request: Request, error: Exception) -> Response:
+    assert isinstance(error, InvalidField)
+    return _unprocessable(
+        [{"loc": ["body", error.field], "msg": str(error), "type": "value_error"}]
+    )
+
+
+def _unprocessable(detail: list[dict[str, Any]]) -> Response:
+    # ASCII, because a key or a message may quote half of a surrogate pair.
+    return Response(json.dumps({"detail": detail}), 422, media_type="application/json")
+
+
+async def _failed(request: Request, error: Exception) -> Response:
+    # The traceback goes to the server's log; a caller could do nothing with it.
+    return JSONResponse({"detail": "Internal Server Error"}, 500)

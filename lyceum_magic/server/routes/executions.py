@@ -1,0 +1,62 @@
+"""`execution/...`: starting runs, and reading one run's record."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Any
+
+from fastapi import APIRouter, Request
+
+from ...protocol import paths
+from ...protocol.records import Record
+from ...protocol.requests import StartPython
+from ...protocol.states import legacy_name
+from ..output_tail import read_tail
+from ..service import RunService
+from ..stream_secrets import StreamSecrets
+from .wire import full, iso
+
+#: How much of each stream a record shows; the whole output is in the event stream.
+RECORD_OUTPUT_BYTES = 1 << 20
+
+
+def add_routes(router: APIRouter, service: RunService, secrets: StreamSecrets) -> None:
+
+    @router.post(paths.START_PYTHON)
+    async def start_python(body: StartPython, request: Request) -> dict[str, str]:
+        record = await service.start(body)
+        path = f"{paths.stream(record.run_id)}/{secrets.of(record.run_id)}"
+        # The guard has checked the Host header that this origin comes from.
+        return {
+            "execution_id": record.run_id,
+            "status": record.state.value,
+            "streaming_url": f"{str(request.base_url).rstrip('/')}{path}",
+        }
+
+    @router.get(paths.legacy_status("{run_id}"))
+    async def read_legacy_status(run_id: str) -> dict[str, Any]:
+        record = (await service.find(run_id)).record
+        return {
+            "execution_id": run_id,
+            "status": legacy_name(record.state, timed_out=record.timed_out),
+            "errors": record.error or None,
+        }
+
+    @router.get(paths.record("{run_id}"), response_model=None)
+    async def read_record(run_id: str) -> Record:
+        run = await service.find(run_id)
+        tail = await asyncio.to_thread(read_tail, run.spool, max_bytes=RECORD_OUTPUT_BYTES)
+        return full(run.record, tail)
+
+    @router.get(paths.timing("{run_id}"))
+    async def read_timing(run_id: str) -> dict[str, Any]:
+        record = (await service.find(run_id)).record
+        is_timed = record.started_at is not None and record.finished_at is not None
+        return {
+            "execution_id": run_id,
+            "start_time": iso(record.started_at),
+            "end_time": iso(record.finished_at),
+            "duration_seconds": (
+                (record.finished_at or 0) - (record.started_at or 0) if is_timed else None
+            ),
+        }

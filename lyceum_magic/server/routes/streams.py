@@ -1,0 +1,49 @@
+"""The event stream of a run, by its secret URL and by its id alone."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import Annotated
+
+from fastapi import APIRouter, Header
+from starlette.responses import Response
+
+from ...exceptions import UnknownRun
+from ...protocol import paths
+from ..event_stream import EventStreamResponse, is_record_end
+from ..service import RunService
+from ..stream_secrets import StreamSecrets
+from .errors import BadEventId
+
+LastEventId = Annotated[str | None, Header()]
+
+# The official client POSTs, older ones GET.
+_METHODS = ["GET", "POST"]
+
+
+def add_routes(
+    router: APIRouter, service: RunService, secrets: StreamSecrets, closing: asyncio.Event
+) -> None:
+
+    @router.api_route(paths.stream("{run_id}") + "/{secret}", methods=_METHODS)
+    async def stream_by_secret(
+        run_id: str, secret: str, last_event_id: LastEventId = None
+    ) -> Response:
+        if not secrets.fits(run_id, secret):
+            # The same answer as for a run that is not there: guessing teaches nothing.
+            raise UnknownRun(f"No run has the id {run_id!r}.")
+        return await respond(run_id, last_event_id)
+
+    @router.api_route(paths.stream("{run_id}"), methods=_METHODS)
+    async def stream_by_id(run_id: str, last_event_id: LastEventId = None) -> Response:
+        return await respond(run_id, last_event_id)
+
+    async def respond(run_id: str, last_event_id: str | None) -> Response:
+        run = await service.find(run_id)
+        offset = 0
+        if last_event_id:
+            is_number = last_event_id.isascii() and last_event_id.isdecimal()
+            offset = int(last_event_id) if is_number and len(last_event_id) < 20 else -1
+            if offset < 0 or not await asyncio.to_thread(is_record_end, run.spool, offset):
+                raise BadEventId(f"Last-Event-ID: no event of this run has that id: {run_id}.")
+        return EventStreamResponse(service, run, offset, closing)

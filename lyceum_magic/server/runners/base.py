@@ -1,0 +1,118 @@
+"""What a runner is: the one face that process, container and compose runners show the service.
+
+A runner knows nothing of HTTP or the database. It starts a run in a folder of its own, lets the
+service wait for its end, and finds it again after the server died and came back.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Literal, Protocol
+
+from ...protocol.requests import StartPython
+
+EndReason = Literal[
+    "exited",  # the main process ended by itself; return_code says how
+    "timeout",  # the run's time limit ended it
+    "aborted",  # kill() ended it
+    "stopped",  # stop() ended it
+    "refused",  # it could not be started for a reason that lies in the run (requirements, ...)
+    "lost",  # the platform failed: the supervisor died, the disk is full, ...
+]
+
+
+@dataclass(frozen=True)
+class RunSpec:
+    """What a runner needs to start a run.
+
+    Attributes:
+        folder: the run's own folder (exists, 0700); everything of this run lives below it.
+        environment: variables to add for the program: the account's secrets.
+        stop_grace_s: seconds between SIGTERM and SIGKILL when the run is stopped or times out.
+    """
+
+    run_id: str
+    folder: Path
+    request: StartPython
+    environment: Mapping[str, str] = field(default_factory=dict)
+    stop_grace_s: float = 10.0
+
+
+@dataclass(frozen=True)
+class RunEnd:
+    """How a run ended. Times in seconds since 1970.
+
+    Attributes:
+        return_code: exit code, 128 + n for signal n; None where there is none (timeout, refused,
+            lost, aborted, stopped before it began).
+        error: one sentence for people, empty for "exited" with code 0; never a traceback.
+    """
+
+    reason: EndReason
+    return_code: int | None
+    error: str
+    started_at: float | None
+    finished_at: float
+
+
+#: Told of each step on the way: a phrase such as "installing requirements".
+ProgressListener = Callable[[str], None]
+
+
+class RunHandle(Protocol):
+    """A run that is under way or over.
+
+    Attributes:
+        run_id: whose handle this is.
+        spool: the path of its output (see `server.spool`); the file may not exist yet.
+        started_at: when the program itself began; None while it is being prepared.
+    """
+
+    run_id: str
+    spool: Path
+    started_at: float | None
+
+    async def ended(self) -> RunEnd:
+        """Returns when the run is over and its spool is complete; any number may wait."""
+        ...
+
+    async def started(self) -> None:
+        """Returns when the program began, or when it is certain that it never will."""
+        ...
+
+    async def grown(self, offset: int) -> None:
+        """Returns when the spool is longer than `offset`, or the run is over."""
+        ...
+
+    async def kill(self) -> None:
+        """Kills every process of the run; returns when the order has been passed on."""
+        ...
+
+    async def stop(self) -> None:
+        """SIGTERM, `stop_grace_s`, SIGKILL; returns when the order has been passed on."""
+        ...
+
+
+class Runner(Protocol):
+    """Starts runs of one kind."""
+
+    async def open(self) -> None:
+        """Makes ready (a pool of interpreters, a connection to an engine)."""
+        ...
+
+    async def start(self, spec: RunSpec, on_progress: ProgressListener) -> RunHandle:
+        """Begins the run; preparation (requirements) goes on behind the handle.
+
+        Never raises for what lies in the run: such a run ends as "refused".
+        """
+        ...
+
+    async def find(self, spec: RunSpec) -> RunHandle | None:
+        """The run that an earlier server started; None where it had not been started yet."""
+        ...
+
+    async def close(self) -> None:
+        """Lets go of everything but the runs themselves: they go on."""
+        ...

@@ -1,0 +1,172 @@
+"""Interpreters that wait, so that a run need not wait for one to start."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import signal
+import socket
+import sys
+import uuid
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+from .supervisor import SUPERVISOR_ID
+
+logger = logging.getLogger(__name__)
+
+#: The variables that programs get from the server's environment, and no others: what a machine
+#: needs to work. Keys, tokens and proxies (whose URLs carry passwords) are not among them; what a
+#: program may know beyond this are the account's own secrets.
+INHERITED_VARIABLES = frozenset(
+    [
+        "PATH",
+        "HOME",
+        "USER",
+        "LOGNAME",
+        "SHELL",
+        "LANG",
+        "LANGUAGE",
+        "TZ",
+        "TMPDIR",
+        "XDG_CACHE_HOME",
+        "XDG_RUNTIME_DIR",
+        "LD_LIBRARY_PATH",
+        "DYLD_LIBRARY_PATH",
+        "SSL_CERT_FILE",
+        "SSL_CERT_DIR",
+        "REQUESTS_CA_BUNDLE",
+        "CURL_CA_BUNDLE",
+        "MPLCONFIGDIR",
+        "HF_HOME",
+        "TORCH_HOME",
+        "ROCR_VISIBLE_DEVICES",
+        "HIP_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS",
+        "MKL_NUM_THREADS",
+        "OPENBLAS_NUM_THREADS",
+    ]
+)
+INHERITED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
+
+
+#: A new interpreter starts only then, so that it does not slow down a short run.
+REFILL_DELAY_S = 0.05
+
+
+def clean_environment(source: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """What a program, or an installer on its behalf, may see of the server's environment."""
+    return {
+        name: value
+        for name, value in source.items()
+        if name in INHERITED_VARIABLES or name.startswith(INHERITED_PREFIXES)
+    }
+
+
+@dataclass(frozen=True, eq=False)
+class Interpreter:
+    """A waiting interpreter, later a supervisor. Its control socket ends when it dies."""
+
+    pid: int
+    control: socket.socket
+
+    def hand_over(self, folder: Path, lock: int, listener: socket.socket) -> None:
+        """Gives it the run whose assignment lies in `folder`; see `supervisor`.
+
+        A few bytes into an empty socket: they are sent as a whole, and at once.
+
+        Raises:
+            BrokenPipeError, ConnectionResetError: it has died.
+        """
+        socket.send_fds(self.control, [os.fsencode(folder)], [lock, listener.fileno()])
+
+    async def buried(self) -> None:
+        """Returns when the process is gone from the process table; it must be dying."""
+        await asyncio.to_thread(os.waitpid, self.pid, 0)
+
+
+def spawn_interpreter() -> Interpreter:
+    """Starts a process of `supervisor`."""
+    ours, theirs = socket.socketpair()
+    environment = clean_environment() | {
+        "PYTHONUNBUFFERED": "1",
+        "PYTHONIOENCODING": "utf-8",
+        SUPERVISOR_ID: uuid.uuid4().hex,
+    }
+    with theirs:
+        pid = os.posix_spawn(
+            sys.executable,
+            # -P: nothing of the server's working directory may shadow the standard library.
+            [sys.executable, "-P", "-m", "lyceum_magic.server.runners.supervisor"],
+            environment,
+            file_actions=[
+                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
+                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_RDWR, 0),
+            ],
+            setsid=True,
+            # A server in the background may ignore these; its programs must not.
+            setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
+            setsigmask=(),
+        )
+    ours.setblocking(False)
+    return Interpreter(pid, ours)
+
+
+class InterpreterPool:
+    """Keeps `size` interpreters waiting, and replaces those that leave or die.
+
+    To be used in one event loop.
+    """
+
+    def __init__(self, *, size: int = 2) -> None:
+        self._size = size
+        self._waiting: list[Interpreter] = []
+        self._burials: set[asyncio.Task[None]] = set()
+        self._refill_due: asyncio.TimerHandle | None = None
+
+    def refill(self) -> None:
+        """Starts what is missing."""
+        self._refill_due = None
+        while len(self._waiting) < self._size:
+            interpreter = spawn_interpreter()
+            self._waiting.append(interpreter)
+            # One that waits never sends anything: it is readable when it has died.
+            asyncio.get_running_loop().add_reader(interpreter.control, self._on_death, interpreter)
+
+    def take(self) -> Interpreter:
+        """One that waits, the longest waiting first; a new one where there is none."""
+        loop = asyncio.get_running_loop()
+        if self._refill_due is None:
+            self._refill_due = loop.call_later(REFILL_DELAY_S, self.refill)
+        if not self._waiting:
+            return spawn_interpreter()
+        interpreter = self._waiting.pop(0)
+        loop.remove_reader(interpreter.control)
+        return interpreter
+
+    async def close(self) -> None:
+        """Sends home those that wait."""
+        if self._refill_due:
+            self._refill_due.cancel()
+        for interpreter in self._waiting:
+            asyncio.get_running_loop().remove_reader(interpreter.control)
+            self.bury(interpreter)
+        self._waiting.clear()
+        await asyncio.gather(*self._burials)
+
+    def bury(self, interpreter: Interpreter) -> None:
+        """Takes a dead or dying one out of the process table, in the background."""
+        interpreter.control.close()
+        task = asyncio.get_running_loop().create_task(interpreter.buried())
+        self._burials.add(task)
+        task.add_done_callback(self._burials.discard)
+
+    def _on_death(self, interpreter: Interpreter) -> None:
+        # Replaced at the next take(), not now: an interpreter that cannot even start would
+        # otherwise be started over and over.
+        logger.warning("a waiting interpreter (pid %d) died", interpreter.pid)
+        asyncio.get_running_loop().remove_reader(interpreter.control)
+        self._waiting.remove(interpreter)
+        self.bury(interpreter)

@@ -1,0 +1,165 @@
+"""The server process: takes the state folder and a port, serves until it is told to end."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import socket
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+from .. import __version__
+from ..exceptions import EmbeddedServerError
+from .settings import DEFAULT_MAX_RUNNING, Profile, ServerSettings
+from .state_folder import (
+    ServerFile,
+    boot_id,
+    lock_for_life,
+    new_key,
+    prepare,
+    read_server_file,
+    write_server_file,
+)
+
+#: How long requests under way may take once the server is told to end.
+_SHUTDOWN_S = 1
+
+
+@dataclass(frozen=True)
+class ServeOptions:
+    """What the command line asks for.
+
+    Attributes:
+        port: where to listen; None means where the last server of this folder did, else anywhere.
+        idle_exit_s: ends by itself after so long without a live run or a follower.
+    """
+
+    state_dir: Path
+    port: int | None = None
+    profile: Profile = "local"
+    max_running: int = DEFAULT_MAX_RUNNING
+    index_url: str | None = None
+    find_links: str | None = None
+    idle_exit_s: float | None = None
+
+
+def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None:
+    """Serves until a signal, a shutdown request or idleness ends it.
+
+    Args:
+        on_ready: called once, when requests are accepted and `server.json` says so.
+
+    Raises:
+        AlreadyServed: another server holds the state folder.
+        EmbeddedServerError: it cannot run here, or not like this.
+    """
+    prepare(options.state_dir)
+    with lock_for_life(options.state_dir) as lock:
+        last = read_server_file(options.state_dir)
+        with contextlib.closing(_listen(options.port, last)) as listener:
+            port = listener.getsockname()[1]
+            content = ServerFile(
+                base_url=f"http://127.0.0.1:{port}",
+                api_key=last.api_key if last is not None else new_key(),
+                pid=os.getpid(),
+                boot_id=boot_id(),
+                version=__version__,
+            )
+            settings = ServerSettings(
+                state_dir=options.state_dir,
+                port=port,
+                api_key=content.api_key,
+                boot_id=content.boot_id,
+                profile=options.profile,
+                max_running=options.max_running,
+                index_url=options.index_url,
+                find_links=options.find_links,
+            )
+
+            def ready() -> None:
+                write_server_file(options.state_dir, content)
+                lock.show_address(content.base_url)
+                on_ready(content)
+
+            _serve_on(listener, settings, options.idle_exit_s, ready)
+
+
+def _listen(port: int | None, last: ServerFile | None) -> socket.socket:
+    if port is not None:
+        try:
+            return _bind(port)
+        except OSError as exc:
+            raise EmbeddedServerError(
+                f"Port {port} cannot be used ({exc.strerror}); choose another with --port."
+            ) from exc
+    if last is not None:
+        with contextlib.suppress(OSError):  # somebody else has it by now
+            return _bind(last.port)
+    return _bind(0)
+
+
+def _bind(port: int) -> socket.socket:
+    # The protocol is named because asyncio switches Nagle's algorithm off only where it is: with
+    # it on, every reply of two writes waits 40 ms for the client's delayed acknowledgement.
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    try:
+        # Connections of the last server that linger do not keep its port from the next one.
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(("127.0.0.1", port))
+    except BaseException:
+        listener.close()
+        raise
+    return listener
+
+
+def _serve_on(
+    listener: socket.socket,
+    settings: ServerSettings,
+    idle_exit_s: float | None,
+    on_ready: Callable[[], None],
+) -> None:
+    # Imported late: a second server on the folder is refused before this costs it half a second.
+    import uvicorn
+
+    from .app import create_app
+
+    class Server(uvicorn.Server):
+        async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+            await super().startup(sockets)
+            if self.started:
+                on_ready()
+                if idle_exit_s is not None:
+                    self.idle_exit = asyncio.create_task(self.end_when_idle(idle_exit_s))
+
+        async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            # Streams end by themselves then; they would keep the server waiting otherwise.
+            app.state.closing.set()
+            await super().shutdown(sockets)
+
+        async def end_when_idle(self, idle_s: float) -> None:
+            await app.state.service.idle(idle_s)
+            self.should_exit = True
+
+    def end_server() -> None:
+        server.should_exit = True
+
+    app = create_app(settings, end_server=end_server)
+    server = Server(
+        uvicorn.Config(
+            app,
+            http="h11",
+            ws="none",
+            loop="asyncio",
+            lifespan="on",
+            # Paths hold the secrets of streams, so nothing logs them.
+            access_log=False,
+            log_config=None,
+            server_header=False,
+            # Between two cells of somebody who thinks.
+            timeout_keep_alive=60,
+            timeout_graceful_shutdown=_SHUTDOWN_S,
+        )
+    )
+    server.run(sockets=[listener])

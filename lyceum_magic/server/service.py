@@ -1,0 +1,352 @@
+"""The rules of the embedded server: what a run may ask for, when it starts, how its end reads.
+
+Requests come in validated, records go out; there is no HTTP, no SQL and no subprocess here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal
+
+from ..exceptions import LyceumError, UnknownRun
+from ..protocol.machines import MACHINES
+from ..protocol.requests import StartPython
+from ..protocol.states import State
+from .bell import Bell
+from .runners.base import RunEnd, RunHandle, Runner, RunSpec
+from .runners.process import check_prior_imports
+from .stores.base import HistoryPage, RunRecord, Store
+from .tracked_run import TrackedRun
+
+logger = logging.getLogger(__name__)
+
+#: How long abort and stop wait for the end they ordered before they answer without it.
+CONFIRMATION_S = 5.0
+
+_Steps = Callable[[TrackedRun], Awaitable[None]]
+
+_NOTEBOOK_JOB = "customer_notebook"
+
+
+class UnknownMachine(LyceumError):
+    """No machine has the name that a request asks for."""
+
+
+class InvalidField(LyceumError):
+    """A field of a request has the right form and still cannot be used.
+
+    Attributes:
+        field: its name on the wire.
+    """
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ServerBusy(LyceumError):
+    """The server will not end while runs are not over."""
+
+
+class RunService:
+    """Starts, follows and ends runs.
+
+    Args:
+        runs_folder: where every run gets a folder of its own.
+        max_running: how many runs a runner works on at a time.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        runner: Runner,
+        runs_folder: Path,
+        *,
+        max_running: int,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._runner = runner
+        self._runs_folder = runs_folder
+        self._max_running = max_running
+        self._clock = clock
+        self._tracked: dict[str, TrackedRun] = {}
+        self._queue: list[TrackedRun] = []
+        self._drivers: set[asyncio.Task[None]] = set()
+        self.followers = 0
+        self.activity = Bell()
+
+    async def open(self) -> None:
+        """Finds the runs of earlier servers again."""
+        self._runs_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        for record in await self._store.unfinished():
+            run = self._track(record)
+            self._drive(run, self._take_up)
+
+    async def close(self) -> None:
+        """Lets go of the runs; they go on, and the next server finds them."""
+        for driver in self._drivers:
+            driver.cancel()
+        await asyncio.gather(*self._drivers, return_exceptions=True)
+
+    async def start(self, request: StartPython) -> RunRecord:
+        """Writes a new run down and starts it as soon as a slot is free.
+
+        Raises:
+            UnknownMachine: no machine has that name; the message lists those that exist.
+            InvalidField: `prior_imports` holds something that is not an import, or a text is not
+                Unicode.
+        """
+        if request.execution_type not in MACHINES:
+            raise UnknownMachine(
+                f"There is no machine {request.execution_type!r}; "
+                f"choose one of: {', '.join(MACHINES)}."
+            )
+        _check_texts(request)
+        try:
+            check_prior_imports(request.prior_imports or [])
+        except ValueError as exc:
+            raise InvalidField(str(exc), field="prior_imports") from exc
+        record = RunRecord(str(uuid.uuid4()), request, self._clock())
+        await self._store.add(record)
+        self._queue.append(self._track(record))
+        self._start_what_fits()
+        return record
+
+    async def find(self, run_id: str) -> TrackedRun:
+        """The run of this id, over or not.
+
+        Raises:
+            UnknownRun: there is none.
+        """
+        if run := self._tracked.get(run_id):
+            return run
+        if record := await self._store.get(run_id):
+            return TrackedRun(record)
+        raise UnknownRun(f"No run has the id {run_id!r}.")
+
+    def active(self) -> Sequence[RunRecord]:
+        """The runs that are not over, newest first."""
+        return [run.record for run in reversed(self._tracked.values())]
+
+    async def history(self, *, limit: int, offset: int) -> HistoryPage:
+        """A page of all runs, newest first."""
+        return await self._store.history(limit=limit, offset=offset)
+
+    async def abort(self, run_id: str) -> RunRecord:
+        """Kills a run; returns its record when it is over, or after `CONFIRMATION_S`.
+
+        Raises:
+            UnknownRun: there is none of this id.
+        """
+        return await self._order(run_id, "kill")
+
+    async def stop(self, run_id: str) -> RunRecord:
+        """Asks a run to end, kills it after its grace; returns its record as `abort` does.
+
+        Raises:
+            UnknownRun: there is none of this id.
+        """
+        return await self._order(run_id, "stop")
+
+    @contextlib.contextmanager
+    def following(self) -> Iterator[None]:
+        """Counts a follower for as long as the block lasts: a server with one is not idle."""
+        self.followers += 1
+        self.activity.ring()
+        try:
+            yield
+        finally:
+            self.followers -= 1
+            self.activity.ring()
+
+    async def idle(self, for_s: float) -> None:
+        """Returns once there has been neither a live run nor a follower for `for_s` seconds."""
+        while True:
+            change = self.activity.listen()
+            wait_s = None if self._tracked or self.followers else for_s
+            try:
+                async with asyncio.timeout(wait_s):
+                    await change.wait()
+            except TimeoutError:
+                return
+
+    def check_idle(self) -> None:
+        """Raises ServerBusy while a run is not over."""
+        if number := len(self._tracked):
+            raise ServerBusy(f"{_count(number)} not over yet; abort or wait, then ask again.")
+
+    # From the queue to the end
+
+    def _start_what_fits(self) -> None:
+        while self._queue and len(self._tracked) - len(self._queue) < self._max_running:
+            run = self._queue.pop(0)
+            self._drive(run, self._run)
+        for ahead, run in enumerate(self._queue, start=1):
+            run.show(detail=f"{ahead} {'run' if ahead == 1 else 'runs'} ahead")
+
+    async def _take_up(self, run: TrackedRun) -> None:
+        handle = await self._runner.find(self._spec(run.record))
+        if handle is not None:
+            await self._follow_to_the_end(run, handle)
+            return
+        run.show(replace(run.record, state=State.PENDING))
+        self._queue.append(run)
+        self._queue.sort(key=lambda queued: queued.record.created_at)
+        self._start_what_fits()
+
+    async def _run(self, run: TrackedRun) -> None:
+        run.show(replace(run.record, state=State.STARTING))
+        spec = self._spec(run.record)
+        spec.folder.mkdir(mode=0o700, exist_ok=True)
+        handle = await self._runner.start(spec, lambda step: run.show(detail=step))
+        await self._follow_to_the_end(run, handle)
+
+    async def _follow_to_the_end(self, run: TrackedRun, handle: RunHandle) -> None:
+        run.handle = handle
+        run.show(replace(run.record, state=State.STARTING, spool=handle.spool))
+        if run.order is not None:
+            await _pass_on(run.order, handle)
+        await handle.started()
+        if handle.started_at is not None:
+            record = replace(run.record, state=State.RUNNING, started_at=handle.started_at)
+            run.show(record)
+            await self._store.update(record)
+        await self._finish(run, await handle.ended())
+
+    async def _finish(self, run: TrackedRun, end: RunEnd) -> None:
+        record = final_record(run.record, end)
+        try:
+            # First on disk, then told: whoever hears of the end can read it.
+            await self._store.finish(record)
+        finally:
+            # An end that could not be written is told as well: nobody may wait for ever, and the
+            # next server finds the run and its end again.
+            del self._tracked[run.run_id]
+            run.show(record)
+            self.activity.ring()
+            self._start_what_fits()
+
+    async def _order(self, run_id: str, order: Literal["kill", "stop"]) -> RunRecord:
+        run = await self.find(run_id)
+        if run.is_over:
+            return run.record
+        if run in self._queue:
+            self._queue.remove(run)
+            reason: Literal["aborted", "stopped"] = "aborted" if order == "kill" else "stopped"
+            await self._finish(run, RunEnd(reason, None, "", None, self._clock()))
+            return run.record
+        # A run whose handle is still to come gets the order passed on with it.
+        run.order = order
+        if run.handle is not None:
+            await _pass_on(order, run.handle)
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(CONFIRMATION_S):
+                await _over(run)
+        return run.record
+
+    def _drive(self, run: TrackedRun, steps: _Steps) -> None:
+        driver = asyncio.create_task(self._end_in_any_case(run, steps))
+        self._drivers.add(driver)
+        driver.add_done_callback(self._drivers.discard)
+
+    async def _end_in_any_case(self, run: TrackedRun, steps: _Steps) -> None:
+        try:
+            await steps(run)
+        except Exception:  # the top of a run: whatever failed, nobody may wait for it for ever
+            logger.exception("run %s failed inside the server", run.run_id)
+            if run.is_over:
+                return
+            error = "the server failed while it worked on the run; its log says why"
+            await self._finish(run, RunEnd("lost", None, error, None, self._clock()))
+
+    def _track(self, record: RunRecord) -> TrackedRun:
+        run = self._tracked[record.run_id] = TrackedRun(record)
+        self.activity.ring()
+        return run
+
+    def _spec(self, record: RunRecord) -> RunSpec:
+        return RunSpec(record.run_id, self._runs_folder / record.run_id, record.request)
+
+
+def final_record(record: RunRecord, end: RunEnd) -> RunRecord:
+    """The record of a run that ended as `end` says."""
+    state, error = _outcome(record, end)
+    return replace(
+        record,
+        state=state,
+        timed_out=end.reason == "timeout",
+        # A run that its limit ended has no exit code of its own to report.
+        return_code=None if end.reason == "timeout" else end.return_code,
+        error=error,
+        started_at=end.started_at if end.started_at is not None else record.started_at,
+        finished_at=end.finished_at,
+    )
+
+
+def _outcome(record: RunRecord, end: RunEnd) -> tuple[State, str]:
+    """The final state, and the sentence that every end other than `completed` carries."""
+    match end.reason:
+        case "exited" if end.return_code == 0:
+            return State.COMPLETED, ""
+        case "exited":
+            return State.FAILED, end.error or f"the program ended with exit code {end.return_code}"
+        case "timeout":
+            limit = f"the time limit of {record.request.timeout} s ended the run"
+            return State.FAILED, limit
+        case "aborted":
+            return State.ABORTED, end.error or "the run was aborted"
+        case "stopped" if record.job_type == _NOTEBOOK_JOB:
+            return State.COMPLETED, ""
+        case "stopped":
+            return State.CANCELLED, end.error or "the run was stopped"
+        case "refused":
+            return State.FAILED, end.error or "the run could not be started"
+        case "lost":
+            return State.SYSTEM_FAILURE, end.error or "the server lost the run"
+
+
+def _check_texts(request: StartPython) -> None:
+    """Raises InvalidField for half of a surrogate pair: JSON can say it, no file can hold it."""
+    for field, value in request:
+        try:
+            for text in _texts(value):
+                text.encode()
+        except UnicodeEncodeError:
+            # Not chained: that exception holds the whole text.
+            message = f"{field} must be Unicode text; it holds half of a surrogate pair"
+            raise InvalidField(message, field=field) from None
+
+
+def _texts(value: object) -> Iterator[str]:
+    if isinstance(value, str):
+        yield value
+    elif isinstance(value, list):
+        yield from value
+    elif isinstance(value, dict):
+        yield from value
+        yield from value.values()
+
+
+async def _pass_on(order: Literal["kill", "stop"], handle: RunHandle) -> None:
+    await (handle.kill() if order == "kill" else handle.stop())
+
+
+async def _over(run: TrackedRun) -> None:
+    while True:
+        change = run.changed.listen()
+        if run.is_over:
+            return
+        await change.wait()
+
+
+def _count(runs: int) -> str:
+    return "1 run is" if runs == 1 else f"{runs} runs are"

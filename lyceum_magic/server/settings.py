@@ -1,0 +1,38 @@
+"""What the embedded server is told once, at its start; every part gets its share as arguments."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal
+
+from ..config import Secret
+
+Profile = Literal["local", "shared"]
+
+DEFAULT_MAX_RUNNING = 8
+
+
+@dataclass(frozen=True)
+class ServerSettings:
+    """The settings of one server process.
+
+    Attributes:
+        state_dir: the folder of everything this server keeps; exists, 0700, on a local disk.
+        port: where it listens; the Host header of every request must name it.
+        api_key: the one key that opens it.
+        boot_id: which boot of this machine, so that a process id of an earlier one is not trusted.
+        profile: `local` (loopback) or `shared` (others may reach it).
+        max_running: how many runs at a time; more of them wait.
+        index_url: the package index for requirements; None means the installer's own.
+        find_links: a folder of wheels for requirements.
+    """
+
+    state_dir: Path
+    port: int
+    api_key: Secret
+    boot_id: str
+    profile: Profile = "local"
+    max_running: int = DEFAULT_MAX_RUNNING
+    index_url: str | None = None
+    find_links: str | None = None

@@ -1,0 +1,136 @@
+"""A run's output on disk: bytes of stdout and stderr in the order of their arrival.
+
+A spool is a file of records: one byte for the stream, the time in microseconds since 1970, the
+payload's length, the payload. It only grows, and only the run's supervisor writes it, so a reader
+needs no lock: a record that is not whole yet is not there yet. The end offset of a record is its
+event id. Records never split a UTF-8 character that the program wrote whole.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, NamedTuple
+
+if TYPE_CHECKING:  # the supervisor imports this module, and little else
+    from pathlib import Path
+
+    from ..protocol.events import StreamName
+
+_HEADER = struct.Struct(">BQI")
+_STREAMS: tuple[StreamName, ...] = ("stdout", "stderr")
+
+
+class SpoolRecord(NamedTuple):
+    """One record. `end` is the offset behind it; `timestamp` in seconds since 1970."""
+
+    stream: StreamName
+    timestamp: float
+    data: bytes
+    end: int
+
+
+def encode_record(stream: StreamName, timestamp: float, data: bytes) -> bytes:
+    """The bytes to append for one piece of output."""
+    return _HEADER.pack(_STREAMS.index(stream), int(timestamp * 1e6), len(data)) + data
+
+
+class SpoolWriter:
+    """Appends output to a spool, holding back the beginning of a character that is not whole."""
+
+    def __init__(self, path: str | os.PathLike[str]) -> None:
+        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._held: dict[StreamName, bytes] = {}
+
+    def append(self, stream: StreamName, timestamp: float, data: bytes) -> bool:
+        """Adds what arrived on one stream; False where all of it was held back.
+
+        Raises:
+            OSError: the disk is full, or fails; the spool ends with a whole record all the same.
+        """
+        data = self._held.pop(stream, b"") + data
+        end = whole_characters(data)
+        if end < len(data):
+            self._held[stream] = data[end:]
+        if not end:
+            return False
+        self._write(encode_record(stream, timestamp, data[:end]))
+        return True
+
+    def flush(self, timestamp: float) -> None:
+        """Adds what is held back: nothing will follow that could complete it."""
+        while self._held:
+            stream, data = self._held.popitem()
+            self._write(encode_record(stream, timestamp, data))
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _write(self, record: bytes) -> None:
+        written = 0
+        try:
+            # One call, except where a disk that is almost full takes a part.
+            while written < len(record):
+                written += os.write(self._file, record[written:])
+        except OSError:
+            if written:
+                os.ftruncate(self._file, os.fstat(self._file).st_size - written)
+            raise
+
+
+def whole_characters(data: bytes) -> int:
+    """How many bytes of `data` come before a UTF-8 character that may go on behind its end.
+
+    Bytes that can never become a character are not held back.
+    """
+    for back in range(1, min(3, len(data)) + 1):
+        byte = data[-back]
+        if byte & 0xC0 == 0x80:  # continues a character that begins further left
+            continue
+        length = 2 if 0xC2 <= byte <= 0xDF else 3 if byte & 0xF0 == 0xE0 else 0
+        length = length or (4 if 0xF0 <= byte <= 0xF4 else 1)
+        return len(data) - back if length > back else len(data)
+    return len(data)
+
+
+def read_spool(path: Path, offset: int, *, max_bytes: int = 1 << 18) -> list[SpoolRecord]:
+    """The whole records from `offset` on, about `max_bytes` of them; empty at the end.
+
+    Args:
+        offset: a record's end, or 0.
+
+    Raises:
+        ValueError: `offset` is not a record's end.
+    """
+    try:
+        descriptor = os.open(path, os.O_RDONLY)
+    except FileNotFoundError:
+        return []  # nothing written yet, or taken away by the program
+    try:
+        block = os.pread(descriptor, max_bytes, offset)
+        if len(block) >= _HEADER.size:
+            # A record longer than the block is read whole, else the reader would never pass it.
+            needed = _HEADER.size + _HEADER.unpack_from(block)[2]
+            while len(block) < needed and (more := os.pread(
+                descriptor, needed - len(block), offset + len(block)
+            )):  # fmt: skip
+                block += more
+        elif not block and offset > os.fstat(descriptor).st_size:
+            raise ValueError(f"{offset} is not the end of a record")
+    finally:
+        os.close(descriptor)
+    return list(_records(block, offset))
+
+
+def _records(block: bytes, offset: int) -> Iterator[SpoolRecord]:
+    position = 0
+    while position + _HEADER.size <= len(block):
+        number, microseconds, length = _HEADER.unpack_from(block, position)
+        if number >= len(_STREAMS):
+            raise ValueError(f"{offset + position} is not the end of a record")
+        start, position = position + _HEADER.size, position + _HEADER.size + length
+        if position > len(block):
+            return
+        data = block[start:position]
+        yield SpoolRecord(_STREAMS[number], microseconds / 1e6, data, offset + position)

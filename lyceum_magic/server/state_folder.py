@@ -1,0 +1,212 @@
+"""The server's state folder: one server at a time, on a local disk, readable by its user alone."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import logging
+import os
+import secrets
+import stat
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..config import Secret
+from ..exceptions import EmbeddedServerError
+
+logger = logging.getLogger(__name__)
+
+_SERVER_FILE = "server.json"
+_LOCK_FILE = "server.lock"
+
+#: File systems on which SQLite's shared memory and file locks cannot be relied on.
+_NETWORK_FILE_SYSTEMS = frozenset(
+    {
+        "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs",
+        "beegfs", "davfs", "fuse.sshfs", "fuse.s3fs", "fuse.gcsfuse", "fuse.rclone",
+        "fuse.glusterfs", "fuse.davfs2", "fuse.juicefs",
+    }
+)  # fmt: skip
+
+
+class AlreadyServed(EmbeddedServerError):
+    """Another server holds the folder."""
+
+
+@dataclass(frozen=True)
+class ServerFile:
+    """What `server.json` tells clients of this user: where the server is, and how to open it."""
+
+    base_url: str
+    api_key: Secret = field(repr=False)
+    pid: int
+    boot_id: str
+    version: str
+
+    @property
+    def port(self) -> int:
+        return int(self.base_url.rpartition(":")[2])
+
+
+def server_file(folder: Path) -> Path:
+    """Where a server of `folder` says how to reach it."""
+    return folder / _SERVER_FILE
+
+
+def read_server_file(folder: Path) -> ServerFile | None:
+    """What the last server of `folder` wrote; None where there has been none, or it is broken.
+
+    Raises:
+        EmbeddedServerError: the file is open to others, or not ours.
+    """
+    path = server_file(folder)
+    try:
+        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+    except FileNotFoundError:
+        return None
+    except OSError as exc:
+        raise EmbeddedServerError(
+            f"{path} cannot be read ({exc.strerror}); remove it."
+        ) from exc  # fmt: skip
+    with os.fdopen(descriptor, encoding="utf-8") as file:
+        status = os.fstat(file.fileno())
+        if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o177:
+            raise EmbeddedServerError(
+                f"{path} holds a key and must be readable by you alone (mode 0600), but others "
+                "own it or may read it; remove it, and the server makes a new key."
+            )
+        try:
+            members = json.load(file)
+            return ServerFile(**{**members, "api_key": Secret(members["api_key"])})
+        except (ValueError, TypeError, KeyError):
+            # Without a traceback: the decoder's exception holds the whole file, key included.
+            logger.warning("%s is not what a server writes; it is written anew", path)
+            return None
+
+
+def write_server_file(folder: Path, content: ServerFile) -> None:
+    """Puts `content` in place at once: a reader sees the old file or the new one."""
+    temporary = folder / f".{_SERVER_FILE}.{os.getpid()}"
+    temporary.unlink(missing_ok=True)
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        json.dump({**vars(content), "api_key": content.api_key.reveal()}, file, indent=2)
+    temporary.replace(server_file(folder))
+
+
+def new_key() -> Secret:
+    """A key of 256 random bits, with the prefix that tells clients it never expires."""
+    return Secret(f"lk_{secrets.token_urlsafe(32)}")
+
+
+def prepare(folder: Path, *, mounts: Path = Path("/proc/mounts")) -> None:
+    """Makes the folder, 0700.
+
+    Raises:
+        EmbeddedServerError: it is on a network file system, not ours, or cannot be made.
+    """
+    try:
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        status = folder.stat()
+        if status.st_uid != os.getuid():
+            raise EmbeddedServerError(
+                f"The state folder {folder} belongs to another user; set LYCEUM_MAGIC_HOME to a "
+                "folder of your own."
+            )
+        if stat.S_IMODE(status.st_mode) & 0o077:
+            folder.chmod(0o700)
+    except OSError as exc:
+        raise EmbeddedServerError(
+            f"The state folder {folder} cannot be used ({exc.strerror}); set LYCEUM_MAGIC_HOME "
+            "to a folder that can."
+        ) from exc
+    kind = file_system(folder, mounts=mounts)
+    if kind in _NETWORK_FILE_SYSTEMS:
+        raise EmbeddedServerError(
+            f"The state folder {folder} is on a network file system ({kind}), where the server's "
+            "database and locks are not safe; set LYCEUM_MAGIC_HOME to a folder on a local disk."
+        )
+
+
+def file_system(folder: Path, *, mounts: Path) -> str | None:
+    """The type of the file system that holds `folder`; None where nobody says."""
+    try:
+        lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
+    except FileNotFoundError:
+        return None  # not Linux
+    resolved = folder.resolve()
+    found: tuple[int, str] | None = None
+    for line in lines:
+        fields = line.split(" ")
+        if len(fields) < 3:
+            continue
+        # proc(5): blanks and backslashes in a mount point are octal escapes.
+        point = Path(fields[1].encode(errors="surrogateescape").decode("unicode_escape"))
+        depth = len(point.parts)
+        # Of two mounts on one point the later hides the earlier.
+        if resolved.is_relative_to(point) and (found is None or depth >= found[0]):
+            found = depth, fields[2]
+    return found[1] if found else None
+
+
+@contextmanager
+def lock_for_life(folder: Path) -> Iterator[ServerLock]:
+    """Takes the folder for as long as the block lasts, or this process, however it ends.
+
+    Raises:
+        AlreadyServed: another server has it.
+    """
+    # Opened without being inheritable: a program started later does not keep the lock alive.
+    descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        if not _take(descriptor):
+            raise AlreadyServed(f"Another server of lyceum-magic already serves {folder}.")
+        os.truncate(descriptor, 0)
+        yield ServerLock(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def _take(descriptor: int) -> bool:
+    """Whether the lock could be taken.
+
+    Clients look whether a server lives by taking the lock themselves, for some microseconds; so
+    one refusal says nothing, and refusals for a tenth of a second do.
+    """
+    deadline = time.monotonic() + 0.1
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            if time.monotonic() > deadline:
+                return False
+            time.sleep(0.002)
+        else:
+            return True
+
+
+class ServerLock:
+    """The lock that a server holds. The locked file names the address that the holder serves.
+
+    `server.json` outlives its server, and its port may then be anybody's. The lock does not: a
+    client that finds it held may trust the address in it.
+    """
+
+    def __init__(self, descriptor: int) -> None:
+        self._descriptor = descriptor
+
+    def show_address(self, base_url: str) -> None:
+        os.pwrite(self._descriptor, f"{base_url}\n".encode(), 0)
+
+
+def boot_id() -> str:
+    """A name for this boot of the machine."""
+    try:
+        return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
+    except FileNotFoundError:  # not Linux
+        import psutil
+
+        return str(int(psutil.boot_time()))

@@ -1,0 +1,1 @@
+"""Where the embedded server keeps its records: one protocol, in memory or in SQLite."""

@@ -1,0 +1,94 @@
+"""What a store is: the narrow face that the service sees of memory and SQLite alike.
+
+A store keeps records of runs, and what must happen because of them. No output byte passes
+through it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+from ...protocol.requests import StartPython
+from ...protocol.states import State
+
+
+@dataclass(frozen=True, slots=True)
+class RunRecord:
+    """All that is known of one run. Times in seconds since 1970.
+
+    Attributes:
+        job_type: which kind of program it is, in the wire's words.
+        timed_out: whether its time limit ended it; the state is `failed` then.
+        return_code: exit code, 128 + n for signal n; None where there is none.
+        error: one sentence for every end other than `completed`, else empty.
+        started_at: when the program itself began.
+        spool: where its output is; None as long as no runner has taken it.
+    """
+
+    run_id: str
+    request: StartPython
+    created_at: float
+    job_type: str = "python"
+    state: State = State.PENDING
+    timed_out: bool = False
+    return_code: int | None = None
+    error: str = ""
+    started_at: float | None = None
+    finished_at: float | None = None
+    spool: Path | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryPage:
+    """Some records, newest first, and what all records together amount to."""
+
+    records: Sequence[RunRecord]
+    total: int
+    counts_by_state: Mapping[State, int]
+
+
+class Store(Protocol):
+    """Keeps records. One server uses one store; its methods may be awaited concurrently."""
+
+    async def open(self) -> None:
+        """Makes ready.
+
+        Raises:
+            EmbeddedServerError: what is there cannot be used by this version.
+        """
+        ...
+
+    async def close(self) -> None:
+        """Everything written is kept; nothing else may be called afterwards."""
+        ...
+
+    async def add(self, record: RunRecord) -> None:
+        """Writes a new run down."""
+        ...
+
+    async def update(self, record: RunRecord) -> None:
+        """Replaces the record of a run that goes on."""
+        ...
+
+    async def finish(self, record: RunRecord) -> None:
+        """Replaces the record by its final one, together with all that follows from the end.
+
+        One transaction: whoever can read the final state can rely on the deliveries to the run's
+        callback URLs being written down as well, and the other way round.
+        """
+        ...
+
+    async def get(self, run_id: str) -> RunRecord | None:
+        """The record of a run, None where there is none."""
+        ...
+
+    async def unfinished(self) -> Sequence[RunRecord]:
+        """The runs without a final state, oldest first."""
+        ...
+
+    async def history(self, *, limit: int, offset: int) -> HistoryPage:
+        """A page of all runs, newest first."""
+        ...

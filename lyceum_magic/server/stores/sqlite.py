@@ -1,0 +1,172 @@
+"""A store in one SQLite file: what the embedded server uses.
+
+One connection, used on one thread of its own: the event loop never waits for the disk, and no two
+transactions of ours can meet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...exceptions import EmbeddedServerError
+from ...protocol.requests import StartPython
+from ...protocol.states import FINAL, State
+from .base import HistoryPage, RunRecord
+
+_T = TypeVar("_T")
+
+#: Each step takes the file from one `user_version` to the next. Steps are only ever added.
+_MIGRATIONS = (
+    """
+    CREATE TABLE runs (
+        sequence INTEGER PRIMARY KEY,
+        run_id TEXT NOT NULL UNIQUE,
+        request TEXT NOT NULL,
+        job_type TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        state TEXT NOT NULL,
+        timed_out INTEGER NOT NULL,
+        return_code INTEGER,
+        error TEXT NOT NULL,
+        started_at REAL,
+        finished_at REAL,
+        spool TEXT
+    );
+    CREATE INDEX runs_by_state ON runs (state);
+    """,
+)
+
+_COLUMNS = (
+    "run_id, request, job_type, created_at, state, timed_out, return_code, error, "
+    "started_at, finished_at, spool"
+)
+_IS_FINAL = "state IN (" + ", ".join(f"'{state}'" for state in sorted(FINAL)) + ")"
+
+
+class SqliteStore:
+    """Keeps records in the file at `path`, which is made with mode 0600 where it is missing."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lyceum-store")
+        self._connection: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        self._connection = await self._on_thread(self._connect)
+
+    async def close(self) -> None:
+        if self._connection is not None:
+            await self._on_thread(self._connection.close)
+            self._connection = None
+        self._thread.shutdown()
+
+    async def add(self, record: RunRecord) -> None:
+        row = _to_row(record)
+        places = ", ".join(f":{name}" for name in row)
+        await self._execute(f"INSERT INTO runs ({_COLUMNS}) VALUES ({places})", row)
+
+    async def update(self, record: RunRecord) -> None:
+        row = _to_row(record)
+        assignments = ", ".join(f"{name} = :{name}" for name in row if name != "run_id")
+        await self._execute(f"UPDATE runs SET {assignments} WHERE run_id = :run_id", row)
+
+    async def finish(self, record: RunRecord) -> None:
+        await self.update(record)
+
+    async def get(self, run_id: str) -> RunRecord | None:
+        rows = await self._execute(f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?", (run_id,))
+        return _to_record(rows[0]) if rows else None
+
+    async def unfinished(self) -> Sequence[RunRecord]:
+        rows = await self._execute(
+            f"SELECT {_COLUMNS} FROM runs WHERE NOT {_IS_FINAL} ORDER BY sequence"
+        )
+        return [_to_record(row) for row in rows]
+
+    async def history(self, *, limit: int, offset: int) -> HistoryPage:
+        rows = await self._execute(
+            f"SELECT {_COLUMNS} FROM runs ORDER BY sequence DESC LIMIT ? OFFSET ?", (limit, offset)
+        )
+        counted = await self._execute("SELECT state, count(*) FROM runs GROUP BY state")
+        counts = {State(state): number for state, number in counted}
+        return HistoryPage([_to_record(row) for row in rows], sum(counts.values()), counts)
+
+    async def _execute(
+        self, statement: str, values: Sequence[Any] | dict[str, Any] = ()
+    ) -> list[sqlite3.Row]:
+        """Runs one statement, which is a transaction of its own; returns all its rows."""
+
+        def execute() -> list[sqlite3.Row]:
+            if self._connection is None:
+                raise RuntimeError("the store is used before open() or after close()")
+            return self._connection.execute(statement, values).fetchall()
+
+        return await self._on_thread(execute)
+
+    async def _on_thread(self, function: Callable[[], _T]) -> _T:
+        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+
+    def _connect(self) -> sqlite3.Connection:
+        # SQLite gives its -wal and -shm files the mode of the main file, so this covers all three.
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = sqlite3.connect(self._path, isolation_level=None)
+        try:
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode = WAL")
+            # In WAL mode NORMAL loses nothing when this process is killed. A power cut may take
+            # the last records, but it takes the runs themselves as well.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            self._migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(_MIGRATIONS):
+            raise EmbeddedServerError(
+                f"{self._path} was written by a newer lyceum-magic (format {version}, this one "
+                f"knows {len(_MIGRATIONS)}); upgrade, or set LYCEUM_MAGIC_HOME to another folder."
+            )
+        for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
+            connection.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT")
+
+
+def _to_row(record: RunRecord) -> dict[str, Any]:
+    return {
+        "run_id": record.run_id,
+        "request": record.request.model_dump_json(exclude_none=True),
+        "job_type": record.job_type,
+        "created_at": record.created_at,
+        "state": record.state.value,
+        "timed_out": record.timed_out,
+        "return_code": record.return_code,
+        "error": record.error,
+        "started_at": record.started_at,
+        "finished_at": record.finished_at,
+        "spool": None if record.spool is None else str(record.spool),
+    }
+
+
+def _to_record(row: sqlite3.Row) -> RunRecord:
+    return RunRecord(
+        run_id=row["run_id"],
+        request=StartPython.model_validate_json(row["request"]),
+        created_at=row["created_at"],
+        job_type=row["job_type"],
+        state=State(row["state"]),
+        timed_out=bool(row["timed_out"]),
+        return_code=row["return_code"],
+        error=row["error"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        spool=None if row["spool"] is None else Path(row["spool"]),
+    )

@@ -1,0 +1,61 @@
+"""One run as this server process knows it: its record, its handle, and who wants to hear of it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Literal
+
+from ..protocol.events import Progress
+from ..protocol.machines import needs_gpu
+from .bell import Bell
+from .runners.base import RunHandle
+from .stores.base import RunRecord
+
+NO_GPU = "no GPU on this machine: runs on the CPU"
+
+
+def machine_note(record: RunRecord) -> str:
+    """What people should know about the machine of a run; empty where there is nothing to say."""
+    return NO_GPU if needs_gpu(record.request.execution_type) else ""
+
+
+class TrackedRun:
+    """What the service changes and followers watch.
+
+    Attributes:
+        record: the newest record.
+        handle: the runner's handle; None while the run is queued, and for a run of the past.
+        order: what was asked of a run before there was a handle to pass it on to.
+        changed: rings when the record, the detail or the handle changed.
+    """
+
+    def __init__(self, record: RunRecord) -> None:
+        self.record = record
+        self.handle: RunHandle | None = None
+        self.order: Literal["kill", "stop"] | None = None
+        self.changed = Bell()
+        self._detail = ""
+
+    @property
+    def run_id(self) -> str:
+        return self.record.run_id
+
+    @property
+    def is_over(self) -> bool:
+        return self.record.state.is_final
+
+    @property
+    def spool(self) -> Path | None:
+        return self.handle.spool if self.handle is not None else self.record.spool
+
+    @property
+    def progress(self) -> Progress:
+        """Where a run that is not over stands."""
+        return Progress(self.record.state, self._detail, machine_note(self.record))
+
+    def show(self, record: RunRecord | None = None, *, detail: str = "") -> None:
+        """Replaces the record, if one is given, and the phrase; tells everybody."""
+        if record is not None:
+            self.record = record
+        self._detail = detail
+        self.changed.ring()

@@ -1,0 +1,294 @@
+"""One for each process: the loop thread, the journal and the clients that all runs share.
+
+Nothing is made before the first run needs it, and nothing at module level, so that an import costs
+nothing and no lock or client binds itself to a loop that is gone.
+"""
+
+from __future__ import annotations
+
+import atexit
+import contextlib
+import dataclasses
+import functools
+import os
+import time
+from collections.abc import Awaitable, Callable
+from contextlib import ExitStack
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from weakref import WeakValueDictionary
+
+import anyio
+
+from . import config, local_server
+from .client.api import Client
+from .exceptions import ConfigError, LyceumError, OptionError, RequestRefused, ServerError
+from .protocol.limits import TAG_KEY
+from .protocol.requests import StartPython
+from .protocol.states import State, parse_state
+from .runs.journal import Entry, Journal
+from .runs.run import Run, new_tag
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
+
+T = TypeVar("T")
+
+#: A start that was not answered within this time has no kernel any more that waits for it.
+START_LIMIT_S = 120.0
+
+#: Where a cell runs: as the credentials say, on the embedded server, or on the cloud.
+Place = Literal["auto", "local", "cloud"]
+
+
+class Session:
+    """What the runs of one process share. Use `session()` to get it."""
+
+    def __init__(self) -> None:
+        from anyio.from_thread import start_blocking_portal
+
+        self._stack = ExitStack()
+        self._portal: BlockingPortal = self._stack.enter_context(
+            start_blocking_portal("asyncio", name="lyceum-magic")
+        )
+        try:
+            self._journal: Journal = self._portal.call(self._open_journal)
+        except BaseException:
+            self._stack.close()
+            raise
+        self._clients: dict[tuple[object, ...], Client] = {}
+        # Weak: one that is under way is held by its own task, one that is over by its user alone.
+        self._runs: WeakValueDictionary[str, Run] = WeakValueDictionary()
+
+    async def _open_journal(self) -> Journal:
+        journal = Journal(config.journal_folder())
+        journal.prune(now=time.time())
+        return journal
+
+    def close(self) -> None:
+        """Ends the loop thread; runs that are under way go on where they run."""
+        for run in list(self._runs.values()):
+            run.leave()
+        self._portal.call(self._close)
+        self._stack.close()
+
+    async def _close(self) -> None:
+        for client in self._clients.values():
+            await client.aclose()
+        self._journal.close()
+
+    # Accounts.
+
+    def client(self, place: Place = "auto") -> Client:
+        """The client of the account that `place` means now.
+
+        Raises:
+            ConfigError: "cloud" without credentials, or credentials that cannot be used.
+            EmbeddedServerError: the embedded server is meant and cannot be started.
+        """
+        account = None if place == "local" else config.find_account()
+        if account is None and place == "cloud":
+            raise ConfigError(
+                "--cloud needs an API key: set LYCEUM_API_KEY, or sign in with `lyceum auth login`."
+            )
+        return self.embedded() if account is None else self._cloud(account)
+
+    def embedded(self, folder: Path | None = None) -> Client:
+        """The client of the embedded server in a folder, which is started if it does not run."""
+        folder = folder or config.server_folder()
+        key = ("embedded", folder)
+        if key not in self._clients:
+            ensure = functools.partial(local_server.ensure, folder)
+
+            async def relocate() -> config.Account:
+                # A start takes a second; the loop goes on following other runs meanwhile.
+                return await anyio.to_thread.run_sync(ensure)
+
+            client = Client(
+                ensure(),
+                relocate=relocate,
+                check_connection=local_server.guard(folder, lambda: client.account.base_url),
+            )
+            self._clients[key] = client
+        return self._clients[key]
+
+    def embedded_if_running(self) -> Client | None:
+        """The client of this environment's embedded server; None if there is none to talk to."""
+        folder = config.server_folder()
+        return None if local_server.find(folder) is None else self.embedded(folder)
+
+    def _cloud(self, account: config.Account) -> Client:
+        key = ("cloud", account.base_url, account.token, account.org)
+        if key not in self._clients:
+            self._clients[key] = Client(account)
+        return self._clients[key]
+
+    def check_machine(self, client: Client, machine: str) -> None:
+        """Refuses a machine that the account cannot use, before anything travels.
+
+        Raises:
+            OptionError: with the machines that it can use.
+            LyceumError: the server cannot be asked: wrong key, not reachable, not Lyceum.
+        """
+        if machine in client.known_hardware:
+            return  # without a visit to the loop thread, for this is on the way of every cell
+        try:
+            available = self._portal.call(client.available_hardware)
+        except (RequestRefused, ServerError):
+            return  # this server does not say; it will judge the start
+        if available and machine not in available:
+            raise OptionError(
+                f"There is no machine {machine!r} for this account; choose one of "
+                f"{', '.join(sorted(available))}."
+            )
+
+    def check_account(self, account: config.Account) -> None:
+        """Asks the server whether it takes this account's key.
+
+        Raises:
+            LyceumError: it does not, or it cannot be asked.
+        """
+
+        async def ask() -> None:
+            async with Client(account) as client:
+                await client.machine_types()
+
+        self._portal.call(ask)
+
+    # Runs.
+
+    def submit(self, client: Client, request: StartPython) -> Run:
+        """Starts a run and returns when the server has accepted it.
+
+        Raises:
+            LyceumError: it could not be started.
+        """
+        self.check_machine(client, request.execution_type)
+        run, request = self.new_run(client, request)
+        run.begin(request)
+        run.wait_started()
+        return run
+
+    def ask(self, question: Callable[..., Awaitable[T]], *args: object) -> T:
+        """Waits for a coroutine function of a client, on the loop thread."""
+        return self._portal.call(question, *args)
+
+    def new_run(self, client: Client, request: StartPython) -> tuple[Run, StartPython]:
+        """A run that has not begun, and the request with the tag by which it can be found."""
+        tag = new_tag()
+        request = request.model_copy(
+            update={"metadata": {**(request.metadata or {}), TAG_KEY: tag}}
+        )
+        account = client.account
+        entry = Entry(
+            tag=tag,
+            run_id=None,
+            base_url=account.base_url,
+            is_embedded=account.is_embedded,
+            server_folder=str(config.server_folder()) if account.is_embedded else "",
+            streaming_url=None,
+            machine=request.execution_type,
+            name=request.run_name or "",
+            timeout_s=request.timeout,
+            created_at=time.time(),
+        )
+        run = self._runs[tag] = Run(self._portal, self._journal, client, entry)
+        return run, request
+
+    def attach(self, run_id: str) -> Run:
+        """A run of this user, from this process or another, followed on from where it was left.
+
+        Args:
+            run_id: an id, a unique beginning of one, or "last".
+
+        Raises:
+            UnknownRun: there is none, or more than one.
+        """
+        return self._follow(self.find_entry(run_id))
+
+    def _follow(self, entry: Entry) -> Run:
+        known = self._runs.get(entry.tag)
+        if known is not None and not known.is_out_of_sight:
+            return known
+        client = self._client_for(entry)
+        run = self._runs[entry.tag] = Run(self._portal, self._journal, client, entry)
+        if not entry.is_final:
+            run.begin(None)
+        return run
+
+    def _client_of(self, entry: Entry) -> Client:
+        client = self.client("cloud")
+        if client.account.base_url != entry.base_url:
+            raise ConfigError(
+                f"The run is on {entry.base_url}, and the credentials are for "
+                f"{client.account.base_url}; set LYCEUM_BASE_URL and LYCEUM_API_KEY for it."
+            )
+        return client
+
+    def forget(self, entries: list[Entry]) -> None:
+        """Removes runs from the journal, with their output."""
+        for entry in entries:
+            self._portal.call(_in_loop, self._journal.forget, entry.tag)
+
+    def find_entry(self, run_id: str) -> Entry:
+        """The journal's entry of a run, by id, unique beginning, or "last"."""
+        entry: Entry = self._portal.call(_in_loop, self._journal.find, run_id)
+        return entry
+
+    def entries_now(self) -> list[Entry]:
+        """As `entries`, with the present state of those that another kernel left unfinished."""
+        return [
+            entry if entry.is_final or entry.tag in self._runs else self._refreshed(entry)
+            for entry in self.entries()
+        ]
+
+    def _refreshed(self, entry: Entry) -> Entry:
+        if entry.run_id is None:
+            return self._found_again(entry)
+        try:
+            record = self.ask(self._client_for(entry).record, entry.run_id)
+        except LyceumError:
+            return entry  # not to be asked now; what is known is better than nothing
+        state = parse_state(str(record.get("status"))) or State(entry.state)
+        errors = record.get("system_errors") or [""]
+        return dataclasses.replace(entry, state=state.value, reason=str(errors[0]))
+
+    def _found_again(self, entry: Entry) -> Entry:
+        """A run whose start nobody heard the answer of, as the server knows it."""
+        if entry.created_at > time.time() - START_LIMIT_S:
+            return entry  # another kernel may be starting it right now
+        with contextlib.suppress(LyceumError):
+            self._follow(entry).wait_started()
+        return next((known for known in self.entries() if known.tag == entry.tag), entry)
+
+    def _client_for(self, entry: Entry) -> Client:
+        if entry.is_embedded:
+            return self.embedded(Path(entry.server_folder))
+        return self._client_of(entry)
+
+    def entries(self, limit: int = -1) -> list[Entry]:
+        """The journal's runs, newest first."""
+        return self._portal.call(_in_loop, functools.partial(self._journal.entries, limit=limit))
+
+
+async def _in_loop(function: Callable[..., T], *args: Any) -> T:
+    """Calls `function` on the loop thread, where the journal lives."""
+    return function(*args)
+
+
+_current: tuple[int, Session] | None = None
+
+
+def session() -> Session:
+    """This process's session, made at its first use; a forked child makes its own."""
+    global _current
+    if _current is None or _current[0] != os.getpid():
+        made = Session()
+        _current = (os.getpid(), made)
+        atexit.register(_close_at_exit, os.getpid(), made)
+    return _current[1]
+
+
+def _close_at_exit(pid: int, made: Session) -> None:
+    if pid == os.getpid():
+        made.close()

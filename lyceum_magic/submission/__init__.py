@@ -1,0 +1,1 @@
+"""Options and cell -> what travels: wrapped source, requirements, the start request."""

@@ -1,0 +1,55 @@
+"""A cell and what was chosen for it -> the start request that travels."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+
+from pydantic import ValidationError
+
+from ..exceptions import OptionError
+from ..protocol.limits import MAX_METADATA
+from ..protocol.requests import StartPython
+from .requirements import requirements_of
+from .source import wrap_cell
+
+#: What the wire's fields are called by those who choose their values.
+_CHOICES = {"execution_type": "machine", "timeout": "timeout_s", "run_name": "name"}
+
+
+def python_request(
+    code: str,
+    *,
+    machine: str,
+    timeout_s: int,
+    requirements: Sequence[str] = (),
+    auto_requirements: bool = True,
+    name: str | None = None,
+    labels: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    raw: bool = False,
+) -> StartPython:
+    """The request that starts `code`; see `lyceum_magic.submit` for the arguments.
+
+    Raises:
+        OptionError: a value that the wire does not take, in one sentence.
+    """
+    lines = requirements_of(code, requirements, detect=auto_requirements)
+    # One is taken by the tag under which the client finds its run again.
+    if metadata is not None and len(metadata) > MAX_METADATA - 1:
+        raise OptionError(f"metadata: at most {MAX_METADATA - 1} pairs, not {len(metadata)}.")
+    try:
+        return StartPython(
+            code=code if raw else wrap_cell(code),
+            timeout=timeout_s,
+            execution_type=machine,
+            requirements_content="\n".join(lines) or None,
+            file_name="cell.py",
+            run_name=name,
+            labels=list(labels) or None,
+            metadata=dict(metadata) if metadata else None,
+        )
+    except ValidationError as exc:
+        problem = exc.errors(include_url=False, include_context=False)[0]
+    field, *place = map(str, problem["loc"])
+    where = ".".join([_CHOICES.get(field, field), *place])
+    raise OptionError(f"{where}: {problem['msg']}, not {str(problem['input'])[:80]!r}.")

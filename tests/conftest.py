@@ -1,0 +1,39 @@
+"""What every test gets: a machine of its own, as far as this package can see one.
+
+No variable, login or server of the person who runs the tests reaches a test, and no server that a
+test started outlives it.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tools.embedded import end_server
+
+_HOME = Path.home()
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    """The one event loop that this package runs on."""
+    return "asyncio"
+
+
+@pytest.fixture(autouse=True)
+def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """An empty home and state folder, no credentials, no proxy; gives the state folder."""
+    for name in list(os.environ):
+        if name.startswith("LYCEUM_") or name.lower().endswith("_proxy"):
+            monkeypatch.delenv(name)
+    home, state = tmp_path / "home", tmp_path / "lyceum"
+    home.mkdir()
+    monkeypatch.setenv("HOME", str(home))
+    # What installers have downloaded before is no secret, and saves the network.
+    monkeypatch.setenv("UV_CACHE_DIR", os.environ.get("UV_CACHE_DIR") or str(_HOME / ".cache/uv"))
+    monkeypatch.setenv("LYCEUM_MAGIC_HOME", str(state))
+    yield state
+    end_server(state)

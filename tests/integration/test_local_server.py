@@ -1,0 +1,381 @@
+"""The embedded server is found, proved or started: one for a folder, and never a stranger."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+import threading
+from collections.abc import Iterator
+from pathlib import Path
+
+import psutil
+import pytest
+
+from lyceum_magic import local_server
+from lyceum_magic.exceptions import EmbeddedServerError, RunFailed
+from lyceum_magic.protocol.limits import MAX_TIMEOUT_S
+from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.runs.run import Run
+from lyceum_magic.session import Session
+from tests.tools.embedded import end_server, kill_server, server_facts, server_process
+from tests.tools.waiting import eventually
+
+
+@pytest.fixture
+def session() -> Iterator[Session]:
+    session = Session()
+    yield session
+    session.close()
+
+
+def submit(session: Session, code: str) -> Run:
+    request = StartPython(code=code, execution_type="cpu", timeout=MAX_TIMEOUT_S)
+    return session.submit(session.client("local"), request)
+
+
+def change_facts(folder: Path, **changes: object) -> None:
+    """Rewrite members of `server.json` in place: its mode stays."""
+    (folder / "server.json").write_text(json.dumps({**server_facts(folder), **changes}))
+
+
+class Stranger:
+    """A program on a port that once was a server's: answers everything, and remembers it."""
+
+    def __init__(self, port: int) -> None:
+        self.heard = b""
+        self._listener = socket.socket()
+        self._listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        self._listener.bind(("127.0.0.1", port))
+        self._listener.listen()
+        self._thread = threading.Thread(target=self._serve)
+        self._thread.start()
+
+    def _serve(self) -> None:
+        while True:
+            connection, _ = self._listener.accept()
+            with connection:
+                connection.settimeout(5)
+                said = connection.recv(65536)
+                if said == b"end":
+                    return
+                self.heard += said
+                body = b'{"status": "healthy", "proof": "00"}'
+                head = f"HTTP/1.1 200 OK\r\ncontent-length: {len(body)}\r\n"
+                connection.sendall(f"{head}content-type: application/json\r\n\r\n".encode() + body)
+
+    def close(self) -> None:
+        with socket.create_connection(self._listener.getsockname()) as last:
+            last.sendall(b"end")
+        self._thread.join()
+        self._listener.close()
+
+
+@pytest.fixture
+def stranger(own_machine: Path) -> Iterator[Stranger]:
+    """A server has died, and another program listens on its port."""
+    account = local_server.ensure(own_machine)
+    kill_server(own_machine)
+    stranger = Stranger(int(account.base_url.rpartition(":")[2]))
+    yield stranger
+    stranger.close()
+
+
+# One server.
+
+
+def test_a_server_that_runs_is_found_again(own_machine: Path) -> None:
+    first = local_server.ensure()
+    pid = server_facts(own_machine)["pid"]
+    assert local_server.ensure() == local_server.find() == first
+    assert first.is_embedded
+    assert server_facts(own_machine)["pid"] == pid
+
+
+def test_processes_that_ask_at_once_share_one_server(own_machine: Path) -> None:
+    program = (
+        "from lyceum_magic import local_server;"
+        "account = local_server.ensure(); print(account.base_url, account.token.reveal())"
+    )
+    asking = [
+        subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE, text=True)
+        for _ in range(6)
+    ]
+    answers = {process.communicate()[0] for process in asking}
+    assert [process.returncode for process in asking] == [0] * 6
+    facts = server_facts(own_machine)
+    assert answers == {f"{facts['base_url']} {facts['api_key']}\n"}
+    serving = [p for p in psutil.process_iter() if _serves(p, own_machine)]
+    assert [process.pid for process in serving] == [facts["pid"]]
+
+
+def _serves(process: psutil.Process, folder: Path) -> bool:
+    try:
+        line = process.cmdline()
+    except psutil.Error:
+        return False
+    return "serve" in line and str(folder) in line
+
+
+def test_each_folder_has_a_server_and_a_key_of_its_own(tmp_path: Path) -> None:
+    folders = [tmp_path / "one", tmp_path / "two"]
+    try:
+        one, two = (local_server.ensure(folder) for folder in folders)
+        assert one.base_url != two.base_url
+        assert one.token != two.token
+    finally:
+        for folder in folders:
+            end_server(folder)
+
+
+def test_kernels_of_two_environments_see_their_own_packages(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Without LYCEUM_MAGIC_HOME the folder is named after the environment."""
+    monkeypatch.delenv("LYCEUM_MAGIC_HOME")
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    program = (
+        "import lyceum_magic\nfrom lyceum_magic import config\n"
+        "run = lyceum_magic.submit('import sys; print(sys.prefix)').result()\n"
+        "print(run.text, config.server_folder(), sep='')"
+    )
+    seen = []
+    try:
+        for name in ("one", "two"):
+            venv = tmp_path / name
+            subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
+            # The package and what it needs, from where they are for this test.
+            found = next(venv.glob("lib/*/site-packages"))
+            (found / "here.pth").write_text("\n".join(filter(None, sys.path)))
+            python = str(venv / "bin" / "python")
+            done = subprocess.run([python, "-c", program], capture_output=True, text=True)
+            assert done.returncode == 0, done.stderr
+            seen.append(done.stdout.splitlines())
+    finally:
+        for folder in (tmp_path / "state").glob("*/servers/*"):
+            end_server(folder)
+    assert [prefix for prefix, _ in seen] == [str(tmp_path / "one"), str(tmp_path / "two")]
+    assert seen[0][1] != seen[1][1]
+
+
+# What a server is started with.
+
+
+def test_a_server_has_a_session_of_its_own_and_none_of_the_users_keys(
+    own_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """So no interrupt of the kernel's reaches it, and no run finds the keys."""
+    monkeypatch.setenv("LYCEUM_API_KEY", "lk_canary")
+    monkeypatch.setenv("LYCEUM_ORG", "canary-org")
+    local_server.ensure(own_machine)
+    process = server_process(own_machine)
+    assert process is not None
+    assert os.getsid(process.pid) == process.pid
+    said = str(process.environ()) + str(process.cmdline())
+    assert "canary" not in said
+    assert server_facts(own_machine)["api_key"] not in said
+
+
+def test_a_server_that_cannot_start_says_why(
+    own_machine: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sys, "executable", "/bin/false")
+    with pytest.raises(EmbeddedServerError, match=r"did not start: it said nothing; its log is"):
+        local_server.ensure(own_machine)
+
+
+@pytest.mark.parametrize("place", ["file", "file/below"])
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, place: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(EmbeddedServerError, match="LYCEUM_MAGIC_HOME") as caught:
+        local_server.ensure(tmp_path / place)
+    assert "\n" not in str(caught.value)
+
+
+# Deaths.
+
+
+def test_after_a_kill_the_next_asks_for_the_same_key_at_the_same_place(own_machine: Path) -> None:
+    before = local_server.ensure()
+    pid = kill_server(own_machine)
+    assert local_server.find() is None
+    assert local_server.ensure() == before
+    assert server_facts(own_machine)["pid"] != pid
+
+
+def test_a_request_to_a_server_that_was_killed_starts_it_again(
+    own_machine: Path, session: Session
+) -> None:
+    assert submit(session, "print(1)").result().text == "1\n"
+    kill_server(own_machine)
+    assert submit(session, "print(2)").result().text == "2\n"
+    kill_server(own_machine)
+    assert all(entry.is_final for entry in session.entries_now())
+    assert session.ask(session.embedded().active) == []
+
+
+def test_a_run_goes_on_without_its_server(
+    own_machine: Path, session: Session, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    code = "import os, time\nprint('a', flush=True)\n"
+    code += f"while not os.path.exists({str(gate)!r}): time.sleep(.01)"
+    run = submit(session, f"{code}\nprint('b')")
+    eventually(lambda: run.text == "a\n", "the first line")
+    for _ in range(3):
+        kill_server(own_machine)
+        eventually(lambda: server_process(own_machine), "a server again")
+    gate.touch()
+    assert run.result().text == "a\nb\n"
+    assert run.record()["combined_output"] == "a\nb\n"
+
+
+# Strangers.
+
+
+def test_a_stale_file_without_anybody_behind_it_is_no_obstacle(own_machine: Path) -> None:
+    before = local_server.ensure()
+    kill_server(own_machine)
+    (own_machine / "server.lock").unlink()
+    assert local_server.ensure().token == before.token
+
+
+def test_a_program_on_the_servers_port_is_never_told_the_key(
+    own_machine: Path, stranger: Stranger
+) -> None:
+    key = server_facts(own_machine)["api_key"]
+    account = local_server.ensure(own_machine)
+    assert account.base_url == server_facts(own_machine)["base_url"]
+    assert account.token.reveal() == key
+    assert not stranger.heard
+
+
+def test_a_kernel_that_knew_the_old_server_does_not_tell_the_stranger_either(
+    own_machine: Path, session: Session
+) -> None:
+    run = submit(session, "print(1)").result()
+    key = server_facts(own_machine)["api_key"]
+    port = int(server_facts(own_machine)["base_url"].rpartition(":")[2])
+    kill_server(own_machine)
+    stranger = Stranger(port)
+    try:
+        assert run.record()["status"] == "completed"
+        assert submit(session, "print(2)").result().text == "2\n"
+    finally:
+        stranger.close()
+    assert key.encode() not in stranger.heard
+    assert not stranger.heard
+
+
+def test_a_stranger_that_holds_the_lock_too_is_asked_for_a_proof_and_refused(
+    own_machine: Path,
+) -> None:
+    """Whoever can hold the lock is the same user; a proof is asked for all the same."""
+    account = local_server.ensure(own_machine)
+    key = account.token.reveal()
+    kill_server(own_machine)
+    stranger = Stranger(int(account.base_url.rpartition(":")[2]))
+    program = (
+        "import fcntl, sys\nfile = open(sys.argv[1], 'r+')\n"
+        "fcntl.flock(file, fcntl.LOCK_EX)\nprint('held', flush=True)\ninput()"
+    )
+    holder = subprocess.Popen(
+        [sys.executable, "-c", program, str(own_machine / "server.lock")],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert holder.stdout is not None
+        assert holder.stdout.readline() == "held\n"
+        with pytest.raises(EmbeddedServerError):
+            local_server.ensure(own_machine)
+    finally:
+        holder.communicate("\n")
+        stranger.close()
+    assert b"nonce=" in stranger.heard
+    assert key.encode() not in stranger.heard
+
+
+@pytest.mark.parametrize("url", ["http://192.0.2.1:80", "http://example.invalid:80", "nonsense"])
+def test_a_file_that_names_another_machine_is_not_followed(own_machine: Path, url: str) -> None:
+    local_server.ensure(own_machine)
+    pid = kill_server(own_machine)
+    change_facts(own_machine, base_url=url)
+    assert local_server.find(own_machine) is None
+    assert pid
+
+
+# What lies in the folder.
+
+
+@pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
+def test_a_key_that_others_may_read_is_refused(own_machine: Path, mode: int) -> None:
+    account = local_server.ensure(own_machine)
+    (own_machine / "server.json").chmod(mode)
+    for look in (local_server.ensure, local_server.find):
+        with pytest.raises(EmbeddedServerError, match="chmod 600") as caught:
+            look(own_machine)
+        assert account.token.reveal() not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", '{"api_key": "lk_canary"}', "\x00"])
+def test_a_file_that_no_server_wrote_is_replaced(own_machine: Path, text: str) -> None:
+    own_machine.mkdir()
+    (own_machine / "server.json").write_text(text)
+    (own_machine / "server.json").chmod(0o600)
+    account = local_server.ensure()
+    assert server_facts(own_machine)["base_url"] == account.base_url
+    assert account.token.reveal() != "lk_canary"
+
+
+# Versions.
+
+
+def test_an_older_server_that_is_idle_makes_room(own_machine: Path) -> None:
+    before = local_server.ensure(own_machine)
+    pid = server_facts(own_machine)["pid"]
+    change_facts(own_machine, version="0.0.1")
+    after = local_server.ensure(own_machine)
+    assert after.token == before.token
+    facts = server_facts(own_machine)
+    assert facts["pid"] != pid
+    assert facts["version"] == local_server.__version__
+    assert not psutil.pid_exists(pid)
+
+
+def test_an_older_server_that_has_a_run_is_used(own_machine: Path, session: Session) -> None:
+    run = submit(session, "import time; time.sleep(600)")
+    change_facts(own_machine, version="0.0.1")
+    account = local_server.ensure(own_machine)
+    assert account.base_url == server_facts(own_machine)["base_url"]
+    assert server_facts(own_machine)["version"] == "0.0.1"
+    run.abort()
+    with pytest.raises(RunFailed):
+        run.result()
+
+
+def test_a_newer_server_is_used(own_machine: Path) -> None:
+    before = local_server.ensure(own_machine)
+    change_facts(own_machine, version="99.0")
+    assert local_server.ensure(own_machine) == before
+    assert server_facts(own_machine)["version"] == "99.0"
+
+
+# The end.
+
+
+def test_ending_a_server_is_refused_while_it_has_runs(own_machine: Path, session: Session) -> None:
+    assert local_server.end(own_machine)
+    run = submit(session, "import time; time.sleep(600)")
+    assert not local_server.end(own_machine)
+    run.abort()
+    assert local_server.end(own_machine)
+    eventually(lambda: server_process(own_machine) is None, "the server's end")
+
+
+def test_looking_for_a_server_leaves_no_trace(own_machine: Path) -> None:
+    assert local_server.find(own_machine) is None
+    assert not own_machine.exists()

@@ -1,0 +1,205 @@
+"""The server process: how it starts, who else may have its folder and port, how it ends."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import signal
+import socket
+import subprocess
+from pathlib import Path
+
+import httpx
+import pytest
+
+from lyceum_magic.protocol import paths
+from lyceum_magic.protocol.proof import proof
+
+from .served_process import LIMIT_S, command, served
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def run_serve(folder: Path, *options: str) -> subprocess.CompletedProcess[str]:
+    """A server that is expected to refuse."""
+    return subprocess.run(
+        command("--state-dir", str(folder), *options),
+        capture_output=True,
+        text=True,
+        timeout=LIMIT_S,
+    )
+
+
+def test_a_run_goes_from_start_to_its_last_event(folder: Path) -> None:
+    with served(folder) as server:
+        started = server.start("print('hello')")
+        stream = server.client.post(started["streaming_url"])
+        record = server.client.get(paths.record(started["execution_id"])).json()
+    assert '"content":"hello\\n"' in stream.text
+    assert '"returnCode":0' in stream.text
+    assert (record["status"], record["stdout"]) == ("completed", "hello\n")
+
+
+def test_what_it_keeps_is_readable_by_its_user_alone(folder: Path) -> None:
+    with served(folder) as server:
+        server.client.post(server.start("print(1)")["streaming_url"])
+        assert folder.stat().st_mode & 0o777 == 0o700
+        for path in folder.iterdir():
+            assert path.stat().st_mode & 0o077 == 0, path
+
+
+def test_port_and_key_outlive_the_server(folder: Path) -> None:
+    with served(folder) as server:
+        before = server.facts()
+        server.end()
+    with served(folder) as server:
+        after = server.facts()
+    assert before["api_key"].startswith("lk_")
+    assert len(before["api_key"]) >= 46
+    assert {**before, "pid": 0} == {**after, "pid": 0}
+    assert before["pid"] != after["pid"]
+
+
+def test_a_port_that_somebody_else_took_is_replaced(folder: Path) -> None:
+    with served(folder) as server:
+        port = int(server.base_url.rpartition(":")[2])
+        server.end()
+    with socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        other.bind(("127.0.0.1", port))
+        other.listen()
+        with served(folder) as server:
+            assert server.base_url != f"http://127.0.0.1:{port}"
+        asked = run_serve(folder, "--port", str(port))
+    assert asked.returncode == 1
+    assert asked.stderr.count("\n") == 1
+    assert "--port" in asked.stderr
+
+
+def test_a_second_server_on_a_folder_says_so_and_leaves(folder: Path) -> None:
+    with served(folder) as server:
+        second = run_serve(folder)
+        assert second.returncode == 3
+        assert second.stderr.count("\n") == 1
+        assert server.client.get(paths.ORG).status_code == 200
+
+
+def test_the_lock_names_the_address_as_long_as_the_server_lives(folder: Path) -> None:
+    with served(folder) as server:
+        assert (folder / "server.lock").read_text().strip() == server.base_url
+        with (folder / "server.lock").open() as lock, pytest.raises(BlockingIOError):
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+        server.end(signal.SIGKILL)
+        with (folder / "server.lock").open() as lock:
+            fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
+
+
+def test_a_key_that_others_could_read_is_refused(folder: Path) -> None:
+    with served(folder) as server:
+        server.end()
+    (folder / "server.json").chmod(0o640)
+    refused = run_serve(folder)
+    assert refused.returncode == 1
+    assert "0600" in refused.stderr
+    assert refused.stderr.count("\n") == 1
+
+
+def test_the_shared_profile_does_not_run_processes(folder: Path) -> None:
+    refused = run_serve(folder, "--profile", "shared")
+    assert refused.returncode == 1
+    assert refused.stderr.count("\n") == 1
+
+
+def test_it_proves_itself_before_it_is_sent_the_key(folder: Path) -> None:
+    with served(folder) as server:
+        nonce = os.urandom(16).hex()
+        reply = httpx.get(
+            f"{server.base_url}{paths.HEALTH}", params={"nonce": nonce}, trust_env=False
+        )
+        assert reply.json()["proof"] == proof(server.facts()["api_key"], nonce)
+
+
+def test_a_signal_ends_it_with_a_stream_open_and_the_run_goes_on(folder: Path) -> None:
+    code = "import time\nprint('begun', flush=True)\ntime.sleep(600)"
+    with served(folder) as server:
+        started = server.start(code)
+        with server.client.stream("POST", started["streaming_url"]) as reply:
+            lines = reply.iter_lines()
+            while "begun" not in next(lines):
+                pass
+            server.process.send_signal(signal.SIGTERM)
+            rest = list(lines)
+        assert server.process.wait(LIMIT_S) in (0, -signal.SIGTERM)
+    assert not [line for line in rest if "jobFinished" in line]
+    with served(folder) as server:
+        listed = server.client.get(paths.WORKLOADS).json()
+        assert [run["execution_id"] for run in listed] == [started["execution_id"]]
+        aborted = server.client.post(paths.abort(started["execution_id"]))
+        assert aborted.json()["status"] == "aborted"
+
+
+def test_a_killed_server_finds_its_run_and_a_reader_goes_on_where_it_was(folder: Path) -> None:
+    go = folder.parent / "go"
+    os.mkfifo(go)
+    code = f"print('before', flush=True)\nopen({str(go)!r}).read()\nprint('after')"
+    with served(folder) as server:
+        started = server.start(code)
+        with server.client.stream("POST", started["streaming_url"]) as reply:
+            event_id = ""
+            for line in reply.iter_lines():
+                if line.startswith("id: "):
+                    event_id = line.removeprefix("id: ")
+                if "before" in line:
+                    break
+        server.end(signal.SIGKILL)
+    with served(folder) as server:
+        assert started["streaming_url"].startswith(server.base_url)
+        go.write_text("")
+        rest = server.client.post(started["streaming_url"], headers={"Last-Event-ID": event_id})
+        record = server.client.get(paths.record(started["execution_id"])).json()
+    assert "before" not in rest.text
+    assert "after" in rest.text
+    assert '"returnCode":0' in rest.text
+    assert record["stdout"] == "before\nafter\n"
+
+
+def test_an_idle_server_ends_when_asked(folder: Path) -> None:
+    with served(folder) as server:
+        assert server.client.post(paths.SHUTDOWN).status_code == 200
+        assert server.process.wait(LIMIT_S) == 0
+
+
+def test_a_server_started_on_demand_ends_by_itself_once_it_is_idle(folder: Path) -> None:
+    with served(folder, "--idle-exit", "0") as server:
+        assert server.process.wait(LIMIT_S) == 0
+
+
+def test_started_by_hand_it_says_how_to_use_it_and_hides_the_key(folder: Path) -> None:
+    with subprocess.Popen(
+        command("--state-dir", str(folder)), stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(4)]
+        process.send_signal(signal.SIGINT)
+        said += process.stdout.readlines()
+    key = (folder / "server.json").read_text().split('"api_key": "')[1].split('"')[0]
+    text = "".join(said)
+    assert "lyceum auth login --url http://127.0.0.1:" in text
+    assert str(folder / "server.json") in text
+    assert key not in text
+
+
+def test_neither_key_nor_stream_secret_nor_code_is_logged(folder: Path) -> None:
+    with served(folder) as server:
+        started = server.start("x = 'CANARY'; raise ValueError(x)")
+        server.client.post(started["streaming_url"])
+        server.client.post(started["streaming_url"], headers={"Last-Event-ID": "bad"})
+        server.client.get(f"{started['streaming_url']}x")
+        key = server.facts()["api_key"]
+        server.end()
+    log = (folder.parent / "server.log").read_text()
+    for secret in (key, started["streaming_url"].rpartition("/")[2], "CANARY"):
+        assert secret not in log

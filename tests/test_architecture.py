@@ -1,0 +1,170 @@
+"""The import arrows of the package: they go one way, and what must be light stays light."""
+
+from __future__ import annotations
+
+import ast
+import subprocess
+import sys
+from collections.abc import Iterator
+from graphlib import CycleError, TopologicalSorter
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "lyceum_magic"
+
+#: Room -> the rooms it may import. A room is a module or a package; a module that has a row of its
+#: own is not part of its package's room. "" is `lyceum_magic/__init__.py`.
+ARROWS = {
+    # The notebook side, from the top.
+    "": "api client exceptions magic runs",
+    "cli": "config demo exceptions magic server.serve server.state_folder",
+    "demo": "exceptions local_server",
+    "magic": "client config display exceptions protocol runs session submission",
+    "api": "exceptions protocol runs session submission",
+    "session": "client config exceptions local_server protocol runs",
+    "local_server": "config exceptions protocol",
+    "submission": "exceptions protocol",
+    "display": "protocol",
+    "runs": "client exceptions outputs protocol",
+    "client": "config exceptions protocol",
+    "outputs": "protocol",
+    # The embedded server, from the top.
+    "server": "",
+    "server.serve": "exceptions server.app server.settings server.state_folder",
+    "server.app": "exceptions server.guard server.routes server.runners server.service "
+    "server.settings server.stores server.stores.base server.stream_secrets",
+    "server.routes": "config exceptions protocol server.event_stream server.guard "
+    "server.output_tail server.service server.stores.base server.stream_secrets "
+    "server.tracked_run",
+    "server.guard": "config protocol",
+    "server.event_stream": "protocol server.service server.spool server.tracked_run",
+    "server.output_tail": "protocol server.spool",
+    "server.service": "exceptions protocol server.bell server.runners server.stores.base "
+    "server.tracked_run",
+    "server.tracked_run": "protocol server.bell server.runners server.stores.base",
+    "server.runners": "protocol server.spool",
+    "server.stores": "exceptions protocol server.stores.base",
+    "server.stores.base": "protocol",
+    "server.spool": "protocol",
+    "server.state_folder": "config exceptions",
+    "server.stream_secrets": "config",
+    "server.settings": "config",
+    "server.bell": "",
+    # What both sides stand on.
+    "config": "exceptions protocol",
+    "protocol": "",
+    "exceptions": "",
+}
+ALLOWED = {room: frozenset(rooms.split()) for room, rooms in ARROWS.items()}
+COMMON = {"config", "protocol", "exceptions"}
+
+
+def module_name(path: Path) -> str:
+    """`client/api.py` -> `client.api`; the package's own `__init__.py` -> ``."""
+    parts = path.relative_to(PACKAGE).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+MODULES = {module_name(path): path for path in PACKAGE.rglob("*.py")}
+
+
+def imports(module: str) -> Iterator[str]:
+    """The package's modules that a module imports: at its top, lazily, or for types alone."""
+    path = MODULES[module]
+    package = [PACKAGE.name, *module.split(".")] if module else [PACKAGE.name]
+    if path.name != "__init__.py":
+        package.pop()
+    for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+        if isinstance(node, ast.Import):
+            names = [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            base = package[: len(package) + 1 - node.level] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            # `from a import b` imports the module a.b where there is one. The version is a
+            # constant beside the public names, and depends on none of them.
+            names = [f"{origin}.{alias.name}" for alias in node.names]
+            names = [name for name in names if name != f"{PACKAGE.name}.__version__"]
+        else:
+            continue
+        for name in names:
+            yield from module_of(name)
+
+
+def module_of(dotted: str) -> list[str]:
+    """The module of ours in which a dotted name lies; none if it is somebody else's."""
+    first, *rest = dotted.split(".")
+    if first != PACKAGE.name:
+        return []
+    while rest and ".".join(rest) not in MODULES:
+        rest.pop()
+    return [".".join(rest)]
+
+
+def room_of(module: str) -> str | None:
+    """The room with the longest name that holds the module; None if no room does."""
+    rooms = [room for room in ALLOWED if module == room or module.startswith(f"{room}.")]
+    return max(rooms, key=len, default=None)
+
+
+IMPORTS = {module: sorted(set(imports(module)) - {module}) for module in MODULES}
+CROSSINGS = {
+    (module, imported)
+    for module, targets in IMPORTS.items()
+    for imported in targets
+    if room_of(module) != room_of(imported)
+}
+
+
+def test_every_module_is_in_a_room():
+    assert [module for module in MODULES if room_of(module) is None] == []
+
+
+def test_imports_follow_the_arrows():
+    strays = sorted(
+        f"{module or PACKAGE.name} imports {imported or PACKAGE.name}"
+        for module, imported in CROSSINGS
+        if room_of(imported) not in ALLOWED[room_of(module)]
+    )
+    assert strays == []
+
+
+def test_every_arrow_of_the_table_is_used():
+    drawn = {(room, target) for room, targets in ALLOWED.items() for target in targets}
+    used = {(room_of(module), room_of(imported)) for module, imported in CROSSINGS}
+    assert drawn - used == set()
+
+
+def test_notebook_side_and_server_meet_in_what_both_stand_on():
+    for room, targets in ALLOWED.items():
+        servers = {target for target in targets if target.startswith("server")}
+        if room.startswith("server"):
+            assert targets - servers <= COMMON, room
+        elif room != "cli":  # which starts the server
+            assert servers == set(), room
+
+
+def test_no_module_imports_itself_by_a_detour():
+    try:
+        order = list(TopologicalSorter(IMPORTS).static_order())
+    except CycleError as exc:
+        pytest.fail(" -> ".join(exc.args[1]))
+    assert set(order) == set(MODULES)
+
+
+def test_loading_the_extension_imports_nothing_heavy():
+    heavy = ["anyio", "anywidget", "fastapi", "httpx", "ipywidgets", "pydantic", "sqlite3"]
+    program = f"""
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell()
+for name in {heavy}:
+    sys.modules.pop(name, None)  # IPython's own history is in SQLite
+shell.run_line_magic("load_ext", "lyceum_magic")
+assert "lyceum" in shell.magics_manager.magics["cell"]
+print(*(name for name in {heavy} if name in sys.modules))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (done.stdout.strip(), done.stderr, done.returncode) == ("", "", 0)

@@ -1,0 +1,1 @@
+"""What tests of several rooms share: environments, a JupyterLab to drive."""

@@ -1,0 +1,91 @@
+"""Never executed: uses each public name as a user would, so that mypy holds their types."""
+
+from typing import assert_type
+
+import lyceum_magic
+from lyceum_magic import (
+    Client,
+    LyceumError,
+    Run,
+    RunAborted,
+    RunFailed,
+    RunLost,
+    RunTimedOut,
+    attach,
+    nest_loops,
+    runs,
+    submit,
+)
+
+
+def in_a_script() -> None:
+    run = submit(
+        "print(1)",
+        "gpu.a100",
+        timeout_s=60,
+        requirements=["numpy>=2"],
+        auto_requirements=False,
+        name="one",
+        labels=("a", "b"),
+        metadata={"sweep": "1"},
+        raw=False,
+        check=True,
+        place="local",
+    )
+    assert_type(run, Run)
+    assert_type(run.id, str)
+    assert_type(run.machine, str)
+    assert_type(run.name, str)
+    assert_type(run.text, str)
+    assert_type(run.return_code, int | None)
+    assert_type(run.reason, str)
+    assert_type(run.elapsed_s, float)
+    assert_type(run.result(timeout_s=10.0), Run)
+    assert_type(run.logs(), list[str])
+    print(f"{run.wait()} after {run.elapsed_s:.1f} s")
+    if run.wait(5).is_final and run.state == "completed":
+        print([output["text"] for output in run.outputs])
+    print(run.abort(), run.stop(), run.failure())
+
+
+def look_back() -> None:
+    assert_type(attach(), Run)
+    assert_type(attach("3f2a"), Run)
+    for entry in runs():
+        assert_type(entry.run_id, str | None)
+        assert_type(entry.state, str)
+
+
+def handle_failures(run: Run) -> None:
+    try:
+        run.result()
+    except RunTimedOut:
+        print("give it more time")
+    except (RunAborted, RunLost) as failure:
+        print(failure.run_id)
+    except RunFailed as failure:
+        assert_type(failure.state, str)
+        assert_type(failure.return_code, int | None)
+        assert_type(failure.reason, str)
+    except LyceumError as error:
+        print(error)
+
+
+async def in_a_coroutine() -> None:
+    run = submit("print(1)")
+    assert_type(await run, Run)
+    nest_loops()
+    run.wait()
+
+
+async def with_the_client() -> None:
+    async with Client() as client:
+        assert_type(await client.available_hardware(), frozenset[str])
+        assert_type(await client.machine_types(), dict[str, float | None])
+        for record in await client.active():
+            print(await client.abort(record["execution_id"]))
+
+
+def by_module() -> None:
+    assert_type(lyceum_magic.submit("print(1)"), Run)
+    assert_type(lyceum_magic.__version__, str)

@@ -1,0 +1,91 @@
+"""The summary says what happened, and nothing in it can break out of it."""
+
+from __future__ import annotations
+
+import re
+from html import unescape
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lyceum_magic.display.summary import LOOKS, RunFacts, duration, to_html, to_text
+from lyceum_magic.protocol.states import State
+
+FACTS = RunFacts("3f2a9c1e-0000-4000", State.COMPLETED, "cpu", is_local=True, elapsed_s=1.2)
+
+
+def words(html: str) -> str:
+    """What is left where every tag and style is taken away."""
+    return unescape(re.sub(r"<[^>]*>", "", html))
+
+
+def test_a_completed_run_is_one_line():
+    assert to_text(FACTS) == "lyceum ✓ completed in 1.2 s on cpu (LOCAL) · run 3f2a9c1e"
+    assert words(to_html(FACTS)) == "✓ completed LOCAL cpu · 1.2 s · run 3f2a9c1e"
+
+
+def test_a_failed_run_says_why():
+    facts = RunFacts(
+        "3f2a9c1e-0000-4000", State.FAILED, "gpu.a100", name="train", detail="out of\nmemory",
+        note="ran on the CPU", cost="$0.02", is_detached=True, elapsed_s=75, return_code=137,
+    )  # fmt: skip
+    assert to_text(facts) == (
+        "lyceum ✗ failed after 1 min 15 s on gpu.a100 · train · detached · exit code 137"
+        " · out of memory · ran on the CPU · $0.02 · run 3f2a9c1e"
+    )
+
+
+def test_a_live_run_has_not_ended_in_any_words():
+    facts = RunFacts("", State.STARTING, "cpu", detail="installing", elapsed_s=3)
+    assert to_text(facts) == "lyceum ◔ starting, 3.0 s so far, on cpu · installing"
+
+
+@given(text=st.text(max_size=1000))
+def test_foreign_text_stays_text_and_stays_on_one_short_line(text):
+    facts = RunFacts(text, State.FAILED, text, name=text, detail=text, note=text, cost=text)
+    html = to_html(facts)
+    assert re.findall(r"<(\w+)", html) == ["div", "span"]
+    for line in (to_text(facts), html):
+        assert len(line.splitlines()) == 1
+        assert len(line) < 12_000
+
+
+def test_a_terminal_is_not_sent_the_escapes_of_a_server():
+    assert "\x1b" not in to_text(RunFacts("", State.FAILED, "cpu", detail="\x1b[2Jgone"))
+
+
+@pytest.mark.parametrize("state", State)
+def test_each_state_has_its_own_words(state):
+    assert LOOKS[state].label in to_text(RunFacts("", state, "cpu"))
+
+
+@pytest.mark.parametrize("state", State)
+def test_a_badge_can_be_read(state):
+    def luminance(colour: str) -> float:
+        parts = (int(colour[start : start + 2], 16) / 255 for start in (1, 3, 5))
+        linear = [
+            part / 12.92 if part <= 0.04045 else ((part + 0.055) / 1.055) ** 2.4 for part in parts
+        ]
+        return 0.2126 * linear[0] + 0.7152 * linear[1] + 0.0722 * linear[2]
+
+    # WCAG 2.2, 1.4.3: 4.5 : 1 for text of this size.
+    assert 1.05 / (luminance(LOOKS[state].colour) + 0.05) >= 4.5
+
+
+@pytest.mark.parametrize(
+    ("seconds", "text"),
+    [
+        (-1, "0.0 s"),
+        (0.04, "0.0 s"),
+        (9.96, "9.9 s"),
+        (10, "10 s"),
+        (59.9, "59 s"),
+        (60, "1 min 00 s"),
+        (185, "3 min 05 s"),
+        (7384, "2 h 03 min"),
+        (400_000, "111 h 06 min"),
+    ],
+)
+def test_durations(seconds, text):
+    assert duration(seconds) == text

@@ -1,0 +1,60 @@
+"""Tab completion: what is offered where."""
+
+from __future__ import annotations
+
+import pytest
+
+from lyceum_magic.magic.completion import complete
+from lyceum_magic.protocol.machines import MACHINES
+
+IDS = ["0a1b2c3d", "0affffff"]
+
+
+def offers(line: str) -> list[str] | None:
+    return complete(line, lambda: IDS)
+
+
+@pytest.mark.parametrize("line", ["", "x = 1", "%%time", "%%lyceum", "%lyceumx ", " %lyceum "])
+def test_other_lines_are_left_to_others(line: str) -> None:
+    assert offers(line) is None
+
+
+def test_options_of_a_cell() -> None:
+    every = offers("%%lyceum ")
+    assert every is not None
+    assert {"-m", "--machine", "--no-raise", "--as"} <= set(every)
+    assert offers("%%lyceum --no-") == ["--no-auto-requirements", "--no-check", "--no-raise"]
+    assert offers("%%lyceum --no-raise --tim") == ["--timeout"]
+
+
+@pytest.mark.parametrize("option", ["-m", "--machine"])
+def test_machines(option: str) -> None:
+    assert offers(f"%%lyceum {option} ") == list(MACHINES)
+    assert offers(f"%%lyceum -t 5 {option} gpu.h") == ["gpu.h100", "gpu.h200"]
+
+
+@pytest.mark.parametrize("line", ["--name ", "-t ", "--meta ", "--as m", "-r nu"])
+def test_a_value_that_only_the_user_knows_is_not_guessed(line: str) -> None:
+    assert offers(f"%%lyceum {line}") == []
+
+
+def test_subcommands_and_their_options() -> None:
+    assert offers("%lyceum ma") == ["machines"]
+    assert offers("%lyceum s") == ["server", "status", "stop"]
+    assert offers("%lyceum list --") == ["--all"]
+    assert offers("%lyceum nonsense ") == []
+
+
+def test_runs_where_an_id_belongs() -> None:
+    assert offers("%lyceum attach ") == ["last", *IDS]
+    assert offers("%lyceum abort 0af") == ["0affffff"]
+    assert offers("%lyceum list 0a") == []
+
+
+def test_runs_are_asked_for_only_there() -> None:
+    def never() -> list[str]:
+        raise AssertionError
+
+    complete("%%lyceum --", never)
+    complete("%lyceum ", never)
+    complete("%lyceum list ", never)

@@ -1,0 +1,281 @@
+"""The journal: every run on disk, whatever happens to those who write it."""
+
+from __future__ import annotations
+
+import json
+import stat
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lyceum_magic.exceptions import ConfigError, UnknownRun
+from lyceum_magic.protocol.events import Output
+from lyceum_magic.protocol.states import State
+from lyceum_magic.runs.journal import Entry, EventLog, Journal
+
+DAY_S = 86400.0
+
+
+def entry(run_id: str | None = "run", **members: object) -> Entry:
+    values = {
+        "tag": f"tag-{run_id}",
+        "run_id": run_id,
+        "base_url": "http://127.0.0.1:8000",
+        "is_embedded": True,
+        "server_folder": "/state",
+        "streaming_url": "http://127.0.0.1:8000/api/v1/stream/run/canary-secret",
+        "machine": "cpu",
+        "name": "",
+        "timeout_s": 60,
+        "created_at": 1000.0,
+    }
+    return Entry(**{**values, **members})  # type: ignore[arg-type]
+
+
+@pytest.fixture
+def journal(tmp_path: Path) -> Journal:
+    return Journal(tmp_path / "journal")
+
+
+@pytest.fixture
+def log(tmp_path: Path) -> EventLog:
+    return EventLog(tmp_path / "events.jsonl")
+
+
+# The rows.
+
+
+def test_what_was_written_is_read_back(journal: Journal) -> None:
+    first = entry("a", timed_out=True, return_code=3, reason="it says so", name="ü")
+    journal.write(first)
+    journal.write(replace(first, run_id="b", tag="other", created_at=2000.0))
+    assert journal.entries() == [replace(first, run_id="b", tag="other", created_at=2000.0), first]
+    assert len(journal.entries(limit=1)) == 1
+
+
+def test_a_change_replaces_the_row(journal: Journal) -> None:
+    journal.write(entry())
+    journal.write(replace(entry(), state=State.COMPLETED.value))
+    (only,) = journal.entries()
+    assert only.is_final
+
+
+def test_an_entry_shows_no_stream_secret() -> None:
+    assert "canary-secret" not in repr(entry())
+
+
+def test_the_journal_is_its_users_alone(journal: Journal, tmp_path: Path) -> None:
+    journal.write(entry())
+    log = journal.open_log("tag-run")
+    assert log.claim()
+    log.append(Output("a"), None)
+    folder = tmp_path / "journal"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    for path in folder.iterdir():
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600, path
+
+
+def test_two_processes_write_one_journal(journal: Journal, tmp_path: Path) -> None:
+    program = (
+        "import sys; from pathlib import Path; from dataclasses import replace;"
+        "from lyceum_magic.runs.journal import Journal;"
+        "from tests.unit.runs.test_journal import entry;"
+        "journal = Journal(Path(sys.argv[1]));"
+        "[journal.write(entry(f'{sys.argv[2]}-{n}')) for n in range(100)]"
+    )
+    writers = [
+        subprocess.Popen([sys.executable, "-c", program, str(tmp_path / "journal"), name])
+        for name in ("one", "two")
+    ]
+    assert [writer.wait() for writer in writers] == [0, 0]
+    assert len(journal.entries()) == 200
+
+
+@pytest.mark.parametrize(
+    ("asked", "found"), [("abc1", "abc1"), ("abc1-", "abc1-x"), ("d", "d%"), ("last", "d%")]
+)
+def test_a_run_is_found_by_its_id_or_a_unique_beginning(
+    journal: Journal, asked: str, found: str
+) -> None:
+    for number, run_id in enumerate(["abc1", "abc1-x", "abc2", "d%"]):
+        journal.write(entry(run_id, created_at=float(number)))
+    assert journal.find(asked).run_id == found
+
+
+@pytest.mark.parametrize("asked", ["abc", "", "x", "abc_", "%", "'"])
+def test_a_beginning_of_none_or_several_is_refused(journal: Journal, asked: str) -> None:
+    for run_id in ("abc1", "abc2", "xabc"):
+        journal.write(entry(run_id))
+    if asked == "x":
+        assert journal.find(asked).run_id == "xabc"
+        return
+    with pytest.raises(UnknownRun):
+        journal.find(asked)
+
+
+def test_the_last_run_of_an_empty_journal_is_unknown(journal: Journal) -> None:
+    with pytest.raises(UnknownRun, match="no run yet"):
+        journal.find("last")
+
+
+@pytest.mark.parametrize("content", [b"not a database " * 100, b""])
+def test_a_journal_that_is_broken_or_empty_is_one_sentence_or_made_anew(
+    tmp_path: Path, content: bytes
+) -> None:
+    (tmp_path / "journal.db").write_bytes(content)
+    if not content:
+        assert Journal(tmp_path).entries() == []
+        return
+    with pytest.raises(ConfigError, match=r"journal\.db") as caught:
+        Journal(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(ConfigError, match="LYCEUM_MAGIC_HOME"):
+        Journal(tmp_path / "file" / "journal")
+
+
+# Retention.
+
+
+def written(journal: Journal, run_id: str, size: int, **members: object) -> None:
+    journal.write(entry(run_id, **members))
+    log = journal.open_log(f"tag-{run_id}")
+    assert log.claim()
+    log.append(Output("x" * size), None)
+    log.close()
+
+
+def test_old_ended_runs_are_forgotten_with_their_output(journal: Journal) -> None:
+    written(journal, "old", 10, created_at=0.0, state="failed")
+    written(journal, "new", 10, created_at=29 * DAY_S, state="failed")
+    assert journal.prune(now=31 * DAY_S, keep_days=30) == 1
+    assert [kept.run_id for kept in journal.entries()] == ["new"]
+    assert journal.open_log("tag-old").size() == 0
+
+
+def test_the_oldest_are_forgotten_until_the_rest_is_small_enough(journal: Journal) -> None:
+    for number in range(4):
+        written(journal, str(number), 1000, created_at=float(number), state="completed")
+    assert journal.prune(now=DAY_S, keep_bytes=2500) == 2
+    assert [kept.run_id for kept in journal.entries()] == ["3", "2"]
+
+
+@pytest.mark.parametrize("state", [state for state in State if not state.is_final])
+def test_an_unfinished_run_is_never_forgotten(journal: Journal, state: State) -> None:
+    written(journal, "live", 10_000, created_at=0.0, state=state.value)
+    assert journal.prune(now=1000 * DAY_S, keep_days=1, keep_bytes=0) == 0
+    assert [kept.run_id for kept in journal.entries()] == ["live"]
+
+
+# The events.
+
+
+@given(st.lists(st.tuples(st.text(), st.sampled_from(["stdout", "stderr"]), st.none() | st.text())))
+def test_events_are_read_back_as_they_were(
+    events: list[tuple[str, str, str | None]],
+) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder:
+        log = EventLog(Path(folder) / "events.jsonl")
+        assert log.claim()
+        expected = [(Output(text, stream, 1.5), id) for text, stream, id in events]  # type: ignore[arg-type]
+        for event, event_id in expected:
+            log.append(event, event_id)
+        assert list(log.read()) == expected
+        assert log.last_event_id() == (expected[-1][1] if expected else None)
+        log.close()
+
+
+def test_a_log_that_is_not_there_is_empty(log: EventLog) -> None:
+    assert (log.size(), list(log.read()), log.last_event_id()) == (0, [], None)
+
+
+@pytest.mark.parametrize("cut", [1, 2, 10, 35])
+def test_a_torn_last_line_is_left_out_and_cut_off_by_the_next_writer(
+    log: EventLog, cut: int
+) -> None:
+    assert log.claim()
+    log.append(Output("whole", timestamp=1.0), "1")
+    whole = log.size()
+    log.append(Output("torn by a kill", timestamp=2.0), "2")
+    log.close()
+    with log.path.open("r+b") as file:
+        file.truncate(log.path.stat().st_size - cut)
+    assert [event.text for event, _ in log.read()] == ["whole"]
+    assert log.last_event_id() == "1"
+    after = EventLog(log.path)
+    assert after.claim()
+    assert log.path.stat().st_size == whole
+    after.append(Output("next", timestamp=3.0), "2")
+    assert [event.text for event, _ in log.read()] == ["whole", "next"]
+    after.close()
+
+
+def test_a_log_of_one_torn_line_is_empty(log: EventLog) -> None:
+    log.path.write_text(json.dumps(["stdout", 1.0, "x" * 200_000, None]))
+    assert (log.size(), log.last_event_id()) == (0, None)
+
+
+def test_the_second_of_two_writers_goes_on_apart(log: EventLog) -> None:
+    """Both have each event once, though they hear of it at different times."""
+    second = EventLog(log.path)
+    assert log.claim()
+    assert log.claim()  # again is no harm
+    log.append(Output("first"), "1")
+    assert not second.claim()
+    assert second.last_event_id() == "1"
+    end = second.size()
+    log.append(Output("second"), "2")
+    log.append(Output("third"), "3")
+    assert not second.claim()
+    assert second.size() == end
+    second.append(Output("second"), "2")
+    assert [event.text for event, _ in second.read()] == ["first", "second"]
+    assert [event.text for event, _ in second.read(end)] == ["first"]
+    assert second.last_event_id() == "2"
+    assert [event.text for event, _ in log.read()] == ["first", "second", "third"]
+    log.close()
+    second.close()
+    assert [event.text for event, _ in second.read()] == ["first", "second"]
+
+
+def test_a_log_is_free_again_when_its_writer_closed_it(log: EventLog) -> None:
+    assert log.claim()
+    log.append(Output("first"), None)
+    log.close()
+    later = EventLog(log.path)
+    assert later.claim()
+    later.append(Output("second"), None)
+    assert [event.text for event, _ in log.read()] == ["first", "second"]
+    later.close()
+
+
+def test_a_writer_that_was_killed_leaves_the_log_to_the_next(log: EventLog) -> None:
+    program = (
+        "import os, sys; from pathlib import Path;"
+        "from lyceum_magic.runs.journal import EventLog, Output;"
+        "log = EventLog(Path(sys.argv[1])); assert log.claim();"
+        "log.append(Output('from the dead'), '7'); os.kill(os.getpid(), 9)"
+    )
+    assert subprocess.run([sys.executable, "-c", program, str(log.path)], check=False).returncode
+    assert log.claim()
+    assert log.last_event_id() == "7"
+    log.close()
+
+
+def test_reading_ends_where_it_was_told_to(log: EventLog) -> None:
+    assert log.claim()
+    log.append(Output("a"), None)
+    end = log.size()
+    log.append(Output("b"), None)
+    assert [event.text for event, _ in log.read(end)] == ["a"]
+    log.close()

@@ -1,0 +1,456 @@
+"""`Run` against a scripted server: starts, ends, aborts, and what other processes left behind."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import replace
+
+import pytest
+
+from lyceum_magic.client import stream as stream_module
+from lyceum_magic.client import transport
+from lyceum_magic.client.api import Client
+from lyceum_magic.exceptions import (
+    LyceumError,
+    NotAuthorised,
+    RunAborted,
+    RunFailed,
+    RunLost,
+    RunTimedOut,
+    ServerError,
+    UnknownRun,
+)
+from lyceum_magic.protocol import paths
+from lyceum_magic.protocol.events import Finished, Output, Progress
+from lyceum_magic.protocol.limits import TAG_KEY
+from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.protocol.states import State
+from lyceum_magic.runs import run as run_module
+from lyceum_magic.runs.run import Run
+from lyceum_magic.session import Session
+from tests.tools.wire_server import (
+    STREAM_SECRET,
+    Reply,
+    Request,
+    WireServer,
+    frame,
+    hang_up,
+    json_answer,
+    record,
+    refusal,
+    started,
+    stream,
+    wire_server,
+)
+
+REQUEST = StartPython(code="print(1)", execution_type="cpu")
+END = Finished(State.COMPLETED, 0)
+SECRET_PATH = f"{paths.stream('run')}/{STREAM_SECRET}"
+LIMIT_S = 60
+
+
+@pytest.fixture(autouse=True)
+def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("FIRST_PAUSE_S", "LONGEST_PAUSE_S", "FIRST_POLL_S"):
+        monkeypatch.setattr(stream_module, name, 0.01)
+    monkeypatch.setattr(run_module, "CONFIRM_S", 0.05)
+    monkeypatch.setattr(run_module, "LOOK_UP_PAUSES_S", (0.0, 0.01))
+    monkeypatch.setattr(transport.RETRY_READS, "backoff_factor", 0.001)
+
+
+@pytest.fixture
+def wire() -> Iterator[WireServer]:
+    """A scripted server on a thread of its own."""
+    ready, leave = threading.Event(), asyncio.Event()
+    found: list[tuple[WireServer, asyncio.AbstractEventLoop]] = []
+
+    async def serve() -> None:
+        async with wire_server() as server:
+            found.append((server, asyncio.get_running_loop()))
+            ready.set()
+            await leave.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert ready.wait(LIMIT_S)
+    server, loop = found[0]
+    yield server
+    loop.call_soon_threadsafe(leave.set)
+    thread.join()
+
+
+@pytest.fixture
+def cloud(wire: WireServer, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The scripted server is the one that the environment names."""
+    monkeypatch.setenv("LYCEUM_API_KEY", "lk_key")
+    monkeypatch.setenv("LYCEUM_BASE_URL", wire.base_url)
+    wire.on("GET", paths.AVAILABLE_HARDWARE, json_answer({"available_hardware_profiles": []}))
+    wire.on("POST", paths.START_PYTHON, started(wire))
+
+
+def submit(session: Session) -> Run:
+    return session.submit(session.client(), REQUEST)
+
+
+def events(*events: Output | Progress | Finished) -> list[bytes]:
+    return [frame(event, str(number)) for number, event in enumerate(events, 1)]
+
+
+def tag_of(wire: WireServer) -> str:
+    (start,) = wire.asked("POST", paths.START_PYTHON)
+    return str(start.json["metadata"][TAG_KEY])
+
+
+def holding(wire: WireServer, member: str) -> Reply:
+    """An answer with one run that carries the tag of the start that came."""
+
+    async def reply(request: Request, writer: asyncio.StreamWriter) -> None:
+        runs = [
+            record("other", metadata={TAG_KEY: "another's"}),
+            record("odd", metadata=None),
+            record("run", metadata={TAG_KEY: tag_of(wire)}),
+        ]
+        await json_answer({member: runs} if member else runs)(request, writer)
+
+    return reply
+
+
+# From start to end.
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_run_tells_and_keeps_all_of_it(wire: WireServer, session: Session) -> None:
+    said = [Output("a\n"), Output("e\n", "stderr"), Output("b\n"), END]
+    wire.on("POST", SECRET_PATH, stream(*events(*said)))
+    run = submit(session)
+    assert run.result(LIMIT_S) is run
+    assert (run.id, run.text, run.state, run.return_code) == ("run", "a\ne\nb\n", "completed", 0)
+    assert [(out["name"], out["text"]) for out in run.outputs] == [
+        ("stdout", "a\n"),
+        ("stderr", "e\n"),
+        ("stdout", "b\n"),
+    ]
+    assert session.entries()[0].is_final
+    assert STREAM_SECRET not in f"{run!r}{session.entries()!r}"
+
+
+@pytest.mark.parametrize(
+    ("end", "kind", "reason"),
+    [
+        (Finished(State.FAILED, 3), RunFailed, "exit code 3"),
+        (Finished(None, 1), RunFailed, "exit code 1"),
+        (Finished(None, None, "no capacity"), RunFailed, "no capacity"),
+        (Finished(State.FAILED, None, "limit", timed_out=True), RunTimedOut, "limit"),
+        (Finished(State.ABORTED), RunAborted, "aborted"),
+        (Finished(State.CANCELLED), RunAborted, "cancelled"),
+        (Finished(State.SYSTEM_FAILURE, None, "node lost"), RunLost, "node lost"),
+    ],
+)
+@pytest.mark.usefixtures("cloud")
+def test_each_end_has_its_exception(
+    wire: WireServer, session: Session, end: Finished, kind: type[RunFailed], reason: str
+) -> None:
+    wire.on("POST", SECRET_PATH, stream(*events(end)))
+    run = submit(session)
+    with pytest.raises(kind, match=reason) as caught:
+        run.result(LIMIT_S)
+    assert type(caught.value) is kind
+    assert (caught.value.run_id, caught.value.return_code) == ("run", end.return_code)
+    assert caught.value.state == run.state == run.wait()
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_wait_with_a_limit_leaves_the_run_alone(wire: WireServer, session: Session) -> None:
+    wire.on("POST", SECRET_PATH, stream(hold=asyncio.Event()))
+    run = submit(session)
+    with pytest.raises(TimeoutError, match="has not ended within"):
+        run.wait(0.01)
+    assert not wire.asked("POST", paths.abort("run"))
+
+
+# Starts.
+
+
+@pytest.mark.usefixtures("cloud")
+def test_the_run_is_in_the_journal_before_it_is_sent(wire: WireServer, session: Session) -> None:
+    held = asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def slow(request: Request, writer: asyncio.StreamWriter) -> None:
+        loops.append(asyncio.get_running_loop())
+        await held.wait()
+        await started(wire)(request, writer)
+
+    wire.on("POST", paths.START_PYTHON, slow)
+    wire.on("POST", SECRET_PATH, stream(*events(END)))
+    run, request = session.new_run(session.client(), REQUEST)
+    run.begin(request)
+    until(lambda: loops)
+    (entry,) = session.entries()
+    assert (entry.run_id, entry.state, entry.tag) == (None, "pending", tag_of(wire))
+    loops[0].call_soon_threadsafe(held.set)
+    run.result(LIMIT_S)
+
+
+def until(condition: Callable[[], object]) -> None:
+    deadline = time.monotonic() + LIMIT_S
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
+
+
+@pytest.mark.parametrize("trouble", [hang_up, refusal(500), refusal(502)])
+@pytest.mark.parametrize("place", [paths.WORKLOADS, paths.HISTORY])
+@pytest.mark.usefixtures("cloud")
+def test_a_start_whose_reply_was_lost_is_found_by_its_tag(
+    wire: WireServer, session: Session, trouble: Reply, place: str
+) -> None:
+    wire.on("POST", paths.START_PYTHON, trouble)
+    wire.on("GET", paths.WORKLOADS, json_answer([]))
+    wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
+    wire.on("GET", place, holding(wire, "executions" if place == paths.HISTORY else ""))
+    wire.on("POST", paths.stream("run"), stream(*events(Output("found\n"), END)))
+    assert submit(session).result(LIMIT_S).text == "found\n"
+    assert len(wire.asked("POST", paths.START_PYTHON)) == 1
+
+
+@pytest.mark.parametrize(
+    ("trouble", "kind"), [(hang_up, LyceumError), (refusal(503, "later"), ServerError)]
+)
+@pytest.mark.usefixtures("cloud")
+def test_a_start_that_cannot_be_found_is_an_error_and_not_sent_again(
+    wire: WireServer, session: Session, trouble: Reply, kind: type[LyceumError]
+) -> None:
+    wire.on("POST", paths.START_PYTHON, trouble)
+    wire.on("GET", paths.WORKLOADS, json_answer([record("other", metadata={TAG_KEY: "x"})]))
+    wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
+    with pytest.raises(kind):
+        submit(session)
+    assert len(wire.asked("POST", paths.START_PYTHON)) == 1
+    (entry,) = session.entries()
+    assert (entry.run_id, entry.is_final) == (None, True)
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_start_that_was_refused_is_not_looked_for(wire: WireServer, session: Session) -> None:
+    wire.on("POST", paths.START_PYTHON, refusal(401))
+    with pytest.raises(NotAuthorised):
+        submit(session)
+    assert not wire.asked("GET", paths.WORKLOADS)
+    assert session.entries()[0].is_final
+
+
+# Aborts.
+
+
+@pytest.mark.usefixtures("cloud")
+def test_an_abort_is_confirmed_by_the_runs_end(wire: WireServer, session: Session) -> None:
+    wire.on("POST", SECRET_PATH, stream(*events(Output("a")), cut=True),
+            stream(*events(Finished(State.ABORTED, None, "aborted"))))  # fmt: skip
+    wire.on("POST", paths.abort("run"), json_answer({"status": "aborted"}))
+    assert submit(session).abort() is State.ABORTED
+
+
+@pytest.mark.usefixtures("cloud")
+def test_an_abort_that_was_not_heard_is_asked_for_again(wire: WireServer, session: Session) -> None:
+    said = asyncio.Event()
+
+    async def heard(request: Request, writer: asyncio.StreamWriter) -> None:
+        said.set()
+        await json_answer({"status": "aborted"})(request, writer)
+
+    async def held(request: Request, writer: asyncio.StreamWriter) -> None:
+        await stream(hold=said)(request, writer)
+
+    wire.on("POST", SECRET_PATH, held, stream(*events(Finished(State.ABORTED))))
+    wire.on("POST", paths.abort("run"), hang_up, refusal(503), heard)
+    run = submit(session)
+    run.request_abort("stopped by its Stop button")
+    with pytest.raises(RunAborted, match="stopped by its Stop button"):
+        run.result(LIMIT_S)
+    assert len(wire.asked("POST", paths.abort("run"))) == 3
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_run_that_could_not_be_started_is_not_aborted(wire: WireServer, session: Session) -> None:
+    wire.on("POST", paths.START_PYTHON, refusal(402, "no credits"))
+    run, request = session.new_run(session.client(), REQUEST)
+    run.begin(request)
+    run.request_abort("interrupted")
+    with pytest.raises(LyceumError, match="no credits"):
+        run.wait(LIMIT_S)
+    session.entries()  # whatever the loop had still to do is done
+    assert [request.path for request in wire.requests if "abort" in request.path] == []
+
+
+# What other processes left behind.
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_later_process_goes_on_behind_the_last_event(wire: WireServer, session: Session) -> None:
+    whole = events(Output("a\n"), Output("b\n"), END)
+    wire.on("POST", SECRET_PATH, stream(whole[0], hold=asyncio.Event()))
+    first = Session()
+    run = submit(first)
+    until(lambda: run.text == "a\n")
+    first.close()
+    wire.on("POST", SECRET_PATH, stream(*whole[1:]))
+    again = session.attach("last")
+    assert again.result(LIMIT_S).text == "a\nb\n"
+    assert wire.asked("POST", SECRET_PATH)[-1].headers["last-event-id"] == "1"
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_later_process_writes_nothing_twice_where_there_are_no_ids(
+    wire: WireServer, session: Session
+) -> None:
+    whole = [frame(Output("a\n")), frame(Output("b\n")), frame(END)]
+    wire.on("POST", SECRET_PATH, stream(whole[0], hold=asyncio.Event()))
+    wire.on("GET", paths.record("run"), json_answer(record(combined_output="a\nb\n")))
+    first = Session()
+    run = submit(first)
+    until(lambda: run.text == "a\n")
+    first.close()
+    wire.on("POST", SECRET_PATH, stream(*whole))
+    assert session.attach("run").result(LIMIT_S).text == "a\nb\n"
+
+
+def orphan(session: Session, wire: WireServer) -> str:
+    """A run whose process was killed between sending the start and hearing the answer."""
+    run, _ = session.new_run(session.client(), REQUEST)
+    entry = replace(run._entry, created_at=time.time() - 3600)
+    session._portal.call(_write, session, entry)
+    session._runs.clear()
+    return entry.tag
+
+
+async def _write(session: Session, entry: object) -> None:
+    session._journal.write(entry)  # type: ignore[arg-type]
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_run_whose_answer_nobody_heard_is_found_by_its_tag(
+    wire: WireServer, session: Session
+) -> None:
+    tag = orphan(session, wire)
+    wire.on("GET", paths.WORKLOADS, json_answer([record("run", metadata={TAG_KEY: tag})]))
+    wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
+    wire.on("POST", paths.stream("run"), stream(*events(Output("a\n"), END)))
+    (entry,) = session.entries_now()
+    assert entry.run_id == "run"
+    assert session.attach("run").result(LIMIT_S).text == "a\n"
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_run_that_never_reached_the_server_is_said_to_be_over(
+    wire: WireServer, session: Session
+) -> None:
+    orphan(session, wire)
+    wire.on("GET", paths.WORKLOADS, json_answer([]))
+    wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
+    (entry,) = session.entries_now()
+    assert entry.is_final
+    assert "never started" in entry.reason
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_run_that_nobody_can_be_asked_about_is_not_given_up(
+    wire: WireServer, session: Session
+) -> None:
+    orphan(session, wire)
+    wire.on("GET", paths.WORKLOADS, hang_up)
+    (entry,) = session.entries_now()
+    assert not entry.is_final
+
+
+@pytest.mark.usefixtures("cloud")
+def test_an_id_that_fits_nothing_or_several_is_refused(session: Session) -> None:
+    with pytest.raises(UnknownRun):
+        session.attach("nothing")
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_run_of_another_server_is_not_asked_for_with_this_key(
+    wire: WireServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    wire.on("POST", SECRET_PATH, stream(hold=asyncio.Event()))
+    submit(session)
+    session._runs.clear()
+    monkeypatch.setenv("LYCEUM_BASE_URL", "http://127.0.0.1:1")
+    with pytest.raises(LyceumError, match=r"set LYCEUM_BASE_URL and LYCEUM_API_KEY for it"):
+        session.attach("last")
+
+
+# Watching.
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_watcher_that_comes_late_gets_each_text_once(wire: WireServer, session: Session) -> None:
+    go_on = asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def halves(request: Request, writer: asyncio.StreamWriter) -> None:
+        loops.append(asyncio.get_running_loop())
+        await stream(*events(Output("a\n")), hold=go_on)(request, writer)
+
+    rest = events(Output("a\n"), Output("b\n"), END)[1:]
+    wire.on("POST", SECRET_PATH, halves, stream(*rest))
+    run = submit(session)
+    until(lambda: run.text == "a\n")
+    before, inbox = run.watch()
+    loops[0].call_soon_threadsafe(go_on.set)
+    seen = [output.text for output in before]
+    while not inbox.is_drained:
+        seen += [item.text for item in inbox.get(LIMIT_S) if isinstance(item, Output)]
+    assert seen == ["a\n", "b\n"]
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_log_that_cannot_be_written_ends_the_wait(
+    wire: WireServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody may wait for ever because a disk is full."""
+    wire.on("POST", SECRET_PATH, stream(*events(Output("a\n"), END)))
+
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr("os.write", full)
+    run = session.submit(session.client(), REQUEST)
+    with pytest.raises(LyceumError, match="No space left on device"):
+        run.wait(LIMIT_S)
+
+
+@pytest.mark.anyio
+@pytest.mark.usefixtures("cloud")
+async def test_a_run_can_be_awaited_and_a_cancelled_wait_leaves_it_alone(
+    wire: WireServer, session: Session
+) -> None:
+    go_on = asyncio.Event()
+    loops: list[asyncio.AbstractEventLoop] = []
+
+    async def held(request: Request, writer: asyncio.StreamWriter) -> None:
+        loops.append(asyncio.get_running_loop())
+        await stream(*events(Output("a\n")), hold=go_on)(request, writer)
+
+    wire.on("POST", SECRET_PATH, held, stream(*events(Output("a\n"), END)[1:]))
+    run = submit(session)
+    with pytest.raises(TimeoutError):
+        async with asyncio.timeout(0.05):
+            await run
+    loops[0].call_soon_threadsafe(go_on.set)
+    assert (await run).text == "a\n"
+    assert not wire.asked("POST", paths.abort("run"))
+
+
+def test_clients_are_made_once_for_an_account(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("LYCEUM_API_KEY", "lk_one")
+    one: Client = session.client()
+    assert session.client() is one
+    monkeypatch.setenv("LYCEUM_API_KEY", "lk_two")
+    assert session.client() is not one

@@ -1,0 +1,105 @@
+"""A runner whose programs are played by the test: it decides what they print and how they end."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from pathlib import Path
+
+from lyceum_magic.protocol.events import StreamName
+from lyceum_magic.server.bell import Bell
+from lyceum_magic.server.runners.base import EndReason, ProgressListener, RunEnd, RunSpec
+from lyceum_magic.server.spool import encode_record
+
+
+class FakeHandle:
+    """A run that the test plays."""
+
+    def __init__(self, spec: RunSpec, on_progress: ProgressListener) -> None:
+        self.spec = spec
+        self.run_id = spec.run_id
+        self.spool: Path = spec.folder / "spool"
+        self.started_at: float | None = None
+        self.tell = on_progress
+        self.orders: list[str] = []
+        self.obeys = True
+        self._end: RunEnd | None = None
+        self._changed = Bell()
+
+    # What the test does.
+
+    def begin(self) -> None:
+        self.started_at = time.time()
+        self._changed.ring()
+
+    def write(self, data: bytes, stream: StreamName = "stdout") -> None:
+        with self.spool.open("ab") as file:
+            file.write(encode_record(stream, time.time(), data))
+        self._changed.ring()
+
+    def end(
+        self, return_code: int | None = 0, *, reason: EndReason = "exited", error: str = ""
+    ) -> None:
+        self._end = RunEnd(reason, return_code, error, self.started_at, time.time())
+        self._changed.ring()
+
+    # What the service sees.
+
+    async def ended(self) -> RunEnd:
+        while self._end is None:
+            await self._changed.listen().wait()
+        return self._end
+
+    async def started(self) -> None:
+        while self.started_at is None and self._end is None:
+            await self._changed.listen().wait()
+
+    async def grown(self, offset: int) -> None:
+        while self._end is None and not (
+            self.spool.exists() and self.spool.stat().st_size > offset
+        ):
+            await self._changed.listen().wait()
+
+    async def kill(self) -> None:
+        self._obey("kill", "aborted")
+
+    async def stop(self) -> None:
+        self._obey("stop", "stopped")
+
+    def _obey(self, order: str, reason: EndReason) -> None:
+        self.orders.append(order)
+        if self.obeys:
+            self.end(None, reason=reason)
+
+
+class FakeRunner:
+    """Gives the test a handle for each run that the service starts.
+
+    The same runner in a second service plays a server that came back: it finds its runs again.
+    """
+
+    def __init__(self) -> None:
+        self.handles: dict[str, FakeHandle] = {}
+        self.failure: Exception | None = None
+        self._started: asyncio.Queue[FakeHandle] = asyncio.Queue()
+
+    async def next_run(self) -> FakeHandle:
+        """The next run that the service starts."""
+        async with asyncio.timeout(10):
+            return await self._started.get()
+
+    async def open(self) -> None:
+        pass
+
+    async def start(self, spec: RunSpec, on_progress: ProgressListener) -> FakeHandle:
+        if self.failure is not None:
+            raise self.failure
+        handle = self.handles[spec.run_id] = FakeHandle(spec, on_progress)
+        self._started.put_nowait(handle)
+        return handle
+
+    async def find(self, spec: RunSpec) -> FakeHandle | None:
+        return self.handles.get(spec.run_id)
+
+    async def close(self) -> None:
+        pass

@@ -1,0 +1,249 @@
+"""The rules of runs: who starts when, what an end is called, what a restart finds."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import pytest
+
+from lyceum_magic.exceptions import UnknownRun
+from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.protocol.states import State
+from lyceum_magic.server.runners.base import RunEnd
+from lyceum_magic.server.service import (
+    InvalidField,
+    RunService,
+    ServerBusy,
+    UnknownMachine,
+    final_record,
+)
+from lyceum_magic.server.stores.base import RunRecord
+from lyceum_magic.server.stores.memory import MemoryStore
+from lyceum_magic.server.tracked_run import NO_GPU, TrackedRun
+
+from .fake_runner import FakeRunner
+
+pytestmark = pytest.mark.anyio
+
+CPU = StartPython(code="print(1)", execution_type="cpu")
+
+
+@asynccontextmanager
+async def opened(
+    folder: Path, runner: FakeRunner, store: MemoryStore | None = None, *, max_running: int = 8
+) -> AsyncIterator[RunService]:
+    service = RunService(store or MemoryStore(), runner, folder, max_running=max_running)
+    await service.open()
+    try:
+        yield service
+    finally:
+        await service.close()
+
+
+async def state_becomes(run: TrackedRun, *states: State) -> None:
+    async with asyncio.timeout(10):
+        while True:
+            change = run.changed.listen()
+            if run.record.state in states:
+                return
+            await change.wait()
+
+
+ENDS = [
+    (RunEnd("exited", 0, "", 1.0, 2.0), State.COMPLETED, 0, ""),
+    (RunEnd("exited", 3, "", 1.0, 2.0), State.FAILED, 3, "code 3"),
+    (RunEnd("exited", 137, "killed by signal 9", 1.0, 2.0), State.FAILED, 137, "signal 9"),
+    (RunEnd("timeout", 143, "", 1.0, 2.0), State.FAILED, None, "60 s"),
+    (RunEnd("aborted", None, "", 1.0, 2.0), State.ABORTED, None, "aborted"),
+    (RunEnd("stopped", 143, "", 1.0, 2.0), State.CANCELLED, 143, "stopped"),
+    (RunEnd("refused", None, "no package x", None, 2.0), State.FAILED, None, "no package x"),
+    (RunEnd("lost", None, "", 1.0, 2.0), State.SYSTEM_FAILURE, None, "lost"),
+]
+
+
+@pytest.mark.parametrize(("end", "state", "return_code", "error"), ENDS)
+def test_each_end_has_its_state_and_its_sentence(
+    end: RunEnd, state: State, return_code: int | None, error: str
+) -> None:
+    record = final_record(RunRecord("a", CPU, 0.0), end)
+    assert (record.state, record.return_code) == (state, return_code)
+    assert error in record.error
+    assert bool(record.error) == (state is not State.COMPLETED)
+    assert record.timed_out == (end.reason == "timeout")
+
+
+def test_a_stopped_notebook_is_completed() -> None:
+    record = RunRecord("a", CPU, 0.0, job_type="customer_notebook")
+    assert final_record(record, ENDS[5][0]).state is State.COMPLETED
+
+
+async def test_a_run_goes_from_pending_to_completed(tmp_path: Path) -> None:
+    runner, store = FakeRunner(), MemoryStore()
+    async with opened(tmp_path, runner, store) as service:
+        record = await service.start(CPU)
+        assert record.state is State.PENDING
+        run = await service.find(record.run_id)
+        handle = await runner.next_run()
+        handle.tell("installing requirements")
+        assert run.progress.detail == "installing requirements"
+        handle.begin()
+        await state_becomes(run, State.RUNNING)
+        assert service.active() == [run.record]
+        handle.end(0)
+        await state_becomes(run, State.COMPLETED)
+        assert service.active() == []
+        assert await store.get(record.run_id) == run.record
+
+
+async def test_the_final_state_is_stored_before_anybody_is_told(tmp_path: Path) -> None:
+    runner, store = FakeRunner(), MemoryStore()
+    async with opened(tmp_path, runner, store) as service:
+        run = await service.find((await service.start(CPU)).run_id)
+        (await runner.next_run()).end(0)
+        await state_becomes(run, State.COMPLETED)
+        stored = await store.get(run.run_id)
+        assert stored is not None
+        assert stored.state is State.COMPLETED
+
+
+async def test_an_unknown_machine_is_refused_with_the_list(tmp_path: Path) -> None:
+    async with opened(tmp_path, FakeRunner()) as service:
+        with pytest.raises(UnknownMachine, match=r"gpu\.h100"):
+            await service.start(StartPython(code="", execution_type="tpu"))
+        assert service.active() == []
+
+
+async def test_prior_imports_that_import_nothing_are_refused(tmp_path: Path) -> None:
+    async with opened(tmp_path, FakeRunner()) as service:
+        with pytest.raises(InvalidField) as caught:
+            await service.start(
+                StartPython(code="", execution_type="cpu", prior_imports=["os.system('x')"])
+            )
+        assert caught.value.field == "prior_imports"
+
+
+async def test_a_gpu_that_is_not_here_is_said_in_the_progress(tmp_path: Path) -> None:
+    async with opened(tmp_path, FakeRunner()) as service:
+        record = await service.start(StartPython(code="", execution_type="gpu.a100"))
+        assert (await service.find(record.run_id)).progress.note == NO_GPU
+
+
+async def test_runs_beyond_the_limit_wait_in_order_and_say_how_many_are_ahead(
+    tmp_path: Path,
+) -> None:
+    runner = FakeRunner()
+    async with opened(tmp_path, runner, max_running=1) as service:
+        runs = [await service.find((await service.start(CPU)).run_id) for _ in range(4)]
+        handle = await runner.next_run()
+        assert [run.progress.detail for run in runs[1:]] == [
+            "1 run ahead", "2 runs ahead", "3 runs ahead",
+        ]  # fmt: skip
+        for number in range(4):
+            assert handle.run_id == runs[number].run_id
+            handle.end(0)
+            if number < 3:
+                handle = await runner.next_run()
+        assert runs[3].progress.detail != "1 run ahead"
+
+
+async def test_a_queued_run_is_aborted_at_once_and_never_starts(tmp_path: Path) -> None:
+    runner = FakeRunner()
+    async with opened(tmp_path, runner, max_running=1) as service:
+        await service.start(CPU)
+        first = await runner.next_run()
+        queued = await service.start(CPU)
+        record = await service.abort(queued.run_id)
+        assert (record.state, record.started_at) == (State.ABORTED, None)
+        last = await service.start(CPU)
+        first.end(0)
+        assert (await runner.next_run()).run_id == last.run_id
+
+
+@pytest.mark.parametrize(("order", "state"), [("abort", State.ABORTED), ("stop", State.CANCELLED)])
+async def test_an_order_answers_when_the_run_is_over(
+    tmp_path: Path, order: str, state: State
+) -> None:
+    runner = FakeRunner()
+    async with opened(tmp_path, runner) as service:
+        record = await service.start(CPU)
+        (await runner.next_run()).begin()
+        assert (await getattr(service, order)(record.run_id)).state is state
+        again = await service.abort(record.run_id)
+        assert again.state is state
+
+
+async def test_an_order_before_the_handle_is_passed_on_with_it(tmp_path: Path) -> None:
+    runner = FakeRunner()
+    async with opened(tmp_path, runner) as service:
+        record = await service.start(CPU)
+        # The driver has not run yet: there is no handle to pass the order to.
+        aborted = await service.abort(record.run_id)
+        assert aborted.state is State.ABORTED
+        assert (await runner.next_run()).orders == ["kill"]
+
+
+async def test_an_order_for_an_unknown_run_is_an_error(tmp_path: Path) -> None:
+    async with opened(tmp_path, FakeRunner()) as service:
+        with pytest.raises(UnknownRun):
+            await service.abort("nobody")
+
+
+async def test_a_runner_that_fails_ends_the_run_and_not_the_server(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    runner = FakeRunner()
+    runner.failure = OSError("no pool")
+    async with opened(tmp_path, runner) as service:
+        run = await service.find((await service.start(CPU)).run_id)
+        await state_becomes(run, State.SYSTEM_FAILURE)
+        assert "no pool" in caplog.text
+        runner.failure = None
+        await service.start(CPU)
+        await runner.next_run()
+
+
+async def test_a_restart_follows_what_runs_and_queues_what_had_not_started(
+    tmp_path: Path,
+) -> None:
+    runner, store = FakeRunner(), MemoryStore()
+    async with opened(tmp_path, runner, store, max_running=1) as service:
+        running, queued = await service.start(CPU), await service.start(CPU)
+        handle = await runner.next_run()
+        handle.begin()
+    async with opened(tmp_path, runner, store, max_running=1) as service:
+        run = await service.find(running.run_id)
+        await state_becomes(run, State.RUNNING)
+        handle.end(7)
+        await state_becomes(run, State.FAILED)
+        assert run.record.return_code == 7
+        assert (await runner.next_run()).run_id == queued.run_id
+
+
+async def test_a_server_with_live_runs_does_not_end(tmp_path: Path) -> None:
+    runner = FakeRunner()
+    async with opened(tmp_path, runner) as service:
+        service.check_idle()
+        run = await service.find((await service.start(CPU)).run_id)
+        with pytest.raises(ServerBusy, match="1 run is not over"):
+            service.check_idle()
+        (await runner.next_run()).end(0)
+        await state_becomes(run, State.COMPLETED)
+        service.check_idle()
+
+
+async def test_runs_and_followers_keep_the_server_from_being_idle(tmp_path: Path) -> None:
+    runner = FakeRunner()
+    async with opened(tmp_path, runner) as service:
+        record = await service.start(CPU)
+        idle = asyncio.create_task(service.idle(0.0))
+        handle = await runner.next_run()
+        assert not idle.done()
+        with service.following():
+            handle.end(0)
+            await state_becomes(await service.find(record.run_id), State.COMPLETED)
+            assert not idle.done()
+        async with asyncio.timeout(10):
+            await idle

@@ -1,0 +1,121 @@
+"""What every store promises, shown on all of them."""
+
+from __future__ import annotations
+
+import os
+import sqlite3
+from collections.abc import AsyncIterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lyceum_magic.exceptions import EmbeddedServerError
+from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.protocol.states import State
+from lyceum_magic.server.stores.base import RunRecord, Store
+from lyceum_magic.server.stores.memory import MemoryStore
+from lyceum_magic.server.stores.sqlite import SqliteStore
+
+pytestmark = pytest.mark.anyio
+
+
+@pytest.fixture(params=["memory", "sqlite"])
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
+    store: Store = (
+        MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "runs.sqlite3")
+    )
+    await store.open()
+    yield store
+    await store.close()
+
+
+def record(run_id: str, state: State = State.PENDING) -> RunRecord:
+    request = StartPython(
+        code="print('é\ud7ff\0')",
+        execution_type="cpu",
+        labels=["a"],
+        metadata={"k": "v"},
+        user_callback_urls=["https://example.org/x"],
+    )
+    return RunRecord(run_id, request, created_at=1.5, state=state)
+
+
+async def test_a_record_comes_back_as_it_was_written(store: Store) -> None:
+    written = replace(
+        record("a", State.FAILED),
+        timed_out=True,
+        return_code=137,
+        error="why",
+        started_at=2.25,
+        finished_at=3.125,
+        spool=Path("/somewhere/spool"),
+    )
+    await store.add(written)
+    assert await store.get("a") == written
+
+
+async def test_an_unknown_run_is_none(store: Store) -> None:
+    assert await store.get("nobody") is None
+
+
+async def test_update_and_finish_replace_the_record(store: Store) -> None:
+    await store.add(record("a"))
+    running = replace(record("a"), state=State.RUNNING, started_at=2.0)
+    await store.update(running)
+    assert await store.get("a") == running
+    final = replace(running, state=State.COMPLETED, return_code=0, finished_at=3.0)
+    await store.finish(final)
+    assert await store.get("a") == final
+
+
+async def test_unfinished_runs_come_oldest_first(store: Store) -> None:
+    for number, state in enumerate(State):
+        await store.add(record(str(number), state))
+    unfinished = [item.state for item in await store.unfinished()]
+    assert unfinished == [State.PENDING, State.STARTING, State.RUNNING]
+
+
+async def test_history_is_paged_newest_first_and_counts_everything(store: Store) -> None:
+    for number in range(5):
+        await store.add(record(str(number), State.COMPLETED if number else State.FAILED))
+    page = await store.history(limit=2, offset=1)
+    assert [item.run_id for item in page.records] == ["3", "2"]
+    assert page.total == 5
+    assert page.counts_by_state == {State.COMPLETED: 4, State.FAILED: 1}
+
+
+async def test_records_outlive_the_store(tmp_path: Path) -> None:
+    for _ in range(2):
+        store = SqliteStore(tmp_path / "runs.sqlite3")
+        await store.open()
+        if await store.get("a") is None:
+            await store.add(record("a"))
+            await store.close()
+        else:
+            assert await store.get("a") == record("a")
+            await store.close()
+
+
+async def test_its_files_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "runs.sqlite3")
+    await store.open()
+    await store.add(record("a"))
+    modes = {
+        entry.name: entry.stat().st_mode & 0o777
+        for entry in os.scandir(tmp_path)
+        if entry.name.startswith("runs.sqlite3")
+    }
+    await store.close()
+    assert modes == dict.fromkeys(["runs.sqlite3", "runs.sqlite3-wal", "runs.sqlite3-shm"], 0o600)
+
+
+async def test_a_file_of_a_newer_version_is_refused_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite3"
+    connection = sqlite3.connect(path)
+    connection.execute("PRAGMA user_version = 999")
+    connection.close()
+    store = SqliteStore(path)
+    with pytest.raises(EmbeddedServerError, match="LYCEUM_MAGIC_HOME"):
+        await store.open()
+    await store.close()
