@@ -175,10 +175,12 @@ class Session:
 
     def new_run(self, client: Client, request: StartPython) -> tuple[Run, StartPython]:
         """A run that has not begun, and the request with the tag by which it can be found."""
-        tag = new_tag()
-        request = request.model_copy(
-            update={"metadata": {**(request.metadata or {}), TAG_KEY: tag}}
-        )
+        tag = (request.metadata or {}).get(TAG_KEY)
+        if tag is None:
+            tag = new_tag()
+            request = request.model_copy(
+                update={"metadata": {**(request.metadata or {}), TAG_KEY: tag}}
+            )
         account = client.account
         entry = Entry(
             tag=tag,

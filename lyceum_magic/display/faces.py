@@ -20,7 +20,10 @@ _CONNECTION_FILE = re.compile(
 
 
 class Face(Protocol):
-    """One way of showing a strip. Called in this order: reserve, show, update..., finish."""
+    """One way of showing a strip. Called in this order: reserve, show, update..., finish.
+
+    Where the cell is emptied meanwhile, reserve and show come once more.
+    """
 
     def reserve(self) -> None:
         """Take the place above the output; nothing is visible yet."""
@@ -86,7 +89,8 @@ class NotebookFace:
         self._in_cell(self._publish, {"text/html": "", "text/plain": ""}, update=False)
 
     def show(self, facts: RunFacts) -> None:
-        self._widget = self._in_cell(self._make_widget, facts)
+        if self._widget is None:
+            self._widget = self._in_cell(self._make_widget, facts)
         bundle = _static_bundle(facts)
         if self._widget is not None:
             bundle |= self._widget.view_bundle()

@@ -58,6 +58,12 @@ class Strip:
         self._is_shown = True
         self._face.show(self._facts)
 
+    def show_again(self) -> None:
+        """Show the row anew: the cell was emptied."""
+        self._face.reserve()
+        if self._is_shown and self._facts is not None:
+            self._face.show(self._facts)
+
     def update(self, facts: RunFacts) -> None:
         """Show what changed. Time alone is no change: the row counts it by itself."""
         self._facts = facts

@@ -8,10 +8,12 @@ from dataclasses import dataclass
 from typing import cast
 
 from ..client.stream import Item, Notice
+from ..display import rich
 from ..display.strip import Strip
 from ..display.summary import RunFacts
 from ..display.text import TextFeed
 from ..exceptions import OptionError
+from ..outputs.decoding import ClearOutput, Decoded, Display, OutputDecoder
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.limits import MAX_BODY_BYTES
 from ..protocol.requests import StartPython
@@ -141,13 +143,15 @@ def run_in_cell(run: Run, defaults: Defaults, request: StartPython | None = None
 
 
 class _View:
-    """What the reader sees of one run: the strip above, the text below."""
+    """What the reader sees of one run: the strip above, text and displays below."""
 
     def __init__(self, run: Run, defaults: Defaults) -> None:
         self._run = run
         self._defaults = defaults
+        self._decoder = OutputDecoder(run.mark)
         self._strip = Strip(lambda: run.request_abort("stopped by its Stop button"))
         self._feed: TextFeed | None = None
+        self._clears = False  # with what comes next
         self._detail = ""  # what is going on
         self._trouble = ""  # what is in the way
         self._note = ""  # what is so from beginning to end
@@ -158,15 +162,8 @@ class _View:
     def take(self, item: Item) -> None:
         match item:
             case Output():
-                if self._feed is None:
-                    self._feed = TextFeed(
-                        self._run.id,
-                        max_lines=self._defaults.max_lines,
-                        max_bytes=self._defaults.max_bytes,
-                    )
-                    self._detail = ""
-                    self._strip.update(self._facts())
-                self._feed.add(item)
+                for decoded in self._decoder.feed(item):
+                    self._show(decoded)
                 return
             case Progress():
                 self._detail = item.detail
@@ -177,6 +174,42 @@ class _View:
                 self._detail = self._trouble = ""
                 return
         self._strip.update(self._facts())
+
+    def _show(self, item: Decoded) -> None:
+        match item:
+            case Output():
+                self._make_way()
+                if self._feed is None:
+                    self._feed = TextFeed(
+                        self._run.id,
+                        max_lines=self._defaults.max_lines,
+                        max_bytes=self._defaults.max_bytes,
+                    )
+                    self._detail = ""
+                    self._strip.update(self._facts())
+                self._feed.add(item)
+            case Display():
+                if not item.is_update:
+                    self._make_way()
+                if self._feed is not None:
+                    self._feed.publish()
+                # The program's ids are its own: another run of it means other displays.
+                where = item.display_id and f"{self._run.mark}-{item.display_id}"
+                rich.publish(item.data, item.metadata, display_id=where, is_update=item.is_update)
+            case ClearOutput():
+                self._clears = True
+                if not item.wait:
+                    self._make_way()
+
+    def _make_way(self) -> None:
+        """Empties the cell, if the program wants it, but for the strip."""
+        if self._clears:
+            self._clears = False
+            if self._feed is not None:
+                self._feed.close()
+                self._feed = None
+            rich.clear(wait=True)
+            self._strip.show_again()
 
     def due_in_s(self) -> float | None:
         """How long nothing needs to be published; None: until something comes."""
@@ -202,6 +235,8 @@ class _View:
         self._trouble = f"left before it ended; %lyceum attach {which} follows it again"
 
     def close(self) -> None:
+        for left in self._decoder.close():
+            self._show(left)
         if self._feed is not None:
             self._feed.close()
         self._strip.close(self._facts())

@@ -10,6 +10,7 @@ from collections.abc import Callable
 from .. import config
 from ..display.summary import duration
 from ..exceptions import LyceumError, OptionError, UnknownRun
+from ..outputs.decoding import Decoded, Display, OutputDecoder
 from ..protocol.events import Output
 from ..protocol.paths import PRODUCTION_ORIGIN
 from ..runs.run import Run
@@ -121,8 +122,9 @@ def list_runs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Tab
 
 def logs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
     asked_at = time.time()
-    before, inbox = session().attach(parsed.id).watch()
-    show = _Printer(parsed.grep)
+    run = session().attach(parsed.id)
+    before, inbox = run.watch()
+    show = _Printer(parsed.grep, OutputDecoder(run.mark))
     for output in before:
         show(output)
     while not inbox.is_drained:
@@ -141,21 +143,37 @@ def logs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
 class _Printer:
     """Prints text as it is, or only the lines that hold a text, whatever the pieces."""
 
-    def __init__(self, grep: str | None) -> None:
+    def __init__(self, grep: str | None, decoder: OutputDecoder) -> None:
         self._grep = grep
+        self._decoder = decoder
         self._rest = ""
 
     def __call__(self, output: Output) -> None:
+        for item in self._decoder.feed(output):
+            self._print(item)
+
+    def _print(self, item: Decoded) -> None:
+        match item:
+            case Output():
+                self._print_text(item.text, item.stream)
+            case Display():
+                shown = item.data.get("text/plain")
+                if isinstance(shown, str):
+                    self._print_text(f"{shown}\n", "stdout")
+
+    def _print_text(self, text: str, name: str) -> None:
         if self._grep is None:
-            stream = sys.stderr if output.stream == "stderr" else sys.stdout
-            stream.write(output.text)
+            stream = sys.stderr if name == "stderr" else sys.stdout
+            stream.write(text)
             return
-        *lines, self._rest = (self._rest + output.text).split("\n")
+        *lines, self._rest = (self._rest + text).split("\n")
         for line in lines:
             if self._grep in line:
                 sys.stdout.write(f"{line}\n")
 
     def end(self) -> None:
+        for item in self._decoder.close():
+            self._print(item)
         if self._grep is not None and self._rest and self._grep in self._rest:
             sys.stdout.write(f"{self._rest}\n")
         sys.stdout.flush()

@@ -30,6 +30,14 @@ class CellOptions:
     as_name: str | None = None
     may_fail: bool = False
     dry_run: bool = False
+    inputs: list[str] = field(default_factory=list)
+    outputs: list[str] = field(default_factory=list)
+    pickle: bool = False
+    files: list[str] = field(default_factory=list)
+    save: list[str] = field(default_factory=list)
+    yes: bool = False
+    detach: bool = False
+    budget: float | None = None
     place: str = "auto"
 
 
@@ -79,8 +87,27 @@ def parse_cell_line(line: str) -> CellOptions:
         as_name=parsed.as_name,
         may_fail=parsed.no_raise,
         dry_run=parsed.dry_run,
+        inputs=_names("-i/--in", parsed.inputs),
+        outputs=_names("-o/--out", parsed.outputs),
+        pickle=parsed.pickle,
+        files=parsed.files,
+        save=parsed.save,
+        yes=parsed.yes,
+        detach=parsed.detach,
+        budget=parsed.budget,
         place="local" if parsed.local else "cloud" if parsed.cloud else "auto",
     )
+
+
+def _names(option: str, lists: list[str]) -> list[str]:
+    """The names in comma-separated lists, each once, in their order."""
+    names = [name.strip() for text in lists for name in text.split(",") if name.strip()]
+    for name in names:
+        if not name.isidentifier() or keyword.iskeyword(name):
+            raise OptionError(f"{option} takes names such as a,b, not {name!r}.")
+    if lists and not names:
+        raise OptionError(f"{option} takes names such as a,b, and none came.")
+    return list(dict.fromkeys(names))
 
 
 def split(line: str, prog: str) -> list[str]:
@@ -137,6 +164,48 @@ def cell_parser() -> Parser:
         "--no-auto-requirements",
         action="store_true",
         help="do not add what the cell imports to the requirements",
+    )
+    add(
+        "-i",
+        "--in",
+        dest="inputs",
+        metavar="NAMES",
+        action="append",
+        default=[],
+        help="variables to send along, such as a,b; `auto`: those that the cell reads",
+    )
+    add(
+        "-o",
+        "--out",
+        dest="outputs",
+        metavar="NAMES",
+        action="append",
+        default=[],
+        help="variables to bring back, such as c,d",
+    )
+    add("--pickle", action="store_true", help="let values travel that only a pickle can carry")
+    add(
+        "--file",
+        dest="files",
+        metavar="PATH",
+        action="append",
+        default=[],
+        help="a data file to send along; repeat at will",
+    )
+    add(
+        "--save",
+        metavar="GLOB",
+        action="append",
+        default=[],
+        help="files that the cell writes, to be brought back beside the notebook",
+    )
+    add("--yes", action="store_true", help="send more than 1 MiB, write over files")
+    add("--detach", action="store_true", help="return at once; outputs go on arriving here")
+    add(
+        "--budget",
+        metavar="DOLLARS",
+        type=_dollars,
+        help="the most that the run may cost; shortens the time limit",
     )
     add("--name", metavar="TEXT", help="name of the run, shown in lists")
     add("--label", metavar="TEXT", action="append", default=[], help="a label; repeat at will")
@@ -220,3 +289,13 @@ def _whole_number(text: str) -> int:
         return int(text)
     except ValueError:
         raise argparse.ArgumentTypeError(f"a whole number is expected, not {text!r}") from None
+
+
+def _dollars(text: str) -> float:
+    try:
+        dollars = float(text.removeprefix("$"))
+    except ValueError:
+        dollars = float("nan")
+    if not 0 < dollars < float("inf"):
+        raise argparse.ArgumentTypeError(f"a sum such as 0.50 is expected, not {text!r}")
+    return dollars

@@ -10,3 +10,5 @@ MAX_BODY_BYTES = 16 * 1024 * 1024
 
 #: The metadata key under which a client's tag travels: how a start whose reply was lost is found.
 TAG_KEY = "lyceum_magic_tag"
+#: So much of the tag marks what the run's program sends beside text.
+MARK_CHARACTERS = 12

@@ -30,9 +30,10 @@ from ..exceptions import (
     ServerUnreachable,
     UnknownRun,
 )
-from ..outputs.text import StreamOutput, merge_outputs
+from ..outputs.decoding import Decoded, Harvest, decode
+from ..outputs.notebook import NotebookOutput, to_outputs
 from ..protocol.events import Finished, Output, Progress
-from ..protocol.limits import TAG_KEY
+from ..protocol.limits import MARK_CHARACTERS, TAG_KEY
 from ..protocol.requests import StartPython
 from ..protocol.states import State
 from .inbox import Inbox
@@ -79,6 +80,7 @@ class Run:
         self._error: LyceumError | None = None
         self._abort_asked: str = ""
         self._is_writer = False
+        self._harvest: Harvest | None = None
         self._task: Future[None] | None = None
         # Futures, because both threads and event loops can wait for them.
         self._known: Future[None] = Future()
@@ -136,17 +138,38 @@ class Run:
         return (self._entry.ended_at or time.time()) - self._entry.created_at
 
     @property
-    def text(self) -> str:
-        """All that it has printed so far, stdout and stderr in the order of arrival."""
-        return "".join(event.text for event, _ in self._log.read())
+    def mark(self) -> str:
+        """What tells the frames of this run from other text, for `outputs.decoding`."""
+        return self._entry.tag[:MARK_CHARACTERS]
 
     @property
-    def outputs(self) -> list[StreamOutput]:
+    def text(self) -> str:
+        """All that it has printed so far, stdout and stderr in the order of arrival."""
+        return "".join(item.text for item in self.decoded() if isinstance(item, Output))
+
+    @property
+    def outputs(self) -> list[NotebookOutput]:
         """What it has shown so far, as nbformat outputs."""
-        return merge_outputs(event for event, _ in self._log.read())
+        return to_outputs(self.decoded())
+
+    def decoded(self) -> Iterator[Decoded]:
+        """What it has sent so far, read from disk as it goes."""
+        return decode(self.read_log(), self.mark)
+
+    @property
+    def harvest(self) -> Harvest:
+        """What it has sent home so far beside its outputs."""
+        if self._harvest is not None:
+            return self._harvest
+        harvest = Harvest(self.mark)
+        for event in self.read_log():
+            harvest.feed(event)
+        if self.state.is_final:
+            self._harvest = harvest
+        return harvest
 
     def read_log(self) -> Iterator[Output]:
-        """Its output so far, piece by piece, read from disk as it goes."""
+        """Its output so far as it came, piece by piece, read from disk as it goes."""
         return (event for event, _ in self._log.read())
 
     def __repr__(self) -> str:
@@ -318,6 +341,7 @@ class Run:
         try:
             self._is_writer = self._log.claim()
             if request is not None:
+                self._harvest = Harvest(self.mark)
                 await self._start(request)
             elif not self.id:
                 await self._find_unanswered_start()
@@ -410,6 +434,8 @@ class Run:
                 if self.state is not State.RUNNING:
                     self._write(state=State.RUNNING.value)
                 self._log.append(item, event_id)
+                if self._harvest is not None:
+                    self._harvest.feed(item)
             case Progress():
                 self._write(state=item.state.value)
             case Finished():

@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import uuid
 from collections.abc import Mapping, Sequence
 
 from pydantic import ValidationError
 
 from ..exceptions import OptionError
-from ..protocol.limits import MAX_METADATA
+from ..protocol.limits import MARK_CHARACTERS, MAX_METADATA, TAG_KEY
 from ..protocol.requests import StartPython
 from .requirements import requirements_of
 from .source import wrap_cell
@@ -27,26 +28,32 @@ def python_request(
     labels: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
     raw: bool = False,
+    inputs: Mapping[str, object] | None = None,
+    outputs: Sequence[str] = (),
+    allow_pickle: bool = False,
+    files: Sequence[str] = (),
+    save: Sequence[str] = (),
 ) -> StartPython:
     """The request that starts `code`; see `lyceum_magic.submit` for the arguments.
 
     Raises:
         OptionError: a value that the wire does not take, in one sentence.
     """
+    tag = uuid.uuid4().hex
     lines = requirements_of(code, requirements, detect=auto_requirements)
     # One is taken by the tag under which the client finds its run again.
     if metadata is not None and len(metadata) > MAX_METADATA - 1:
         raise OptionError(f"metadata: at most {MAX_METADATA - 1} pairs, not {len(metadata)}.")
     try:
         return StartPython(
-            code=code if raw else wrap_cell(code),
+            code=code if raw else wrap_cell(code, mark=tag[:MARK_CHARACTERS]),
             timeout=timeout_s,
             execution_type=machine,
             requirements_content="\n".join(lines) or None,
             file_name="cell.py",
             run_name=name,
             labels=list(labels) or None,
-            metadata=dict(metadata) if metadata else None,
+            metadata={**(metadata or {}), TAG_KEY: tag},
         )
     except ValidationError as exc:
         problem = exc.errors(include_url=False, include_context=False)[0]

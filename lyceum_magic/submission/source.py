@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 import ast
+import base64
+import importlib.util
+import marshal
 from functools import cache
 from importlib import resources
 
 from ..exceptions import OptionError
 
 CELL_NAME = "<cell>"
+THERE = "lyceum_magic_there"
 
-_TEMPLATE = """\
-# A notebook cell, sent by lyceum-magic: the first string runs the second, the cell.
-exec(compile({bootstrap!r}, "<lyceum-magic>", "exec"),
-     {{"__name__": "lyceum_magic_bootstrap", "CELL": {cell!r}, "NAME": {name!r}}})
-"""
+_HEAD = """\
+# A notebook cell, sent by lyceum-magic: the first string runs the cell, which is the last one.
+exec(compile({loader!r}, "<lyceum-magic>", "exec"), {{"__name__": {package!r}, "MAGIC": {magic!r},
+"MODULES": {modules!r},
+"JOB": """
 
 
 def check_cell(cell: str) -> None:
@@ -32,21 +36,46 @@ def check_cell(cell: str) -> None:
         raise OptionError(f"The cell cannot be compiled: {exc}.") from None
 
 
-def wrap_cell(cell: str) -> str:
-    """The source to send: the bootstrap, and the cell as data."""
-    return _TEMPLATE.format(bootstrap=_bootstrap(), name=CELL_NAME, cell=cell)
+def wrap_cell(cell: str, *, mark: str = "", **job: object) -> str:
+    """The source to send: the modules of `there`, and the cell as data.
+
+    Args:
+        cell: Python source.
+        mark: the run's own word in its frames (`runs.Run.mark`).
+        job: what else `there.bootstrap.Job` holds.
+    """
+    return f"{_head()}{ {'mark': mark, 'name': CELL_NAME, **job, 'cell': cell}!r}}})\n"
 
 
 @cache
-def _bootstrap() -> str:
-    text = resources.files(__package__).joinpath("bootstrap.py").read_text("utf-8")
-    # Unparsed, it travels without comments and docstrings.
-    tree = ast.parse(text)
+def _head() -> str:
+    modules = {}
+    for file in resources.files(__package__).joinpath("there").iterdir():
+        name, _, suffix = file.name.rpartition(".")
+        if suffix == "py" and name not in ("__init__", "loader"):
+            text = _travelling_text(name)
+            # Compiled code spares the same Python some 10 ms there.
+            code = compile(text, f"<lyceum-magic {name}>", "exec", dont_inherit=True)
+            modules[name] = (text, base64.b64encode(marshal.dumps(code)).decode())
+    return _HEAD.format(
+        loader=_travelling_text("loader"),
+        package=THERE,
+        magic=importlib.util.MAGIC_NUMBER.hex(),
+        modules=modules,
+    )
+
+
+@cache
+def _travelling_text(name: str) -> str:
+    """A module of `there` without comments and docstrings."""
+    tree = ast.parse(
+        resources.files(__package__).joinpath("there", f"{name}.py").read_text("utf-8")
+    )
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
             ast.get_docstring(node, clean=False) is not None
         ):
             del node.body[0]
-    # The namespace is the sender's, and nothing here keeps it: what the cell leaves in it has to go
-    # before the streams do.
-    return ast.unparse(tree) + "\nrun_cell(CELL, NAME, sys._getframe(1).f_globals)"
+            if not node.body and not isinstance(node, ast.Module):
+                node.body.append(ast.Pass())
+    return ast.unparse(tree)

@@ -44,7 +44,7 @@ def in_a_script() -> None:
     assert_type(run.logs(), list[str])
     print(f"{run.wait()} after {run.elapsed_s:.1f} s")
     if run.wait(5).is_final and run.state == "completed":
-        print([output["text"] for output in run.outputs])
+        print([o["text"] for o in run.outputs if o["output_type"] == "stream"])
     print(run.abort(), run.stop(), run.failure())
 
 

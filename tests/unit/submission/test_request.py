@@ -8,6 +8,7 @@ import pytest
 
 import lyceum_magic
 from lyceum_magic.exceptions import OptionError
+from lyceum_magic.protocol.limits import TAG_KEY
 from lyceum_magic.submission.request import python_request
 
 
@@ -22,6 +23,8 @@ def test_every_choice_is_in_the_request() -> None:
         metadata={"k": "v"},
         raw=True,
     )
+    tag = (request.metadata or {}).get(TAG_KEY, "")
+    assert len(tag) == 32
     assert request.to_wire() == {
         "code": "import nowhere\n1",
         "nbcode": 0,
@@ -31,7 +34,7 @@ def test_every_choice_is_in_the_request() -> None:
         "file_name": "cell.py",
         "run_name": "n",
         "labels": ["l"],
-        "metadata": {"k": "v"},
+        "metadata": {"k": "v", TAG_KEY: tag},
     }
 
 

@@ -1,19 +1,11 @@
-"""Runs a notebook cell where it arrives; this file travels as text, in front of every cell.
-
-It needs Python 3.9 and the standard library, no package of ours. `submission.source` appends the
-call of `run_cell`. The cell runs in `__main__`, in which nothing of this file is left. Its line 1
-is the magic line, so that a traceback counts the lines as the notebook does.
-"""
+"""The program's stdout and stderr: live when it is slow, cheap when it is fast."""
 
 from __future__ import annotations
-import __future__
 
-import ast
 import atexit
 import io
 import sys
 import threading
-import types
 from time import monotonic
 
 QUIET_S = 0.010
@@ -26,11 +18,6 @@ LEAVES_THE_PROCESS = {
     "os.system",
     "subprocess.Popen",
 }
-CO_COROUTINE = 0x80
-#: Without the first feature, whose bit has another meaning by now.
-FUTURE_FEATURES = sum(
-    getattr(__future__, name).compiler_flag for name in __future__.all_feature_names[1:]
-)
 
 
 class LiveStdout(io.TextIOWrapper):
@@ -128,72 +115,3 @@ def install_streams() -> None:
             stdout.settle()
 
     sys.addaudithook(settle_before)
-
-
-def hide_own_frames(cell: str, name: str) -> None:
-    """Tracebacks begin at the cell: nothing of this file, of the runner or of asyncio above it."""
-    import linecache
-
-    linecache.cache[name] = (len(cell), None, cell.splitlines(True), name)
-
-    def excepthook(
-        kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
-    ) -> None:
-        import traceback
-
-        outer = trace
-        while outer is not None and outer.tb_frame.f_code.co_filename != name:
-            outer = outer.tb_next
-        if outer is None and isinstance(error, SyntaxError):
-            trace = None  # the cell itself could not be compiled: nothing of it has run
-        traceback.print_exception(kind, error, outer or trace)
-
-    sys.excepthook = excepthook
-
-
-def run_cell(cell: str, name: str, namespace: dict[str, object]) -> None:
-    """Runs the cell and shows the value of its last expression.
-
-    Args:
-        cell: Python source; top-level `await` is allowed.
-        name: what tracebacks call it.
-        namespace: of the module that this is sent as. That is `__main__`, or `__mp_main__` in a
-            worker that multiprocessing has spawned, which needs the definitions and no more.
-    """
-    cell = "\n" + cell
-    install_streams()
-    hide_own_frames(cell, name)
-    codes = compile_cell(cell, name, is_shown=namespace["__name__"] == "__main__")
-    if not any(code.co_flags & CO_COROUTINE for code in codes):
-        for code in codes:
-            exec(code, namespace)
-        return
-
-    import asyncio
-
-    async def run_all() -> None:
-        for code in codes:
-            pending = eval(code, namespace)
-            if code.co_flags & CO_COROUTINE:
-                await pending
-
-    asyncio.run(run_all())
-
-
-def compile_cell(cell: str, name: str, *, is_shown: bool) -> list[types.CodeType]:
-    allow_await = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    tree = compile(cell, name, "exec", ast.PyCF_ONLY_AST | allow_await, dont_inherit=True)
-    last = None
-    if (
-        is_shown
-        and tree.body
-        and isinstance(tree.body[-1], ast.Expr)
-        and not cell.rstrip().endswith(";")
-    ):
-        last = ast.Interactive([tree.body.pop()])
-    codes = [compile(tree, name, "exec", allow_await, dont_inherit=True)]
-    if last is not None:
-        # Mode "single" hands the value to sys.displayhook, as an interactive Python does.
-        flags = allow_await | (codes[0].co_flags & FUTURE_FEATURES)
-        codes.append(compile(last, name, "single", flags, dont_inherit=True))
-    return codes

@@ -1,0 +1,164 @@
+"""Runs a notebook cell where it arrives, as a notebook would.
+
+The cell runs in `__main__`, in which nothing of this package is left. Its line 1 is the magic line,
+so that a traceback counts the lines as the notebook does.
+"""
+
+from __future__ import annotations
+import __future__
+
+import ast
+import builtins
+import sys
+import types
+
+from . import frames
+from .streams import install_streams
+
+TYPE_CHECKING = False  # the name is enough for type checkers, and typing costs an import
+if TYPE_CHECKING:
+    from typing import TypedDict
+
+    class Job(TypedDict, total=False):
+        """What travels with a cell.
+
+        Attributes:
+            cell: Python source; top-level `await` is allowed.
+            name: what tracebacks call it.
+            mark: the run's own word in its frames; empty: the cell is run as a plain program.
+            inputs: values for the cell's namespace, as `values.pack` made them, in base64.
+            outputs: names whose values are sent back.
+            pickle: whether values may travel as pickles.
+            files: path below the run's folder -> content in base64.
+            save: patterns of the files to send back.
+            needs_shell: whether the cell calls `get_ipython()`, as its `%` and `!` lines do.
+        """
+
+        cell: str
+        name: str
+        mark: str
+        inputs: str
+        outputs: list[str]
+        pickle: bool
+        files: dict[str, str]
+        save: list[str]
+        needs_shell: bool
+
+
+CO_COROUTINE = 0x80
+#: Without the first feature, whose bit has another meaning by now.
+FUTURE_FEATURES = sum(
+    getattr(__future__, name).compiler_flag for name in __future__.all_feature_names[1:]
+)
+
+
+def run_cell(job: Job, namespace: dict[str, object]) -> None:
+    """Runs the cell, shows what it shows, and sends back what was asked for.
+
+    Args:
+        job: the cell, and what was chosen for it.
+        namespace: of the module that this is sent as. That is `__main__`, or `__mp_main__` in a
+            worker that multiprocessing has spawned, which needs the definitions and no more.
+    """
+    cell, name = "\n" + job["cell"], job["name"]
+    is_main = namespace["__name__"] == "__main__"
+    install_streams()
+    remember_source(cell, name)
+    if job["mark"]:
+        builtins.input = refuse_input
+        frames.open_frames(job["mark"])
+        from .hooks import install_hooks
+
+        install_hooks()
+    if job.get("needs_shell"):
+        from .shell import install_shell
+
+        install_shell(namespace)
+    if is_main and job.get("files"):
+        from .files import write_files
+
+        write_files(job["files"])
+    if job.get("inputs"):
+        from .values import restore_inputs
+
+        namespace.update(restore_inputs(job["inputs"]))
+    codes = compile_cell(cell, name, is_shown=is_main)
+    has_await = any(code.co_flags & CO_COROUTINE for code in codes)
+    try:
+        if has_await:
+            run_awaiting(codes, namespace)
+        else:
+            for code in codes:
+                exec(code, namespace)
+    finally:
+        if is_main and job["mark"]:
+            send_what_is_left(job, namespace)
+
+
+def send_what_is_left(job: Job, namespace: dict[str, object]) -> None:
+    """Open figures, values and files: also of a cell that failed."""
+    if "matplotlib.pyplot" in sys.modules:
+        from .figures import show_open_figures
+
+        show_open_figures()
+    if job.get("outputs"):
+        from .values import send_outputs
+
+        send_outputs(job["outputs"], namespace, allow_pickle=job.get("pickle", False))
+    if job.get("save"):
+        from .files import send_files
+
+        send_files(job["save"], sent=job.get("files", {}))
+
+
+def run_awaiting(codes: list[types.CodeType], namespace: dict[str, object]) -> None:
+    import asyncio
+
+    async def run_all() -> None:
+        for code in codes:
+            pending = eval(code, namespace)
+            if code.co_flags & CO_COROUTINE:
+                await pending
+
+    asyncio.run(run_all())
+
+
+def compile_cell(cell: str, name: str, *, is_shown: bool) -> list[types.CodeType]:
+    allow_await = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    tree = compile(cell, name, "exec", ast.PyCF_ONLY_AST | allow_await, dont_inherit=True)
+    last = None
+    if (
+        is_shown
+        and tree.body
+        and isinstance(tree.body[-1], ast.Expr)
+        and not cell.rstrip().endswith(";")
+    ):
+        last = ast.Interactive([tree.body.pop()])
+    codes = [compile(tree, name, "exec", allow_await, dont_inherit=True)]
+    if last is not None:
+        # Mode "single" hands the value to sys.displayhook, as an interactive Python does.
+        flags = allow_await | (codes[0].co_flags & FUTURE_FEATURES)
+        codes.append(compile(last, name, "single", flags, dont_inherit=True))
+    return codes
+
+
+def remember_source(cell: str, name: str) -> None:
+    """Lets tracebacks and `inspect` show the cell's lines."""
+    import linecache
+
+    linecache.cache[name] = (len(cell), None, cell.splitlines(True), name)
+
+    def excepthook(
+        kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+    ) -> None:
+        from .errors import report
+
+        report(error, trace, name)
+
+    sys.excepthook = excepthook
+
+
+def refuse_input(prompt: object = "") -> str:
+    raise EOFError(
+        "input() has nobody to ask where this cell runs; send a value with --in NAME instead."
+    )

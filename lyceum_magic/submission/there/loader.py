@@ -1,0 +1,61 @@
+"""Makes the modules that travelled importable there, then runs the cell.
+
+`submission.source` sends this file's text, with MODULES and JOB in its namespace.
+"""
+
+from __future__ import annotations
+
+import sys
+import types
+
+PACKAGE = "lyceum_magic_there"
+
+_given = globals().get
+#: Module -> its source, and its compiled code for the Python that sent it, in base64.
+MODULES: dict[str, tuple[str, str]] = _given("MODULES", {})
+#: The magic number of that code.
+MAGIC: str = _given("MAGIC", "")
+#: See `bootstrap.Job`.
+JOB: dict[str, object] = _given("JOB", {})
+
+
+class Modules:
+    """Finds and makes the modules of the package."""
+
+    @staticmethod
+    def find_spec(name: str, path: object = None, target: object = None) -> object:
+        if name != PACKAGE and name.rpartition(".")[2] not in MODULES:
+            return None
+        if name.partition(".")[0] != PACKAGE:
+            return None
+        spec_type = type(sys.__spec__)  # importlib.machinery costs an import
+        return spec_type(name, Modules, is_package=name == PACKAGE)  # type: ignore[arg-type]
+
+    @staticmethod
+    def create_module(spec: object) -> None:
+        return None
+
+    @staticmethod
+    def exec_module(module: types.ModuleType) -> None:
+        if module.__name__ != PACKAGE:
+            exec(code_of(module.__name__.rpartition(".")[2]), vars(module))
+
+
+def code_of(name: str) -> types.CodeType:
+    source, compiled = MODULES[name]
+    if sys.modules["_frozen_importlib_external"].MAGIC_NUMBER.hex() == MAGIC:
+        import marshal
+        from binascii import a2b_base64
+
+        code: types.CodeType = marshal.loads(a2b_base64(compiled))
+        return code
+    return compile(source, f"<lyceum-magic {name}>", "exec", dont_inherit=True)
+
+
+if __name__ == PACKAGE:  # it travels; here, it is imported as any module
+    sys.meta_path.insert(0, Modules)  # type: ignore[arg-type]
+    from lyceum_magic_there.bootstrap import run_cell  # type: ignore[import-not-found]
+
+    # The namespace is the sender's, and nothing here keeps it: what the cell leaves in it has to go
+    # before the streams do.
+    run_cell(JOB, sys._getframe(1).f_globals)
