@@ -19,8 +19,9 @@ import sys
 from binascii import b2a_base64, crc32
 
 MAX_FRAME_BYTES = 3000
-#: Of which the readable text may take so much; the rest is payload.
+#: Of which the readable text may take so much, and what stands around it and the payload.
 MAX_READABLE_BYTES = 1800
+MAX_OVERHEAD_BYTES = 200
 
 _mark = ""
 _descriptors = {1: 1, 2: 2}
@@ -55,45 +56,56 @@ def send(
         readable: what a reader sees who does not know frames.
         descriptor: 1, or 2 for stderr.
     """
-    import json
-    import zlib
-
     global _count
     _count += 1
-    message = f"{os.getpid():x}.{_count}"
-    text = json.dumps(head, default=repr).encode("ascii")
-    payload = b2a_base64(zlib.compress(text + b"\n" + data, 1), newline=False).decode("ascii")
-    texts = _slices(re.sub(r"@([\r\n]*)~", r"@ \1~", readable), MAX_READABLE_BYTES)
-    room = MAX_FRAME_BYTES - 200 - (MAX_READABLE_BYTES if readable else 0)
-    payloads = [payload[at : at + room] for at in range(0, len(payload), room)]
-    parts = max(len(payloads), len(texts))
-    payloads += [""] * (parts - len(payloads))
-    texts += [""] * (parts - len(texts))
+    lines = encode(_mark, kind, f"{os.getpid():x}.{_count}", head, data, readable)
     for stream in (sys.__stdout__, sys.__stderr__):
         if stream is not None:
             stream.flush()
-    for part, (piece, shown) in enumerate(zip(payloads, texts), 1):
-        body = f"{kind}:{message}:{part}/{parts}:{piece}"
-        crc = crc32(body.encode("ascii"))
-        start = f"{kind}:{message}:{part}/{parts}:{crc:08x}:{piece}:{shown}"
-        _write(descriptor, f"~@lyceum:{_mark}:{start}@~\n".encode("utf-8", "replace"))
+    for line in lines:
+        _write(_descriptors[descriptor], line)
 
 
-def _write(descriptor: int, frame: bytes) -> None:
-    target = _descriptors[descriptor]
+def encode(
+    mark: str, kind: str, message: str, head: dict[str, object], data: bytes, readable: str
+) -> list[bytes]:
+    """The frames of one message, each with its line feed; see `send`."""
+    import json
+    import zlib
+
+    text = json.dumps(head, default=repr).encode("ascii")
+    payload = b2a_base64(zlib.compress(text + b"\n" + data, 1), newline=False).decode("ascii")
+    readable = re.sub(r"@(?=[\r\n]*~)", "@ ", readable)
+    shown = _slices(readable, MAX_READABLE_BYTES)
+    room = MAX_FRAME_BYTES - MAX_OVERHEAD_BYTES - (MAX_READABLE_BYTES if readable else 0)
+    pieces = [payload[at : at + room] for at in range(0, len(payload), room)]
+    parts = max(len(pieces), len(shown))
+    pieces += [""] * (parts - len(pieces))
+    shown += [""] * (parts - len(shown))
+    lines = []
+    for part, (piece, text_shown) in enumerate(zip(pieces, shown), 1):
+        body = f"{kind}:{message}:{part}/{parts}"
+        crc = crc32(f"{body}:{piece}".encode("ascii"))
+        line = f"~@lyceum:{mark}:{body}:{crc:08x}:{piece}:{text_shown}@~\n"
+        lines.append(line.encode("utf-8", "replace"))
+    return lines
+
+
+def _write(target: int, frame: bytes) -> None:
     while frame:
         frame = frame[os.write(target, frame) :]
 
 
 def _slices(text: str, max_bytes: int) -> list[str]:
-    """The text in pieces of at most so many bytes, cut at line ends where there are any."""
+    """The text in pieces of at most so many bytes, cut behind a line feed where there is one."""
     pieces: list[str] = []
-    while text:
-        piece = text[:max_bytes]
+    at = 0
+    while at < len(text):
+        piece = text[at : at + max_bytes]
         while len(piece.encode("utf-8", "replace")) > max_bytes:
             piece = piece[: len(piece) * 3 // 4]
-        if len(piece) < len(text):
+        if at + len(piece) < len(text):
             piece = piece[: piece.rfind("\n") + 1] or piece
         pieces.append(piece)
-        text = text[len(piece) :]
+        at += len(piece)
     return pieces

@@ -1,0 +1,246 @@
+"""Messages come through whatever a pipe, a server and other processes do to the text."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from itertools import pairwise
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lyceum_magic.outputs.frames import FrameDecoder, Message
+from lyceum_magic.submission.source import wrap_cell
+from lyceum_magic.submission.there import frames
+
+MARK = "0123456789ab"
+
+heads = st.dictionaries(
+    st.text(), st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text())
+)
+messages = st.builds(
+    Message,
+    kind=st.sampled_from(["display", "clear", "value"]),
+    head=heads,
+    data=st.binary() | st.binary(min_size=4000, max_size=9000),
+    readable=st.text() | st.text(min_size=2000, max_size=5000),
+)
+#: What programs print: line feeds, and pieces of what a frame is made of.
+prints = st.text(st.sampled_from("~@lyceum:0 1/ab\n\r€")) | st.text()
+programs = st.lists(prints | messages, max_size=6)
+
+
+def written(program: list[str | Message]) -> list[str]:
+    """The lines and prints that a program writes, each by itself."""
+    pieces: list[str] = []
+    for number, item in enumerate(program):
+        if isinstance(item, str):
+            pieces.append(item)
+        else:
+            lines = frames.encode(
+                MARK, item.kind, f"1.{number}", item.head, item.data, item.readable
+            )
+            assert all(len(line) <= frames.MAX_FRAME_BYTES for line in lines)
+            pieces += [line.decode() for line in lines]
+    return pieces
+
+
+def read(pieces: list[str]) -> tuple[str, list[Message]]:
+    """The text and the messages that arrive."""
+    decoder = FrameDecoder(MARK)
+    items = [item for piece in pieces for item in decoder.feed(piece)] + decoder.close()
+    text = "".join(item for item in items if isinstance(item, str))
+    return text, [item for item in items if isinstance(item, Message)]
+
+
+def facts(items: list[str | Message] | list[Message]) -> list[tuple[object, ...]]:
+    # What a reader of plain text sees is not the same to the letter: it cannot hold the end mark.
+    return [(m.kind, m.head, m.data) for m in items if isinstance(m, Message)]
+
+
+def cut(text: str, places: list[int]) -> list[str]:
+    edges = [0, *sorted(place % (len(text) + 1) for place in places), len(text)]
+    return [text[start:end] for start, end in pairwise(edges)]
+
+
+@given(programs, st.lists(st.integers(0), max_size=30))
+def test_every_cut_gives_the_same(program: list[str | Message], places: list[int]) -> None:
+    text, found = read(cut("".join(written(program)), places))
+    assert facts(found) == facts(program)
+    assert text == "".join(item for item in program if isinstance(item, str))
+
+
+@given(programs)
+def test_one_character_at_a_time_gives_the_same(program: list[str | Message]) -> None:
+    text, found = read(list("".join(written(program))))
+    assert facts(found) == facts(program)
+    assert text == "".join(item for item in program if isinstance(item, str))
+
+
+@given(programs, st.lists(st.integers(0), max_size=30), st.sampled_from(["\n", "\r\n"]))
+def test_line_feeds_that_come_in_change_no_message(
+    program: list[str | Message], places: list[int], line_feed: str
+) -> None:
+    text, found = read([line_feed.join(cut("".join(written(program)), places))])
+    assert facts(found) == facts(program)
+    printed = "".join(item for item in program if isinstance(item, str))
+    assert without_line_feeds(text) == without_line_feeds(printed)
+
+
+@given(programs)
+def test_line_feeds_that_go_change_no_message(program: list[str | Message]) -> None:
+    text, found = read(["".join(written(program)).replace("\n", "")])
+    assert facts(found) == facts(program)
+    printed = "".join(item for item in program if isinstance(item, str))
+    assert without_line_feeds(text) == without_line_feeds(printed)
+
+
+def without_line_feeds(text: str) -> str:
+    return text.replace("\r", "").replace("\n", "")
+
+
+@given(st.lists(messages, max_size=3), st.lists(messages, max_size=3), st.randoms())
+def test_frames_of_two_processes_may_interleave(
+    here: list[str | Message], there: list[str | Message], random: object
+) -> None:
+    numbered = [*here, *there]
+    lines = written(numbered)
+    first, second = lines[: len(written(here))], lines[len(written(here)) :]
+    merged: list[str] = []
+    while first or second:
+        take = first if first and (not second or random.random() < 0.5) else second  # type: ignore[attr-defined]
+        merged += [take.pop(0), "a print between"]
+    text, found = read(["".join(merged)])
+    assert sorted(map(repr, facts(found))) == sorted(map(repr, facts(numbered)))
+    assert text == "a print between" * len(lines)
+
+
+@given(st.text(st.sampled_from("~@lyceum:0123456789ab display/\n\rf€")), st.lists(st.integers(0)))
+def test_garbage_is_text(garbage: str, places: list[int]) -> None:
+    garbage = garbage.replace("lyceum:", f"lyceum:{MARK}:")
+    assert read(cut(garbage, places)) == (garbage, [])
+
+
+@given(messages, st.integers(0), st.characters())
+def test_a_damaged_frame_stays_text(message: Message, place: int, wrong: str) -> None:
+    """Whatever is not as it was written is shown, and nothing raises."""
+    whole = "".join(written([message]))
+    place %= len(whole)
+    damaged = whole[:place] + wrong + whole[place + 1 :]
+    text, found = read([damaged, "after\n"])
+    assert "after\n" in text
+    if facts(found) != facts([message]):
+        assert found == []
+        assert "lyceum" in text or wrong in text
+
+
+@given(messages, st.integers(1))
+def test_a_cut_stream_hides_nothing(message: Message, lost: int) -> None:
+    """Of a message that has not come whole, another reader's text is shown with what is missing."""
+    lines = written([message])
+    kept = lines[: lost % len(lines)] if len(lines) > 1 else []
+    text, found = read(kept)
+    assert found == []
+    for line in kept:
+        assert line.rsplit(":", 1)[1].removesuffix("@~\n") in text or ":" in message.readable
+    assert not kept or f"{len(kept)} of {len(lines)} parts" in text
+
+
+def test_frames_of_another_run_are_text() -> None:
+    printed = "".join(written([Message("display", {}, b"", "x")])).replace(MARK, "another-mark")
+    assert read([printed]) == (printed, [])
+
+
+def test_without_a_mark_all_is_text() -> None:
+    decoder = FrameDecoder("")
+    assert [*decoder.feed("~@lyceum::"), *decoder.feed(""), *decoder.close()] == ["~@lyceum::"]
+
+
+def test_text_is_held_back_only_where_a_frame_may_begin() -> None:
+    decoder = FrameDecoder(MARK)
+    assert decoder.feed("a ~ b ~@ c") == ["a ~ b ~@ c"]
+    assert decoder.feed("d ~@lyc") == ["d "]
+    assert decoder.feed("ra") == ["~@lycra"]
+    assert decoder.feed(f"~@lyceum:{MARK}:display") == []
+    assert decoder.feed("x" * 20_000) == [f"~@lyceum:{MARK}:display" + "x" * 20_000]
+
+
+def test_a_flood_that_looks_like_frames_is_read_in_linear_time() -> None:
+    """Ten times the text makes about ten times the work: counted, not timed."""
+
+    def steps(size: int) -> int:
+        decoder, count = FrameDecoder(MARK), 0
+
+        def trace(frame: object, event: str, arg: object) -> object:
+            nonlocal count
+            count += 1
+            return trace
+
+        pieces = [f"~@lyceum:{MARK}:~@" * 10] * size
+        sys.settrace(trace)  # type: ignore[arg-type]
+        try:
+            for piece in pieces:
+                decoder.feed(piece)
+        finally:
+            sys.settrace(None)
+        return count
+
+    assert steps(1000) < 15 * steps(100)
+
+
+def test_processes_that_share_a_pipe_do_not_tear_frames(tmp_path: Path) -> None:
+    cell = (
+        "import os\n"
+        "children = [os.fork() for _ in range(3)]\n"
+        "for n in range(50):\n"
+        "    display('x' * 4000)\n"
+        "    os.write(1, b'print\\n')\n"
+        "if all(children):\n"
+        "    for child in children: os.waitpid(child, 0)\n"
+        "else:\n"
+        "    os._exit(0)\n"
+    )
+    script = tmp_path / "cell.py"
+    script.write_text(wrap_cell(cell, mark=MARK))
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True, timeout=60
+    )
+    text, found = read([done.stdout])
+    forks = 8  # three forks in a row
+    assert len(found) == 50 * forks
+    assert text == "print\n" * 50 * forks
+    assert done.stderr == ""
+
+
+def test_frames_leave_even_where_the_program_points_stdout_elsewhere(tmp_path: Path) -> None:
+    script = tmp_path / "cell.py"
+    cell = "import os\nos.dup2(os.open(os.devnull, os.O_WRONLY), 1)\nprint('gone')\ndisplay(1)"
+    script.write_text(wrap_cell(cell, mark=MARK))
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True, timeout=60
+    )
+    text, found = read([done.stdout])
+    assert text == ""
+    assert [message.kind for message in found] == ["display"]
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+def test_a_frame_is_written_behind_the_text_before_it(tmp_path: Path) -> None:
+    script = tmp_path / "cell.py"
+    script.write_text(
+        wrap_cell("print('a', end='')\ndisplay(1)\nprint('b', end='')\ndisplay(2)", mark=MARK)
+    )
+    done = subprocess.run(
+        [sys.executable, script], capture_output=True, text=True, check=True, timeout=60
+    )
+    decoder = FrameDecoder(MARK)
+    items = [*decoder.feed(done.stdout), *decoder.close()]
+    assert [item if isinstance(item, str) else item.kind for item in items] == [
+        "a",
+        "display",
+        "b",
+        "display",
+    ]
