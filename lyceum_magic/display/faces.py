@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import contextvars
 import re
 import sys
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from .slot import Slot
 from .summary import RunFacts, to_html, to_text
 
 #: Jupyter Server names a connection file after the kernel's id; others (VS Code, `jupyter run`)
@@ -78,37 +77,34 @@ class NotebookFace:
         self._on_stop = on_stop
         self._kernel_id = kernel_id
         self._is_attended = is_attended
-        self._display_id = uuid.uuid4().hex
-        # A kernel finds the cell of a message in a context variable. What is sent through this
-        # copy belongs to this cell, whichever runs by then.
-        self._context = contextvars.copy_context()
+        self._slot = Slot()
         self._widget: Any = None
 
     def reserve(self) -> None:
         # Text may come before the row does, and an output cannot be put above another one later.
-        self._in_cell(self._publish, {"text/html": "", "text/plain": ""}, update=False)
+        self._slot.reserve()
 
     def show(self, facts: RunFacts) -> None:
         if self._widget is None:
-            self._widget = self._in_cell(self._make_widget, facts)
+            self._widget = self._slot.in_cell(self._make_widget, facts)
         bundle = _static_bundle(facts)
         if self._widget is not None:
             bundle |= self._widget.view_bundle()
-        self._replace(bundle)
+        self._slot.fill(bundle)
 
     def update(self, facts: RunFacts) -> None:
         if self._widget is not None:
-            self._in_cell(self._widget.set_facts, facts)
+            self._slot.in_cell(self._widget.set_facts, facts)
         else:
-            self._replace(_static_bundle(facts))
+            self._slot.fill(_static_bundle(facts))
 
     def finish(self, facts: RunFacts) -> None:
         # First the end, so that a Stop clicked from here on interrupts nothing.
         if self._widget is not None:
-            self._in_cell(self._widget.set_facts, facts)
-        self._replace(_static_bundle(facts))
+            self._slot.in_cell(self._widget.set_facts, facts)
+        self._slot.fill(_static_bundle(facts))
         if self._widget is not None:
-            self._in_cell(self._widget.close)
+            self._slot.in_cell(self._widget.close)
             self._widget = None
 
     def _make_widget(self, facts: RunFacts) -> Any:
@@ -120,23 +116,6 @@ class NotebookFace:
         except ImportError:
             return None
         return StripWidget(facts, on_stop=self._on_stop, kernel_id=self._kernel_id)
-
-    def _replace(self, bundle: dict[str, Any]) -> None:
-        """Publish `bundle` in the place of what the display shows."""
-        # The id finds the display from any cell; nbclient listens only to the one that runs.
-        try:
-            self._publish(bundle, update=True)
-        except LookupError:  # ipykernel 7.0 knows no cell on other threads
-            self._in_cell(self._publish, bundle, update=True)
-
-    def _publish(self, bundle: dict[str, Any], *, update: bool) -> None:
-        from IPython.display import publish_display_data
-
-        publish_display_data(bundle, transient={"display_id": self._display_id}, update=update)
-
-    def _in_cell(self, function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
-        # A context can be entered once at a time; a fresh copy always can.
-        return self._context.copy().run(function, *args, **kwargs)
 
 
 class PlainFace:
