@@ -8,10 +8,9 @@ from dataclasses import dataclass
 from typing import cast
 
 from ..client.stream import Item, Notice
-from ..display import rich
+from ..display.body import Body, CellBody
 from ..display.strip import Strip
 from ..display.summary import RunFacts
-from ..display.text import TextFeed
 from ..exceptions import OptionError
 from ..outputs.decoding import ClearOutput, Decoded, Display, OutputDecoder
 from ..protocol.events import Finished, Output, Progress
@@ -65,6 +64,11 @@ def run_cell(line: str, cell: str, defaults: Defaults, bind: Callable[[str, obje
     bind("_run", run)
     if options.as_name:
         bind(options.as_name, run)
+    if options.detach:
+        from .detached import detach_in_cell
+
+        detach_in_cell(run, request)
+        return
     run_in_cell(run, defaults, request)
     if not options.may_fail and (failure := run.failure()) is not None:
         raise failure
@@ -107,7 +111,15 @@ def run_in_cell(run: Run, defaults: Defaults, request: StartPython | None = None
         KeyboardInterrupt: the second interrupt; the first one aborts the run.
         LyceumError: it could not be started or followed.
     """
-    view = _View(run, defaults)
+    strip = Strip(lambda: run.request_abort("stopped by its Stop button"))
+    body = CellBody(
+        lambda: run.id,
+        run.mark,
+        max_lines=defaults.max_lines,
+        max_bytes=defaults.max_bytes,
+        on_cleared=strip.show_again,
+    )
+    view = View(run, strip, body)
     view.open()
     before, inbox = run.watch()
     interrupts, is_aborting = 0, False
@@ -142,22 +154,26 @@ def run_in_cell(run: Run, defaults: Defaults, request: StartPython | None = None
     run.wait(0)
 
 
-class _View:
-    """What the reader sees of one run: the strip above, text and displays below."""
+class View:
+    """What the reader sees of one run: the strip above, its outputs below.
 
-    def __init__(self, run: Run, defaults: Defaults) -> None:
+    Args:
+        body: where the outputs go.
+        strip: the row above them.
+    """
+
+    def __init__(self, run: Run, strip: Strip, body: Body, *, is_detached: bool = False) -> None:
         self._run = run
-        self._defaults = defaults
+        self._strip = strip
+        self._body = body
+        self._is_detached = is_detached
         self._decoder = OutputDecoder(run.mark)
-        self._strip = Strip(lambda: run.request_abort("stopped by its Stop button"))
-        self._feed: TextFeed | None = None
-        self._clears = False  # with what comes next
         self._detail = ""  # what is going on
         self._trouble = ""  # what is in the way
         self._note = ""  # what is so from beginning to end
 
     def open(self) -> None:
-        self._strip.open(self._facts())
+        self._strip.open(self.facts())
 
     def take(self, item: Item) -> None:
         match item:
@@ -173,62 +189,40 @@ class _View:
             case Finished():
                 self._detail = self._trouble = ""
                 return
-        self._strip.update(self._facts())
+        self._strip.update(self.facts())
 
     def _show(self, item: Decoded) -> None:
+        if self._detail and not self._body.is_full:
+            self._detail = ""
+            self._strip.update(self.facts())
         match item:
             case Output():
-                self._make_way()
-                if self._feed is None:
-                    self._feed = TextFeed(
-                        self._run.id,
-                        max_lines=self._defaults.max_lines,
-                        max_bytes=self._defaults.max_bytes,
-                    )
-                    self._detail = ""
-                    self._strip.update(self._facts())
-                self._feed.add(item)
+                self._body.add_text(item)
             case Display():
-                if not item.is_update:
-                    self._make_way()
-                if self._feed is not None:
-                    self._feed.publish()
-                # The program's ids are its own: another run of it means other displays.
-                where = item.display_id and f"{self._run.mark}-{item.display_id}"
-                rich.publish(item.data, item.metadata, display_id=where, is_update=item.is_update)
+                self._body.show(
+                    item.data, item.metadata, display_id=item.display_id, is_update=item.is_update
+                )
             case ClearOutput():
-                self._clears = True
-                if not item.wait:
-                    self._make_way()
-
-    def _make_way(self) -> None:
-        """Empties the cell, if the program wants it, but for the strip."""
-        if self._clears:
-            self._clears = False
-            if self._feed is not None:
-                self._feed.close()
-                self._feed = None
-            rich.clear(wait=True)
-            self._strip.show_again()
+                self._body.clear(wait=item.wait)
 
     def due_in_s(self) -> float | None:
         """How long nothing needs to be published; None: until something comes."""
-        dues = [self._strip.due_in_s(), self._feed.due_in_s() if self._feed else None]
+        dues = [self._strip.due_in_s(), self._body.due_in_s()]
         return min((due for due in dues if due is not None), default=None)
 
     def publish_due(self) -> None:
         if self._strip.due_in_s() == 0:
-            self._strip.update(self._facts())
+            self._strip.update(self.facts())
             self._strip.publish()
-        if self._feed is not None and self._feed.due_in_s() == 0:
-            self._feed.publish()
-            if self._feed.is_full and not self._detail:
+        if self._body.due_in_s() == 0:
+            self._body.publish()
+            if self._body.is_full and not self._detail:
                 self._detail = "this cell shows no more until the end; all of it is kept"
-                self._strip.update(self._facts())
+                self._strip.update(self.facts())
 
     def say_aborting(self) -> None:
         self._trouble = "interrupted: aborting the run; interrupt again to leave it"
-        self._strip.update(self._facts())
+        self._strip.update(self.facts())
 
     def say_left(self) -> None:
         which = self._run.id[:8] or "last"
@@ -237,11 +231,10 @@ class _View:
     def close(self) -> None:
         for left in self._decoder.close():
             self._show(left)
-        if self._feed is not None:
-            self._feed.close()
-        self._strip.close(self._facts())
+        self._body.close()
+        self._strip.close(self.facts())
 
-    def _facts(self) -> RunFacts:
+    def facts(self) -> RunFacts:
         run = self._run
         return RunFacts(
             run_id=run.id,
@@ -251,6 +244,7 @@ class _View:
             detail=run.reason or self._trouble or self._detail,
             note=self._note,
             is_local=run.is_embedded,
+            is_detached=self._is_detached,
             elapsed_s=run.elapsed_s,
             return_code=run.return_code,
         )

@@ -1,0 +1,122 @@
+"""The outputs of a run, below its strip, in the cell that waits for it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, Protocol
+
+from ..protocol.events import Output
+from . import rich
+from .text import TextFeed
+
+
+class Body(Protocol):
+    """Where the outputs of one run are shown. Nothing appears before `publish`."""
+
+    def add_text(self, event: Output) -> None:
+        """Take text."""
+
+    def show(
+        self,
+        data: dict[str, Any],
+        metadata: dict[str, Any],
+        *,
+        display_id: str | None,
+        is_update: bool,
+    ) -> None:
+        """Show a MIME bundle, or replace what was shown under its id."""
+
+    def clear(self, *, wait: bool) -> None:
+        """Empty the place; with `wait`, when the next thing comes."""
+
+    def due_in_s(self) -> float | None:
+        """Seconds until `publish` should be called, 0.0 for now; None if nothing waits."""
+
+    def publish(self) -> None:
+        """Show the text that waits."""
+
+    def close(self) -> None:
+        """Show what is left. Nothing comes behind it."""
+
+    @property
+    def is_full(self) -> bool:
+        """Whether more text waits for the end."""
+
+
+class CellBody:
+    """Ordinary outputs, as the cell's own prints and displays would make them.
+
+    Args:
+        run_id: of the run; it may be known only when there is output.
+        mark: the run's; it keeps the display ids of its program apart from other runs'.
+        max_lines, max_bytes: see `TextFeed`.
+        on_cleared: called when the program has emptied the cell, strip and all.
+    """
+
+    def __init__(
+        self,
+        run_id: Callable[[], str],
+        mark: str,
+        *,
+        max_lines: int,
+        max_bytes: int,
+        on_cleared: Callable[[], None],
+    ) -> None:
+        self._run_id = run_id
+        self._mark = mark
+        self._max_lines = max_lines
+        self._max_bytes = max_bytes
+        self._on_cleared = on_cleared
+        self._feed: TextFeed | None = None
+        self._clears = False
+
+    def add_text(self, event: Output) -> None:
+        self._make_way()
+        if self._feed is None:
+            self._feed = TextFeed(
+                self._run_id(), max_lines=self._max_lines, max_bytes=self._max_bytes
+            )
+        self._feed.add(event)
+
+    def show(
+        self,
+        data: dict[str, Any],
+        metadata: dict[str, Any],
+        *,
+        display_id: str | None,
+        is_update: bool,
+    ) -> None:
+        if not is_update:
+            self._make_way()
+        self.publish()
+        where = display_id and f"{self._mark}-{display_id}"
+        rich.publish(data, metadata, display_id=where, is_update=is_update)
+
+    def clear(self, *, wait: bool) -> None:
+        self._clears = True
+        if not wait:
+            self._make_way()
+
+    def _make_way(self) -> None:
+        if not self._clears:
+            return
+        self._clears = False
+        self.close()
+        self._feed = None
+        rich.clear(wait=True)  # the strip comes next
+        self._on_cleared()
+
+    def due_in_s(self) -> float | None:
+        return self._feed.due_in_s() if self._feed is not None else None
+
+    def publish(self) -> None:
+        if self._feed is not None:
+            self._feed.publish()
+
+    def close(self) -> None:
+        if self._feed is not None:
+            self._feed.close()
+
+    @property
+    def is_full(self) -> bool:
+        return self._feed is not None and self._feed.is_full

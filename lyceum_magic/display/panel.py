@@ -1,0 +1,148 @@
+"""The outputs of a run that goes on after its cell: what there is room for, in places kept for it."""
+
+from __future__ import annotations
+
+import time
+from collections import deque
+from collections.abc import Callable
+from typing import Any
+
+from ..protocol.events import Output
+from .carriage import collapse
+from .slot import Slot
+
+#: Text: the last lines only, for all of it is sent again with each change.
+TAIL_LINES = 200
+TAIL_CHARACTERS = 20_000
+INTERVAL_S = 0.5
+#: Figures and tables: the first ones keep their places, the last place shows the newest.
+PLACES = 10
+
+
+class Panel:
+    """One place for text and some for displays. Made and reserved in the cell, filled from anywhere.
+
+    Args:
+        run_id: for the line that says how to see what there was no room for.
+        clock: seconds, monotonic.
+    """
+
+    is_full = False
+
+    def __init__(
+        self, run_id: Callable[[], str], *, clock: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._run_id = run_id
+        self._clock = clock
+        self._published_at = 0.0
+        self._text = Slot()
+        self._places = [Slot() for _ in range(PLACES)]
+        self._begin()
+
+    def _begin(self) -> None:
+        self._pieces: deque[str] = deque()
+        self._characters = 0
+        self._lines_gone = 0
+        self._is_text_new = False
+        self._shown = 0
+        self._ids: dict[str, Slot] = {}
+        self._clears = False
+
+    def reserve(self) -> None:
+        """Take the places, behind what the cell has shown so far."""
+        self._text.reserve()
+        for place in self._places:
+            place.reserve()
+
+    def add_text(self, event: Output) -> None:
+        """Take text; it is shown by the next `publish`."""
+        self._make_way()
+        self._is_text_new = True
+        self._pieces.append(event.text)
+        self._characters += len(event.text)
+        if self._characters > 4 * TAIL_CHARACTERS or len(self._pieces) > 4 * TAIL_LINES:
+            self._shorten()
+
+    def due_in_s(self) -> float | None:
+        """Seconds until `publish` should be called, 0.0 for now; None if nothing waits."""
+        if not self._is_text_new:
+            return None
+        return max(0.0, self._published_at + INTERVAL_S - self._clock())
+
+    def publish(self) -> None:
+        """Show the text as it is now."""
+        if not self._is_text_new:
+            return
+        self._published_at = self._clock()
+        self._is_text_new = False
+        self._shorten()
+        self._text.fill({"text/plain": self._heading() + "".join(self._pieces)})
+
+    def show(
+        self,
+        data: dict[str, Any],
+        metadata: dict[str, Any],
+        *,
+        display_id: str | None,
+        is_update: bool,
+    ) -> None:
+        """Show a MIME bundle in the next place, or where its id was shown before."""
+        if is_update:
+            if (place := self._ids.get(display_id or "")) is not None:
+                place.fill(data, metadata)
+            return
+        self._make_way()
+        place = self._places[min(self._shown, PLACES - 1)]
+        if display_id is not None:
+            self._ids = {known: at for known, at in self._ids.items() if at is not place}
+            self._ids[display_id] = place
+        self._shown += 1
+        self._is_text_new = self._is_text_new or self._shown > PLACES
+        place.fill(data, metadata)
+
+    def clear(self, *, wait: bool) -> None:
+        """Empty all places; with `wait`, when the next thing comes."""
+        self._clears = True
+        if not wait:
+            self._make_way()
+
+    def _make_way(self) -> None:
+        if not self._clears:
+            return
+        for place in self._places[: self._shown]:
+            place.fill({"text/html": "", "text/plain": ""})
+        self._begin()
+        self._is_text_new = True
+
+    def close(self) -> None:
+        """Show the text that is left."""
+        self.publish()
+
+    def _shorten(self) -> None:
+        text = "".join(self._pieces)
+        # What a line overwrites itself is gone: here nothing moves the cursor.
+        lines = [_last_state(line) for line in collapse(text).split("\n")]
+        kept = lines[-TAIL_LINES - 1 :]
+        while len(kept) > 2 and sum(map(len, kept)) > TAIL_CHARACTERS:
+            kept.pop(0)
+        self._lines_gone += len(lines) - len(kept)
+        text = "\n".join(kept)[-TAIL_CHARACTERS:]
+        self._pieces = deque([text])
+        self._characters = len(text)
+
+    def _heading(self) -> str:
+        gone = []
+        if self._lines_gone:
+            gone.append(f"{self._lines_gone:,} line{'' if self._lines_gone == 1 else 's'} above")
+        if self._shown > PLACES:
+            gone.append(f"{self._shown - PLACES:,} more displays")
+        if not gone:
+            return ""
+        return f"[lyceum] {' and '.join(gone)}: %lyceum attach {self._run_id()[:8]}\n"
+
+
+def _last_state(line: str) -> str:
+    """A progress bar as it stands: what its last carriage return began, if anything came behind."""
+    ends = line.endswith("\r")
+    last = line.rstrip("\r").rpartition("\r")[2]
+    return f"{last}\r" if ends else last

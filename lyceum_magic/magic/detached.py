@@ -1,0 +1,51 @@
+"""A run that goes on after its cell: `--detach`, and `%lyceum attach` of one that was left."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+
+from ..display.panel import Panel
+from ..display.strip import Strip
+from ..protocol.events import Output
+from ..protocol.requests import StartPython
+from ..runs.inbox import Inbox
+from ..runs.run import Run
+from .cell import View
+
+
+def detach_in_cell(run: Run, request: StartPython) -> None:
+    """Starts a run and returns; what it shows goes on arriving under the cell.
+
+    Raises:
+        KeyboardInterrupt: interrupted before the server had accepted it, and aborted.
+        LyceumError: it could not be started.
+    """
+    strip = Strip(lambda: run.request_abort("stopped by its Stop button"))
+    panel = Panel(lambda: run.id)
+    view = View(run, strip, panel, is_detached=True)
+    view.open()
+    panel.reserve()
+    before, inbox = run.watch()
+    run.begin(request)
+    try:
+        run.wait_started()
+    except BaseException:
+        view.close()
+        raise
+    strip.update(view.facts())
+    strip.publish()
+    # A daemon: the kernel may end while the run goes on; the journal and `attach` have the rest.
+    threading.Thread(
+        target=_go_on, args=(view, before, inbox), name=f"lyceum {run.id[:8]}", daemon=True
+    ).start()
+
+
+def _go_on(view: View, before: Iterator[Output], inbox: Inbox) -> None:
+    for output in before:
+        view.take(output)
+    while not inbox.is_drained:
+        for item in inbox.get(view.due_in_s()):
+            view.take(item)
+        view.publish_due()
+    view.close()
