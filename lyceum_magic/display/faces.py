@@ -42,9 +42,14 @@ def choose_face(on_stop: Callable[[], None]) -> Face:
     shell = _shell()
     if shell is None:
         return PlainFace()
-    if getattr(shell, "kernel", None) is None:
+    if not is_notebook():
         return TerminalFace()
     return NotebookFace(on_stop, kernel_id=kernel_id(), is_attended=_is_attended(shell))
+
+
+def is_notebook() -> bool:
+    """Whether a kernel runs this code, so that a display can be replaced later."""
+    return getattr(_shell(), "kernel", None) is not None
 
 
 def kernel_id() -> str | None:

@@ -1,4 +1,4 @@
-"""The outputs of a run that goes on after its cell: what there is room for, in places kept for it."""
+"""The outputs of a run that goes on after its cell, in places that the cell keeps for them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ PLACES = 10
 
 
 class Panel:
-    """One place for text and some for displays. Made and reserved in the cell, filled from anywhere.
+    """One place for text, some for displays. Made and reserved in the cell, filled from anywhere.
 
     Args:
         run_id: for the line that says how to see what there was no room for.

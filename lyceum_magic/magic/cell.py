@@ -168,6 +168,7 @@ class View:
         self._body = body
         self._is_detached = is_detached
         self._decoder = OutputDecoder(run.mark)
+        self._has_begun = False
         self._detail = ""  # what is going on
         self._trouble = ""  # what is in the way
         self._note = ""  # what is so from beginning to end
@@ -192,7 +193,8 @@ class View:
         self._strip.update(self.facts())
 
     def _show(self, item: Decoded) -> None:
-        if self._detail and not self._body.is_full:
+        if not self._has_begun:
+            self._has_begun = True
             self._detail = ""
             self._strip.update(self.facts())
         match item:
@@ -235,16 +237,25 @@ class View:
         self._strip.close(self.facts())
 
     def facts(self) -> RunFacts:
-        run = self._run
-        return RunFacts(
-            run_id=run.id,
-            state=run.state,
-            machine=run.machine,
-            name=run.name,
-            detail=run.reason or self._trouble or self._detail,
+        return facts_of(
+            self._run,
+            self._trouble or self._detail,
             note=self._note,
-            is_local=run.is_embedded,
             is_detached=self._is_detached,
-            elapsed_s=run.elapsed_s,
-            return_code=run.return_code,
         )
+
+
+def facts_of(run: Run, detail: str = "", *, note: str = "", is_detached: bool = False) -> RunFacts:
+    """What there is to say about a run now."""
+    return RunFacts(
+        run_id=run.id,
+        state=run.state,
+        machine=run.machine,
+        name=run.name,
+        detail=run.reason or detail,
+        note=note,
+        is_local=run.is_embedded,
+        is_detached=is_detached,
+        elapsed_s=run.elapsed_s,
+        return_code=run.return_code,
+    )

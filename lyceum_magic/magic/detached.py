@@ -2,25 +2,36 @@
 
 from __future__ import annotations
 
+import sys
 import threading
 from collections.abc import Iterator
 
+from ..display.faces import is_notebook
 from ..display.panel import Panel
 from ..display.strip import Strip
+from ..display.summary import to_text
 from ..protocol.events import Output
 from ..protocol.requests import StartPython
 from ..runs.inbox import Inbox
 from ..runs.run import Run
-from .cell import View
+from .cell import View, facts_of
 
 
 def detach_in_cell(run: Run, request: StartPython) -> None:
     """Starts a run and returns; what it shows goes on arriving under the cell.
 
+    A terminal has no place for what comes later: there one line says how to see it.
+
     Raises:
         KeyboardInterrupt: interrupted before the server had accepted it, and aborted.
         LyceumError: it could not be started.
     """
+    if not is_notebook():
+        run.begin(request)
+        run.wait_started()
+        facts = facts_of(run, is_detached=True)
+        sys.stdout.write(f"{to_text(facts)}\n%lyceum attach {facts.short_id} shows it.\n")
+        return
     strip = Strip(lambda: run.request_abort("stopped by its Stop button"))
     panel = Panel(lambda: run.id)
     view = View(run, strip, panel, is_detached=True)

@@ -98,6 +98,8 @@ class Kernel:
         self._manager = manager
         self._client = client
         self._cells: dict[str, Cell] = {}
+        #: Display id -> what it shows now, whichever cell it is in.
+        self.displays: dict[str, dict[str, Any]] = {}
 
     def start(self, code: str) -> Cell:
         """Send a cell and return at once."""
@@ -131,12 +133,21 @@ class Kernel:
         except queue.Empty:
             state = "lives" if self._manager.is_alive() else "is dead"
             raise AssertionError(f"No message came, the kernel {state}: {waiting}") from None
+        if message["msg_type"] in ("display_data", "update_display_data"):
+            content = message["content"]
+            if display_id := content.get("transient", {}).get("display_id"):
+                self.displays[display_id] = content["data"]
         cell = self._cells.get(message["parent_header"].get("msg_id", ""))
         if cell is None:
             return
         cell.messages.append(message)
         if message["msg_type"] == "status" and message["content"]["execution_state"] == "idle":
             cell.is_idle = True
+
+    @property
+    def shown(self) -> str:
+        """The plain text of all displays that have an id, as they are now."""
+        return "\n".join(data.get("text/plain", "") for data in self.displays.values())
 
     def complete(self, code: str) -> list[str]:
         """What Tab offers at the end of the code."""

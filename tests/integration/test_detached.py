@@ -1,0 +1,147 @@
+"""Runs that go on after their cell, their kernel and their page."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tools.embedded import end_server
+from tests.tools.kernel import Kernel, running_kernel
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture(scope="module")
+def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One server for all tests of this file."""
+    folder = tmp_path_factory.mktemp("detached")
+    yield folder
+    end_server(folder)
+
+
+@pytest.fixture(scope="module")
+def kernel(state: Path) -> Iterator[Kernel]:
+    with running_kernel(env={"LYCEUM_MAGIC_HOME": str(state)}) as kernel:
+        yield kernel
+
+
+def test_a_detached_cell_returns_at_once_and_its_outputs_follow(
+    kernel: Kernel, tmp_path: Path
+) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    cell = kernel.run(
+        f"%%lyceum --detach --as job\nprint('begun')\nopen({str(gate)!r}).read()\n"
+        "display('a display')\nprint('behind')\n'the value'"
+    )
+    assert (cell.stdout, cell.error) == ("", None)
+    kernel.pump(lambda: "begun" in kernel.shown)
+    assert "running" in kernel.shown
+    assert "detached" in kernel.shown
+    gate.write_text("")
+    kernel.pump(lambda: "completed" in kernel.shown)
+    assert "begun\nbehind\n" in kernel.shown
+    assert "'a display'\n'the value'" in kernel.shown
+    assert kernel.value("job.result().text") == "'begun\\nbehind\\n'"
+
+
+def test_a_detached_run_that_fails_says_so_and_stops_no_notebook(kernel: Kernel) -> None:
+    cell = kernel.run("%%lyceum --detach\n1 / 0")
+    assert cell.error is None
+    kernel.pump(lambda: "failed" in kernel.shown)
+    failed = kernel.run("_run.result()")
+    assert failed.error is not None
+    assert failed.error["ename"] == "RunFailed"
+
+
+def test_a_start_that_is_refused_stops_the_detached_cell(kernel: Kernel) -> None:
+    cell = kernel.run("%%lyceum --detach -m gpu.unheard\n1")
+    assert cell.error is not None
+    assert "There is no machine 'gpu.unheard'" in cell.error["evalue"]
+
+
+def test_an_interrupt_leaves_a_detached_run_alone(kernel: Kernel, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    os.mkfifo(gate)
+    kernel.run(f"%%lyceum --detach\nopen({str(gate)!r}).read()\nprint('alive')")
+    other = kernel.start("import time\nprint('here')\ntime.sleep(600)")
+    other.until(lambda cell: "here" in cell.stdout)
+    kernel.interrupt()
+    assert other.done().error is not None
+    gate.write_text("")
+    kernel.pump(lambda: "alive" in kernel.shown)
+    assert kernel.value("_run.wait().value") == "'completed'"
+
+
+def test_a_flood_of_a_detached_run_is_bounded(kernel: Kernel) -> None:
+    kernel.run(
+        "%%lyceum --detach\nfor n in range(30_000): print(n)\nfor n in range(14): display(n)"
+    )
+    kernel.pump(lambda: "29999" in kernel.shown and "completed" in kernel.shown)
+    kernel.pump(lambda: "4 more displays" in kernel.shown)
+    text = next(d["text/plain"] for d in kernel.displays.values() if "29999" in d["text/plain"])
+    assert len(text) < 25_000
+    assert text.startswith("[lyceum] 29,8")
+    assert "lines above" in text.split("\n")[0]
+    assert text.endswith("29998\n29999\n")
+    assert kernel.value("_run.text.count(chr(10))") == "30000"
+
+
+PICTURE = """
+import time, os
+print("run", {n})
+display({{"image/png": "iVBORw0KGgo{n}", "text/plain": "figure {n}"}}, raw=True)
+while not os.path.exists({gate!r}):
+    print("tick {n}")
+    time.sleep(0.05)
+print("end of", {n})
+"result {n}"
+"""
+
+
+def test_twenty_detached_runs_outlive_their_kernel(state: Path, tmp_path: Path) -> None:
+    """Killed in the middle, then each attached to from another kernel: complete, and its own."""
+    gate = tmp_path / "gate"
+    code = (
+        "import lyceum_magic\n"
+        f"PICTURE = {PICTURE!r}\n"
+        "for n in range(20):\n"
+        "    get_ipython().run_cell_magic('lyceum', f'--detach --name run{n}', "
+        f"PICTURE.format(n=n, gate={str(gate)!r}))\n"
+    )
+    with running_kernel(env={"LYCEUM_MAGIC_HOME": str(state)}) as first:
+        cell = first.run(code)
+        assert cell.error is None, cell
+        first.pump(lambda: "tick" in first.shown)
+        os.kill(first.pid, signal.SIGKILL)
+    gate.write_text("")
+    with running_kernel(env={"LYCEUM_MAGIC_HOME": str(state)}) as second:
+        second.run("import lyceum_magic, json")
+        found = json.loads(
+            second.run(
+                "print(json.dumps({e.name: e.run_id for e in lyceum_magic.runs() "
+                "if e.name.startswith('run')}))"
+            ).stdout
+        )
+        assert len(found) == 20
+        for n in range(20):
+            cell = second.run(f"%lyceum attach {found[f'run{n}']}")
+            assert cell.error is None, cell
+            lines = cell.stdout.splitlines()
+            assert lines[0] == f"run {n}"
+            assert lines[-1] == f"end of {n}"
+            assert set(lines[1:-1]) <= {f"tick {n}"}
+            bundles = [
+                message["content"]["data"]
+                for message in cell.messages
+                if message["msg_type"] == "display_data"
+            ]
+            assert {"image/png": f"iVBORw0KGgo{n}", "text/plain": f"figure {n}"} in bundles
+            assert bundles[-1] == {"text/plain": f"'result {n}'"}
+            outputs = second.value("[o['output_type'] for o in _run.outputs]")
+            assert outputs.count("display_data") == 2
