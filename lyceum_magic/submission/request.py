@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import json
 import uuid
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 from pydantic import ValidationError
 
 from ..exceptions import OptionError
 from ..protocol.limits import MARK_CHARACTERS, MAX_METADATA, TAG_KEY
 from ..protocol.requests import StartPython
-from .requirements import requirements_of
+from .modules import find_needs
+from .requirements import names_in, read_named, requirements_of
 from .source import wrap_cell
 
 #: What the wire's fields are called by those who choose their values.
@@ -33,14 +35,22 @@ def python_request(
     allow_pickle: bool = False,
     files: Sequence[str] = (),
     save: Sequence[str] = (),
+    notify: Callable[[str], object] = lambda sentence: None,
 ) -> StartPython:
     """The request that starts `code`; see `lyceum_magic.submit` for the arguments.
+
+    Args:
+        notify: told what the reader should know about packages that will be missing there.
 
     Raises:
         OptionError: a value that the wire does not take, in one sentence.
     """
     tag = uuid.uuid4().hex
-    lines = requirements_of(code, requirements, detect=auto_requirements)
+    named = read_named(requirements)
+    needs = find_needs(code, apart_from=names_in(named))
+    wanted = requirements_of(needs.imports if auto_requirements else (), named)
+    for sentence in wanted.notices:
+        notify(sentence)
     # One is taken by the tag under which the client finds its run again.
     if metadata is not None and len(metadata) > MAX_METADATA - 1:
         raise OptionError(f"metadata: at most {MAX_METADATA - 1} pairs, not {len(metadata)}.")
@@ -49,7 +59,8 @@ def python_request(
             code=code if raw else wrap_cell(code, mark=tag[:MARK_CHARACTERS]),
             timeout=timeout_s,
             execution_type=machine,
-            requirements_content="\n".join(lines) or None,
+            requirements_content="\n".join(wanted.lines) or None,
+            import_files=json.dumps(needs.files) if needs.files else None,
             file_name="cell.py",
             run_name=name,
             labels=list(labels) or None,

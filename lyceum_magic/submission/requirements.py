@@ -1,22 +1,31 @@
-"""The cell's imports -> requirement lines, without running anything of the user's."""
+"""What a cell imports from packages -> requirement lines, without running any of them."""
 
 from __future__ import annotations
 
-import ast
-import importlib.machinery
 import importlib.metadata
+import ipaddress
+import json
 import os
 import re
 import sys
-import sysconfig
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
 from functools import lru_cache
 from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from packaging.requirements import InvalidRequirement, Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import InvalidVersion, Version
 
 from ..exceptions import OptionError
+from .modules import Import
 
-#: Packages whose import name is not their name on the index, for those not installed here.
+#: Modules whose names are not their packages' on the index, for those not installed here. Empty:
+#: a name that packages share, and whose namesake on the index is somebody else's.
 _INDEX_NAMES = {
+    "azure": "",
     "bs4": "beautifulsoup4",
     "cv2": "opencv-python-headless",
     "Crypto": "pycryptodome",
@@ -24,6 +33,11 @@ _INDEX_NAMES = {
     "docx": "python-docx",
     "dotenv": "python-dotenv",
     "fitz": "PyMuPDF",
+    "google": "",
+    "google.cloud.bigquery": "google-cloud-bigquery",
+    "google.cloud.storage": "google-cloud-storage",
+    "google.genai": "google-genai",
+    "google.protobuf": "protobuf",
     "OpenSSL": "pyOpenSSL",
     "PIL": "pillow",
     "serial": "pyserial",
@@ -33,92 +47,245 @@ _INDEX_NAMES = {
 }
 
 
-def requirements_of(code: str, named: Iterable[str] = (), *, detect: bool = True) -> list[str]:
-    """The requirement lines to send.
+@dataclass(frozen=True)
+class Requirements:
+    """What is to be installed there.
+
+    Attributes:
+        lines: of a requirements file.
+        notices: sentences about packages that cannot be asked for.
+    """
+
+    lines: list[str] = field(default_factory=list)
+    notices: list[str] = field(default_factory=list)
+
+
+def read_named(named: Iterable[str]) -> list[str]:
+    """The requirement lines that the user named.
 
     Args:
-        code: the cell; a cell that cannot be parsed here contributes nothing.
-        named: what the user named: requirement lines, or paths of requirements files.
-        detect: whether to add what the cell imports.
+        named: requirement lines, or paths of requirements files.
+
+    Raises:
+        OptionError: a file that is not there, or a line that is no requirement.
+    """
+    return [line for item in named for line in _lines_of(item)]
+
+
+def names_in(lines: Iterable[str]) -> set[str]:
+    """The packages that requirement lines name, in the form in which names are compared."""
+    parsed = map(_parsed, lines)
+    return {canonicalize_name(requirement.name) for requirement in parsed if requirement}
+
+
+def requirements_of(imports: Iterable[Import], named: Sequence[str] = ()) -> Requirements:
+    """The requirements for what a cell imports.
+
+    Args:
+        imports: those that no local module serves, see `modules.find_needs`.
+        named: lines that the user named, see `read_named`.
 
     Returns:
-        The named lines as they are, then the detected ones in alphabetical order, pinned to the
-        version installed here; a package that the user named is not added again.
+        The named lines as they are, then the others in alphabetical order, pinned to the version
+        installed here; a package that the user named is not added again.
     """
-    lines = [line for item in named for line in _lines_of(item)]
-    if not detect:
-        return lines
-    taken = {_distribution_key(line) for line in lines}
-    found = {_requirement(name) for name in imported_names(code)}
-    detected = sorted(
-        (line for line in found if line and _distribution_key(line) not in taken), key=str.lower
-    )
-    return lines + detected
+    taken = names_in(named)
+    lines: set[str] = set()
+    notices: set[str] = set()
+    for item in imports:
+        installed = _distributions(item)
+        for name in installed:
+            if canonicalize_name(name) not in taken:
+                _add(name, lines, notices)
+        if not installed and not item.is_optional:
+            guess = _name_on_index(item)
+            if guess and canonicalize_name(guess) not in taken:
+                lines.add(guess)
+    return Requirements([*named, *sorted(lines, key=str.lower)], sorted(notices))
 
 
-def imported_names(code: str) -> set[str]:
-    """Top-level names that the code imports, anywhere in it, standard library left out."""
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError):
-        return set()
-    names: set[str] = set()
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Import):
-            names.update(alias.name.partition(".")[0] for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module and not node.level:
-            names.add(node.module.partition(".")[0])
-    return names - sys.stdlib_module_names - {"__main__"}
+# --- what the user named ---------------------------------------------------------------------
 
 
 def _lines_of(item: str) -> list[str]:
     # Not Path's own methods: they raise for a home or a name that no file can have.
     path = Path(os.path.expanduser(item))
     if os.path.isfile(path):
-        try:
-            text = path.read_text(encoding="utf-8")
-        except (OSError, UnicodeDecodeError) as exc:
-            raise OptionError(f"-r: the requirements file {item} cannot be read: {exc}.") from exc
-        lines = (line.strip() for line in text.splitlines())
-        return [line for line in lines if line and not line.startswith("#")]
+        return list(_lines_in(path, ()))
     if item.endswith((".txt", ".in")):
         raise OptionError(f"-r: there is no file {item}; name a file that exists, or a package.")
+    _check(item, "")
     return [item]
 
 
-def _requirement(name: str) -> str | None:
-    """`name==version` for an installed package, a bare name for an unknown one, None for a local
-    module."""
-    installed = _installed(tuple(sys.path), _mtimes(tuple(sys.path)))
-    if distribution := installed.get(name):
-        return distribution
-    if _is_local(name):
+def _lines_in(path: Path, around: tuple[Path, ...]) -> Iterator[str]:
+    """The lines of a requirements file and of those that it includes.
+
+    Args:
+        around: the files that include this one.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise OptionError(f"-r: the requirements file {path} cannot be read: {exc}.") from exc
+    for line in map(str.strip, text.replace("\\\n", " ").split("\n")):
+        if included := re.fullmatch(r"(?:-r|--requirement)[\s=]*(\S+)", line):
+            file = path.parent / included[1]
+            if not file.is_file() or file in around:
+                raise OptionError(f"-r: {path} includes {included[1]}, which is no file beside it.")
+            yield from _lines_in(file, (*around, path))
+        elif line and not line.startswith("#"):
+            _check(line, f" in {path}")
+            yield line
+
+
+def _check(line: str, where: str) -> None:
+    """
+    Raises:
+        OptionError: the line says nothing that can be installed elsewhere.
+    """
+    shown = repr(line[:80])
+    if re.match(r"(-e|--editable|-c|--constraint)\b", line):
+        raise OptionError(f"-r: {shown}{where} means a file of this machine; name packages.")
+    try:
+        _parsed(line)
+    except InvalidRequirement as exc:
+        why = str(exc).partition("\n")[0].rstrip(".")
+        advice = "`name @ URL`" if "://" in line else "'numpy>=2', or name a file that exists"
+        raise OptionError(
+            f"-r: {shown}{where} is no requirement ({why}); write {advice}."
+        ) from None
+
+
+@lru_cache(maxsize=1024)
+def _parsed(line: str) -> Requirement | None:
+    """A line as a requirement; None for an option, of which the server is the judge."""
+    if line.startswith("-"):
         return None
-    return _INDEX_NAMES.get(name, name)
+    return Requirement(re.sub(r"(^|\s)(#|--).*", "", line).strip())
+
+
+# --- what is installed -----------------------------------------------------------------------
+
+
+def _distributions(item: Import) -> list[str]:
+    """The packages that an import takes something from; none where they are not installed."""
+    providers = _providers(tuple(sys.path), _mtimes(tuple(sys.path))).get(item.top, [])
+    if len(providers) < 2 and _INDEX_NAMES.get(item.top) != "":
+        return providers
+    # Parts of a namespace, or several packages that bring the same: only the files can tell.
+    owners = {name: _modules_of(name) for name in providers}
+    wanted = [f"{item.module}.{name}" for name in item.names] or [item.module]
+    chosen = {_owner(part, owners) for part in wanted}
+    return sorted(name for name in chosen if name is not None)
+
+
+def _owner(module: str, owners: Mapping[str, frozenset[str]]) -> str | None:
+    """The package whose file an import of `module` reads, or that of the package around it."""
+    while module:
+        having = [name for name, modules in owners.items() if module in modules]
+        if having:
+            guess = canonicalize_name(_INDEX_NAMES.get(module, module))
+            return min(having, key=lambda name: (canonicalize_name(name) != guess, name))
+        module = module.rpartition(".")[0]
+    return None
 
 
 @lru_cache(maxsize=1)
-def _installed(path: tuple[str, ...], _changed: tuple[float, ...]) -> dict[str, str]:
-    """Import name -> `distribution==version`; built anew when a folder on the path changes."""
-    found: dict[str, str] = {}
-    for name, distributions in importlib.metadata.packages_distributions().items():
-        version = importlib.metadata.version(distributions[0])
-        found[name] = f"{distributions[0]}=={version}"
-    return found
+def _providers(path: tuple[str, ...], _changed: tuple[float, ...]) -> dict[str, list[str]]:
+    """Top-level name -> the packages that bring it; built anew when a folder on the path
+    changes."""
+    _modules_of.cache_clear()
+    found = importlib.metadata.packages_distributions()
+    return {name: list(dict.fromkeys(packages)) for name, packages in found.items()}
 
 
 def _mtimes(path: tuple[str, ...]) -> tuple[float, ...]:
     return tuple(os.stat(entry).st_mtime if os.path.isdir(entry) else 0.0 for entry in path)
 
 
-def _is_local(name: str) -> bool:
-    """Whether a module of this name lies on the path outside the installed packages."""
-    installed = {sysconfig.get_path("purelib"), sysconfig.get_path("platlib")}
-    local = [entry or os.getcwd() for entry in sys.path if entry not in installed]
-    return importlib.machinery.PathFinder.find_spec(name, local) is not None
+@lru_cache(maxsize=256)
+def _modules_of(distribution: str) -> frozenset[str]:
+    """The modules that a package brought, dotted."""
+    return frozenset(_modules_in(map(str, importlib.metadata.files(distribution) or ())))
 
 
-def _distribution_key(line: str) -> str:
-    """The package a requirement line names, in the form in which names are compared."""
-    name = re.split(r"[^\w.-]", line.strip(), maxsplit=1, flags=re.ASCII)[0]
-    return re.sub(r"[-_.]+", "-", name).lower()
+def _modules_in(files: Iterable[str]) -> Iterator[str]:
+    for file in files:
+        stem, _, suffix = file.partition(".")
+        if suffix == "py" or suffix.endswith(("so", "pyd")):
+            yield stem.removesuffix("/__init__").replace("/", ".")
+
+
+def _add(name: str, lines: set[str], notices: set[str]) -> None:
+    """Adds the line that asks for what is installed here, or says why there is none."""
+    package = importlib.metadata.distribution(name)
+    source = _direct_url(package)
+    if source is None:
+        lines.add(f"{name}=={_public(package.version)}")
+    elif (url := _public_url(source)) is not None:
+        lines.add(f"{name} @ {url}")
+    else:
+        notices.add(
+            f"{name} was installed from {_kind_of(source)}, so nobody else can install it, and it "
+            "is not sent; name with -r what to install in its place"
+        )
+
+
+def _public(version: str) -> str:
+    """A version as an index has it: builds with a local tag (`+cu121`) are on none."""
+    try:
+        return Version(version).public
+    except InvalidVersion:
+        return version
+
+
+def _direct_url(package: importlib.metadata.Distribution) -> dict[str, Any] | None:
+    """Where a package was installed from, if not from an index (PEP 610)."""
+    if (package.read_text("INSTALLER") or "").strip() == "conda":
+        return None  # its packages name the folder in which they were built
+    try:
+        source = json.loads(package.read_text("direct_url.json") or "null")
+    except ValueError:
+        return None
+    return source if isinstance(source, dict) and isinstance(source.get("url"), str) else None
+
+
+def _public_url(source: Mapping[str, Any]) -> str | None:
+    """The URL for a requirement line, if everybody may reach it."""
+    parts = urlsplit(source["url"])
+    if parts.scheme != "https" or "@" in parts.netloc or not _is_public(parts.hostname or ""):
+        return None
+    url, vcs = source["url"], source.get("vcs_info")
+    if isinstance(vcs, dict):
+        url = f"{vcs.get('vcs', 'git')}+{url}@{vcs.get('commit_id', 'HEAD')}"
+    folder = source.get("subdirectory")
+    return f"{url}#subdirectory={folder}" if folder else str(url)
+
+
+def _is_public(host: str) -> bool:
+    try:
+        return ipaddress.ip_address(host).is_global
+    except ValueError:
+        return "." in host and not host.endswith((".local", ".internal", ".lan", ".localhost"))
+
+
+def _kind_of(source: Mapping[str, Any]) -> str:
+    if not source["url"].startswith("file:"):
+        return "an address that is not public"
+    return "a folder of this machine" if "dir_info" in source else "a file of this machine"
+
+
+# --- what is not -----------------------------------------------------------------------------
+
+
+def _name_on_index(item: Import) -> str:
+    """What a package that is not installed here is probably called; empty where nobody knows."""
+    for module in [f"{item.module}.{name}" for name in item.names] + [item.module]:
+        while module:
+            if module in _INDEX_NAMES:
+                if _INDEX_NAMES[module]:
+                    return _INDEX_NAMES[module]
+                break
+            module = module.rpartition(".")[0]
+    return _INDEX_NAMES.get(item.top, item.top)
