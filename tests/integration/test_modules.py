@@ -1,0 +1,100 @@
+"""Local modules in real runs on the embedded server: they are found there as they are here."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from tests.tools.embedded import end_server
+from tests.tools.kernel import Kernel, running_kernel
+
+pytestmark = pytest.mark.kernel
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The notebook's folder."""
+    return tmp_path_factory.mktemp("notebook")
+
+
+@pytest.fixture(scope="module")
+def kernel(tmp_path_factory: pytest.TempPathFactory, folder: Path) -> Iterator[Kernel]:
+    state = tmp_path_factory.mktemp("shared") / "lyceum"
+    env = {"LYCEUM_MAGIC_HOME": str(state), "HOME": str(state.parent)}
+    with running_kernel(env=env) as kernel:
+        kernel.run(f"import os; os.chdir({str(folder)!r})")
+        yield kernel
+    end_server(state)
+
+
+def write(folder: Path, files: dict[str, str]) -> None:
+    for name, text in files.items():
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        (folder / name).write_text(text, encoding="utf-8")
+
+
+def test_packages_relative_imports_and_namespaces_work_there(kernel: Kernel, folder: Path) -> None:
+    write(
+        folder,
+        {
+            "tools_here/__init__.py": "from .base import greet\nNAME = __name__\n",
+            "tools_here/base.py": "from . import words\ndef greet(): return words.HELLO\n",
+            "tools_here/words.py": "HELLO = 'grüß dich'\n",
+            "tools_here/deep/__init__.py": "",
+            "tools_here/deep/leaf.py": "from ..words import HELLO\nfrom space_here import part\n",
+            "space_here/part.py": "import alone_here\nPART = alone_here.__file__\n",
+            "alone_here.py": "",
+        },
+    )
+    cell = kernel.run(
+        "%%lyceum\n"
+        "import os, tools_here, tools_here.deep.leaf as leaf\n"
+        "print(tools_here.greet(), tools_here.NAME, leaf.HELLO)\n"
+        "print(os.path.dirname(leaf.part.PART) == os.getcwd())\n"
+        f"print(os.getcwd().startswith({str(folder)!r}))"
+    )
+    assert cell.error is None, cell
+    assert cell.stdout == "grüß dich tools_here grüß dich\nTrue\nFalse\n"
+
+
+@pytest.mark.parametrize("method", ["fork", "spawn"])
+def test_workers_find_them_too(kernel: Kernel, folder: Path, method: str) -> None:
+    write(folder, {"squares_here/__init__.py": "", "squares_here/f.py": "def f(x): return x * x\n"})
+    cell = kernel.run(
+        "%%lyceum\n"
+        "import multiprocessing\n"
+        "from squares_here.f import f\n"
+        "def g(x): return f(x) + 1\n"
+        "if __name__ == '__main__':\n"
+        f"    with multiprocessing.get_context({method!r}).Pool(2) as pool:\n"
+        "        print(pool.map(f, range(4)), pool.map(g, range(4)))"
+    )
+    assert cell.error is None, cell
+    assert cell.stdout == "[0, 1, 4, 9] [1, 2, 5, 10]\n"
+
+
+def test_a_traceback_names_the_module_and_its_line(kernel: Kernel, folder: Path) -> None:
+    write(folder, {"fails_here.py": "def fail():\n    x = 1\n    raise KeyError('canary')\n"})
+    cell = kernel.run("%%lyceum\nimport fails_here\nfails_here.fail()")
+    assert cell.error is not None, cell
+    shown = "\n".join(cell.error["traceback"]) + cell.stderr
+    assert "fails_here.py" in shown
+    assert "KeyError" in shown
+    assert "line 3" in shown or ":3" in shown
+
+
+def test_a_change_on_disk_travels_with_the_next_run(kernel: Kernel, folder: Path) -> None:
+    for value in (1, 2):
+        write(folder, {"changing_here.py": f"VALUE = {value}\n"})
+        cell = kernel.run("%%lyceum\nimport changing_here\nprint(changing_here.VALUE)")
+        assert cell.stdout == f"{value}\n", cell
+
+
+def test_a_module_that_cannot_travel_starts_nothing(kernel: Kernel, folder: Path) -> None:
+    (folder / "binary_here.py").write_bytes(b"x = '\xff'\n")
+    before = kernel.value("len(__import__('lyceum_magic').runs())")
+    cell = kernel.run("%%lyceum\nimport binary_here")
+    assert "is no text that Python can read" in f"{cell.error}{cell.stderr}", cell
+    assert kernel.value("len(__import__('lyceum_magic').runs())") == before
