@@ -2,6 +2,58 @@
 
 from __future__ import annotations
 
+import io
+import sys
+from typing import Any
+
+PACKAGE = __name__.rpartition(".")[0]
+#: Ours, and IPython's, which a cell may ask for and for which nobody else ends the cell.
+BACKENDS = (f"{PACKAGE}.backend", "matplotlib_inline.backend_inline")
+
 
 def show_open_figures() -> None:
-    raise NotImplementedError
+    """What the end of a cell does: open figures are shown and closed."""
+    for name in BACKENDS:
+        backend = sys.modules.get(name)
+        if backend is not None:
+            try:
+                backend.flush_figures()
+            except Exception:  # noqa: BLE001 - whatever drawing raises; the cell itself has ended
+                import traceback
+
+                traceback.print_exc()
+
+
+def png_of(figure: Any) -> bytes | None:
+    """The figure as notebooks draw it, byte for byte; None: there is nothing in it."""
+    if not figure.axes and not figure.lines:
+        return None
+    if figure.canvas is None:
+        from matplotlib.backend_bases import FigureCanvasBase
+
+        FigureCanvasBase(figure)
+    image = io.BytesIO()
+    figure.canvas.print_figure(
+        image,
+        format="png",
+        facecolor=figure.get_facecolor(),
+        edgecolor=figure.get_edgecolor(),
+        dpi=figure.dpi,
+        bbox_inches="tight",
+    )
+    return image.getvalue()
+
+
+def metadata_of(figure: Any) -> dict[str, str] | None:
+    """Which background the labels of a transparent figure need."""
+    from matplotlib.colors import to_rgba, to_rgba_array
+
+    if to_rgba(figure.get_facecolor())[3] >= 0.5:
+        return None
+    axes = [axis for ax in figure.axes for axis in (ax.xaxis, ax.yaxis)]
+    labels = [label.get_color() for axis in axes for label in axis.get_ticklabels()]
+    # The brightness of a colour, by ITU-R BT.601.
+    are_light = to_rgba_array(labels)[:, :3] @ (0.299, 0.587, 0.114) > 0.5
+    if not are_light.size or are_light.any() != are_light.all():
+        return None
+    return {"needs_background": "dark" if are_light[0] else "light"}

@@ -5,10 +5,29 @@ from __future__ import annotations
 import builtins
 import sys
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import types
+    from typing import Any
+
+#: Modules that are told, as soon as they are there, that they are in a notebook; see `libraries`.
+WATCHED = frozenset(
+    [
+        "IPython.core.display",
+        "IPython.core.display_functions",
+        "matplotlib",
+        "pandas",
+        "plotly.io._renderers",
+    ]
+)
+
 
 def install_hooks() -> None:
     sys.displayhook = show_result
     builtins.display = display  # type: ignore[attr-defined]
+    for name in WATCHED & sys.modules.keys():
+        prepare(sys.modules[name])
+    sys.meta_path.insert(0, Watcher)
 
 
 def show_result(value: object) -> None:
@@ -16,12 +35,53 @@ def show_result(value: object) -> None:
     if value is None:
         return
     builtins._ = value  # type: ignore[attr-defined]
-    from .display import send_result
+    from .display import show_result as show
 
-    send_result(value)
+    show(value)
 
 
-def display(*objects: object, **options: object) -> object:
-    from .display import display as real
+def display(*objs: Any, **options: Any) -> Any:
+    from .display import display
 
-    return real(*objects, **options)
+    return display(*objs, **options)
+
+
+def prepare(module: types.ModuleType) -> None:
+    from .libraries import prepare
+
+    prepare(module)
+
+
+class Watcher:
+    """Finds the watched modules where the others find them, and prepares them after each import."""
+
+    @staticmethod
+    def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
+        if name not in WATCHED:
+            return None
+        for finder in sys.meta_path:
+            find = None if finder is Watcher else getattr(finder, "find_spec", None)
+            spec = find and find(name, path, target)
+            if spec is not None:
+                if hasattr(spec.loader, "exec_module"):
+                    spec.loader = PreparingLoader(spec.loader)
+                return spec
+        return None
+
+
+class PreparingLoader:
+    """A module's own loader, which is there again when the module runs."""
+
+    def __init__(self, own: Any) -> None:
+        self._own = own
+
+    def create_module(self, spec: Any) -> Any:
+        return self._own.create_module(spec)
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        module.__loader__ = module.__spec__.loader = self._own  # type: ignore[union-attr]
+        self._own.exec_module(module)
+        prepare(module)
+
+    # Python leaves the frames of its import system out of tracebacks, by the name of their file.
+    exec_module.__code__ = exec_module.__code__.replace(co_filename="<frozen importlib._bootstrap>")
