@@ -9,7 +9,9 @@ import __future__
 
 import ast
 import builtins
+import os
 import sys
+import threading
 import types
 
 from . import frames
@@ -63,7 +65,7 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
     cell, name = "\n" + job["cell"], job["name"]
     is_main = namespace["__name__"] == "__main__"
     install_streams()
-    remember_source(cell, name)
+    remember_source(cell, name, is_sent=is_main and bool(job["mark"]))
     if job["mark"]:
         builtins.input = refuse_input
         frames.open_frames(job["mark"])
@@ -142,20 +144,47 @@ def compile_cell(cell: str, name: str, *, is_shown: bool) -> list[types.CodeType
     return codes
 
 
-def remember_source(cell: str, name: str) -> None:
-    """Lets tracebacks and `inspect` show the cell's lines."""
+def remember_source(cell: str, name: str, *, is_sent: bool) -> None:
+    """Lets tracebacks and `inspect` show the cell's lines.
+
+    Args:
+        is_sent: whether what ends the program goes home as a frame.
+    """
     import linecache
 
     linecache.cache[name] = (len(cell), None, cell.splitlines(True), name)
+
+    pid = os.getpid()
 
     def excepthook(
         kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
     ) -> None:
         from .errors import report
 
-        report(error, trace, name)
+        # What a forked child raises is text of the run: the run has its own end.
+        report(error, trace, name, is_sent=is_sent and os.getpid() == pid)
 
     sys.excepthook = excepthook
+    if sys.version_info < (3, 13):
+        # Until then the interpreter itself prints what ends a thread or a destructor, and looks
+        # for the cell's lines in a file of its name.
+        threading.excepthook = print_thread_error
+        sys.unraisablehook = print_ignored_error
+
+
+def print_thread_error(what: threading.ExceptHookArgs) -> None:
+    from .errors import print_thread_error
+
+    print_thread_error(what)
+
+
+def print_ignored_error(what: sys.UnraisableHookArgs) -> None:
+    if sys is None or sys.meta_path is None:  # the interpreter is ending: no import any more
+        __import__("sys").__unraisablehook__(what)
+        return
+    from .errors import print_ignored_error
+
+    print_ignored_error(what)
 
 
 def refuse_input(prompt: object = "") -> str:

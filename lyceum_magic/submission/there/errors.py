@@ -2,20 +2,232 @@
 
 from __future__ import annotations
 
+import builtins
+import sys
+import threading
 import types
 
+from . import frames
 
-def report(error: BaseException, trace: types.TracebackType | None, name: str) -> None:
-    """Shows the traceback from the cell on: nothing of this package, of the runner or of asyncio.
+#: More of a message than this is counted, not sent.
+MAX_TEXT = 20_000
+#: Exceptions in one chain with its groups; frames of one traceback, half of them at each end.
+MAX_EXCEPTIONS = 100
+MAX_FRAMES = 3000
+#: Lines of a file that are sent before and behind the one that raised.
+LINES_AROUND = 5
+#: As `frames` names the code of this package.
+OURS = "<lyceum-magic"
+
+
+def report(
+    error: BaseException, trace: types.TracebackType | None, name: str, *, is_sent: bool
+) -> None:
+    """Says what ended the program, from the cell on: nothing of this package or of asyncio.
 
     Args:
         name: what tracebacks call the cell.
+        is_sent: whether it goes home as a frame; else it is printed, as Python would.
     """
     import traceback
 
-    outer = trace
-    while outer is not None and outer.tb_frame.f_code.co_filename != name:
-        outer = outer.tb_next
-    if outer is None and isinstance(error, SyntaxError):
+    trace = from_cell(trace, name)
+    is_of_cell = trace is not None and trace.tb_frame.f_code.co_filename == name
+    if isinstance(error, SyntaxError) and not is_of_cell:
         trace = None  # the cell itself could not be compiled: nothing of it has run
-    traceback.print_exception(type(error), error, outer or trace)
+    error = error.with_traceback(without_ours(trace))
+    for linked in linked_with(error):
+        linked.__traceback__ = without_ours(linked.__traceback__)
+    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
+    if is_sent:
+        frames.send("raised", describe(error, name), readable=text, descriptor=2)
+    elif sys.stderr is not None:
+        sys.stderr.write(text)
+
+
+def from_cell(trace: types.TracebackType | None, name: str) -> types.TracebackType | None:
+    """The traceback from the first line of the cell that is in it; all of it if none is."""
+    inner = trace
+    while inner is not None and inner.tb_frame.f_code.co_filename != name:
+        inner = inner.tb_next
+    return inner or trace
+
+
+def without_ours(trace: types.TracebackType | None) -> types.TracebackType | None:
+    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(OURS):
+        trace = trace.tb_next
+    last = trace
+    while last is not None and last.tb_next is not None:
+        if last.tb_next.tb_frame.f_code.co_filename.startswith(OURS):
+            last.tb_next = last.tb_next.tb_next
+        else:
+            last = last.tb_next
+    return trace
+
+
+def linked_with(error: BaseException) -> list[BaseException]:
+    """The error, its causes and contexts, the members of its groups, and theirs."""
+    found: dict[int, BaseException] = {}
+    waiting: list[object] = [error]
+    while waiting and len(found) < MAX_EXCEPTIONS:
+        one = waiting.pop(0)
+        if isinstance(one, BaseException) and id(one) not in found:
+            found[id(one)] = one
+            waiting += [one.__cause__, one.__context__, *members_of(one)]
+    return list(found.values())
+
+
+def members_of(error: BaseException) -> tuple[object, ...]:
+    group = getattr(builtins, "BaseExceptionGroup", ())  # from Python 3.11 on
+    return tuple(error.exceptions) if isinstance(error, group) else ()
+
+
+def describe(error: BaseException, name: str) -> dict[str, object]:
+    """The error as data, without any value of the program but its messages.
+
+    Returns:
+        `exceptions`: each one linked with the error, which is the first; they name each other by
+        their places in this list. `files`: name -> line number -> text, as far as tracebacks show
+        them. `cell`: what files call the cell. `python`: the version that raised it.
+    """
+    linked = linked_with(error)
+    places = {id(one): place for place, one in enumerate(linked)}
+    files: dict[str, dict[int, str]] = {}
+    return {
+        "exceptions": [describe_one(one, places, files, name) for one in linked],
+        "files": files,
+        "cell": name,
+        "python": "{}.{}.{}".format(*sys.version_info),
+    }
+
+
+def describe_one(
+    error: BaseException, places: dict[int, int], files: dict[str, dict[int, str]], name: str
+) -> dict[str, object]:
+    kind = type(error)
+    builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
+    notes = getattr(error, "__notes__", None)
+    described: dict[str, object] = {
+        "type": kind.__qualname__,
+        "module": kind.__module__,
+        "builtin": builtin.__name__,
+        "value": text_of(error),
+        "notes": [text_of(note) for note in notes] if isinstance(notes, list) else [],
+        "cause": places.get(id(error.__cause__)),
+        "context": places.get(id(error.__context__)),
+        "suppress_context": error.__suppress_context__,
+        "members": [places[id(one)] for one in members_of(error) if id(one) in places],
+        **describe_frames(error.__traceback__, files, name),
+    }
+    if members_of(error):
+        described["message"] = text_of(getattr(error, "message", ""))
+    if isinstance(error, SyntaxError):
+        fields = ("msg", "filename", "lineno", "offset", "text", "end_lineno", "end_offset")
+        described["syntax"] = {key: plain(getattr(error, key, None)) for key in fields}
+    elif isinstance(error, (NameError, ImportError)):
+        described["name"] = plain(getattr(error, "name", None))  # of a NameError from 3.10 on
+    elif isinstance(error, OSError):
+        described["filename"] = plain(error.filename)
+    if all(plain(one) is one for one in error.args):
+        described["args"] = list(error.args)
+    return described
+
+
+def describe_frames(
+    trace: types.TracebackType | None, files: dict[str, dict[int, str]], name: str
+) -> dict[str, object]:
+    """`places`: each different place once; `calls`: their numbers, outermost call first."""
+    steps = []
+    while trace is not None:
+        steps.append(trace)
+        trace = trace.tb_next
+    omitted = max(0, len(steps) - MAX_FRAMES)
+    if omitted:
+        steps[MAX_FRAMES // 2 : -MAX_FRAMES // 2] = []
+    places: dict[tuple[types.CodeType, int], int] = {}
+    described = []
+    calls = []
+    for step in steps:
+        code = step.tb_frame.f_code
+        if (code, step.tb_lasti) not in places:
+            places[code, step.tb_lasti] = len(places)
+            described.append(describe_frame(step))
+            remember_lines(step, files, name)
+        calls.append(places[code, step.tb_lasti])
+    return {"places": described, "calls": calls, "omitted": omitted}
+
+
+def describe_frame(step: types.TracebackType) -> dict[str, object]:
+    code = step.tb_frame.f_code
+    count = code.co_argcount + code.co_kwonlyargcount
+    arguments = list(code.co_varnames[:count])
+    for flag, stars in ((4, "*"), (8, "**")):  # CO_VARARGS, CO_VARKEYWORDS
+        if code.co_flags & flag:
+            arguments.append(stars + code.co_varnames[count])
+            count += 1
+    columns: list[object] = []
+    if sys.version_info >= (3, 11):
+        columns = list(list(code.co_positions())[step.tb_lasti // 2])
+    return {
+        "file": code.co_filename,
+        "line": step.tb_lineno,
+        "name": code.co_name,
+        "qualname": getattr(code, "co_qualname", ""),  # from Python 3.11 on
+        "arguments": arguments,
+        "module": plain(step.tb_frame.f_globals.get("__name__")),
+        "position": columns,
+    }
+
+
+def remember_lines(step: types.TracebackType, files: dict[str, dict[int, str]], name: str) -> None:
+    import linecache
+
+    file, line = step.tb_frame.f_code.co_filename, step.tb_lineno or 0
+    lines = linecache.getlines(file, step.tb_frame.f_globals)
+    remembered = files.setdefault(file, {})
+    first, last = max(1, line - LINES_AROUND), min(len(lines), line + LINES_AROUND)
+    if file == name:
+        first, last = 1, len(lines)
+    for number in range(first, last + 1):
+        remembered[number] = cut(lines[number - 1].rstrip("\n"))
+
+
+def plain(value: object) -> object:
+    """The value if JSON says exactly it and it is not long, else None."""
+    if type(value) is str:
+        return value if len(value) < 1000 else None
+    return value if type(value) in (bool, int, float) else None
+
+
+def text_of(value: object) -> str:
+    """As Python shows the value of an exception, whatever its `__str__` does."""
+    try:
+        return cut(str(value))
+    except BaseException:  # noqa: BLE001 - it is the program's own method
+        return "<exception str() failed>"
+
+
+def cut(text: str) -> str:
+    if len(text) <= MAX_TEXT:
+        return text
+    return f"{text[:MAX_TEXT]}... ({len(text) - MAX_TEXT:,} more characters)"
+
+
+def print_thread_error(what: threading.ExceptHookArgs) -> None:
+    """As `threading.excepthook`."""
+    if what.exc_type is not SystemExit:
+        thread = what.thread.name if what.thread is not None else threading.get_ident()
+        print_error(f"Exception in thread {thread}:", what)
+
+
+def print_ignored_error(what: sys.UnraisableHookArgs) -> None:
+    """As `sys.unraisablehook`."""
+    print_error(f"{what.err_msg or 'Exception ignored in'}: {what.object!r}", what)
+
+
+def print_error(title: str, what: threading.ExceptHookArgs | sys.UnraisableHookArgs) -> None:
+    import traceback
+
+    lines = traceback.format_exception(what.exc_type, what.exc_value, what.exc_traceback)
+    if sys.stderr is not None:
+        sys.stderr.write("".join([f"{title}\n", *lines]))

@@ -1,0 +1,258 @@
+"""The description of a remote exception -> an exception that shows as it did there.
+
+The description is `submission.there.errors.describe`'s. It was written by the run, so whatever in
+it is not of the expected form is left out.
+"""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import linecache
+import re
+import types
+from collections.abc import Mapping
+from typing import Any
+
+#: Exceptions, and frames of one of them, that are rebuilt; the rest is left out.
+MAX_EXCEPTIONS = 100
+MAX_FRAMES = 3000
+
+
+def name_and_value(error: Mapping[str, Any]) -> tuple[str, str]:
+    """The class name and the message of what ended the cell; empty where it does not say."""
+    described = _list(error, "exceptions")
+    if not described or not isinstance(described[0], dict):
+        return "", ""
+    return _text(described[0], "type").rpartition(".")[2], _text(described[0], "value")
+
+
+def rebuild(error: Mapping[str, Any], cell_name: str) -> BaseException | None:
+    """The exception, with its traceback, causes, contexts, notes and members.
+
+    Its class is the builtin class where that can be built, else one of the same name and module,
+    made on the fly, below the nearest builtin one.
+
+    Args:
+        cell_name: what its traceback calls the cell. The lines of the cell and of files that are
+            not the same here become known to `linecache`, under names that no file here has.
+
+    Returns:
+        None if nothing is described.
+    """
+    described = [one for one in _list(error, "exceptions") if isinstance(one, dict)]
+    described = described[:MAX_EXCEPTIONS]
+    if not described:
+        return None
+    names = _names_of_files(error, cell_name)
+    rebuilt: dict[int, BaseException] = {}
+    # A group is made of its members, which come behind it.
+    for place in reversed(range(len(described))):
+        members = [rebuilt[at] for at in _list(described[place], "members") if at in rebuilt]
+        rebuilt[place] = _exception(described[place], members, names)
+    for place, one in enumerate(described):
+        exception = rebuilt[place]
+        exception.__traceback__ = _traceback(one, names)
+        exception.__cause__ = _other(rebuilt, place, one.get("cause"))
+        exception.__context__ = _other(rebuilt, place, one.get("context"))
+        exception.__suppress_context__ = one.get("suppress_context") is True
+        for note in _list(one, "notes"):
+            exception.add_note(str(note))
+    return rebuilt[0]
+
+
+def _other(rebuilt: dict[int, BaseException], place: int, other: object) -> BaseException | None:
+    # Only those behind it, or the chain could bite its tail.
+    return rebuilt.get(other) if isinstance(other, int) and other > place else None
+
+
+# Classes.
+
+
+def _exception(
+    one: Mapping[str, Any], members: list[BaseException], names: Mapping[str, str]
+) -> BaseException:
+    value = _text(one, "value")
+    base = getattr(builtins, _text(one, "builtin"), None)
+    if not isinstance(base, type) or not issubclass(base, BaseException):
+        base = Exception
+    if issubclass(base, BaseExceptionGroup):
+        if members:
+            return _group(one, base, members)
+        base = Exception  # it is not whole
+    if issubclass(base, SyntaxError) and isinstance(one.get("syntax"), dict):
+        return _syntax_error(one, base, names)
+    kind = base
+    if one.get("module") != "builtins" or one.get("type") != base.__name__:
+        kind = _class(one, base)
+    arguments = one.get("args")
+    for args in (arguments if isinstance(arguments, list) else [], [value]):
+        try:
+            exception = kind(*args)
+        except Exception:  # noqa: BLE001, S112 - the class decides what it takes, and how it says no
+            continue
+        if str(exception) == value:
+            return exception
+    kind = _class(one, base)
+    kind.__str__ = lambda self: value  # type: ignore[method-assign]
+    return kind.__new__(kind, value)
+
+
+def _class(one: Mapping[str, Any], base: type[BaseException]) -> type[BaseException]:
+    qualname = _text(one, "type") or "Exception"
+    module = _text(one, "module")
+    namespace = {"__module__": module, "__qualname__": qualname}
+    return type(qualname.rpartition(".")[2], (base,), namespace)
+
+
+def _group(
+    one: Mapping[str, Any], base: type[BaseExceptionGroup[Any]], members: list[BaseException]
+) -> BaseException:
+    if not all(isinstance(member, Exception) for member in members):
+        base = BaseExceptionGroup
+    kind = base
+    if one.get("module") != "builtins" or one.get("type") != base.__name__:
+        kind = _class(one, base)  # type: ignore[assignment]
+    return kind(_text(one, "message"), members)
+
+
+def _syntax_error(
+    one: Mapping[str, Any], base: type[SyntaxError], names: Mapping[str, str]
+) -> BaseException:
+    kind = base if one.get("type") == base.__name__ else _class(one, base)
+    exception = kind(_text(one, "value"))
+    syntax = one["syntax"]
+    for field, wanted in (
+        ("msg", str), ("filename", str), ("text", str),
+        ("lineno", int), ("offset", int), ("end_lineno", int), ("end_offset", int),
+    ):  # fmt: skip
+        if isinstance(syntax.get(field), wanted):
+            setattr(exception, field, syntax[field])
+    exception.filename = names.get(exception.filename, exception.filename)  # type: ignore[attr-defined]
+    return exception
+
+
+# Lines.
+
+
+def _names_of_files(error: Mapping[str, Any], cell_name: str) -> dict[str, str]:
+    """What a file there is called here: a name under which `linecache` has the lines of there."""
+    names = {}
+    files = error.get("files")
+    for name, texts in files.items() if isinstance(files, dict) else ():
+        lines = _lines(texts)
+        if name == error.get("cell"):
+            names[name] = cell_name
+        elif not lines or name.startswith("<"):
+            names[name] = name
+        elif all(linecache.getline(name, at).rstrip("\n") == text for at, text in lines.items()):
+            names[name] = name
+            continue
+        else:
+            names[name] = f"<lyceum>{name}"
+        if lines:
+            source = [f"{lines.get(at, '')}\n" for at in range(1, max(lines) + 1)]
+            # Without a time of change, it is not looked for on disk.
+            linecache.cache[names[name]] = (
+                sum(map(len, source)), None, source, names[name],
+            )  # fmt: skip
+    names.setdefault(str(error.get("cell")), cell_name)
+    return names
+
+
+def _lines(texts: object) -> dict[int, str]:
+    if not isinstance(texts, dict):
+        return {}
+    return {
+        int(number): text
+        for number, text in texts.items()
+        if re.fullmatch(r"[1-9]\d{0,6}", number) and isinstance(text, str)
+    }
+
+
+# Tracebacks.
+
+
+class _NotSent:
+    """An argument in a frame: values stay where they are."""
+
+    def __repr__(self) -> str:
+        return "(not sent)"
+
+
+def _traceback(one: Mapping[str, Any], names: Mapping[str, str]) -> types.TracebackType | None:
+    """A traceback of real frames: Python makes no other.
+
+    tblib's have neither the columns, which Python and IPython mark, nor the arguments, which
+    IPython lists.
+    """
+    places = [_raiser(place, names) for place in _list(one, "places") if isinstance(place, dict)]
+    first: types.TracebackType | None = None
+    for call in reversed(_list(one, "calls")[:MAX_FRAMES]):
+        if isinstance(call, int) and 0 <= call < len(places):
+            function, arguments = places[call]
+            try:
+                function(*arguments)
+            except _RaisedThere as raised:
+                step = raised.__traceback__ and raised.__traceback__.tb_next
+                assert step is not None
+                step.tb_next = first
+                first = step
+    return first
+
+
+class _RaisedThere(Exception):
+    """What the frames of a rebuilt traceback have raised."""
+
+
+def _raiser(
+    place: Mapping[str, Any], names: Mapping[str, str]
+) -> tuple[types.FunctionType, list[_NotSent]]:
+    """A function that raises at this place, and what it takes."""
+    line = place.get("line")
+    line = line if isinstance(line, int) and 0 < line < 1 << 24 else 1
+    end_line, column, end_column = _position(place, line)
+    arguments = [str(name) for name in _list(place, "arguments")]
+    at = {"lineno": line, "end_lineno": end_line, "col_offset": column, "end_col_offset": end_column}
+    plain = [ast.arg(name, **at) for name in arguments if not name.startswith("*")]
+    starred = [ast.arg(name[1:], **at) for name in arguments if re.match(r"\*[^*]", name)]
+    doubly = [ast.arg(name[2:], **at) for name in arguments if name.startswith("**")]
+    signature = ast.arguments(
+        posonlyargs=[], args=plain, kwonlyargs=[], kw_defaults=[], defaults=[],
+        vararg=starred[0] if starred else None, kwarg=doubly[0] if doubly else None,
+    )  # fmt: skip
+    body = ast.Raise(ast.Name(_RaisedThere.__name__, ast.Load(), **at), None, **at)
+    definition = ast.FunctionDef("f", signature, [body], [], **at)
+    if hasattr(ast, "TypeVar"):  # from Python 3.12 on
+        definition.type_params = []
+    file = _text(place, "file")
+    module = ast.Module([definition], [])
+    code = next(
+        constant
+        for constant in compile(module, names.get(file, file), "exec").co_consts
+        if isinstance(constant, types.CodeType)
+    )
+    name = _text(place, "name") or "?"
+    code = code.replace(co_name=name, co_qualname=_text(place, "qualname") or name)
+    scope = {"__name__": _text(place, "module"), _RaisedThere.__name__: _RaisedThere}
+    return types.FunctionType(code, scope), [_NotSent() for _ in plain]
+
+
+def _position(place: Mapping[str, Any], line: int) -> tuple[int, int, int]:
+    """End line, column and end column, in bytes; -1 for unknown columns."""
+    match place.get("position"):
+        case [int(first), int(last), int(column), int(end)] if (
+            first == line <= last < 1 << 24 and 0 <= column and 0 <= end
+        ):
+            return last, column, end
+    return line, -1, -1
+
+
+def _list(described: Mapping[str, Any], member: str) -> list[Any]:
+    value = described.get(member)
+    return value if isinstance(value, list) else []
+
+
+def _text(described: Mapping[str, Any], member: str) -> str:
+    value = described.get(member)
+    return value if isinstance(value, str) else ""
