@@ -17,6 +17,7 @@ import os
 import re
 import sys
 from binascii import b2a_base64, crc32
+from itertools import count
 
 MAX_FRAME_BYTES = 3000
 #: Of which the readable text may take so much, and what stands around it and the payload.
@@ -25,7 +26,7 @@ MAX_OVERHEAD_BYTES = 200
 
 _mark = ""
 _descriptors = {1: 1, 2: 2}
-_count = 0
+_counts = count(1)  # threads may send at the same time
 
 
 def open_frames(mark: str) -> None:
@@ -56,9 +57,7 @@ def send(
         readable: what a reader sees who does not know frames.
         descriptor: 1, or 2 for stderr.
     """
-    global _count
-    _count += 1
-    lines = encode(_mark, kind, f"{os.getpid():x}.{_count}", head, data, readable)
+    lines = encode(_mark, kind, f"{os.getpid():x}.{next(_counts)}", head, data, readable)
     for stream in (sys.__stdout__, sys.__stderr__):
         if stream is not None:
             stream.flush()
