@@ -98,7 +98,76 @@ def test_text_comes_while_the_cell_runs_and_the_summary_stays(
     for part in saved.cells[1].outputs:
         if part.output_type == "stream":
             texts[part.name] += part.text
-    assert texts == {"stdout": "\x1b[31mfirst\x1b[0m\nlast\n42\n", "stderr": "aside\n"}
+    assert texts == {"stdout": "\x1b[31mfirst\x1b[0m\nlast\n", "stderr": "aside\n"}
+    assert saved.cells[1].outputs[-1].data == {"text/plain": "42"}
+
+
+#: Draws without matplotlib, which not every environment of the matrix has.
+DETACHED = """\
+%%lyceum --detach --name sweep
+import pathlib, time
+
+class Picture:
+    def __init__(self, colour):
+        self.colour = colour
+    def _repr_html_(self):
+        size = 'width="200" height="60"'
+        return f'<svg {{size}}><rect {{size}} fill="{{self.colour}}"/></svg>'
+
+print("\\x1b[32mbegun\\x1b[0m")
+display(Picture("teal"))
+while not pathlib.Path({gate!r}).exists():
+    time.sleep(0.05)
+display(Picture("tomato"))
+print("over")
+{{"loss": 0.25}}
+"""
+
+
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_a_detached_run_goes_on_under_its_cell(
+    open_cells: Opener, jupyterlab: JupyterLab, kernel: str
+) -> None:
+    gate = jupyterlab.root / f"gate-detached-{kernel}"
+    notebook = open_cells(DETACHED.format(gate=str(gate)), "print('another cell')", kernel=kernel)
+    output = notebook.output(1)
+    notebook.run(1)
+    notebook.expect_done(1)
+    expect(output).to_contain_text("begun")
+    expect(output.locator(".lyceum-strip")).to_contain_text("detached")
+    notebook.run(2)
+    notebook.expect_done(2)
+    gate.touch()
+    expect(output).to_contain_text("✓ completed")
+    expect(output).to_contain_text("over")
+    expect(output).to_contain_text("{'loss': 0.25}")
+    expect(output.locator("svg rect")).to_have_count(2)
+    expect(notebook.output(2)).to_have_text("another cell")
+    notebook.page.screenshot(path=SCREENSHOTS / f"magic-detached-{kernel}.png")
+    notebook.save()
+    saved = jupyterlab.read_notebook(notebook.name)
+    shown = [part.data["text/plain"] for part in saved.cells[1].outputs]
+    assert "completed" in shown[0]
+    assert shown[1] == "\x1b[32mbegun\x1b[0m\nover\n"
+    assert shown[4] == "{'loss': 0.25}"
+
+
+def test_stop_ends_a_detached_run_and_no_other_cell(
+    open_cells: Opener, jupyterlab: JupyterLab
+) -> None:
+    notebook = open_cells(
+        "%%lyceum --detach --name endless\nprint('begun')\nimport time; time.sleep(600)",
+        "_run.wait().value",
+        kernel=KERNELS[-1],
+    )
+    output = notebook.output(1)
+    notebook.run(1)
+    expect(output).to_contain_text("begun")
+    output.get_by_role("button", name="Stop run endless").click()
+    expect(output).to_contain_text("■ aborted")
+    notebook.run(2)
+    notebook.expect_done(2)
+    expect(notebook.output(2)).to_contain_text("aborted")
 
 
 @pytest.mark.parametrize("kernel", KERNELS)
