@@ -1,11 +1,635 @@
-"""Values on their way there and back."""
+"""Values as bytes and back, exactly and without pickle; on both sides of a run.
+
+A packed value is `lyv1`, the length of a JSON text in four bytes, that text `[node, sizes]`, and
+blobs of those sizes. In a node JSON's null, booleans, numbers and strings stand for themselves, an
+object for a dict whose keys are strings, and an array `[kind, ...]` for everything else. A kind
+that holds bytes names its blob by number. Each blob is taken once, so that no text can ask for
+more than came with it.
+
+Travels as it is: None, bool, int, float, complex, str, bytes, bytearray, list, tuple, set,
+frozenset, dict, range, slice; what `datetime`, `zoneinfo`, `decimal`, `fractions`, `uuid` and
+`pathlib` make; numpy arrays and scalars (`arrays`); pandas objects, polars and pyarrow tables
+(`tables`); dataclass instances, by their fields. What offers `__arrow_c_stream__` arrives as a
+pyarrow table, what offers `__array__` as a numpy array. Subclasses of the first are not guessed
+at: they are refused as everything else is, unless a pickle is allowed. An object that is in two
+places arrives as two.
+
+A dataclass instance is of its own class again where the receiver has that class, imported or in
+`__main__`; else of a class made with its name and fields. No name in the data is ever imported,
+and no code of a class is run.
+"""
 
 from __future__ import annotations
 
+import json
+import sys
 
-def restore_inputs(packed: str) -> dict[str, object]:
-    raise NotImplementedError
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
+
+MAX_BYTES = 10 * 1024 * 1024
+_MAGIC = b"lyv1"
+_MAX_DEPTH = 100
+_LARGE = 1 << 63
+_FLAT = {type(None), bool, int, float, str}
+_IS_THERE = __name__.startswith("lyceum_magic_there")
+_PYTHON = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - an f-string is not shorter
 
 
-def send_outputs(names: list[str], namespace: dict[str, object], *, allow_pickle: bool) -> None:
-    raise NotImplementedError
+class PackError(ValueError):
+    """A value that cannot travel; one sentence."""
+
+
+class TooLarge(PackError):
+    """A value that takes more bytes than are left."""
+
+
+class UnpackError(ValueError):
+    """Bytes that are no packed value, or one that cannot be made here; one sentence."""
+
+
+def pack(value: object, name: str = "the value", *, allow_pickle: bool = False) -> bytes:
+    """One value as bytes; see `Packer.pack`."""
+    return Packer(allow_pickle=allow_pickle).pack(name, value)
+
+
+def unpack(data: bytes, *, allow_pickle: bool = False) -> Any:
+    """The value in packed bytes.
+
+    Args:
+        data: from anywhere: what `pack` did not make is refused, and runs nothing.
+        allow_pickle: whether a pickle may be loaded; that runs whatever its maker wanted.
+
+    Raises:
+        UnpackError: and nothing else.
+    """
+    return _guarded(lambda: Unpacker(data, allow_pickle).unpack())
+
+
+class Packer:
+    """Packs values that travel together.
+
+    Args:
+        allow_pickle: whether what cannot travel otherwise travels as a pickle.
+        max_bytes: what all of them may take.
+
+    Attributes:
+        needs: the packages that unpacking them takes, by the names they are imported by.
+    """
+
+    def __init__(self, *, allow_pickle: bool = False, max_bytes: int = MAX_BYTES) -> None:
+        self.needs: set[str] = set()
+        self._allow_pickle = allow_pickle
+        self._left = max_bytes
+        self._reserved = 0
+        self._open: list[object] = []
+        self._blobs: list[bytes] = []
+
+    def pack(self, name: str, value: object) -> bytes:
+        """A value as bytes.
+
+        Args:
+            name: what to call it in a message.
+
+        Raises:
+            PackError: it cannot travel; the message names it and its type.
+        """
+        needs = set(self.needs)
+        try:
+            data = self._pack(value)
+        except _Refused as exc:
+            self.needs = needs
+            if self._allow_pickle:
+                data = self._pickled(name, value)
+            else:
+                raise PackError(f"{name} {exc}") from exc
+        except TooLarge:
+            raise TooLarge(f"{name} takes more than the {_mib(self._left)} left for it") from None
+        self._left -= len(data)
+        return data
+
+    def _pack(self, value: object) -> bytes:
+        self._blobs, self._open, self._reserved = [], [], 0
+        try:
+            node = self.node(value)
+            sizes = list(map(len, self._blobs))
+            text = json.dumps([node, sizes], ensure_ascii=False, separators=(",", ":"))
+        except (_Refused, TooLarge):
+            raise
+        except Exception as exc:  # the value's own code was asked for its content
+            raise _Refused(f"cannot be read ({_said(exc)})") from exc
+        finally:
+            self._open = []
+        # Lone surrogates stay what they are, which they do not as JSON's \u escapes.
+        head = text.encode("utf-8", "surrogatepass")
+        data = b"".join([_MAGIC, len(head).to_bytes(4, "big"), head, *self._blobs])
+        if len(data) > self._left:
+            raise TooLarge
+        return data
+
+    def _pickled(self, name: str, value: object) -> bytes:
+        try:
+            import cloudpickle  # type: ignore[import-untyped, unused-ignore]
+        except ImportError:
+            raise PackError(f"{name} needs a pickle, and {missing('cloudpickle')}") from None
+        try:
+            content = cloudpickle.dumps(value)
+        except Exception as exc:
+            raise PackError(
+                f"{name} is {_a_type(value)}, which no pickle can hold either ({_said(exc)})"
+            ) from exc
+        self.needs.add("cloudpickle")
+        head = json.dumps([["pickle", _PYTHON, 0], [len(content)]]).encode()
+        if len(content) + len(head) + 8 > self._left:
+            raise TooLarge(f"{name} takes more than the {_mib(self._left)} left for it")
+        return b"".join([_MAGIC, len(head).to_bytes(4, "big"), head, content])
+
+    # For `arrays` and `tables` too.
+
+    def node(self, value: object) -> Any:
+        """What stands for a value in the JSON text."""
+        self.reserve(1)
+        kind = type(value)
+        if value is None or kind is bool or kind is float:
+            return value
+        if kind is str:
+            self.reserve(len(value))  # type: ignore[arg-type]
+            return value
+        if kind is int:
+            return value if -_LARGE < value < _LARGE else ["int", hex(value)]  # type: ignore[operator, arg-type]
+        if any(value is other for other in self._open):
+            raise _Refused(f"holds {_a_type(value)} that holds itself, and only a pickle can")
+        if len(self._open) == _MAX_DEPTH:
+            raise _Refused(f"is nested more than {_MAX_DEPTH} deep, which only a pickle can be")
+        self._open.append(value)
+        node = self._compound(value)
+        self._open.pop()
+        return node
+
+    def reserve(self, size: int) -> None:
+        """Counts bytes that are about to be made."""
+        self.check_room(size)
+        self._reserved += size
+
+    def check_room(self, size: int) -> None:
+        """Refuses bytes that have no room, before they are made."""
+        if self._reserved + size > self._left:
+            raise TooLarge
+
+    def blob(self, data: bytes) -> int:
+        """Puts bytes behind the text; returns their number, for the node."""
+        self.reserve(len(data))
+        self._blobs.append(data)
+        return len(self._blobs) - 1
+
+    def refuse(self, value: object, why: str = "cannot travel as data") -> Exception:
+        """The error to raise for what is not supported."""
+        what = _a_type(value)
+        is_whole = len(self._open) == 1
+        hint = "--pickle would send it as a pickle"
+        return _Refused(f"{'is' if is_whole else 'holds'} {what}, which {why}; {hint}")
+
+    def _compound(self, value: Any) -> Any:
+        kind = type(value)
+        if kind is list or kind is tuple or kind is set or kind is frozenset:
+            return [kind.__name__, self._items(value)]
+        if kind is dict:
+            if set(map(type, value)) <= {str}:
+                self.reserve(sum(map(len, value)))
+                return {key: self.node(item) for key, item in value.items()}
+            return ["dict", [[self.node(key), self.node(item)] for key, item in value.items()]]
+        if kind is bytes or kind is bytearray:
+            return [kind.__name__, self.blob(bytes(value))]
+        if kind is complex:
+            return ["complex", value.real, value.imag]
+        if kind is range or kind is slice:
+            return [kind.__name__, *map(self.node, (value.start, value.stop, value.step))]
+        module, _, _ = kind.__module__.partition(".")
+        if (pack_known := _KNOWN.get(f"{module}.{kind.__name__}")) is not None:
+            return pack_known(self, value)
+        if module == "numpy":
+            from . import arrays
+
+            return arrays.pack_numpy(self, value)
+        if any(base.__module__.partition(".")[0] in _TABLES for base in kind.__mro__):
+            from . import tables
+
+            return tables.pack_table(self, value)
+        if hasattr(kind, "__dataclass_fields__"):
+            return self._dataclass(value)
+        if hasattr(kind, "__arrow_c_stream__"):
+            from . import tables
+
+            return tables.pack_arrow(self, value)
+        if hasattr(kind, "__array__"):
+            from . import arrays
+
+            return arrays.pack_array_like(self, value)
+        raise self.refuse(value)
+
+    def _items(self, values: Any) -> list[Any]:
+        kinds = set(map(type, values))
+        if kinds <= _FLAT and str not in kinds:
+            self.reserve(2 * len(values))
+            if int not in kinds or all(-_LARGE < v < _LARGE for v in values if type(v) is int):
+                return list(values)
+        return [self.node(item) for item in values]
+
+    def _dataclass(self, value: Any) -> Any:
+        kind = type(value)
+        if kind.__new__ is not object.__new__:
+            raise self.refuse(value)
+        from dataclasses import fields
+
+        names = [field.name for field in fields(value)]
+        options = kind.__dataclass_params__
+        flags = [getattr(options, flag) for flag in _DATACLASS_FLAGS]
+        values = [self.node(getattr(value, name)) for name in names]
+        return ["dataclass", kind.__module__, kind.__qualname__, flags, names, values]
+
+
+class _Refused(Exception):
+    """What a pickle may save; the sentence without its first word, the value's name."""
+
+
+class Unpacker:
+    """One packed value; see `unpack`."""
+
+    def __init__(self, data: bytes, allow_pickle: bool) -> None:
+        self._data = data
+        self._blobs: dict[object, bytes] = {}
+        self._allow_pickle = allow_pickle
+
+    def unpack(self) -> Any:
+        data = memoryview(self._data)
+        at = 8 + int.from_bytes(data[4:8], "big")
+        if data[:4] != _MAGIC or at > len(data):
+            raise UnpackError("these bytes are no packed value")
+        node, sizes = json.loads(bytes(data[8:at]).decode("utf-8", "surrogatepass"))
+        for number, size in enumerate(sizes):
+            if type(size) is not int or not 0 <= size <= len(data) - at:
+                raise UnpackError("the value's end is missing")
+            self._blobs[number] = bytes(data[at : at + size])
+            at += size
+        if isinstance(node, list) and node[0] == "pickle":
+            return self._unpickled(*node[1:])
+        return self.value(node)
+
+    # For `arrays` and `tables` too.
+
+    def value(self, node: Any) -> Any:
+        """The value that a node of the JSON text stands for."""
+        if type(node) is dict:
+            return {key: self.value(item) for key, item in node.items()}
+        if type(node) is not list:
+            return node
+        unpack_kind = _KINDS.get(node[0])
+        if unpack_kind is not None:
+            return unpack_kind(self, *node[1:])
+        from . import arrays, tables
+
+        unpack_kind = arrays.KINDS.get(node[0]) or tables.KINDS.get(node[0])
+        if unpack_kind is None:
+            raise UnpackError(f"there is no kind {str(node[0])[:40]!r} of value")
+        return unpack_kind(self, *node[1:])
+
+    def take(self, number: int) -> bytes:
+        """The blob of this number; nobody else gets it."""
+        if number not in self._blobs:
+            raise UnpackError("bytes of the value are missing")
+        return self._blobs.pop(number)
+
+    def values(self, nodes: list[Any]) -> list[Any]:
+        return [self.value(node) if type(node) in (list, dict) else node for node in nodes]
+
+    def typed(self, node: Any, kind: type[T]) -> T:
+        """The value of a node, of exactly this type."""
+        value = self.value(node)
+        if type(value) is not kind:
+            raise UnpackError(f"a {kind.__name__} is missing")
+        return value
+
+    def _unpickled(self, python: str, blob: int) -> Any:
+        if not self._allow_pickle:
+            raise UnpackError("it came as a pickle, which only --pickle lets in")
+        if python != _PYTHON:
+            raise UnpackError(
+                f"it was pickled by Python {str(python)[:9]}, and a pickle is not safe in another "
+                f"Python than that: here is {_PYTHON}"
+            )
+        import pickle
+
+        try:
+            return pickle.loads(self.take(blob))
+        except ModuleNotFoundError as exc:
+            if exc.name == "cloudpickle":
+                raise UnpackError(missing("cloudpickle")) from exc
+            raise
+
+
+def _guarded(work: Callable[[], T]) -> T:
+    try:
+        return work()
+    except UnpackError:
+        raise
+    except ModuleNotFoundError as exc:
+        raise UnpackError(missing(str(exc.name))) from exc
+    except Exception as exc:
+        raise UnpackError(f"the value cannot be made ({_said(exc)})") from exc
+    except BaseException as exc:
+        if type(exc).__name__ != "PanicException":  # Rust's, of polars
+            raise
+        raise UnpackError(f"the value cannot be made ({_said(exc)})") from exc
+
+
+# Python's own kinds.
+
+
+def _pack_datetime(packer: Packer, value: Any) -> Any:
+    return [
+        "datetime", value.year, value.month, value.day, value.hour, value.minute, value.second,
+        value.microsecond, value.fold, packer.node(value.tzinfo),
+    ]  # fmt: skip
+
+
+def _pack_time(packer: Packer, value: Any) -> Any:
+    parts = [value.hour, value.minute, value.second, value.microsecond, value.fold]
+    return ["time", *parts, packer.node(value.tzinfo)]
+
+
+def _pack_timezone(packer: Packer, value: Any) -> Any:
+    offset, *name = value.__getinitargs__()
+    return ["timezone", packer.node(offset), *name]
+
+
+def _pack_zone(packer: Packer, value: Any) -> Any:
+    if value.key is None:
+        raise packer.refuse(value, "has no key")
+    return ["zone", value.key]
+
+
+def _pack_path(packer: Packer, value: Any) -> Any:
+    return ["path", type(value).__name__, str(value)]
+
+
+def _pack_uuid(packer: Packer, value: Any) -> Any:
+    return ["uuid", value.hex]
+
+
+_KNOWN: dict[str, Callable[[Packer, Any], Any]] = {
+    "datetime.datetime": _pack_datetime,
+    "datetime.date": lambda packer, value: ["date", value.year, value.month, value.day],
+    "datetime.time": _pack_time,
+    "datetime.timedelta": lambda packer, value: [
+        "timedelta", value.days, value.seconds, value.microseconds,
+    ],
+    "datetime.timezone": _pack_timezone,
+    "zoneinfo.ZoneInfo": _pack_zone,
+    "decimal.Decimal": lambda packer, value: ["decimal", str(value)],
+    "fractions.Fraction": lambda packer, value: [
+        "fraction", packer.node(value.numerator), packer.node(value.denominator),
+    ],
+    "uuid.UUID": _pack_uuid,
+    **{
+        f"pathlib.{name}": _pack_path
+        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
+    },
+}  # fmt: skip
+_TABLES = {"pandas", "polars", "pyarrow"}
+
+
+def _datetime(unpacker: Unpacker, *parts: Any) -> Any:
+    import datetime
+
+    *when, fold, tz = parts
+    return datetime.datetime(*when, tzinfo=unpacker.value(tz), fold=fold)
+
+
+def _date(unpacker: Unpacker, *parts: Any) -> Any:
+    import datetime
+
+    return datetime.date(*parts)
+
+
+def _time(unpacker: Unpacker, *parts: Any) -> Any:
+    import datetime
+
+    *when, fold, tz = parts
+    return datetime.time(*when, tzinfo=unpacker.value(tz), fold=fold)
+
+
+def _timedelta(unpacker: Unpacker, *parts: Any) -> Any:
+    import datetime
+
+    return datetime.timedelta(*parts)
+
+
+def _timezone(unpacker: Unpacker, offset: Any, *name: Any) -> Any:
+    import datetime
+
+    return datetime.timezone(unpacker.value(offset), *name)
+
+
+def _zone(unpacker: Unpacker, key: str) -> Any:
+    import zoneinfo
+
+    try:
+        return zoneinfo.ZoneInfo(key)
+    except zoneinfo.ZoneInfoNotFoundError:
+        raise UnpackError(f"time zone {key[:60]!r} is not known {_where()}; add tzdata") from None
+
+
+def _decimal(unpacker: Unpacker, text: str) -> Any:
+    import decimal
+
+    return decimal.Decimal(text)
+
+
+def _fraction(unpacker: Unpacker, numerator: Any, denominator: Any) -> Any:
+    from fractions import Fraction
+
+    return Fraction(unpacker.typed(numerator, int), unpacker.typed(denominator, int))
+
+
+def _uuid(unpacker: Unpacker, text: str) -> Any:
+    import uuid
+
+    return uuid.UUID(hex=text)
+
+
+def _path(unpacker: Unpacker, kind: str, text: str) -> Any:
+    import pathlib
+
+    pure = {"PosixPath": pathlib.PurePosixPath, "WindowsPath": pathlib.PureWindowsPath}
+    mine = type(pathlib.Path())
+    if kind == mine.__name__:
+        return mine(text)
+    return pure["WindowsPath" if "Windows" in kind else "PosixPath"](text)
+
+
+def _dataclass(
+    unpacker: Unpacker,
+    module: str,
+    qualname: str,
+    flags: list[bool],
+    names: list[str],
+    nodes: list[Any],
+) -> Any:
+    values = unpacker.values(nodes)
+    if len(values) != len(names):
+        raise UnpackError("the fields of a dataclass are missing")
+    cls = _class_named(module, qualname, names) or _made_class(module, qualname, flags, names)
+    instance = object.__new__(cls)
+    for name, value in zip(names, values):
+        object.__setattr__(instance, name, value)
+    return instance
+
+
+_DATACLASS_FLAGS = ("eq", "order", "unsafe_hash", "frozen")
+_made: dict[object, type] = {}
+
+
+def _class_named(module: str, qualname: str, names: list[str]) -> type | None:
+    """The dataclass of this name and these fields, if it is here already."""
+    found: Any = sys.modules.get(module)
+    for part in qualname.split("."):
+        found = getattr(found, "__dict__", {}).get(part)
+    if not isinstance(found, type) or "__dataclass_fields__" not in found.__dict__:
+        return None
+    from dataclasses import fields
+
+    is_same = [field.name for field in fields(found)] == names
+    return found if is_same and found.__new__ is object.__new__ else None
+
+
+def _made_class(module: str, qualname: str, flags: list[bool], names: list[str]) -> type:
+    key = (module, qualname, tuple(map(bool, flags)), tuple(names))
+    if key not in _made:
+        from dataclasses import make_dataclass
+
+        name = qualname.rpartition(".")[2]
+        if not all(type(word) is str and word.isidentifier() for word in (name, *names)):
+            raise UnpackError("a dataclass has no proper name")
+        options = dict(zip(_DATACLASS_FLAGS, key[2]))
+        made = make_dataclass(name, names, **options)  # type: ignore[arg-type]
+        # So that it is its own class again where it came from.
+        made.__module__, made.__qualname__ = module, qualname
+        _made[key] = made
+    return _made[key]
+
+
+_KINDS: dict[object, Callable[..., Any]] = {
+    "int": lambda unpacker, text: int(text, 16),
+    "complex": lambda unpacker, real, imag: complex(real, imag),
+    "list": lambda unpacker, nodes: unpacker.values(nodes),
+    "tuple": lambda unpacker, nodes: tuple(unpacker.values(nodes)),
+    "set": lambda unpacker, nodes: set(unpacker.values(nodes)),
+    "frozenset": lambda unpacker, nodes: frozenset(unpacker.values(nodes)),
+    "dict": lambda unpacker, pairs: {unpacker.value(k): unpacker.value(v) for k, v in pairs},
+    "bytes": lambda unpacker, blob: unpacker.take(blob),
+    "bytearray": lambda unpacker, blob: bytearray(unpacker.take(blob)),
+    "range": lambda unpacker, *parts: range(*(unpacker.typed(part, int) for part in parts)),
+    "slice": lambda unpacker, *parts: slice(*map(unpacker.value, parts)),
+    "datetime": _datetime,
+    "date": _date,
+    "time": _time,
+    "timedelta": _timedelta,
+    "timezone": _timezone,
+    "zone": _zone,
+    "decimal": _decimal,
+    "fraction": _fraction,
+    "uuid": _uuid,
+    "path": _path,
+    "dataclass": _dataclass,
+}
+
+
+# Words.
+
+
+def _a_type(value: object) -> str:
+    kind = type(value)
+    name = kind.__qualname__
+    if kind.__module__ not in ("builtins", "__main__"):
+        name = f"{kind.__module__}.{name}"
+    return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def _said(exc: BaseException) -> str:
+    """An exception in a few words of one line."""
+    text = " ".join(str(exc).split())[:200]
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+def _where() -> str:
+    return "where the cell runs" if _IS_THERE else "here"
+
+
+def missing(package: str) -> str:
+    if package == "cloudpickle" and not _IS_THERE:
+        package = "'lyceum-magic[pickle]'"
+        return f"cloudpickle is not installed here: pip install {package}"
+    cure = f"add -r {package}" if _IS_THERE else f"pip install {package}"
+    return f"{package} is not installed {_where()}: {cure}"
+
+
+def _mib(size: int) -> str:
+    return f"{size / 2**20:.3g} MiB" if size >= 2**20 else f"{size:,} bytes"
+
+
+# The two ends of a run's program.
+
+
+def pack_inputs(packed: dict[str, bytes]) -> str:
+    """Packed values as text for `Job.inputs`."""
+    import zlib
+    from binascii import b2a_base64
+
+    whole = Packer(max_bytes=4 * MAX_BYTES).pack("inputs", packed)
+    return b2a_base64(zlib.compress(whole), newline=False).decode("ascii")
+
+
+def restore_inputs(text: str, *, allow_pickle: bool = False) -> dict[str, object]:
+    """The cell's inputs.
+
+    Raises:
+        UnpackError: one of them cannot be made here; the message names it.
+    """
+    import zlib
+    from binascii import a2b_base64
+
+    values = {}
+    for name, data in unpack(zlib.decompress(a2b_base64(text))).items():
+        try:
+            values[name] = unpack(data, allow_pickle=allow_pickle)
+        except UnpackError as exc:
+            raise UnpackError(f"--in {name}: {exc}") from exc.__cause__
+    return values
+
+
+def send_outputs(names: Iterable[str], namespace: dict[str, object], *, allow_pickle: bool) -> None:
+    """Sends those of the names that there are; one that cannot travel goes with its problem."""
+    from .frames import send
+
+    packer = Packer(allow_pickle=allow_pickle)
+    for name in names:
+        if name not in namespace:
+            continue
+        try:
+            data = packer.pack(name, namespace[name])
+        except TooLarge:
+            problem = (
+                f"{name} takes more than is left of the {_mib(MAX_BYTES)} that --out brings back; "
+                "put it in the account's storage"
+            )
+        except PackError as exc:
+            problem = str(exc)
+        else:
+            about = f"[value {name}: {type(namespace[name]).__qualname__}, {len(data):,} bytes]"
+            send("value", {"name": name}, data, readable=about)
+            continue
+        send("value", {"name": name, "problem": problem}, readable=f"[value {name}: {problem}]")
