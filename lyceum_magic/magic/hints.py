@@ -1,0 +1,85 @@
+"""How a run failed, and what is here -> the one sentence that would have helped."""
+
+from __future__ import annotations
+
+import re
+import signal
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from ..exceptions import RunFailed, RunTimedOut
+from ..protocol.limits import MAX_TIMEOUT_S
+from ..runs.run import Run
+from ..submission.modules import Needs, find_needs
+from ..submission.requirements import requirements_of
+
+_MORE_MEMORY = "choose a machine with more of it with -m; `%lyceum machines` lists them"
+
+
+def hint_for(run: Run, failure: RunFailed, names_here: Collection[str]) -> str:
+    """What to do about the failure; empty where nothing is known.
+
+    Args:
+        names_here: those that the notebook has.
+    """
+    if isinstance(failure, RunTimedOut):
+        if run.timeout_s >= MAX_TIMEOUT_S:
+            return f"{MAX_TIMEOUT_S} seconds are the most; split the work into several runs."
+        return f"Give it more time with -t SECONDS, up to {MAX_TIMEOUT_S}."
+    raised = run.harvest.raised
+    described = raised.error.get("exceptions") if raised is not None and failure.ename else None
+    if isinstance(described, list) and described and isinstance(described[0], dict):
+        return _hint_for_raised(described[0], names_here)
+    return _hint_for_signal(failure.return_code, failure.reason)
+
+
+def _hint_for_raised(error: dict[str, Any], names_here: Collection[str]) -> str:
+    kind, name, file = (error.get(member) for member in ("builtin", "name", "filename"))
+    if kind in ("NameError", "UnboundLocalError"):
+        if not isinstance(name, str):  # Python before 3.10 says it in its message alone
+            found = re.match(r"name '(\w+)' is not defined", str(error.get("value")))
+            name = found[1] if found else None
+        if kind == "NameError" and name in names_here:
+            return f"The notebook has {name}: send it along with -i {name}."
+    if kind == "FileNotFoundError" and isinstance(file, str) and _exists(file):
+        return f"The file {file} is here: send it along with --file {file}."
+    if kind == "ModuleNotFoundError" and isinstance(name, str):
+        return _hint_for_module(name)
+    if kind == "MemoryError":
+        return f"The memory of the machine did not suffice: {_MORE_MEMORY}."
+    return ""
+
+
+def _hint_for_module(name: str) -> str:
+    needs = find_needs(f"import {name}") if name.replace(".", "").isidentifier() else Needs()
+    if needs.files:
+        return (
+            f"{name} is a module of your own: it travels if the cell itself says `import {name}`."
+        )
+    wanted = requirements_of(needs.imports)
+    if wanted.lines:
+        return f"It is not installed there: add -r {wanted.lines[0]}."
+    return f"{wanted.notices[0]}." if wanted.notices else ""
+
+
+def _hint_for_signal(return_code: int | None, reason: str) -> str:
+    if return_code is None or not 128 < return_code < 128 + signal.NSIG:
+        return ""
+    number = return_code - 128
+    if number == signal.SIGKILL:
+        return f"If it was memory, {_MORE_MEMORY}."
+    if "signal" in reason:
+        return ""
+    try:
+        name = signal.Signals(number).name
+    except ValueError:
+        return ""
+    return f"Exit code {return_code} is what signal {number} ({name}) leaves."
+
+
+def _exists(file: str) -> bool:
+    try:
+        return Path(file).is_file()
+    except (OSError, ValueError):
+        return False
