@@ -21,9 +21,10 @@ from weakref import WeakValueDictionary
 import anyio
 
 from . import config, local_server
-from .client.api import Client
+from .client.api import Client, billed_of
 from .exceptions import ConfigError, LyceumError, OptionError, RequestRefused, ServerError
-from .protocol.limits import TAG_KEY
+from .protocol import money
+from .protocol.limits import MAX_BODY_BYTES, MIN_TIMEOUT_S, TAG_KEY
 from .protocol.requests import StartPython
 from .protocol.states import State, parse_state
 from .runs.journal import Entry, Journal
@@ -59,6 +60,9 @@ class Session:
         self._clients: dict[tuple[object, ...], Client] = {}
         # Weak: one that is under way is held by its own task, one that is over by its user alone.
         self._runs: WeakValueDictionary[str, Run] = WeakValueDictionary()
+        #: In the journal, of the runs that this process started.
+        self.id = new_tag()
+        self._has_spent = False
 
     async def _open_journal(self) -> Journal:
         journal = Journal(config.journal_folder())
@@ -157,14 +161,17 @@ class Session:
 
     # Runs.
 
-    def submit(self, client: Client, request: StartPython) -> Run:
+    def submit(self, client: Client, request: StartPython, *, budget: float | None = None) -> Run:
         """Starts a run and returns when the server has accepted it.
+
+        Args:
+            budget: see `priced`.
 
         Raises:
             LyceumError: it could not be started.
         """
         self.check_machine(client, request.execution_type)
-        run, request = self.new_run(client, request)
+        run, request = self.new_run(client, request, budget=budget)
         run.begin(request)
         run.wait_started()
         return run
@@ -173,8 +180,72 @@ class Session:
         """Waits for a coroutine function of a client, on the loop thread."""
         return self._portal.call(question, *args)
 
-    def new_run(self, client: Client, request: StartPython) -> tuple[Run, StartPython]:
-        """A run that has not begun, and the request with the tag by which it can be found."""
+    def price_of(self, client: Client, machine: str) -> float | None:
+        """A machine's price in dollars an hour; 0 where it is free, None where nobody says."""
+        if client.account.is_embedded:
+            return 0.0
+        if not client.knows_prices:
+            self._portal.call(client.learn_prices)
+        return client.known_price(machine)
+
+    def priced(
+        self, client: Client, request: StartPython, budget: float | None
+    ) -> tuple[StartPython, float | None, list[str]]:
+        """The request with a time limit that its budget pays for.
+
+        Args:
+            budget: the most that the run may cost, in dollars; None for no limit.
+
+        Returns:
+            The request, the price of its machine in dollars an hour (None: free or unknown), and
+            what the reader should know about it.
+
+        Raises:
+            OptionError: the budget pays for no run, or nobody knows what it would pay for.
+        """
+        machine = request.execution_type
+        price = self.price_of(client, machine)
+        if price is None and budget is not None:
+            self._portal.call(client.learn_prices)  # not to be had a while ago, but now it matters
+            price = client.known_price(machine)
+        if budget is None or price == 0:
+            return request, price or None, []
+        if price is None:
+            raise OptionError(
+                f"--budget: {client.account.base_url} names no price for {machine}, so nobody can "
+                "keep the run within a sum; leave --budget out, and limit the time with -t."
+            )
+        limit_s = money.time_limit(budget, price, request.timeout)
+        if limit_s is None:
+            raise OptionError(
+                f"--budget: {money.dollars(budget)} does not pay for {MIN_TIMEOUT_S} s of "
+                f"{machine} at {money.per_hour(price)}; choose a larger sum or a cheaper machine."
+            )
+        if limit_s == request.timeout:
+            return request, price, []
+        note = f"a budget of {money.dollars(budget)} limits it to {limit_s} s"
+        return request.model_copy(update={"timeout": limit_s}), price, [note]
+
+    def new_run(
+        self, client: Client, request: StartPython, *, budget: float | None = None
+    ) -> tuple[Run, StartPython]:
+        """A run that has not begun, and the request with the tag by which it can be found.
+
+        Args:
+            budget: see `priced`.
+
+        Raises:
+            OptionError: see `priced`; or the request is larger than a server takes.
+        """
+        if (size := request.size()) > MAX_BODY_BYTES:
+            raise OptionError(
+                f"The request may have {MAX_BODY_BYTES:,} bytes, and has {size:,}; --dry-run shows "
+                "what is large, and large data belongs into storage."
+            )
+        request, price, notes = self.priced(client, request, budget)
+        if price and not self._has_spent:
+            self._has_spent = True
+            notes.insert(0, f"from here on this notebook spends money: {money.per_hour(price)}")
         tag = (request.metadata or {}).get(TAG_KEY)
         if tag is None:
             tag = new_tag()
@@ -193,8 +264,11 @@ class Session:
             name=request.run_name or "",
             timeout_s=request.timeout,
             created_at=time.time(),
+            price_per_hour=price,
+            session=self.id,
         )
         run = self._runs[tag] = Run(self._portal, self._journal, client, entry)
+        run.note = " · ".join(notes)
         return run, request
 
     def attach(self, run_id: str) -> Run:
@@ -253,7 +327,9 @@ class Session:
             return entry  # not to be asked now; what is known is better than nothing
         state = parse_state(str(record.get("status"))) or State(entry.state)
         errors = record.get("system_errors") or [""]
-        return dataclasses.replace(entry, state=state.value, reason=str(errors[0]))
+        return dataclasses.replace(
+            entry, state=state.value, reason=str(errors[0]), billed=billed_of(record)
+        )
 
     def _found_again(self, entry: Entry) -> Entry:
         """A run whose start nobody heard the answer of, as the server knows it."""

@@ -12,13 +12,18 @@ import anyio
 import httpx
 
 from .. import config
-from ..exceptions import ConfigError, ProtocolError, RequestRefused, ServerUnreachable
+from ..exceptions import ConfigError, LyceumError, ProtocolError, RequestRefused, ServerUnreachable
 from ..protocol import paths
 from ..protocol.records import Record
 from ..protocol.requests import StartPython
 from .answers import read_json, read_object
 from .sign_in import needs_refresh, refreshed
 from .transport import build_http_client
+
+#: Prices change rarely, and are shown with every cell.
+PRICES_LAST_S = 300.0
+#: A cell does not wait longer than this to learn what it costs.
+PRICES_LIMIT_S = 3.0
 
 #: Finds (or starts again) the server behind an account whose server went away.
 Relocate = Callable[[], Awaitable[config.Account]]
@@ -71,6 +76,8 @@ class Client:
         )
         self.known_hardware: frozenset[str] = frozenset()
         self._renewing: anyio.Lock | None = None
+        self._prices: dict[str, float | None] = {}
+        self._prices_until = 0.0
 
     async def __aenter__(self) -> Self:
         return self
@@ -130,8 +137,30 @@ class Client:
         for item in _objects(answer.get("machine_types")):
             price = item.get("price_per_hour")
             name = str(item.get("hardware_profile"))
-            prices[name] = float(price) if isinstance(price, int | float) else None
+            prices[name] = _sum(price)
         return prices
+
+    def known_price(self, machine: str) -> float | None:
+        """A machine's price in dollars an hour as last heard, without asking."""
+        return self._prices.get(machine)
+
+    @property
+    def knows_prices(self) -> bool:
+        """Whether they need not be asked for at present: they are new, or were not to be had."""
+        return time.monotonic() < self._prices_until
+
+    async def learn_prices(self) -> None:
+        """Asks for the prices. Never raises for want of them: no run may fail for that."""
+        self._prices_until = time.monotonic() + PRICES_LAST_S
+        with contextlib.suppress(LyceumError), anyio.move_on_after(PRICES_LIMIT_S):
+            self._prices = await self.machine_types()
+
+    async def billed(self, run_id: str) -> float | None:
+        """What an ended run has cost in dollars; None where the server does not say. Never raises
+        for want of it."""
+        with contextlib.suppress(LyceumError), anyio.move_on_after(PRICES_LIMIT_S):
+            return billed_of(await self.record(run_id))
+        return None
 
     async def available_hardware(self) -> frozenset[str]:
         """The machines that this account may use; empty where the server does not say.
@@ -272,6 +301,18 @@ class Client:
             f"{self.account.base_url} {kind} ({type(exc).__name__}); check the network and the "
             "address (LYCEUM_BASE_URL, or base_url in the login), or run the cell with --local."
         )
+
+
+def billed_of(record: Record) -> float | None:
+    """What a record says that the run cost. Nothing is no answer: the sum may not be made yet."""
+    return _sum(record.get("billed")) or None
+
+
+def _sum(value: object) -> float | None:
+    """A sum of money as a server gives it; None for what is none."""
+    if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
+        return float(value)
+    return None
 
 
 def _objects(value: object) -> list[dict[str, Any]]:

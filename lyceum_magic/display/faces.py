@@ -142,10 +142,11 @@ class PlainFace:
         self._say(to_text(facts))
 
     def _say_note(self, facts: RunFacts) -> None:
-        """Say what explains a wait, once; states and times are for the summary."""
-        if facts.note and facts.note != self._said:
-            self._said = facts.note
-            self._say(f"lyceum: {facts.note}")
+        """Say what explains a wait, and its price, once; states and times are for the summary."""
+        said = " · ".join(filter(None, [facts.note, facts.ceiling]))
+        if said and said != self._said:
+            self._said = said
+            self._say(f"lyceum: {said}")
 
     def _say(self, line: str) -> None:
         sys.stderr.write(f"{line}\n")

@@ -1,5 +1,5 @@
-// Draws the strip of one run. Everything shown comes from `facts`; only the time is counted here,
-// so that a quiet run costs no message.
+// Draws the strip of one run. Everything shown comes from `facts`; only the time, and what it costs,
+// is counted here, so that a quiet run costs no message.
 
 const TICK_MS = 1000;
 
@@ -18,6 +18,13 @@ function duration(seconds) {
   if (minutes === 0) return `${whole} s`;
   if (minutes < 60) return `${minutes} min ${two(whole % 60)} s`;
   return `${Math.floor(minutes / 60)} h ${two(minutes % 60)} min`;
+}
+
+// As money.py words it: cents, and below them one digit.
+function dollars(amount) {
+  if (amount > 0 && amount < 0.0001) return "under $0.0001";
+  if (amount > 0 && amount < 0.0095) return `$${Number(amount.toPrecision(1))}`;
+  return `$${amount.toLocaleString("en-US", { minimumFractionDigits: 2, maximumFractionDigits: 2 })}`;
 }
 
 // What Jupyter's own stop square does. It reaches a kernel whose cell blocks, where a comm message
@@ -92,6 +99,11 @@ function render({ model, el }) {
     const facts = model.get("facts");
     const elapsed = facts.is_final ? facts.elapsed_s : (Date.now() - startedAt) / 1000;
     time.textContent = duration(elapsed);
+    // A run that waits is not paid for.
+    const soFar = facts.price_per_hour && facts.is_running;
+    cost.textContent = soFar ? dollars((facts.price_per_hour * elapsed) / 3600) : facts.cost || facts.ceiling;
+    cost.title = facts.ceiling;
+    cost.hidden = !cost.textContent;
   }
 
   function draw() {
@@ -106,8 +118,6 @@ function render({ model, el }) {
     const remarks = [facts.is_detached && "detached", facts.detail, facts.note];
     note.textContent = remarks.filter(Boolean).join(" · ");
     note.title = note.textContent;
-    cost.textContent = facts.cost;
-    cost.hidden = !facts.cost;
     stop.hidden = facts.is_final;
     stop.disabled = isStopping;
     stop.textContent = isStopping ? "Stopping…" : "Stop";

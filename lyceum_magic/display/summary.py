@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
+from ..protocol.money import cost_of, dollars
 from ..protocol.states import State
 
 #: Longer sentences from a server are cut; the whole one is in the raised error.
@@ -25,7 +26,9 @@ class RunFacts:
         machine: the `-m` name.
         detail: one phrase: the phase of a live run ("installing"), the reason of one that ended.
         note: one sentence beside the run's own story ("no GPU on this machine: runs on the CPU").
-        cost: the price so far, worded by the caller ("$0.02"); "" where there is none.
+        price_per_hour: of the machine, in dollars; None where it is free or unknown.
+        billed: what the server says it cost, in dollars; None before it does.
+        timeout_s: the time limit, which with the price makes the most that it may cost.
         elapsed_s: since the start was asked for.
     """
 
@@ -35,7 +38,9 @@ class RunFacts:
     name: str = ""
     detail: str = ""
     note: str = ""
-    cost: str = ""
+    price_per_hour: float | None = None
+    billed: float | None = None
+    timeout_s: int = 0
     is_local: bool = False
     is_detached: bool = False
     elapsed_s: float = 0.0
@@ -45,6 +50,28 @@ class RunFacts:
     def short_id(self) -> str:
         """Enough of the id to type; every `%lyceum` subcommand takes a unique prefix."""
         return self.run_id[:8]
+
+    @property
+    def ceiling(self) -> str:
+        """The most that it may cost, in words; empty where that is nothing, or unknown."""
+        if not self.price_per_hour or not self.timeout_s:
+            return ""
+        most = cost_of(self.price_per_hour, self.timeout_s)
+        return f"at most {dollars(most, is_ceiling=True)}"
+
+    @property
+    def cost(self) -> str:
+        """What it may cost, costs or has cost, in words; empty where that is nothing."""
+        if self.billed is not None:
+            return f"billed {dollars(self.billed)}"
+        if not self.price_per_hour:
+            return ""
+        so_far = dollars(cost_of(self.price_per_hour, self.elapsed_s))
+        if self.state.is_final:
+            return f"about {so_far}" if self.run_id else ""  # else it was never started
+        if self.state is not State.RUNNING:
+            return self.ceiling
+        return f"{so_far} so far, {self.ceiling}" if self.ceiling else f"{so_far} so far"
 
 
 @dataclass(frozen=True, slots=True)

@@ -37,6 +37,11 @@ class _Start(BaseModel):
         """The JSON object to send: fields that are None stay away, as the official client does."""
         return self.model_dump(exclude_none=True)
 
+    def size(self) -> int:
+        """How many bytes the body has when it is sent."""
+        text = json.dumps(self.to_wire(), ensure_ascii=False, separators=(",", ":"))
+        return len(text.encode("utf-8", "surrogatepass"))
+
 
 class StartPython(_Start):
     """`POST execution/streaming/start`. Times in seconds.

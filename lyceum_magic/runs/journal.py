@@ -19,6 +19,7 @@ from typing import Any
 
 from ..exceptions import ConfigError, JournalUnavailable, UnknownRun
 from ..protocol.events import Output
+from ..protocol.money import cost_of
 from ..protocol.states import State
 
 KEEP_DAYS = 30
@@ -40,7 +41,10 @@ CREATE TABLE IF NOT EXISTS runs (
     state TEXT NOT NULL,
     return_code INTEGER,
     reason TEXT NOT NULL DEFAULT '',
-    timed_out INTEGER NOT NULL DEFAULT 0
+    timed_out INTEGER NOT NULL DEFAULT 0,
+    price_per_hour REAL,
+    billed REAL,
+    session TEXT NOT NULL DEFAULT ''
 );
 CREATE INDEX IF NOT EXISTS runs_by_id ON runs (run_id);
 CREATE INDEX IF NOT EXISTS runs_by_time ON runs (created_at);
@@ -57,6 +61,9 @@ class Entry:
         server_folder: the embedded server's state folder; empty for a run elsewhere.
         state: as last seen; a value of `protocol.states.State`.
         created_at, ended_at: seconds since 1970.
+        price_per_hour: of the machine, in dollars; None where it is free or unknown.
+        billed: what the server says it cost, in dollars; None where it does not say.
+        session: tells the runs of one process from those of others.
     """
 
     tag: str
@@ -74,6 +81,20 @@ class Entry:
     return_code: int | None = None
     reason: str = ""
     timed_out: bool = False
+    price_per_hour: float | None = None
+    billed: float | None = None
+    session: str = ""
+
+    def cost(self, now: float) -> float | None:
+        """What it has cost, in dollars: as billed, else by its time up to `now`.
+
+        None where it is free, unknown, or was never started.
+        """
+        if self.billed is not None:
+            return self.billed
+        if not self.price_per_hour or self.run_id is None:
+            return None
+        return cost_of(self.price_per_hour, (self.ended_at or now) - self.created_at)
 
     @property
     def is_final(self) -> bool:
@@ -202,10 +223,34 @@ def _open(path: Path) -> sqlite3.Connection:
         db.execute("PRAGMA journal_mode=WAL")
         db.execute("PRAGMA synchronous=NORMAL")
         db.executescript(_SCHEMA)
+        _add_missing_columns(db)
     except sqlite3.Error:
         db.close()
         raise
     return db
+
+
+def _add_missing_columns(db: sqlite3.Connection) -> None:
+    """Gives a journal that an earlier version began the columns that it lacks."""
+    with sqlite3.connect(":memory:") as model:
+        model.executescript(_SCHEMA)
+        wanted = _columns(model)
+    model.close()
+    for name, declaration in wanted.items():
+        if name not in _columns(db):
+            try:
+                db.execute(f"ALTER TABLE runs ADD COLUMN {name} {declaration}")
+            except sqlite3.OperationalError:
+                if name not in _columns(db):  # else another process was first
+                    raise
+
+
+def _columns(db: sqlite3.Connection) -> dict[str, str]:
+    """The columns of the table -> how each is declared."""
+    return {
+        name: f"{kind}{' NOT NULL' * needed}{f' DEFAULT {default}' if default is not None else ''}"
+        for _, name, kind, needed, default, _ in db.execute("PRAGMA table_info(runs)")
+    }
 
 
 def _entry(row: sqlite3.Row) -> Entry:

@@ -36,7 +36,7 @@ SHOWN = [
     """\
 show(state=State.STARTING, detail="installing torch", elapsed_s=14,
      note="no GPU on this machine: runs on the CPU")""",
-    "show(state=State.RUNNING, elapsed_s=200, cost='$0.12', is_local=False)",
+    "show(state=State.RUNNING, elapsed_s=200, price_per_hour=2.99, timeout_s=600, is_local=False)",
     "show(state=State.COMPLETED, elapsed_s=1.2)",
     """\
 show(state=State.FAILED, elapsed_s=75, return_code=1,

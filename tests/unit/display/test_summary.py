@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from dataclasses import replace
 from html import unescape
 
 import pytest
@@ -28,11 +29,11 @@ def test_a_completed_run_is_one_line():
 def test_a_failed_run_says_why():
     facts = RunFacts(
         "3f2a9c1e-0000-4000", State.FAILED, "gpu.a100", name="train", detail="out of\nmemory",
-        note="ran on the CPU", cost="$0.02", is_detached=True, elapsed_s=75, return_code=137,
+        note="ran on the CPU", billed=0.02, is_detached=True, elapsed_s=75, return_code=137,
     )  # fmt: skip
     assert to_text(facts) == (
         "lyceum ✗ failed after 1 min 15 s on gpu.a100 · train · detached · exit code 137"
-        " · out of memory · ran on the CPU · $0.02 · run 3f2a9c1e"
+        " · out of memory · ran on the CPU · billed $0.02 · run 3f2a9c1e"
     )
 
 
@@ -43,7 +44,7 @@ def test_a_live_run_has_not_ended_in_any_words():
 
 @given(text=st.text(max_size=1000))
 def test_foreign_text_stays_text_and_stays_on_one_short_line(text):
-    facts = RunFacts(text, State.FAILED, text, name=text, detail=text, note=text, cost=text)
+    facts = RunFacts(text, State.FAILED, text, name=text, detail=text, note=text)
     html = to_html(facts)
     assert re.findall(r"<(\w+)", html) == ["div", "span"]
     for line in (to_text(facts), html):
@@ -89,3 +90,30 @@ def test_a_badge_can_be_read(state):
 )
 def test_durations(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("members", "cost"),
+    [
+        ({"state": State.PENDING}, "at most $0.10"),
+        ({"state": State.STARTING}, "at most $0.10"),
+        ({"state": State.RUNNING}, "$0.03 so far, at most $0.10"),
+        ({"state": State.RUNNING, "timeout_s": 0}, "$0.03 so far"),
+        ({"state": State.COMPLETED}, "about $0.03"),
+        ({"state": State.COMPLETED, "billed": 0.0312}, "billed $0.03"),
+        ({"state": State.FAILED, "billed": 0.0004}, "billed $0.0004"),
+        ({"state": State.SYSTEM_FAILURE, "run_id": ""}, ""),
+        ({"state": State.RUNNING, "price_per_hour": None}, ""),
+        ({"state": State.RUNNING, "price_per_hour": 0.0}, ""),
+        ({"state": State.COMPLETED, "price_per_hour": 0.0}, ""),
+    ],
+)
+def test_a_run_says_what_it_may_cost_costs_and_has_cost(members, cost):
+    facts = RunFacts(
+        "3f2a9c1e", State.PENDING, "gpu.a100", price_per_hour=3.6, timeout_s=95, elapsed_s=31
+    )
+    facts = replace(facts, **members)
+    assert facts.cost == cost
+    for shown in (to_text(facts), words(to_html(facts))):
+        assert ("$" in shown) == bool(cost)
+        assert cost in shown
