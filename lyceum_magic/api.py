@@ -11,7 +11,7 @@ from .runs.journal import Entry
 from .runs.run import Run
 from .session import Place, session
 from .submission.request import python_request
-from .submission.source import check_cell
+from .submission.source import code_of
 
 
 def submit(
@@ -56,10 +56,8 @@ def submit(
         raise OptionError(
             f"timeout_s takes {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S} seconds, not {timeout_s!r}."
         )
-    if check or not code.strip():
-        check_cell(code)
     request = python_request(
-        code,
+        code_of(code, check=check, raw=raw),
         machine=machine,
         timeout_s=timeout_s,
         requirements=[requirements] if isinstance(requirements, str) else requirements,

@@ -26,6 +26,9 @@ or the source of a cell.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from typing import Any
+
 
 class LyceumError(Exception):
     """Whatever went wrong in lyceum-magic."""
@@ -113,32 +116,55 @@ class UnknownRun(LyceumError):
 class RunFailed(LyceumError):
     """A run that ended other than `completed`.
 
+    Where the program raised, the message names that exception, and `__cause__` is one of the same
+    name, value and traceback.
+
     Attributes:
         run_id: the run's id, as the server gave it.
         state: its terminal state (`failed`, `system_failure`, `aborted`, `cancelled`).
         return_code: exit code of its main process, 128 + n for signal n; None where there is none.
-        reason: one sentence.
+        reason: one sentence about its end, as the server said it.
+        ename, evalue: class name and message of what the program raised; empty if nothing.
+        traceback: its traceback in lines, as Python prints it.
+        hint: what to do about it, in one sentence; empty where nothing is known.
     """
 
     def __init__(
-        self, reason: str, *, run_id: str, state: str, return_code: int | None = None
+        self,
+        reason: str,
+        *,
+        run_id: str,
+        state: str,
+        return_code: int | None = None,
+        ename: str = "",
+        evalue: str = "",
+        traceback: Sequence[str] = (),
+        hint: str = "",
     ) -> None:
         super().__init__(reason)
         self.reason = reason
         self.run_id = run_id
         self.state = state
         self.return_code = return_code
+        self.ename = ename
+        self.evalue = evalue
+        self.traceback = list(traceback)
+        self.hint = hint
+
+    def __str__(self) -> str:
+        raised = ": ".join(filter(None, (self.ename, self.evalue)))
+        return "\n".join(filter(None, (raised or self.reason, self.hint)))
 
     def __reduce__(self) -> tuple[object, ...]:
-        return _rebuild_run_failed, (
-            type(self), self.reason, self.run_id, self.state, self.return_code,
-        )  # fmt: skip
+        return _rebuild_run_failed, (type(self), self.reason, {
+            "run_id": self.run_id, "state": self.state, "return_code": self.return_code,
+            "ename": self.ename, "evalue": self.evalue, "traceback": self.traceback,
+            "hint": self.hint,
+        })  # fmt: skip
 
 
-def _rebuild_run_failed(
-    cls: type[RunFailed], reason: str, run_id: str, state: str, return_code: int | None
-) -> RunFailed:
-    return cls(reason, run_id=run_id, state=state, return_code=return_code)
+def _rebuild_run_failed(cls: type[RunFailed], reason: str, facts: dict[str, Any]) -> RunFailed:
+    return cls(reason, **facts)
 
 
 class RunTimedOut(RunFailed):

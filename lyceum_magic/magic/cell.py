@@ -12,7 +12,8 @@ from ..display.body import Body, CellBody
 from ..display.strip import Strip
 from ..display.summary import RunFacts
 from ..exceptions import OptionError
-from ..outputs.decoding import ClearOutput, Decoded, Display, OutputDecoder
+from ..outputs import tracebacks
+from ..outputs.decoding import ClearOutput, Decoded, Display, OutputDecoder, Raised
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.limits import MAX_BODY_BYTES
 from ..protocol.requests import StartPython
@@ -20,7 +21,8 @@ from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
 from ..session import Place, session
 from ..submission.request import python_request
-from ..submission.source import check_cell
+from ..submission.source import code_of
+from .errors import failure_of
 from .options import CellOptions, parse_cell_line
 
 
@@ -51,9 +53,8 @@ def run_cell(line: str, cell: str, defaults: Defaults, bind: Callable[[str, obje
         LyceumError: it could not be started, or not be followed.
     """
     options = parse_cell_line(line)
-    if options.check or not cell.strip():
-        check_cell(cell)
-    request = build_request(cell, options, defaults)
+    code = code_of(cell, check=options.check, raw=options.raw)
+    request = build_request(code, options, defaults)
     if options.dry_run:
         show_request(request)
         return
@@ -69,8 +70,8 @@ def run_cell(line: str, cell: str, defaults: Defaults, bind: Callable[[str, obje
 
         detach_in_cell(run, request)
         return
-    run_in_cell(run, defaults, request)
-    if not options.may_fail and (failure := run.failure()) is not None:
+    run_in_cell(run, defaults, request, may_fail=options.may_fail)
+    if not options.may_fail and (failure := failure_of(run, code)) is not None:
         raise failure
 
 
@@ -101,11 +102,14 @@ def show_request(request: StartPython) -> None:
         raise OptionError(f"The request may have {MAX_BODY_BYTES:,} bytes, and has {size:,}.")
 
 
-def run_in_cell(run: Run, defaults: Defaults, request: StartPython | None = None) -> None:
+def run_in_cell(
+    run: Run, defaults: Defaults, request: StartPython | None = None, *, may_fail: bool = False
+) -> None:
     """Shows a run in the current cell until it has ended.
 
     Args:
         request: starts the run; None follows one that was started before.
+        may_fail: what it raises is shown as text, for nobody will raise it here.
 
     Raises:
         KeyboardInterrupt: the second interrupt; the first one aborts the run.
@@ -119,7 +123,7 @@ def run_in_cell(run: Run, defaults: Defaults, request: StartPython | None = None
         max_bytes=defaults.max_bytes,
         on_cleared=strip.show_again,
     )
-    view = View(run, strip, body)
+    view = View(run, strip, body, says_raised=may_fail)
     view.open()
     before, inbox = run.watch()
     interrupts, is_aborting = 0, False
@@ -160,13 +164,23 @@ class View:
     Args:
         body: where the outputs go.
         strip: the row above them.
+        says_raised: whether what the program raised is shown as text.
     """
 
-    def __init__(self, run: Run, strip: Strip, body: Body, *, is_detached: bool = False) -> None:
+    def __init__(
+        self,
+        run: Run,
+        strip: Strip,
+        body: Body,
+        *,
+        is_detached: bool = False,
+        says_raised: bool = False,
+    ) -> None:
         self._run = run
         self._strip = strip
         self._body = body
         self._is_detached = is_detached
+        self._says_raised = says_raised
         self._decoder = OutputDecoder(run.mark)
         self._has_begun = False
         self._detail = ""  # what is going on
@@ -206,6 +220,9 @@ class View:
                 )
             case ClearOutput():
                 self._body.clear(wait=item.wait)
+            case Raised() if self._says_raised:
+                said = tracebacks.lines(tracebacks.rebuild(item.error, "<cell>"))
+                self._body.add_text(Output("".join(f"{line}\n" for line in said), "stderr"))
 
     def due_in_s(self) -> float | None:
         """How long nothing needs to be published; None: until something comes."""

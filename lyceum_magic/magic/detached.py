@@ -34,7 +34,7 @@ def detach_in_cell(run: Run, request: StartPython) -> None:
         return
     strip = Strip(lambda: run.request_abort("stopped by its Stop button"))
     panel = Panel(lambda: run.id)
-    view = View(run, strip, panel, is_detached=True)
+    view = View(run, strip, panel, is_detached=True, says_raised=True)
     view.open()
     panel.reserve()
     before, inbox = run.watch()

@@ -1,4 +1,4 @@
-"""How the package's errors look in a cell: one line for the reader, no traceback of ours."""
+"""How errors look in a cell: the package's own by one line, the cell's as if it had run here."""
 
 from __future__ import annotations
 
@@ -7,14 +7,17 @@ import traceback
 from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
-from ..exceptions import CellSyntaxError, LyceumError
+from ..exceptions import CellSyntaxError, LyceumError, RunFailed
+from ..protocol.states import State
+from ..runs.run import Run
 
 P = ParamSpec("P")
 T = TypeVar("T")
 
 
 def plainly(function: Callable[P, T]) -> Callable[P, T]:
-    """Wraps a magic: what it raises on purpose is shown by its own text alone.
+    """Wraps a magic: what it raises on purpose is shown by its own text alone, or, where the cell
+    has raised, as IPython shows what a cell raises.
 
     IPython shows an exception that has `_render_traceback_` by what that returns. It is set on the
     one exception that leaves the magic here: raised by the Python API, the same class shows the
@@ -28,6 +31,14 @@ def plainly(function: Callable[P, T]) -> Callable[P, T]:
         except SyntaxError as exc:
             text = "".join(traceback.format_exception_only(exc)).rstrip("\n")
             raise _shown_as(CellSyntaxError(text), text) from None
+        except RunFailed as exc:
+            if exc.__cause__ is None:
+                raise _shown_as(exc, f"{type(exc).__name__}: {exc}") from None
+            # At each look, for `%tb` obeys `%xmode`.
+            exc._render_traceback_ = functools.partial(  # type: ignore[attr-defined]
+                as_in_a_cell, exc.__cause__, exc.hint
+            )
+            raise exc from exc.__cause__
         except LyceumError as exc:
             raise _shown_as(exc, f"{type(exc).__name__}: {exc}") from exc.__cause__
 
@@ -38,3 +49,57 @@ def _shown_as(exc: LyceumError, text: str) -> LyceumError:
     # A partial of a module's function, so that the exception can still be pickled.
     exc._render_traceback_ = functools.partial(str.splitlines, text)  # type: ignore[attr-defined]
     return exc
+
+
+def failure_of(run: Run, cell: str | None = None) -> RunFailed | None:
+    """The exception that stands for a run's end, for this notebook; None if the run completed.
+
+    Args:
+        cell: the text of the present cell below the magic line, if it is what has run.
+    """
+    if run.state is State.COMPLETED:
+        return None
+    from IPython import get_ipython
+
+    from .hints import hint_for
+
+    failure = run.failure("" if cell is None else name_in_notebook(cell))
+    if failure is not None:
+        failure.hint = hint_for(run, failure, get_ipython().user_ns)
+    return failure
+
+
+def name_in_notebook(cell: str) -> str:
+    """What IPython calls the present cell, whose tracebacks say `Cell In[n]` then.
+
+    Args:
+        cell: its text below the magic line, which counts as line 1.
+    """
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    return str(shell.compile.cache(f"\n{cell}", shell.execution_count))
+
+
+def as_in_a_cell(error: BaseException, hint: str) -> list[str]:
+    """The lines in which this notebook's IPython shows an exception of a cell."""
+    from IPython import get_ipython
+
+    shell = get_ipython()
+    trace = error.__traceback__
+    if _has_group(error):  # IPython leaves these to Python
+        lines = "".join(traceback.format_exception(error)).splitlines()
+    elif isinstance(error, SyntaxError):
+        steps = traceback.extract_tb(trace)
+        lines = shell.SyntaxTB.structured_traceback(type(error), error, steps)
+    else:
+        lines = shell.InteractiveTB.structured_traceback(type(error), error, trace, 0)
+    return [*lines, f"\n{hint}"] if hint else list(lines)
+
+
+def _has_group(error: BaseException | None) -> bool:
+    while error is not None:
+        if isinstance(error, BaseExceptionGroup):
+            return True
+        error = error.__cause__ or error.__context__
+    return False

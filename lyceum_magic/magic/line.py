@@ -10,13 +10,15 @@ from collections.abc import Callable
 from .. import config
 from ..display.summary import duration
 from ..exceptions import LyceumError, OptionError, UnknownRun
-from ..outputs.decoding import Decoded, Display, OutputDecoder
+from ..outputs import tracebacks
+from ..outputs.decoding import Decoded, Display, OutputDecoder, Raised
 from ..protocol.events import Output
 from ..protocol.paths import PRODUCTION_ORIGIN
 from ..runs.run import Run
 from ..session import session
 from .cell import Defaults, run_in_cell
 from .doctor import examine
+from .errors import failure_of
 from .options import line_parser, split
 from .tables import Table
 
@@ -156,6 +158,9 @@ class _Printer:
         match item:
             case Output():
                 self._print_text(item.text, item.stream)
+            case Raised():
+                said = tracebacks.lines(tracebacks.rebuild(item.error, "<cell>"))
+                self._print_text("".join(f"{line}\n" for line in said), "stderr")
             case Display():
                 shown = item.data.get("text/plain")
                 if isinstance(shown, str):
@@ -183,7 +188,7 @@ def attach(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
     run = session().attach(parsed.id)
     bind("_run", run)
     run_in_cell(run, defaults)
-    if (failure := run.failure()) is not None:
+    if (failure := failure_of(run)) is not None:
         raise failure
 
 

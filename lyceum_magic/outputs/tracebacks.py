@@ -10,6 +10,7 @@ import ast
 import builtins
 import linecache
 import re
+import traceback
 import types
 from collections.abc import Mapping
 from typing import Any
@@ -25,6 +26,11 @@ def name_and_value(error: Mapping[str, Any]) -> tuple[str, str]:
     if not described or not isinstance(described[0], dict):
         return "", ""
     return _text(described[0], "type").rpartition(".")[2], _text(described[0], "value")
+
+
+def lines(exception: BaseException | None) -> list[str]:
+    """Its traceback as Python prints it; no lines for None."""
+    return "".join(traceback.format_exception(exception)).splitlines() if exception else []
 
 
 def rebuild(error: Mapping[str, Any], cell_name: str) -> BaseException | None:
@@ -89,7 +95,7 @@ def _exception(
     for args in (arguments if isinstance(arguments, list) else [], [value]):
         try:
             exception = kind(*args)
-        except Exception:  # noqa: BLE001, S112 - the class decides what it takes, and how it says no
+        except Exception:  # noqa: BLE001 - the class decides what it takes, and how it says no
             continue
         if str(exception) == value:
             return exception
@@ -211,38 +217,35 @@ def _raiser(
     """A function that raises at this place, and what it takes."""
     line = place.get("line")
     line = line if isinstance(line, int) and 0 < line < 1 << 24 else 1
-    end_line, column, end_column = _position(place, line)
-    arguments = [str(name) for name in _list(place, "arguments")]
-    at = {"lineno": line, "end_lineno": end_line, "col_offset": column, "end_col_offset": end_column}
-    plain = [ast.arg(name, **at) for name in arguments if not name.startswith("*")]
-    starred = [ast.arg(name[1:], **at) for name in arguments if re.match(r"\*[^*]", name)]
-    doubly = [ast.arg(name[2:], **at) for name in arguments if name.startswith("**")]
-    signature = ast.arguments(
-        posonlyargs=[], args=plain, kwonlyargs=[], kw_defaults=[], defaults=[],
-        vararg=starred[0] if starred else None, kwarg=doubly[0] if doubly else None,
-    )  # fmt: skip
-    body = ast.Raise(ast.Name(_RaisedThere.__name__, ast.Load(), **at), None, **at)
-    definition = ast.FunctionDef("f", signature, [body], [], **at)
-    if hasattr(ast, "TypeVar"):  # from Python 3.12 on
-        definition.type_params = []
+    first = place.get("first")
+    arguments = [re.match(r"(\**)(.*)", str(name)) for name in _list(place, "arguments")]
+    stars = [match[1] for match in arguments if match]
+    signature = ", ".join(f"{star}a{at}" for at, star in enumerate(stars))
+    tree = ast.parse(f"def f({signature}): raise {_RaisedThere.__name__}")
+    for node in ast.walk(tree):
+        if isinstance(node, ast.stmt | ast.expr | ast.arg):
+            node.lineno = line
+            node.end_lineno, node.col_offset, node.end_col_offset = _position(place, line)
+    if isinstance(first, int) and 0 < first <= line:
+        tree.body[0].lineno = first
     file = _text(place, "file")
-    module = ast.Module([definition], [])
-    code = next(
-        constant
-        for constant in compile(module, names.get(file, file), "exec").co_consts
-        if isinstance(constant, types.CodeType)
-    )
+    constants = compile(tree, names.get(file, file), "exec").co_consts
+    code = next(constant for constant in constants if isinstance(constant, types.CodeType))
     name = _text(place, "name") or "?"
-    code = code.replace(co_name=name, co_qualname=_text(place, "qualname") or name)
+    code = code.replace(
+        co_name=name,
+        co_qualname=_text(place, "qualname") or name,
+        co_varnames=tuple(match[2] for match in arguments if match),  # not all are identifiers
+    )
     scope = {"__name__": _text(place, "module"), _RaisedThere.__name__: _RaisedThere}
-    return types.FunctionType(code, scope), [_NotSent() for _ in plain]
+    return types.FunctionType(code, scope), [_NotSent() for star in stars if not star]
 
 
 def _position(place: Mapping[str, Any], line: int) -> tuple[int, int, int]:
     """End line, column and end column, in bytes; -1 for unknown columns."""
     match place.get("position"):
         case [int(first), int(last), int(column), int(end)] if (
-            first == line <= last < 1 << 24 and 0 <= column and 0 <= end
+            first == line <= last < 1 << 24 and column >= 0 and end >= 0
         ):
             return last, column, end
     return line, -1, -1

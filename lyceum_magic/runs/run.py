@@ -30,8 +30,9 @@ from ..exceptions import (
     ServerUnreachable,
     UnknownRun,
 )
+from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Harvest, decode
-from ..outputs.notebook import NotebookOutput, to_outputs
+from ..outputs.notebook import ErrorOutput, NotebookOutput, to_outputs
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.limits import MARK_CHARACTERS, TAG_KEY
 from ..protocol.requests import StartPython
@@ -66,6 +67,7 @@ class Run:
         name: the name it was given, may be empty.
         timeout_s: its time limit in seconds.
         is_embedded: whether the embedded server runs it.
+        note: what its reader should know from the beginning, one sentence or more; may be empty.
     """
 
     def __init__(
@@ -80,6 +82,7 @@ class Run:
         self._error: LyceumError | None = None
         self._abort_asked: str = ""
         self._is_writer = False
+        self.note = ""
         self._harvest: Harvest | None = None
         self._task: Future[None] | None = None
         # Futures, because both threads and event loops can wait for them.
@@ -138,6 +141,24 @@ class Run:
         return (self._entry.ended_at or time.time()) - self._entry.created_at
 
     @property
+    def price_per_hour(self) -> float | None:
+        """Of its machine, in dollars; None where it is free or unknown."""
+        return self._entry.price_per_hour
+
+    @property
+    def billed(self) -> float | None:
+        """What the server says it cost, in dollars; None where it does not say (yet)."""
+        return self._entry.billed
+
+    @property
+    def cost(self) -> float | None:
+        """What it has cost, in dollars: as billed, before that by its time so far.
+
+        None where it is free or its price is unknown.
+        """
+        return self._entry.cost(time.time())
+
+    @property
     def mark(self) -> str:
         """What tells the frames of this run from other text, for `outputs.decoding`."""
         return self._entry.tag[:MARK_CHARACTERS]
@@ -149,8 +170,19 @@ class Run:
 
     @property
     def outputs(self) -> list[NotebookOutput]:
-        """What it has shown so far, as nbformat outputs."""
-        return to_outputs(self.decoded())
+        """What it has shown so far, as nbformat outputs; the last one is what it has raised."""
+        outputs = to_outputs(self.decoded())
+        failure = self.failure()
+        if failure is not None and failure.ename:
+            outputs.append(
+                ErrorOutput(
+                    output_type="error",
+                    ename=failure.ename,
+                    evalue=failure.evalue,
+                    traceback=failure.traceback,
+                )
+            )
+        return outputs
 
     def decoded(self) -> Iterator[Decoded]:
         """What it has sent so far, read from disk as it goes."""
@@ -253,8 +285,12 @@ class Run:
                 await asyncio.wait([ended], timeout=CONFIRM_S)
         return self.result()
 
-    def failure(self) -> RunFailed | None:
-        """The exception that stands for its end; None while it runs, and when it completed."""
+    def failure(self, cell_name: str = "") -> RunFailed | None:
+        """The exception that stands for its end; None while it runs, and when it completed.
+
+        Args:
+            cell_name: what the traceback of its cause calls the cell, if not by the run's id.
+        """
         if self.state is State.COMPLETED or not self.state.is_final:
             return None
         kinds = {
@@ -263,9 +299,21 @@ class Run:
             State.SYSTEM_FAILURE: RunLost,
         }
         kind = RunTimedOut if self._entry.timed_out else kinds.get(self.state, RunFailed)
-        return kind(
-            self.reason, run_id=self.id, state=self.state.value, return_code=self.return_code
+        raised = self.harvest.raised if kind is RunFailed else None
+        error = raised.error if raised is not None else {}
+        cause = tracebacks.rebuild(error, cell_name or f"<cell of run {self.id[:8]}>")
+        ename, evalue = tracebacks.name_and_value(error)
+        failure = kind(
+            self.reason,
+            run_id=self.id,
+            state=self.state.value,
+            return_code=self.return_code,
+            ename=ename,
+            evalue=evalue,
+            traceback=tracebacks.lines(cause),
         )
+        failure.__cause__ = cause
+        return failure
 
     # Ending it.
 
@@ -357,6 +405,7 @@ class Run:
                     last_event_id=last_event_id,
                     delivered=(event.text for event, _ in before),
                 )
+                await self._learn_bill()
         except JournalUnavailable as exc:
             self._error = exc
         except LyceumError as exc:
@@ -459,6 +508,10 @@ class Run:
             timed_out=end.timed_out,
             ended_at=time.time(),
         )
+
+    async def _learn_bill(self) -> None:
+        if self.price_per_hour and self.state.is_final:
+            self._write(billed=await self._client.billed(self.id))
 
     def _write(self, **changes: Any) -> None:
         self._entry = replace(self._entry, **changes)

@@ -21,19 +21,75 @@ exec(compile({loader!r}, "<lyceum-magic>", "exec"), {{"__name__": {package!r}, "
 "JOB": """
 
 
-def check_cell(cell: str) -> None:
-    """Compiles the cell here, so that a typing error starts nothing.
+def code_of(cell: str, *, check: bool = True, raw: bool = False) -> str:
+    """The Python that travels: the cell itself, or with its `%` and `!` lines made Python.
+
+    Args:
+        check: compile it here first, so that a typing error starts nothing.
+        raw: take the cell as it is.
 
     Raises:
         OptionError: the cell is empty.
-        SyntaxError: as Python would raise it, with the line numbers of the notebook.
+        SyntaxError: as Python would raise it, with the lines and the numbers of the notebook.
     """
     if not cell.strip():
         raise OptionError("The cell is empty: write the Python code to run below the magic line.")
+    problem = _problem_of(cell)
+    if problem is None:
+        return cell
+    code = cell if raw else without_magics(cell)
+    if code != cell:
+        problem = _problem_of(code)
+    if problem is not None and check:
+        raise _as_written(problem, cell, code)
+    return code
+
+
+def _problem_of(code: str) -> SyntaxError | OptionError | None:
     try:
-        compile("\n" + cell, CELL_NAME, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        compile("\n" + code, CELL_NAME, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+    except SyntaxError as exc:
+        return exc.with_traceback(None)
     except ValueError as exc:  # a NUL character: Python before 3.12 has no SyntaxError for it
-        raise OptionError(f"The cell cannot be compiled: {exc}.") from None
+        return OptionError(f"The cell cannot be compiled: {exc}.")
+    return None
+
+
+def _as_written(
+    problem: SyntaxError | OptionError, cell: str, code: str
+) -> SyntaxError | OptionError:
+    """The problem with the user's own line, where another took its place."""
+    if isinstance(problem, SyntaxError) and problem.lineno is not None and code != cell:
+        written = ["", *cell.split("\n")][problem.lineno - 1 : problem.lineno]
+        if written and problem.text is not None and problem.text.rstrip("\n") != written[0]:
+            problem.text, problem.offset, problem.end_offset = written[0], None, None
+    return problem
+
+
+def without_magics(cell: str) -> str:
+    """The cell with its `%` and `!` lines as calls of `get_ipython()`, and each line in its place.
+
+    IPython makes one line of a magic that goes on over several, so empty ones fill up.
+    """
+    from IPython.core.inputtransformer2 import TransformerManager
+
+    manager = TransformerManager()
+    text = cell.removesuffix("\n")
+    blank = text.count("\n", 0, len(text) - len(text.lstrip()))
+    lines = [f"{line}\n" for line in text.split("\n")[blank:]]
+    for transform in (*manager.cleanup_transforms, *manager.line_transforms):
+        lines = transform(lines)
+    for _ in range(len(lines)):  # a line is one magic at most
+        is_changed, changed = manager.do_one_token_transform(lines)
+        if not is_changed:
+            break
+        if missing := len(lines) - len(changed):
+            same = zip(lines, changed, strict=False)
+            at = next(at for at, (old, new) in enumerate(same) if old != new)
+            changed[at + 1 : at + 1] = ["\n"] * missing
+        lines = changed
+    code = "\n" * blank + "".join(lines)
+    return code if cell.endswith("\n") else code.removesuffix("\n")
 
 
 def wrap_cell(cell: str, *, mark: str = "", **job: object) -> str:
@@ -44,6 +100,8 @@ def wrap_cell(cell: str, *, mark: str = "", **job: object) -> str:
         mark: the run's own word in its frames (`runs.Run.mark`).
         job: what else `there.bootstrap.Job` holds.
     """
+    if "get_ipython" in cell:
+        job["needs_shell"] = True
     return f"{_head()}{ {'mark': mark, 'name': CELL_NAME, **job, 'cell': cell}!r}}})\n"
 
 

@@ -171,6 +171,7 @@ def describe_frame(step: types.TracebackType) -> dict[str, object]:
     return {
         "file": code.co_filename,
         "line": step.tb_lineno,
+        "first": code.co_firstlineno,
         "name": code.co_name,
         "qualname": getattr(code, "co_qualname", ""),  # from Python 3.11 on
         "arguments": arguments,

@@ -9,30 +9,30 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.submission.source import check_cell, wrap_cell
+from lyceum_magic.submission.source import code_of, wrap_cell
 
 
 @pytest.mark.parametrize("cell", ["", " ", "\n\t\n"])
 def test_an_empty_cell_is_refused(cell: str) -> None:
     with pytest.raises(OptionError, match="The cell is empty"):
-        check_cell(cell)
+        code_of(cell)
 
 
 @pytest.mark.parametrize("cell", ["1", "await x", "async for a in b: pass", "# remark", "\\\n1"])
 def test_a_cell_that_is_python_passes(cell: str) -> None:
-    check_cell(cell)
+    code_of(cell)
 
 
 def test_a_typing_error_has_the_notebooks_line_number() -> None:
     with pytest.raises(SyntaxError) as caught:
-        check_cell("x = 1\nfor for\n")
+        code_of("x = 1\nfor for\n")
     assert (caught.value.lineno, caught.value.filename) == (3, "<cell>")
 
 
 @pytest.mark.parametrize("cell", ["x = '\0'", "x = '\ud800'"])
 def test_what_no_source_can_hold_is_one_sentence(cell: str) -> None:
     with pytest.raises((OptionError, SyntaxError)) as caught:
-        check_cell(cell)
+        code_of(cell)
     assert "\n" not in str(caught.value)
 
 
