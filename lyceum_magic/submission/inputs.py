@@ -1,0 +1,541 @@
+"""What a cell reads and binds, and the values that travel with it."""
+
+from __future__ import annotations
+
+import ast
+import builtins
+import difflib
+import types
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+from ..exceptions import OptionError
+from .there.values import MAX_BYTES, Packer, PackError, TooLarge
+
+#: Above this, somebody has to say yes.
+ASK_BYTES = 1024 * 1024
+AUTO = "auto"
+_SHELL_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open", "display"}
+
+
+@dataclass(frozen=True)
+class PackedInputs:
+    """Values ready to travel.
+
+    Attributes:
+        packed: name -> what `there.values` made of it.
+        needs: the packages that unpacking takes, by the names they are imported by.
+        left_out: what `auto` found and cannot send, one sentence each.
+    """
+
+    packed: Mapping[str, bytes] = field(default_factory=dict)
+    needs: frozenset[str] = frozenset()
+    left_out: tuple[str, ...] = ()
+
+    @property
+    def sizes(self) -> dict[str, int]:
+        """Name -> bytes, uncompressed."""
+        return {name: len(data) for name, data in self.packed.items()}
+
+
+def choose_inputs(
+    names: Iterable[str], code: str, namespace: Mapping[str, object], *, allow_pickle: bool = False
+) -> PackedInputs:
+    """The values of `--in`.
+
+    Args:
+        names: as the option gives them; `auto` stands for what the cell reads before it binds it,
+            if the notebook has it. A variable called `auto` cannot be named.
+        code: the cell, as Python.
+        namespace: the notebook's.
+
+    Raises:
+        OptionError: a name that the notebook has not, or a value that cannot travel.
+    """
+    named = [name for name in names if name != AUTO]
+    for name in named:
+        if name not in namespace:
+            known = [known for known in namespace if not known.startswith("_")]
+            close = difflib.get_close_matches(name, known)
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            raise OptionError(f"--in: the notebook has no variable {name}.{hint}")
+    found: list[str] = []
+    left_out: list[str] = []
+    if AUTO in names:
+        for name in names_read(code):
+            if name in named or not _is_users(name, namespace):
+                continue
+            value = namespace[name]
+            if isinstance(value, types.FunctionType | type) and not allow_pickle:
+                what = "class" if isinstance(value, type) else "function"
+                left_out.append(f"{name} is a {what}, which only --pickle would send")
+            else:
+                found.append(name)
+    values = {name: namespace[name] for name in [*named, *found]}
+    inputs = pack_inputs(values, allow_pickle=allow_pickle)
+    return PackedInputs(inputs.packed, inputs.needs, tuple(left_out))
+
+
+def pack_inputs(values: Mapping[str, object], *, allow_pickle: bool = False) -> PackedInputs:
+    """
+    Raises:
+        OptionError: a name that is none, a value that cannot travel, or more than 10 MiB.
+    """
+    packer = Packer(allow_pickle=allow_pickle)
+    packed = {}
+    for name, value in values.items():
+        if not isinstance(name, str) or not name.isidentifier():
+            raise OptionError(f"inputs takes names of variables, not {name!r}.")
+        try:
+            packed[name] = packer.pack(name, value)
+        except TooLarge as exc:
+            raise OptionError(
+                f"--in: {exc}: {MAX_BYTES >> 20} MiB in all may travel with a cell; put it in the "
+                "account's storage, and read it there."
+            ) from None
+        except PackError as exc:
+            raise OptionError(f"--in: {exc}.") from exc.__cause__
+    return PackedInputs(packed, frozenset(packer.needs))
+
+
+def check_size(sizes: Mapping[str, int], *, may_be_large: bool) -> None:
+    """Refuses what is too much to travel.
+
+    Args:
+        sizes: name -> bytes of all values and files.
+        may_be_large: whether somebody has said yes to more than 1 MiB.
+
+    Raises:
+        OptionError: with the sizes.
+    """
+    total = sum(sizes.values())
+    if total > MAX_BYTES:
+        raise OptionError(
+            f"Values and files take {size_text(total)} ({_largest(sizes)}), and at most "
+            f"{MAX_BYTES >> 20} MiB travel with a cell; put the large ones in the account's "
+            "storage, and read them there."
+        )
+    if total > ASK_BYTES and not may_be_large:
+        raise OptionError(
+            f"Values and files take {size_text(total)} ({_largest(sizes)}); add --yes to send "
+            "more than 1 MiB."
+        )
+
+
+def check_outputs(code: str, names: Iterable[str], inputs: Iterable[str]) -> None:
+    """Refuses `--out` names that the cell can never bind.
+
+    Raises:
+        OptionError: with the name, and names like it that the cell binds.
+    """
+    bound = names_bound(code)
+    if bound is None:
+        return
+    bound |= set(inputs)
+    for name in names:
+        if name not in bound:
+            close = difflib.get_close_matches(name, bound)
+            hint = f" Did you mean {' or '.join(close)}?" if close else ""
+            raise OptionError(f"--out: the cell never sets {name}.{hint}")
+
+
+def size_text(size: int) -> str:
+    """Bytes for people."""
+    if size < 10_000:
+        return f"{size:,} bytes"
+    return f"{size / 2**10:,.0f} KiB" if size < 2**20 else f"{size / 2**20:,.1f} MiB"
+
+
+def list_sizes(sizes: Mapping[str, int]) -> str:
+    return ", ".join(f"{name} {size_text(size)}" for name, size in sizes.items())
+
+
+def _largest(sizes: Mapping[str, int]) -> str:
+    ordered = sorted(sizes, key=lambda name: -sizes[name])
+    more = f", and {len(ordered) - 5} more" if len(ordered) > 5 else ""
+    return list_sizes({name: sizes[name] for name in ordered[:5]}) + more
+
+
+def _is_users(name: str, namespace: Mapping[str, object]) -> bool:
+    if name not in namespace or name.startswith("_"):
+        return False
+    value = namespace[name]
+    if isinstance(value, types.ModuleType):
+        return False
+    if name in _SHELL_NAMES and (callable(value) or name in ("In", "Out")):
+        return False
+    return getattr(builtins, name, _NOTHING) is not value
+
+
+_NOTHING = object()
+
+# What a cell reads and binds.
+
+_Function = ast.FunctionDef | ast.AsyncFunctionDef
+_Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
+#: Whoever calls one of these may bind anything.
+_BINDERS = {"exec", "eval", "globals", "locals", "vars", "setattr", "get_ipython", "__import__"}
+
+
+def names_read(code: str) -> list[str]:
+    """The global names that a cell may read before it has bound them, in their order.
+
+    Reading is taken literally: `del x` and `x += 1` read. What a function reads counts where the
+    cell uses the function. Where it is not certain that a name was bound, it counts as read.
+
+    Raises:
+        OptionError: the cell is not Python of this version.
+    """
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError):
+        raise OptionError(
+            "--in auto cannot read this cell, which is not Python of this version; name the "
+            "variables to send."
+        ) from None
+    reader = _Reader()
+    reader.block(tree.body)
+    return list(reader.reads)
+
+
+def names_bound(code: str) -> set[str] | None:
+    """The global names that a cell can bind; None where nobody can tell."""
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError):
+        return None
+    names = set(_bound_in(tree.body))
+    for node in ast.walk(tree):
+        match node:
+            case ast.Name(id=name) if name in _BINDERS:
+                return None
+            case ast.Import(names=aliases) if any(a.name == "__main__" for a in aliases):
+                return None
+            case ast.ImportFrom(names=[ast.alias(name="*")]):
+                return None
+            case ast.Attribute(attr="modules"):  # of sys
+                return None
+            case ast.Global(names=declared):
+                names.update(declared)
+    return names
+
+
+def _bound_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
+    """The names that a scope binds: not what functions and classes in it bind in themselves."""
+    for node in nodes:
+        match node:
+            case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
+                yield name
+            case ast.FunctionDef(name=name) | ast.AsyncFunctionDef(name=name):
+                yield name
+                yield from _bound_in([*node.decorator_list, *_defaults(node.args)])
+                continue
+            case ast.ClassDef(name=name):
+                yield name
+                yield from _bound_in([*node.decorator_list, *node.bases, *node.keywords])
+                continue
+            case ast.Lambda():
+                yield from _bound_in(_defaults(node.args))
+                continue
+            case ast.ListComp() | ast.SetComp() | ast.DictComp() | ast.GeneratorExp():
+                # Only what `:=` binds leaves it.
+                for inner in ast.walk(node):
+                    if isinstance(inner, ast.NamedExpr):
+                        yield from _bound_in([inner.target])
+                continue
+            case ast.Import(names=aliases) | ast.ImportFrom(names=aliases):
+                for alias in aliases:
+                    yield alias.asname or alias.name.partition(".")[0]
+            case ast.ExceptHandler(name=str(name)):
+                yield name
+            case ast.MatchAs(name=str(name)) | ast.MatchStar(name=str(name)):
+                yield name
+            case ast.MatchMapping(rest=str(name)):
+                yield name
+            case _ if type(node).__name__ == "TypeAlias":
+                yield node.name.id  # type: ignore[attr-defined]
+                continue
+        yield from _bound_in(ast.iter_child_nodes(node))
+
+
+def _defaults(arguments: ast.arguments) -> list[ast.expr]:
+    return [default for default in (*arguments.defaults, *arguments.kw_defaults) if default]
+
+
+def _arguments(arguments: ast.arguments) -> Iterator[ast.arg]:
+    yield from (*arguments.posonlyargs, *arguments.args, *arguments.kwonlyargs)
+    yield from (arg for arg in (arguments.vararg, arguments.kwarg) if arg)
+
+
+class _Reader(ast.NodeVisitor):
+    """Goes through a cell in the order in which it runs.
+
+    Attributes:
+        reads: global names that were read before they were certainly bound, in their order.
+    """
+
+    def __init__(self) -> None:
+        self.reads: dict[str, None] = {}
+        self._bound: set[str] = set()
+        self._local: frozenset[str] = frozenset()  # names of the scopes around
+        self._known: dict[str, list[ast.AST]] = {}  # functions, until they are used
+        self._running: set[int] = set()
+
+    def block(self, nodes: Iterable[ast.AST | None]) -> None:
+        for node in nodes:
+            if node is not None:
+                self.visit(node)
+
+    @contextmanager
+    def _maybe(self) -> Iterator[None]:
+        """What is bound in here may not have been bound after it."""
+        before = set(self._bound)
+        yield
+        self._bound = before & self._bound
+
+    @contextmanager
+    def _inside(self, names: Iterable[str]) -> Iterator[None]:
+        """A scope with names of its own."""
+        outer, self._local = self._local, self._local | set(names)
+        yield
+        self._local = outer
+
+    def _read(self, name: str) -> None:
+        if name in self._local:
+            return
+        if name not in self._bound:
+            self.reads.setdefault(name)
+        for node in self._known.get(name, ()):
+            if id(node) not in self._running:
+                with self._maybe():
+                    self._run_known(node)
+
+    def _bind(self, name: str) -> None:
+        if name not in self._local:
+            self._bound.add(name)
+            self._known.pop(name, None)
+
+    def _run_known(self, node: ast.AST) -> None:
+        outer, self._local = self._local, frozenset()  # it does not see its caller's names
+        self._run(node)
+        self._local = outer
+
+    def _run(self, node: ast.AST) -> None:
+        """The body of a function, or of the methods of a class, at its use."""
+        self._running.add(id(node))
+        if isinstance(node, ast.ClassDef):
+            for part in node.body:
+                if isinstance(part, _Scope):
+                    self._run(part)
+        elif isinstance(node, _Function):
+            with self._inside(self._locals_of(node)):
+                self.block(node.body)
+        self._running.discard(id(node))
+
+    def _locals_of(self, node: _Function | ast.Lambda) -> set[str]:
+        names = {argument.arg for argument in _arguments(node.args)}
+        if isinstance(node, ast.Lambda):
+            return names | set(_bound_in([node.body]))
+        names.update(_bound_in(node.body))
+        names.update(parameter.name for parameter in getattr(node, "type_params", ()))
+        for inner in ast.walk(node):
+            if isinstance(inner, ast.Global):
+                names.difference_update(inner.names)
+        return names
+
+    # Names.
+
+    def visit_Name(self, node: ast.Name) -> None:
+        if isinstance(node.ctx, ast.Load):
+            self._read(node.id)
+        elif isinstance(node.ctx, ast.Store):
+            self._bind(node.id)
+        else:
+            self._read(node.id)
+            if node.id not in self._local:
+                self._bound.discard(node.id)
+
+    def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
+        for name in _bound_in([node]):
+            self._bind(name)
+
+    visit_ImportFrom = visit_Import
+
+    # Statements whose parts run in another order than they are written, or not always.
+
+    def visit_Assign(self, node: ast.Assign) -> None:
+        self.block([node.value, *node.targets])
+
+    def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
+        self.block([node.value, node.annotation])
+        if node.value is not None or not isinstance(node.target, ast.Name):
+            self.visit(node.target)
+
+    def visit_AugAssign(self, node: ast.AugAssign) -> None:
+        if isinstance(node.target, ast.Name):
+            self._read(node.target.id)
+        self.block([node.value, node.target])
+
+    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
+        self.block([node.value, node.target])
+
+    def visit_If(self, node: ast.If) -> None:
+        self.visit(node.test)
+        before = set(self._bound)
+        self.block(node.body)
+        after, self._bound = self._bound, before
+        self.block(node.orelse)
+        self._bound &= after
+
+    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
+        self.visit(node.iter)
+        with self._maybe():
+            self.block([node.target, *node.body])
+        with self._maybe():
+            self.block(node.orelse)
+
+    visit_AsyncFor = visit_For
+
+    def visit_While(self, node: ast.While) -> None:
+        self.visit(node.test)
+        with self._maybe():
+            self.block(node.body)
+        with self._maybe():
+            self.block(node.orelse)
+
+    def visit_Try(self, node: ast.Try) -> None:
+        before = set(self._bound)
+        self.block([*node.body, *node.orelse])
+        after = set(self._bound)
+        for handler in node.handlers:
+            self._bound = set(before)
+            self.visit(handler)
+            after &= self._bound
+        if node.finalbody:  # which may begin at any point of the body
+            self._bound = set(before)
+            self.block(node.finalbody)
+        self._bound |= after
+
+    visit_TryStar = visit_Try
+
+    def visit_ExceptHandler(self, node: ast.ExceptHandler) -> None:
+        if node.type is not None:
+            self.visit(node.type)
+        if node.name is not None:
+            self._bind(node.name)
+        self.block(node.body)
+        if node.name is not None and node.name not in self._local:
+            self._bound.discard(node.name)
+
+    def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
+        for item in node.items:
+            self.block([item.context_expr, item.optional_vars])
+        self.block(node.body)
+
+    visit_AsyncWith = visit_With
+
+    def visit_Match(self, node: ast.Match) -> None:
+        self.visit(node.subject)
+        for case in node.cases:
+            with self._maybe():
+                self.visit(case)
+
+    def visit_match_case(self, node: ast.match_case) -> None:
+        for name in _bound_in([node.pattern]):
+            self._bind(name)
+        self.block([node.pattern, node.guard, *node.body])
+
+    def visit_BoolOp(self, node: ast.BoolOp) -> None:
+        self.visit(node.values[0])
+        with self._maybe():
+            self.block(node.values[1:])
+
+    def visit_IfExp(self, node: ast.IfExp) -> None:
+        self.visit(node.test)
+        for branch in (node.body, node.orelse):
+            with self._maybe():
+                self.visit(branch)
+
+    # Scopes.
+
+    def visit_FunctionDef(self, node: _Function) -> None:
+        annotations = (argument.annotation for argument in _arguments(node.args))
+        parameters = {parameter.name for parameter in getattr(node, "type_params", ())}
+        self.block([*node.decorator_list, *_defaults(node.args)])
+        with self._inside(parameters):
+            self.block([*annotations, node.returns])
+        self._define(node, is_used=bool(node.decorator_list))
+
+    visit_AsyncFunctionDef = visit_FunctionDef
+
+    def visit_ClassDef(self, node: ast.ClassDef) -> None:
+        self.block([*node.decorator_list, *node.bases, *node.keywords])
+        parameters = {parameter.name for parameter in getattr(node, "type_params", ())}
+        own: set[str] = set()
+        with self._inside(parameters):
+            for part in node.body:
+                # A name that the class has not bound yet is looked for outside.
+                with self._inside(own):
+                    if isinstance(part, _Function):
+                        self.block([*part.decorator_list, *_defaults(part.args)])
+                        self.block(argument.annotation for argument in _arguments(part.args))
+                        self.visit(part.returns) if part.returns else None
+                    else:
+                        targets = set(_bound_in([part]))
+                        bound = set(self._bound)
+                        self.visit(part)
+                        self._bound -= targets - bound - own
+                own.update(_bound_in([part]))
+        self._define(node, is_used=bool(node.decorator_list))
+
+    def _define(self, node: ast.ClassDef | _Function, *, is_used: bool) -> None:
+        if node.name in self._local or is_used:
+            # Inside a function nobody follows who uses it; a decorator may do so at once.
+            if id(node) not in self._running:
+                with self._maybe():
+                    self._bind(node.name)
+                    self._run(node)
+            self._bind(node.name)
+            return
+        self._bind(node.name)
+        self._known[node.name] = [node]
+
+    def visit_Lambda(self, node: ast.Lambda) -> None:
+        self.block(_defaults(node.args))
+        with self._maybe(), self._inside(self._locals_of(node)):
+            self.visit(node.body)
+
+    def visit_Call(self, node: ast.Call) -> None:
+        callee = node.func
+        if isinstance(callee, ast.Name):
+            # A call binds what the function declares global; a mere mention may not.
+            bodies = [] if callee.id in self._local else list(self._known.get(callee.id, ()))
+            hidden = {callee.id: self._known.pop(callee.id)} if bodies else {}
+            self._read(callee.id)
+            self._known.update(hidden)
+            self.block([*node.args, *node.keywords])
+            for body in bodies:
+                if id(body) not in self._running:
+                    self._run_known(body)
+            return
+        self.generic_visit(node)
+
+    def visit_ListComp(self, node: ast.ListComp | ast.SetComp | ast.GeneratorExp) -> None:
+        self._comprehension(node.generators, [node.elt])
+
+    visit_SetComp = visit_ListComp
+    visit_GeneratorExp = visit_ListComp
+
+    def visit_DictComp(self, node: ast.DictComp) -> None:
+        self._comprehension(node.generators, [node.key, node.value])
+
+    def _comprehension(self, generators: list[ast.comprehension], results: list[ast.expr]) -> None:
+        self.visit(generators[0].iter)
+        names = set(_bound_in([generator.target for generator in generators]))
+        with self._maybe(), self._inside(names):
+            for number, generator in enumerate(generators):
+                if number:
+                    self.visit(generator.iter)
+                self.block(generator.ifs)
+            self.block(results)
