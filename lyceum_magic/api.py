@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import warnings
 from collections.abc import Mapping, Sequence
 from typing import cast
 
@@ -27,6 +29,7 @@ def submit(
     raw: bool = False,
     check: bool = True,
     place: str = "auto",
+    budget: float | None = None,
 ) -> Run:
     """Starts Python code on Lyceum and returns as soon as the server has accepted it.
 
@@ -39,6 +42,7 @@ def submit(
         name, labels, metadata: kept with the run, for lists and look-ups.
         raw: send the code as it is.
         check: compile the code here first.
+        budget: the most that the run may cost, in dollars; shortens the time limit.
         place: "local" (embedded server), "cloud", or "auto" as the credentials say.
 
     Returns:
@@ -56,6 +60,9 @@ def submit(
         raise OptionError(
             f"timeout_s takes {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S} seconds, not {timeout_s!r}."
         )
+    if budget is not None and not (isinstance(budget, int | float) and 0 < budget < math.inf):
+        raise OptionError(f"budget takes dollars such as 0.50, not {budget!r}.")
+    notices: list[str] = []
     request = python_request(
         code_of(code, check=check, raw=raw),
         machine=machine,
@@ -66,9 +73,14 @@ def submit(
         labels=labels,
         metadata=metadata,
         raw=raw,
+        notify=notices.append,
     )
     here = session()
-    return here.submit(here.client(cast(Place, place)), request)
+    client = here.client(cast(Place, place))
+    if not client.account.is_embedded:
+        for sentence in notices:
+            warnings.warn(sentence, stacklevel=2)
+    return here.submit(client, request, budget=budget)
 
 
 def runs() -> list[Entry]:

@@ -12,7 +12,7 @@ import dataclasses
 import functools
 import os
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -161,17 +161,25 @@ class Session:
 
     # Runs.
 
-    def submit(self, client: Client, request: StartPython, *, budget: float | None = None) -> Run:
+    def submit(
+        self,
+        client: Client,
+        request: StartPython,
+        *,
+        budget: float | None = None,
+        notes: Sequence[str] = (),
+    ) -> Run:
         """Starts a run and returns when the server has accepted it.
 
         Args:
             budget: see `priced`.
+            notes: what the reader of the run should know.
 
         Raises:
             LyceumError: it could not be started.
         """
         self.check_machine(client, request.execution_type)
-        run, request = self.new_run(client, request, budget=budget)
+        run, request = self.new_run(client, request, budget=budget, notes=notes)
         run.begin(request)
         run.wait_started()
         return run
@@ -212,14 +220,14 @@ class Session:
             return request, price or None, []
         if price is None:
             raise OptionError(
-                f"--budget: {client.account.base_url} names no price for {machine}, so nobody can "
-                "keep the run within a sum; leave --budget out, and limit the time with -t."
+                f"A budget cannot be kept here: {client.account.base_url} names no price for "
+                f"{machine}; leave it out, and limit the time instead."
             )
         limit_s = money.time_limit(budget, price, request.timeout)
         if limit_s is None:
             raise OptionError(
-                f"--budget: {money.dollars(budget)} does not pay for {MIN_TIMEOUT_S} s of "
-                f"{machine} at {money.per_hour(price)}; choose a larger sum or a cheaper machine."
+                f"A budget of {money.dollars(budget)} does not pay for {MIN_TIMEOUT_S} s of "
+                f"{machine} at {money.per_hour(price)}; choose a larger one, or a cheaper machine."
             )
         if limit_s == request.timeout:
             return request, price, []
@@ -227,25 +235,27 @@ class Session:
         return request.model_copy(update={"timeout": limit_s}), price, [note]
 
     def new_run(
-        self, client: Client, request: StartPython, *, budget: float | None = None
+        self,
+        client: Client,
+        request: StartPython,
+        *,
+        budget: float | None = None,
+        notes: Sequence[str] = (),
     ) -> tuple[Run, StartPython]:
         """A run that has not begun, and the request with the tag by which it can be found.
 
         Args:
             budget: see `priced`.
+            notes: what the reader of the run should know.
 
         Raises:
             OptionError: see `priced`; or the request is larger than a server takes.
         """
-        if (size := request.size()) > MAX_BODY_BYTES:
-            raise OptionError(
-                f"The request may have {MAX_BODY_BYTES:,} bytes, and has {size:,}; --dry-run shows "
-                "what is large, and large data belongs into storage."
-            )
-        request, price, notes = self.priced(client, request, budget)
+        check_size(request)
+        request, price, remarks = self.priced(client, request, budget)
         if price and not self._has_spent:
             self._has_spent = True
-            notes.insert(0, f"from here on this notebook spends money: {money.per_hour(price)}")
+            remarks.insert(0, f"from here on this notebook spends money: {money.per_hour(price)}")
         tag = (request.metadata or {}).get(TAG_KEY)
         if tag is None:
             tag = new_tag()
@@ -268,7 +278,7 @@ class Session:
             session=self.id,
         )
         run = self._runs[tag] = Run(self._portal, self._journal, client, entry)
-        run.note = " · ".join(notes)
+        run.note = " · ".join([*remarks, *notes])
         return run, request
 
     def attach(self, run_id: str) -> Run:
@@ -347,6 +357,18 @@ class Session:
     def entries(self, limit: int = -1) -> list[Entry]:
         """The journal's runs, newest first."""
         return self._portal.call(_in_loop, functools.partial(self._journal.entries, limit=limit))
+
+
+def check_size(request: StartPython) -> None:
+    """
+    Raises:
+        OptionError: the request is larger than a server takes.
+    """
+    if (size := request.size()) > MAX_BODY_BYTES:
+        raise OptionError(
+            f"The request may have {MAX_BODY_BYTES:,} bytes, and has {size:,}; --dry-run shows "
+            "what is large, and large data belongs into storage."
+        )
 
 
 async def _in_loop(function: Callable[..., T], *args: Any) -> T:

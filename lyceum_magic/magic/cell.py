@@ -2,24 +2,22 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import cast
 
+from .. import config
 from ..client.stream import Item, Notice
 from ..display.body import Body, CellBody
 from ..display.strip import Strip
 from ..display.summary import RunFacts
-from ..exceptions import OptionError
 from ..outputs import tracebacks
 from ..outputs.decoding import ClearOutput, Decoded, Display, OutputDecoder, Raised
 from ..protocol.events import Finished, Output, Progress
-from ..protocol.limits import MAX_BODY_BYTES
 from ..protocol.requests import StartPython
 from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
-from ..session import Place, session
+from ..session import Place, check_size, session
 from ..submission.request import python_request
 from ..submission.source import code_of
 from .errors import failure_of
@@ -54,14 +52,17 @@ def run_cell(line: str, cell: str, defaults: Defaults, bind: Callable[[str, obje
     """
     options = parse_cell_line(line)
     code = code_of(cell, check=options.check, raw=options.raw)
-    request = build_request(code, options, defaults)
+    notices: list[str] = []
+    request = build_request(code, options, defaults, notices.append)
     if options.dry_run:
-        show_request(request)
+        show_request(request, options, notices)
         return
     here = session()
     client = here.client(cast(Place, options.place))
     here.check_machine(client, request.execution_type)
-    run, request = here.new_run(client, request)
+    # What is installed here is installed for the embedded server, wherever it came from.
+    notices = [] if client.account.is_embedded else notices
+    run, request = here.new_run(client, request, budget=options.budget, notes=notices)
     bind("_run", run)
     if options.as_name:
         bind(options.as_name, run)
@@ -75,8 +76,14 @@ def run_cell(line: str, cell: str, defaults: Defaults, bind: Callable[[str, obje
         raise failure
 
 
-def build_request(cell: str, options: CellOptions, defaults: Defaults) -> StartPython:
-    """What travels for a cell."""
+def build_request(
+    cell: str, options: CellOptions, defaults: Defaults, notify: Callable[[str], object]
+) -> StartPython:
+    """What travels for a cell.
+
+    Args:
+        notify: see `python_request`.
+    """
     return python_request(
         cell,
         machine=options.machine or defaults.machine,
@@ -87,19 +94,30 @@ def build_request(cell: str, options: CellOptions, defaults: Defaults) -> StartP
         labels=options.labels,
         metadata=options.metadata,
         raw=options.raw,
+        notify=notify,
     )
 
 
-def show_request(request: StartPython) -> None:
-    """Prints the request as it would travel; the cell's source is only measured."""
-    body = request.to_wire()
-    size = len(json.dumps(body).encode())
-    code = body.pop("code")
-    shown = {**body, "code": f"... {len(code):,} characters"}
-    print(json.dumps(shown, indent=2, ensure_ascii=False))  # noqa: T201 - a cell shows what it prints
-    print(f"{size:,} bytes; nothing was sent.")  # noqa: T201
-    if size > MAX_BODY_BYTES:
-        raise OptionError(f"The request may have {MAX_BODY_BYTES:,} bytes, and has {size:,}.")
+def show_request(request: StartPython, options: CellOptions, notes: list[str]) -> None:
+    """Prints the request as it would travel.
+
+    Raises:
+        OptionError: its budget pays for no run, or it is larger than a server takes.
+    """
+    from .dry_run import describe
+
+    place, price = "the embedded server of this machine (LOCAL)", None
+    if options.place != "local" and (options.place == "cloud" or config.find_account()):
+        here = session()
+        client = here.client("cloud")
+        place = client.account.base_url
+        request, price, more = here.priced(client, request, options.budget)
+        notes = [*notes, *more]
+    else:
+        price = 0.0
+    print(describe(request, place=place, price_per_hour=price, notes=notes))  # noqa: T201 - a cell shows what it prints
+    print("nothing was sent")  # noqa: T201
+    check_size(request)
 
 
 def run_in_cell(
@@ -270,7 +288,10 @@ def facts_of(run: Run, detail: str = "", *, note: str = "", is_detached: bool = 
         machine=run.machine,
         name=run.name,
         detail=run.reason or detail,
-        note=note,
+        note=" · ".join(filter(None, [run.note, note])),
+        price_per_hour=run.price_per_hour,
+        billed=run.billed,
+        timeout_s=run.timeout_s,
         is_local=run.is_embedded,
         is_detached=is_detached,
         elapsed_s=run.elapsed_s,

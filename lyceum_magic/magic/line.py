@@ -13,7 +13,9 @@ from ..exceptions import LyceumError, OptionError, UnknownRun
 from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Display, OutputDecoder, Raised
 from ..protocol.events import Output
+from ..protocol.money import dollars, per_hour
 from ..protocol.paths import PRODUCTION_ORIGIN
+from ..runs.journal import Entry
 from ..runs.run import Run
 from ..session import session
 from .cell import Defaults, run_in_cell
@@ -73,9 +75,24 @@ def status(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object
     if account is not None:
         here.ask(here.client("cloud").machine_types)  # raises what would keep a cell from running
     active = [entry for entry in here.entries() if not entry.is_final]
-    return Says(
+    said = (
         f"Cells run on {where}.\n{len(active)} active run{'' if len(active) == 1 else 's'}; "
         "%lyceum list shows them."
+    )
+    return Says("\n".join(filter(None, [said, _spent(here.entries(), here.id)])))
+
+
+def _spent(entries: list[Entry], session_id: str) -> str:
+    """What the runs of this notebook have cost; empty where they were free."""
+    now = time.time()
+    mine = [entry for entry in entries if entry.session == session_id]
+    costs = [cost for entry in mine if (cost := entry.cost(now)) is not None]
+    if not costs:
+        return ""
+    is_exact = all(entry.billed is not None for entry in mine if entry.cost(now) is not None)
+    return (
+        f"This notebook has spent {'' if is_exact else 'about '}{dollars(sum(costs))} on "
+        f"{len(costs)} run{'' if len(costs) == 1 else 's'}."
     )
 
 
@@ -86,6 +103,8 @@ def _status_of(run: Run) -> Table:
         "created_at", "job_start", "job_end", "timeout", "billed",
     )  # fmt: skip
     rows = [(name, record[name]) for name in names if record.get(name) not in (None, "")]
+    if (cost := run.cost) is not None:
+        rows.append(("cost", f"{'' if run.billed is not None else 'about '}{dollars(cost)}"))
     rows += [("error", text) for text in record.get("system_errors") or ()]
     return Table(["", ""], rows)
 
@@ -96,7 +115,7 @@ def machines(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Tabl
     prices = here.ask(client.machine_types)
     usable = here.ask(client.available_hardware)
     rows = [
-        (name, "free" if price == 0 else "" if price is None else f"${price:.2f} an hour",
+        (name, "free" if price == 0 else "" if price is None else per_hour(price),
          "yes" if not usable or name in usable else "no")
         for name, price in prices.items()
     ]  # fmt: skip
@@ -107,7 +126,7 @@ def list_runs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Tab
     here = session()
     entries = [entry for entry in here.entries_now() if parsed.all or not entry.is_final]
     now = time.time()
-    rows = [
+    rows: list[tuple[str, ...]] = [
         (
             (entry.run_id or "–")[:8], entry.state, entry.machine, entry.name,
             duration((entry.ended_at or now) - entry.created_at),
@@ -119,7 +138,20 @@ def list_runs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Tab
     ]  # fmt: skip
     empty = "no runs" if parsed.all else "no active runs; `%lyceum list --all` shows the others"
     head = ["run", "state", "machine", "name", "took", "started", "where", "reason"]
+    if any(entry.cost(now) is not None for entry in entries):
+        head.insert(5, "cost")
+        rows = [
+            (*row[:5], _cost(entry, now), *row[5:])
+            for row, entry in zip(rows, entries, strict=True)
+        ]
     return Table(head, rows, empty=empty)
+
+
+def _cost(entry: Entry, now: float) -> str:
+    cost = entry.cost(now)
+    if cost is None:
+        return ""
+    return dollars(cost) if entry.billed is not None else f"about {dollars(cost)}"
 
 
 def logs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
