@@ -50,7 +50,3 @@ def flush_figures() -> None:
     is_due, _process = _process == os.getpid(), None
     if is_due:
         show(close=True)
-
-
-# A notebook draws at once, without being asked.
-matplotlib.interactive(True)

@@ -46,6 +46,7 @@ def draw_into_the_cell(matplotlib: Any) -> None:
     # A variable would reach the cell's own subprocesses, which cannot load our backend.
     if not os.environ.get("MPLBACKEND"):
         matplotlib.rcParams["backend"] = f"module://{PACKAGE}.backend"
+        matplotlib.interactive(True)
 
 
 def be_in_a_notebook(pandas: Any) -> None:

@@ -1,0 +1,610 @@
+"""Cells that must look the same in the kernel and under `%%lyceum`; a cell more is an entry more.
+
+Each one runs once here and once there, in the order of this file, and all local ones in the same
+kernel: a cell leaves matplotlib, pandas and the like as it finds them.
+"""
+
+from __future__ import annotations
+
+from textwrap import dedent
+
+#: What the cell is about -> its source.
+CELLS: dict[str, str] = {
+    # Text.
+    "print": "print('hello')",
+    "print several": "print(1, 2.5, None, sep=', ', end='!')",
+    "print without a line end": "print('a', end='')\nprint('b', end='')",
+    "empty lines": "print()\nprint('a\\n\\n\\nb')\nprint()",
+    "unicode": "print('ä ß 漢字 \\U0001f600 e\\u0301 \\u2028 x')",
+    "colours": r"print('\x1b[31mred\x1b[0m \x1b[1;38;5;200mbold\x1b[0m')",
+    "carriage returns": r"for n in range(5): print(n, end='\r')",
+    "carriage return and text": r"print('wrong\rright')",
+    "stderr": "import sys\nprint('aside', file=sys.stderr)",
+    "both streams": "import sys\nprint('out')\nprint('err', file=sys.stderr)\nprint('out again')",
+    "many lines": "for n in range(2000): print('line', n)",
+    "a long line": "print('x' * 20_000)",
+    "the stream": "import sys\nprint(sys.stdout.encoding.lower(), sys.stdout.isatty())",
+    "redirected stdout": """
+        import contextlib, io
+        with contextlib.redirect_stdout(io.StringIO()) as caught:
+            print("inside")
+        print(caught.getvalue().upper())
+        """,
+    "pprint": "from pprint import pprint\npprint({n: 'x' * n for n in range(30)})",
+    # Values of the last expression.
+    "a number": "6 * 7",
+    "a float": "0.1 + 0.2",
+    "a complex number": "(1 + 2j) ** 2",
+    "a string": "'text with \\n and \\'quotes\\''",
+    "a long string": "'x' * 3000",
+    "bytes": "b'\\x00\\xff text'",
+    "none": "None",
+    "a semicolon": "6 * 7;",
+    "a semicolon in a remark": "6 * 7  # ;",
+    "a semicolon in front of a remark": "(6 * 7);  # quiet",
+    "an assignment": "value = 3",
+    "an assignment expression": "(value := 3)",
+    "an expression that is not last": "1 + 1\nvalue = 2",
+    "several statements in a line": "1; 2; 3",
+    "an expression in a block": "if True:\n    5",
+    "a docstring alone": '"""Words."""',
+    "underscore": "_x = 5\n_x",
+    "a short list": "[1, 'two', 3.0, None, True]",
+    "a long list": "list(range(200))",
+    "a very long list": "list(range(1500))",
+    "a list of long strings": "['x' * n for n in range(5, 60, 5)]",
+    "a nested list": "[[n * m for n in range(12)] for m in range(12)]",
+    "tuples": "(), (1,), (1, 2), tuple(range(100))",
+    "a dict": "{'b': 1, 'a': [1, 2, 3], 'c': {'d': None}}",
+    "a long dict": "{f'key {n}': list(range(n)) for n in range(30)}",
+    "sets": "{3, 1, 2}, frozenset('hello'), set(), {1, 'a', None}",
+    "a long set": "{n * 7 % 1009 for n in range(300)}",
+    "a recursive list": "x = [1]\nx.append(x)\nx",
+    "a recursive dict": "x = {}\nx['self'] = x\nx",
+    "collections": """
+        from collections import ChainMap, Counter, OrderedDict, UserList, defaultdict, deque
+        [Counter('abracadabra'), OrderedDict(a=1, b=2), defaultdict(list, a=[1]), UserList([1]),
+         deque([1, 2], maxlen=3), deque(range(40)), ChainMap({'a': 1}), Counter(), OrderedDict()]
+        """,
+    "a default dict of default dicts": """
+        from collections import defaultdict
+        tree = defaultdict(lambda: defaultdict(int))
+        for n in range(20): tree[n % 4][n] += 1
+        {key: dict(value) for key, value in tree.items()}
+        """,
+    "named tuples": """
+        from collections import namedtuple
+        Point = namedtuple("Point", "x y")
+        [Point(1, 2), Point(x="a" * 50, y="b" * 50)]
+        """,
+    "classes": "import collections\n[int, ValueError, collections.Counter, type(None)]",
+    "a class of the cell": "class Thing: pass\nThing",
+    "an object": "class Thing: pass\nThing()",
+    "objects in a list": "class Thing: pass\n[Thing() for _ in range(5)]",
+    "a repr of several lines": """
+        class Table:
+            def __repr__(self): return "a | b\\n--+--\\n1 | 2"
+        [Table(), {"key": Table()}]
+        """,
+    "functions": "def f(a, *b, c: int = 3, **d) -> str: ...\n[f, len, print, lambda x: x, ''.join]",
+    "bound methods": "import math\nclass A:\n    def m(self): ...\n[math.sin, [].append, A.m]",
+    "exceptions as values": "[ValueError('x'), KeyError(1, 'a' * 80), OSError(2, 'no')]",
+    "namespaces": "from types import SimpleNamespace as N\nN(a=1, b='x' * 80, c=N(d=[1, 2]))",
+    "patterns": "import re\n[re.compile(r'\\d+'), re.compile('a', re.I | re.M), re.compile(b'x')]",
+    "ranges and slices": "[range(3), slice(1, None), Ellipsis, NotImplemented]",
+    "dates": """
+        import datetime as d
+        [d.date(2024, 2, 29), d.datetime(2024, 2, 29, 12), d.timedelta(1.5), d.timezone.utc]
+        """,
+    "enums": "import enum\nclass E(enum.Enum):\n    A = 1\n    B = 'b'\n[E, E.A, list(E)]",
+    "a mapping proxy": "import types\ntypes.MappingProxyType({'a': 1})",
+    "paths and decimals": """
+        from decimal import Decimal
+        from fractions import Fraction
+        from pathlib import PurePosixPath
+        [PurePosixPath("/a/b"), Decimal("1.10"), Fraction(1, 3)]
+        """,
+    "a generator": "(n for n in range(3))",
+    "iterators": "[iter([]), map(str, []), zip(), enumerate([]), reversed([1])]",
+    "subclasses of containers": """
+        class Names(list): pass
+        class Config(dict): pass
+        class Loud(list):
+            def __repr__(self): return "LOUD"
+        [Names("ab"), Config(a=1), Loud([1])]
+        """,
+    "a dataclass": """
+        from dataclasses import dataclass, field
+        @dataclass
+        class Point:
+            x: int
+            y: list = field(default_factory=list)
+        [Point(1), Point(2, ["a" * 60, "b" * 60])]
+        """,
+    "_repr_pretty_": """
+        class Pretty:
+            def __init__(self, *items): self.items = items
+            def _repr_pretty_(self, p, cycle):
+                if cycle:
+                    p.text("Pretty(...)")
+                    return
+                with p.group(7, "Pretty(", ")"):
+                    for number, item in enumerate(self.items):
+                        if number:
+                            p.text(",")
+                            p.breakable()
+                        p.pretty(item)
+        Pretty(1, "a" * 40, Pretty(2, "b" * 40, [Pretty()] * 12))
+        """,
+    "a proxy that has every attribute": """
+        class Anything:
+            def __getattr__(self, name): return lambda *a, **k: "<b>no</b>"
+            def __repr__(self): return "anything"
+        Anything()
+        """,
+    "a name from a notebook": "__name__, __name__ == '__main__', __spec__ is None",
+    # Rich display.
+    "display": "display(1, 'two', [3])",
+    "display of nothing": "display()\ndisplay(None)",
+    "display and result": "print('before')\ndisplay({'a': 1})\nprint('after')\n'result'",
+    "display from IPython": """
+        from IPython.display import HTML, Markdown, display
+        display(HTML("<b>bold</b>"), Markdown("*text*"))
+        """,
+    "display in a loop": "for n in range(5):\n    print('n', n)\n    display(n * n)",
+    "HTML": "from IPython.display import HTML\nHTML('<table><tr><td>ä</td></tr></table>')",
+    "LaTeX": "from IPython.display import Latex, Math, display\ndisplay(Math('x^2'))\nLatex('$y$')",
+    "SVG": """
+        from IPython.display import SVG
+        SVG('<svg xmlns="http://www.w3.org/2000/svg"><circle r="5"/></svg>')
+        """,
+    "JSON and Javascript": """
+        from IPython.display import JSON, GeoJSON, Javascript, display
+        display(JSON({"a": [1, None]}, expanded=True), Javascript("console.log(1)"))
+        GeoJSON({"type": "Point", "coordinates": [1, 2]})
+        """,
+    "an image": """
+        import base64
+        from IPython.display import Image
+        pixel = ("iVBORw0KGgoAAAANSUhEUgAAAAEAAAABCAYAAAAfFcSJAAAADUlEQVR42mNk+M9Q"
+                 "DwADhgGAWjR9awAAAABJRU5ErkJggg==")
+        Image(base64.b64decode(pixel), width=20, height=30)
+        """,
+    "audio and video": """
+        from IPython.display import Audio, Video, YouTubeVideo, display
+        display(Audio([0.0, 0.5, -0.5] * 100, rate=8000), Video("https://localhost/x.mp4"))
+        YouTubeVideo("abc")
+        """,
+    "pretty, code and links": """
+        from IPython.display import Code, FileLink, IFrame, Pretty, display
+        display(Pretty("plain"), IFrame("https://localhost", 10, 10))
+        Code("x = 1", language="python")
+        """,
+    "display_html and others": """
+        from IPython.display import display_html, display_markdown, display_pretty
+        display_html("<b>x</b>", raw=True)
+        display_markdown("*x*", raw=True)
+        display_pretty([1, 2])
+        """,
+    "_repr_html_": """
+        class Page:
+            def _repr_html_(self): return "<p>page</p>"
+            def __repr__(self): return "Page()"
+        Page()
+        """,
+    "every _repr_": """
+        class Rich:
+            def _repr_html_(self): return "<p>1</p>", {"isolated": True}
+            def _repr_markdown_(self): return "**1**"
+            def _repr_svg_(self): return "<svg/>"
+            def _repr_png_(self): return b"\\x89PNG not really"
+            def _repr_jpeg_(self): return b"\\xff\\xd8 nor this", {"width": 7}
+            def _repr_pdf_(self): return b"%PDF"
+            def _repr_latex_(self): return "$1$"
+            def _repr_json_(self): return {"one": [1, 1.5, None, True]}
+            def _repr_javascript_(self): return "1"
+        Rich()
+        """,
+    "_repr_mimebundle_": """
+        class Bundle:
+            def _repr_mimebundle_(self, include=None, exclude=None):
+                data = {"text/html": "<i>b</i>", "application/x-own+json": [1, {"a": 2}]}
+                return data, {"text/html": {"m": 1}}
+            def _repr_html_(self): return "not this one"
+            def _repr_latex_(self): return "$this$"
+        Bundle()
+        """,
+    "_ipython_display_": """
+        class Own:
+            def _ipython_display_(self):
+                print("shown")
+                display({"text/plain": "by itself"}, raw=True)
+        display(Own())
+        Own()
+        """,
+    "a class with _repr_html_": "class Page:\n    def _repr_html_(self): return 'x'\nPage",
+    "a representation that is not there": """
+        class Shy:
+            def _repr_html_(self): return None
+            def _repr_png_(self): raise NotImplementedError
+            def __repr__(self): return "shy"
+        Shy()
+        """,
+    "include and exclude": """
+        class Rich:
+            def _repr_html_(self): return "<p>1</p>"
+            def _repr_latex_(self): return "$1$"
+        display(Rich(), include=["text/html"])
+        display(Rich(), exclude=["text/html"])
+        """,
+    "raw bundles and metadata": """
+        display({"text/html": "<b>x</b>", "text/plain": "x"}, raw=True, metadata={"a": {"b": 1}})
+        """,
+    "publish_display_data": """
+        from IPython.display import publish_display_data
+        publish_display_data({"text/markdown": "*x*"}, {"text/markdown": {"k": 1}})
+        """,
+    "a display that is updated": """
+        handle = display("first", display_id=True)
+        print("between")
+        handle.update("second")
+        print(type(handle).__name__)
+        """,
+    "updates by name": """
+        from IPython.display import HTML, update_display
+        display(HTML("<b>0</b>"), display_id="place of this cell")
+        for n in range(1, 4):
+            update_display(HTML(f"<b>{n}</b>"), display_id="place of this cell")
+        """,
+    "two displays of one id": """
+        handle = display(1, display_id=True)
+        handle.display(2)
+        handle.update(3)
+        """,
+    "an empty place that is filled": "h = display(display_id=True)\nh.update([1, 2, 3])",
+    "an update of what is not there": """
+        from IPython.display import update_display
+        update_display("nobody", display_id="nowhere at all")
+        print("done")
+        """,
+    "clear_output": """
+        from IPython.display import clear_output
+        print("gone")
+        clear_output()
+        print("stays")
+        """,
+    "clear_output that waits": """
+        from IPython.display import clear_output
+        for n in range(4):
+            clear_output(wait=True)
+            print("step", n)
+            display(n)
+        """,
+    "clear_output at the end": """
+        from IPython.display import clear_output
+        print("gone")
+        display("gone too")
+        clear_output()
+        """,
+    "display that clears": "print('gone')\ndisplay('stays', clear=True)",
+    "progress of IPython": """
+        from IPython.display import ProgressBar
+        for _ in ProgressBar(3): pass
+        """,
+    "display in a thread": """
+        import threading
+        thread = threading.Thread(target=lambda: display("from a thread"))
+        thread.start()
+        thread.join()
+        """,
+    # Figures.
+    "a figure": "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])\nplt.title('ä');",
+    "a figure and its value": "import matplotlib.pyplot as plt\nplt.plot([1, 3, 2])",
+    "two figures": """
+        import matplotlib.pyplot as plt
+        for n in (1, 2):
+            plt.figure(figsize=(2, n))
+            plt.bar([1, 2], [n, 2 * n])
+        """,
+    "plt.show": """
+        import matplotlib.pyplot as plt
+        for n in range(2):
+            plt.figure(figsize=(2, 2))
+            plt.plot([n, 1])
+            print("before", n)
+            plt.show()
+            print("after", n)
+        """,
+    "a figure as the value": """
+        import matplotlib.pyplot as plt
+        fig, ax = plt.subplots(figsize=(3, 2), dpi=80, facecolor="lightyellow")
+        ax.scatter([1, 2, 3], [3, 1, 2])
+        plt.close(fig)
+        fig
+        """,
+    "a figure that is displayed and stays open": """
+        import matplotlib.pyplot as plt
+        fig, axes = plt.subplots(1, 2, figsize=(4, 2))
+        axes[0].hist([1, 2, 2, 3])
+        display(fig)
+        axes[1].plot([1, 2])
+        """,
+    "a transparent figure": """
+        import matplotlib.pyplot as plt
+        fig, ax = plt.subplots(figsize=(2, 2))
+        fig.patch.set_alpha(0)
+        """,
+    "a figure without axes": "import matplotlib.pyplot as plt\nplt.figure()",
+    "a figure that is closed": """
+        import matplotlib.pyplot as plt
+        plt.plot([1, 2])
+        plt.close()
+        """,
+    "interactive mode off": """
+        import matplotlib.pyplot as plt
+        with plt.ioff():
+            fig, ax = plt.subplots(figsize=(2, 2))
+        ax.plot([1, 2])
+        plt.close(fig)
+        print(plt.isinteractive())
+        """,
+    "a figure and clear_output": """
+        import matplotlib.pyplot as plt
+        from IPython.display import clear_output
+        for n in range(3):
+            clear_output(wait=True)
+            plt.figure(figsize=(2, 2))
+            plt.plot([n, 1])
+            plt.show()
+        """,
+    "numbers of figures": """
+        import matplotlib.pyplot as plt
+        plt.plot([1, 2])
+        plt.figure(figsize=(2, 2))
+        plt.plot([1, 2])
+        print(plt.get_fignums(), plt.isinteractive())
+        """,
+    "a saved figure": """
+        import io
+        import matplotlib.pyplot as plt
+        plt.plot([1, 2])
+        plt.savefig(file := io.BytesIO(), format="png", metadata={"Software": None})
+        plt.close()
+        len(file.getvalue())
+        """,
+    "a plot of pandas": """
+        import pandas as pd
+        pd.Series([1, 3, 2], index=list("abc")).plot.bar(figsize=(3, 2))
+        """,
+    # Libraries.
+    "numpy": "import numpy as np\nnp.arange(24).reshape(2, 3, 4) / 7",
+    "numpy scalars": "import numpy as np\n[np.float32(1.5), np.int64(3), np.array('a'), np.nan]",
+    "a large array": "import numpy as np\nnp.zeros((2000, 3))",
+    "a data frame": """
+        import pandas as pd
+        pd.DataFrame({"a": [1, 2], "b": ["x", None], "t": pd.to_datetime(["2024-01-01", None])})
+        """,
+    "a long data frame": "import pandas as pd\npd.DataFrame({'n': range(1000)})",
+    "a wide data frame": "import pandas as pd\npd.DataFrame([[n * 1000 for n in range(40)]] * 3)",
+    "a printed data frame": "import pandas as pd\nprint(pd.DataFrame([['x' * 20] * 8] * 2))",
+    "a series and an index": """
+        import pandas as pd
+        display(pd.Series([1.5, None], name="s"))
+        pd.MultiIndex.from_product([[1, 2], ["a", "b"]], names=["n", "c"])
+        """,
+    "a styled data frame": """
+        import pandas as pd
+        frame = pd.DataFrame({"a": [1.234, 2.345]})
+        frame.style.format("{:.1f}").highlight_max(color="yellow").set_caption("styled")
+        """,
+    "a data frame of polars": "import polars as pl\npl.DataFrame({'a': [1, None], 'b': list('xy')})",
+    "an arrow table": "import pyarrow as pa\npa.table({'a': [1, 2]})",
+    "a picture": "from PIL import Image\nImage.new('RGB', (32, 24), 'teal')",
+    "a picture without colours": "from PIL import Image\ndisplay(Image.new('1', (8, 8)))",
+    "plotly": """
+        import plotly.graph_objects as go
+        go.Figure(go.Bar(x=["a", "b"], y=[1, 3]), layout={"title": {"text": "bars"}})
+        """,
+    "plotly shown": """
+        import plotly.graph_objects as go
+        fig = go.Figure(go.Scatter(y=[1, 3]))
+        fig.show()
+        print("shown")
+        """,
+    "altair": """
+        import altair as alt
+        import pandas as pd
+        data = pd.DataFrame({"a": ["x", "y"], "b": [1, 2]})
+        alt.Chart(data).mark_bar().encode(x="a", y="b")
+        """,
+    "sympy": """
+        from sympy import Integral, Matrix, symbols
+        x, y = symbols("x y")
+        display(Matrix([[x, 1], [y, 2]]))
+        Integral(x**2 / y, x)
+        """,
+    "an estimator": "from sklearn.linear_model import Ridge\nRidge(alpha=0.5)",
+    "a progress bar": """
+        from tqdm import tqdm
+        for _ in tqdm(range(20), desc="work", ncols=60): pass
+        """,
+    "a progress bar that says more": """
+        from tqdm import trange
+        with trange(3, ncols=60) as bar:
+            for n in bar:
+                bar.set_postfix(n=n)
+                bar.write(f"line {n}")
+        """,
+    # What programs do.
+    "a warning": "import warnings\nwarnings.warn('careful')",
+    "warnings of classes": """
+        import warnings
+        def old():
+            warnings.warn("old is old", DeprecationWarning, stacklevel=2)
+        old()
+        warnings.warn("soon", FutureWarning)
+        """,
+    "logging": """
+        import logging
+        logger = logging.getLogger("cell")
+        logger.warning("beware of %s", "this")
+        logger.info("not shown")
+        logger.error("ä")
+        """,
+    "logging of an exception": """
+        import logging
+        log = logging.Logger("own")
+        log.addHandler(logging.StreamHandler())
+        try: {}["k"]
+        except KeyError as exc: log.error("failed: %r", exc)
+        """,
+    "threads": """
+        import threading
+        def work(n): results.append(n * n)
+        results = []
+        threads = [threading.Thread(target=work, args=(n,)) for n in range(8)]
+        for t in threads: t.start()
+        for t in threads: t.join()
+        print(sorted(results))
+        """,
+    "a thread that prints": """
+        import threading
+        thread = threading.Thread(target=lambda: [print("thread", n) for n in range(3)])
+        thread.start()
+        thread.join()
+        print("main")
+        """,
+    "an executor": """
+        from concurrent.futures import ThreadPoolExecutor
+        with ThreadPoolExecutor(4) as pool:
+            print(list(pool.map(lambda n: n * n, range(10))))
+        """,
+    "subprocesses": """
+        import subprocess, sys
+        program = [sys.executable, "-c", "print(6 * 7)"]
+        done = subprocess.run(program, capture_output=True, text=True)
+        print(done.stdout, done.returncode)
+        subprocess.check_output(["echo", "ä"]).decode()
+        """,
+    "a subprocess that fails": """
+        import subprocess
+        subprocess.run("exit 3", shell=True)
+        """,
+    "a subprocess that draws": """
+        import subprocess, sys
+        code = "from matplotlib import pyplot; pyplot.figure(); print(pyplot.get_fignums())"
+        subprocess.check_output([sys.executable, "-c", code])
+        """,
+    "multiprocessing": """
+        import multiprocessing
+        def square(n): return n * n
+        with multiprocessing.get_context("fork").Pool(2) as pool:
+            print(pool.map(square, range(5)))
+        """,
+    "pickled classes": """
+        import pickle
+        class Thing:
+            def __init__(self, n): self.n = n
+            def __eq__(self, other): return self.n == other.n
+        copy = pickle.loads(pickle.dumps(Thing(3)))
+        copy == Thing(3), type(copy) is Thing, Thing.__module__
+        """,
+    "await": "import asyncio\nprint(await asyncio.sleep(0, 'slept'))\nawait asyncio.sleep(0, 7)",
+    "tasks": """
+        import asyncio
+        async def work(n):
+            await asyncio.sleep(0)
+            return n * n
+        await asyncio.gather(*(work(n) for n in range(5)))
+        """,
+    "async for and with": """
+        import contextlib
+        async def count(to):
+            for n in range(to): yield n
+        @contextlib.asynccontextmanager
+        async def room():
+            print("in")
+            yield "room"
+            print("out")
+        async with room() as where:
+            async for n in count(3): print(where, n)
+        [n async for n in count(4)]
+        """,
+    "generators": """
+        def fibonacci():
+            a, b = 0, 1
+            while True:
+                yield a
+                a, b = b, a + b
+        import itertools
+        list(itertools.islice(fibonacci(), 20))
+        """,
+    "f-strings": "x = 3.14159\nprint(f'{x:.2f} {x!r:>10} {x=} {{}} {\"q\"}')",
+    "dollars and braces": "x = 1\nprint('$x {x} {{x}} $$ %x')",
+    "closures and globals": """
+        counter = 0
+        def bump():
+            global counter
+            counter += 1
+            return counter
+        [bump() for _ in range(3)], counter
+        """,
+    "match": "match {'a': [1, 2]}:\n    case {'a': [x, *rest]}: print(x, rest)",
+    "if main": "def main(): print('main')\nif __name__ == '__main__':\n    main()",
+    "source of a function": """
+        import inspect
+        def f(x):
+            return x + 1
+        print(inspect.getsource(f))
+        """,
+    "doctest": '''
+        import doctest
+        def double(x):
+            """
+            >>> double(2)
+            4
+            """
+            return 2 * x
+        doctest.run_docstring_examples(double, {"double": double})
+        print("tested")
+        ''',
+    "a caught exception": "import sys\ntry: 1 / 0\nexcept ZeroDivisionError as e: print(repr(e))",
+    "exec and eval": "exec('y = 5')\nprint(eval('y + 1'))",
+    "many outputs": "for n in range(30):\n    display(n)\n    print(n)",
+    # Errors.
+    "an exception": "print('before')\n1 / 0",
+    "an exception in a function": """
+        def inner(values):
+            return values["missing"]
+        def outer():
+            return inner({})
+        outer()
+        """,
+    "an exception without a message": "raise ValueError",
+    "an exception of several lines": "raise RuntimeError('first\\nsecond\\nthird')",
+    "an exception of the cell": "class Own(Exception): ...\nraise Own('mine', 2)",
+    "an assertion": "assert 1 == 2, 'not equal'",
+    "a name that is missing": "print(undefined_name)",
+    "a name that a module has not got": "from json import no_such_name",
+    "a file that is missing": "open('/no/such/file')",
+    "a cause": "try: {}['k']\nexcept KeyError as e: raise RuntimeError('while looking') from e",
+    "a context": "try: {}['k']\nexcept KeyError: int('x')",
+    "an exception group": "raise ExceptionGroup('several', [ValueError('a'), TypeError('b')])",
+    "a note": "e = ValueError('x')\ne.add_note('a hint')\nraise e",
+    "a syntax error of eval": "eval('1 +')",
+    "an exception in a library": "import json\njson.loads('{bad')",
+    "an exception after await": "import asyncio\nawait asyncio.sleep(0)\n[][1]",
+    "an exception behind a figure": """
+        import matplotlib.pyplot as plt
+        plt.plot([1, 2])
+        raise ValueError("after the plot")
+        """,
+    "a deep recursion": "def f(): f()\nf()",
+    # Last, because the local kernel goes on with it.
+    "a future feature": """
+        from __future__ import annotations
+        def f(x: undefined) -> nothing: ...
+        f.__annotations__
+        """,
+}
+CELLS = {name: dedent(source).strip("\n") for name, source in CELLS.items()}
