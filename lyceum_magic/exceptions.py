@@ -15,6 +15,7 @@
     ├── EmbeddedServerError     the server of this package could not be started or used
     ├── JournalUnavailable      the journal of runs on this machine cannot be written
     ├── UnknownRun              no run has that id, or the prefix fits several
+    ├── TransferError           a value or file of a run could not come back
     └── RunFailed               the run ended, and not as `completed`
         ├── RunTimedOut         its time limit ended it
         ├── RunAborted          somebody aborted or stopped it
@@ -111,6 +112,10 @@ class JournalUnavailable(LyceumError):
 
 class UnknownRun(LyceumError):
     """No run has this id, or more than one begins with it."""
+
+
+class TransferError(LyceumError):
+    """A value or file that a run should have sent home did not come, or cannot be used here."""
 
 
 class RunFailed(LyceumError):

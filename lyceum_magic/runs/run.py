@@ -13,6 +13,7 @@ from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
@@ -28,11 +29,13 @@ from ..exceptions import (
     RunTimedOut,
     ServerError,
     ServerUnreachable,
+    TransferError,
     UnknownRun,
 )
 from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Harvest, decode
 from ..outputs.notebook import ErrorOutput, NotebookOutput, to_outputs
+from ..outputs.values import Values
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.limits import MARK_CHARACTERS, TAG_KEY
 from ..protocol.requests import StartPython
@@ -40,6 +43,7 @@ from ..protocol.states import State
 from .inbox import Inbox
 from .interrupts import noted_interrupts
 from .journal import Entry, Journal
+from .saving import Saved, write_files
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
@@ -67,6 +71,8 @@ class Run:
         name: the name it was given, may be empty.
         timeout_s: its time limit in seconds.
         is_embedded: whether the embedded server runs it.
+        allow_pickle: whether `values` may load pickles, which run what the program wanted. It is
+            set where the run is started with `--pickle`, and not by `attach`.
         note: what its reader should know from the beginning, one sentence or more; may be empty.
     """
 
@@ -84,6 +90,8 @@ class Run:
         self._is_writer = False
         self.note = ""
         self._harvest: Harvest | None = None
+        self._values: Values | None = None
+        self.allow_pickle = False
         self._task: Future[None] | None = None
         # Futures, because both threads and event loops can wait for them.
         self._known: Future[None] = Future()
@@ -199,6 +207,49 @@ class Run:
         if self.state.is_final:
             self._harvest = harvest
         return harvest
+
+    @property
+    def values(self) -> Values:
+        """The values that it has sent home so far; each is made at its first use."""
+        source = self.harvest.values
+        if self._values is None or self._values.source is not source:
+            self._values = Values(source)
+        self._values.allow_pickle = self.allow_pickle
+        return self._values
+
+    @property
+    def files(self) -> dict[str, bytes]:
+        """The files that it has sent home so far: path below its folder, with `/` -> content."""
+        return {f.path: f.data for f in list(self.harvest.files.values()) if not f.problem}
+
+    def save_files(self, folder: str | Path = ".", overwrite: bool = False) -> list[Path]:
+        """Writes `files` below a folder, which is made if it is not there.
+
+        Returns:
+            Where they are, those included that were there with the same content.
+
+        Raises:
+            TransferError: files that are there already, unless `overwrite`, or that cannot be
+                written; all others have been written.
+        """
+        saved = self.write_files(Path(folder), overwrite=overwrite)
+        if problems := self.saving_problems(saved):
+            raise TransferError(" ".join(problems))
+        return [Path(folder, path) for path in (*saved.written, *saved.same)]
+
+    def write_files(self, folder: Path, *, overwrite: bool) -> Saved:
+        """As `save_files`; what becomes of each file is for the caller to judge."""
+        return write_files(self.files, folder, overwrite=overwrite)
+
+    def saving_problems(self, saved: Saved) -> list[str]:
+        """What kept files from being written, in sentences."""
+        problems = [f"{path} was not written: {why}." for path, why in saved.refused.items()]
+        if saved.kept:
+            problems.append(
+                f"{', '.join(saved.kept)}: already here, and not written over; --yes would do it, "
+                'and _run.save_files("folder") writes elsewhere.'
+            )
+        return problems
 
     def read_log(self) -> Iterator[Output]:
         """Its output so far as it came, piece by piece, read from disk as it goes."""

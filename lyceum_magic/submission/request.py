@@ -11,12 +11,18 @@ from pydantic import ValidationError
 from ..exceptions import OptionError
 from ..protocol.limits import MARK_CHARACTERS, MAX_METADATA, TAG_KEY
 from ..protocol.requests import StartPython
-from .modules import find_needs
+from .files import check_patterns, pack_files
+from .inputs import PackedInputs
+from .modules import find_needs, imports_of
 from .requirements import names_in, read_named, requirements_of
 from .source import wrap_cell
+from .there.values import pack_inputs
 
 #: What the wire's fields are called by those who choose their values.
 _CHOICES = {"execution_type": "machine", "timeout": "timeout_s", "run_name": "name"}
+
+_NO_INPUTS = PackedInputs()
+_NO_FILES: Mapping[str, bytes] = {}
 
 
 def python_request(
@@ -30,16 +36,21 @@ def python_request(
     labels: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
     raw: bool = False,
-    inputs: Mapping[str, object] | None = None,
+    inputs: PackedInputs = _NO_INPUTS,
     outputs: Sequence[str] = (),
     allow_pickle: bool = False,
-    files: Sequence[str] = (),
+    files: Mapping[str, bytes] = _NO_FILES,
     save: Sequence[str] = (),
     notify: Callable[[str], object] = lambda sentence: None,
 ) -> StartPython:
     """The request that starts `code`; see `lyceum_magic.submit` for the arguments.
 
     Args:
+        inputs: values for the cell's namespace.
+        outputs: names whose values come back.
+        allow_pickle: whether values may travel as pickles.
+        files: path below the run's folder -> content.
+        save: patterns of the files to send back.
         notify: told what the reader should know about packages that will be missing there.
 
     Raises:
@@ -48,15 +59,25 @@ def python_request(
     tag = uuid.uuid4().hex
     named = read_named(requirements)
     needs = find_needs(code, apart_from=names_in(named))
-    wanted = requirements_of(needs.imports if auto_requirements else (), named)
+    unpacking = {*inputs.needs, *(["cloudpickle"] if allow_pickle and outputs else [])}
+    imports = needs.imports.union(*(imports_of(f"import {name}") for name in unpacking))
+    wanted = requirements_of(imports if auto_requirements else (), named)
     for sentence in wanted.notices:
         notify(sentence)
     # One is taken by the tag under which the client finds its run again.
     if metadata is not None and len(metadata) > MAX_METADATA - 1:
         raise OptionError(f"metadata: at most {MAX_METADATA - 1} pairs, not {len(metadata)}.")
+    job: dict[str, object] = {
+        "inputs": pack_inputs(dict(inputs.packed)) if inputs.packed else "",
+        "outputs": list(outputs),
+        "pickle": allow_pickle,
+        "files": pack_files(files),
+        "save": check_patterns(save),
+    }
+    job = {name: value for name, value in job.items() if value}
     try:
         return StartPython(
-            code=code if raw else wrap_cell(code, mark=tag[:MARK_CHARACTERS]),
+            code=code if raw else wrap_cell(code, mark=tag[:MARK_CHARACTERS], **job),
             timeout=timeout_s,
             execution_type=machine,
             requirements_content="\n".join(wanted.lines) or None,

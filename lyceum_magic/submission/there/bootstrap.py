@@ -76,14 +76,14 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
         from .shell import install_shell
 
         install_shell(namespace)
-    if is_main and job.get("files"):
-        from .files import write_files
+    if is_main and (job.get("files") or job.get("save")):
+        from .files import prepare
 
-        write_files(job["files"])
+        prepare(job.get("files", {}), job.get("save", []))
     if job.get("inputs"):
         from .values import restore_inputs
 
-        namespace.update(restore_inputs(job["inputs"]))
+        namespace.update(restore_inputs(job["inputs"], allow_pickle=job.get("pickle", False)))
     codes = compile_cell(cell, name, is_shown=is_main)
     has_await = any(code.co_flags & CO_COROUTINE for code in codes)
     try:
@@ -110,7 +110,7 @@ def send_what_is_left(job: Job, namespace: dict[str, object]) -> None:
     if job.get("save"):
         from .files import send_files
 
-        send_files(job["save"], sent=job.get("files", {}))
+        send_files(job["save"])
 
 
 def run_awaiting(codes: list[types.CodeType], namespace: dict[str, object]) -> None:
