@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
-from ..protocol.money import cost_of, dollars
+from ..protocol.money import cost_of, dollars, estimate
 from ..protocol.states import State
 
 #: Longer sentences from a server are cut; the whole one is in the raised error.
@@ -66,12 +66,12 @@ class RunFacts:
             return f"billed {dollars(self.billed)}"
         if not self.price_per_hour:
             return ""
-        so_far = dollars(cost_of(self.price_per_hour, self.elapsed_s))
+        amount = cost_of(self.price_per_hour, self.elapsed_s)
         if self.state.is_final:
-            return f"about {so_far}" if self.run_id else ""  # else it was never started
+            return estimate(amount) if self.run_id else ""  # else it was never started
         if self.state is not State.RUNNING:
             return self.ceiling
-        return f"{so_far} so far, {self.ceiling}" if self.ceiling else f"{so_far} so far"
+        return ", ".join(filter(None, [f"{dollars(amount)} so far", self.ceiling]))
 
 
 @dataclass(frozen=True, slots=True)

@@ -13,7 +13,7 @@ from ..exceptions import LyceumError, OptionError, UnknownRun
 from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Display, OutputDecoder, Raised
 from ..protocol.events import Output
-from ..protocol.money import dollars, per_hour
+from ..protocol.money import dollars, estimate, per_hour
 from ..protocol.paths import PRODUCTION_ORIGIN
 from ..runs.journal import Entry
 from ..runs.run import Run
@@ -89,11 +89,9 @@ def _spent(entries: list[Entry], session_id: str) -> str:
     costs = [cost for entry in mine if (cost := entry.cost(now)) is not None]
     if not costs:
         return ""
-    is_exact = all(entry.billed is not None for entry in mine if entry.cost(now) is not None)
-    return (
-        f"This notebook has spent {'' if is_exact else 'about '}{dollars(sum(costs))} on "
-        f"{len(costs)} run{'' if len(costs) == 1 else 's'}."
-    )
+    is_billed = all(entry.billed is not None for entry in mine if entry.cost(now) is not None)
+    total = dollars(sum(costs)) if is_billed else estimate(sum(costs))
+    return f"This notebook has spent {total} on {len(costs)} run{'' if len(costs) == 1 else 's'}."
 
 
 def _status_of(run: Run) -> Table:
@@ -104,7 +102,7 @@ def _status_of(run: Run) -> Table:
     )  # fmt: skip
     rows = [(name, record[name]) for name in names if record.get(name) not in (None, "")]
     if (cost := run.cost) is not None:
-        rows.append(("cost", f"{'' if run.billed is not None else 'about '}{dollars(cost)}"))
+        rows.append(("cost", dollars(cost) if run.billed is not None else estimate(cost)))
     rows += [("error", text) for text in record.get("system_errors") or ()]
     return Table(["", ""], rows)
 
@@ -151,7 +149,7 @@ def _cost(entry: Entry, now: float) -> str:
     cost = entry.cost(now)
     if cost is None:
         return ""
-    return dollars(cost) if entry.billed is not None else f"about {dollars(cost)}"
+    return dollars(cost) if entry.billed is not None else estimate(cost)
 
 
 def logs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:

@@ -41,6 +41,12 @@ def dollars(amount: float, *, is_ceiling: bool = False) -> str:
     return f"${rounded.quantize(Decimal('0.01')) if rounded >= Decimal('0.01') else rounded:,}"
 
 
+def estimate(amount: float) -> str:
+    """`about $0.02`."""
+    text = dollars(amount)
+    return text if text.startswith("under") else f"about {text}"
+
+
 def per_hour(price_per_hour: float) -> str:
     """`$2.99 an hour`."""
     return f"{dollars(price_per_hour)} an hour"

@@ -9,7 +9,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+import threading
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -92,6 +93,29 @@ async def wire_server() -> AsyncIterator[WireServer]:
         listener.close()
         wire.hang_up_on_all()
         await listener.wait_closed()
+
+
+@contextlib.contextmanager
+def wire_thread() -> Iterator[WireServer]:
+    """The same, on a thread of its own."""
+    ready, leave = threading.Event(), asyncio.Event()
+    found: list[tuple[WireServer, asyncio.AbstractEventLoop]] = []
+
+    async def serve() -> None:
+        async with wire_server() as server:
+            found.append((server, asyncio.get_running_loop()))
+            ready.set()
+            await leave.wait()
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
+    thread.start()
+    assert ready.wait(60)
+    server, loop = found[0]
+    try:
+        yield server
+    finally:
+        loop.call_soon_threadsafe(leave.set)
+        thread.join()
 
 
 # Replies.

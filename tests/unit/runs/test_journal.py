@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import stat
 import subprocess
 import sys
@@ -140,6 +141,47 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(ConfigError, match="LYCEUM_MAGIC_HOME"):
         Journal(tmp_path / "file" / "journal")
+
+
+def test_a_journal_of_an_earlier_version_gets_the_columns_that_it_lacks(tmp_path: Path) -> None:
+    db = sqlite3.connect(tmp_path / "journal.db")
+    db.executescript(
+        """
+        CREATE TABLE runs (
+            tag TEXT PRIMARY KEY, run_id TEXT, base_url TEXT NOT NULL,
+            is_embedded INTEGER NOT NULL, server_folder TEXT NOT NULL, streaming_url TEXT,
+            machine TEXT NOT NULL, name TEXT NOT NULL, timeout_s INTEGER NOT NULL,
+            created_at REAL NOT NULL, ended_at REAL, state TEXT NOT NULL
+        );
+        INSERT INTO runs VALUES
+            ('tag-old', 'old', 'http://x', 0, '', NULL, 'cpu', '', 60, 1000.0, NULL, 'running');
+        """
+    )
+    db.close()
+    journal = Journal(tmp_path)
+    (old,) = journal.entries()
+    assert (old.return_code, old.reason, old.price_per_hour, old.session) == (None, "", None, "")
+    newer = replace(old, price_per_hour=3.6, billed=0.5, session="s", return_code=1)
+    journal.write(newer)
+    journal.close()
+    assert Journal(tmp_path).entries() == [newer]
+
+
+@pytest.mark.parametrize(
+    ("members", "cost"),
+    [
+        ({}, None),
+        ({"price_per_hour": 3.6}, pytest.approx(0.1)),
+        ({"price_per_hour": 3.6, "ended_at": 1050.0}, pytest.approx(0.05)),
+        ({"price_per_hour": 3.6, "ended_at": 1050.0, "billed": 0.04}, 0.04),
+        ({"price_per_hour": 3.6, "run_id": None}, None),
+        ({"price_per_hour": 0.0}, None),
+    ],
+)
+def test_a_run_costs_what_was_billed_else_its_time(
+    members: dict[str, object], cost: float | None
+) -> None:
+    assert entry(**members).cost(now=1100.0) == cost  # type: ignore[arg-type]
 
 
 # Retention.

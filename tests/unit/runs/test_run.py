@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import asyncio
-import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import replace
 
 import pytest
 
-from lyceum_magic.client import stream as stream_module
-from lyceum_magic.client import transport
 from lyceum_magic.client.api import Client
 from lyceum_magic.exceptions import (
     LyceumError,
@@ -28,7 +25,6 @@ from lyceum_magic.protocol.events import Finished, Output, Progress
 from lyceum_magic.protocol.limits import TAG_KEY
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
-from lyceum_magic.runs import run as run_module
 from lyceum_magic.runs.run import Run
 from lyceum_magic.session import Session
 from tests.tools.wire_server import (
@@ -43,52 +39,12 @@ from tests.tools.wire_server import (
     refusal,
     started,
     stream,
-    wire_server,
 )
 
 REQUEST = StartPython(code="print(1)", execution_type="cpu")
 END = Finished(State.COMPLETED, 0)
 SECRET_PATH = f"{paths.stream('run')}/{STREAM_SECRET}"
 LIMIT_S = 60
-
-
-@pytest.fixture(autouse=True)
-def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("FIRST_PAUSE_S", "LONGEST_PAUSE_S", "FIRST_POLL_S"):
-        monkeypatch.setattr(stream_module, name, 0.01)
-    monkeypatch.setattr(run_module, "CONFIRM_S", 0.05)
-    monkeypatch.setattr(run_module, "LOOK_UP_PAUSES_S", (0.0, 0.01))
-    monkeypatch.setattr(transport.RETRY_READS, "backoff_factor", 0.001)
-
-
-@pytest.fixture
-def wire() -> Iterator[WireServer]:
-    """A scripted server on a thread of its own."""
-    ready, leave = threading.Event(), asyncio.Event()
-    found: list[tuple[WireServer, asyncio.AbstractEventLoop]] = []
-
-    async def serve() -> None:
-        async with wire_server() as server:
-            found.append((server, asyncio.get_running_loop()))
-            ready.set()
-            await leave.wait()
-
-    thread = threading.Thread(target=asyncio.run, args=(serve(),))
-    thread.start()
-    assert ready.wait(LIMIT_S)
-    server, loop = found[0]
-    yield server
-    loop.call_soon_threadsafe(leave.set)
-    thread.join()
-
-
-@pytest.fixture
-def cloud(wire: WireServer, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The scripted server is the one that the environment names."""
-    monkeypatch.setenv("LYCEUM_API_KEY", "lk_key")
-    monkeypatch.setenv("LYCEUM_BASE_URL", wire.base_url)
-    wire.on("GET", paths.AVAILABLE_HARDWARE, json_answer({"available_hardware_profiles": []}))
-    wire.on("POST", paths.START_PYTHON, started(wire))
 
 
 def submit(session: Session) -> Run:

@@ -1,0 +1,221 @@
+"""What runs on a cloud with prices cost, and how little that is allowed to disturb them."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+
+import pytest
+
+import lyceum_magic
+from lyceum_magic.client import api as client_api
+from lyceum_magic.exceptions import OptionError
+from lyceum_magic.magic import line
+from lyceum_magic.magic.cell import Defaults, facts_of
+from lyceum_magic.protocol import paths
+from lyceum_magic.protocol.events import Finished, Output, Progress
+from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.protocol.states import State
+from lyceum_magic.runs.run import Run
+from lyceum_magic.session import Session
+from tests.tools.wire_server import (
+    STREAM_SECRET,
+    Reply,
+    Request,
+    WireServer,
+    frame,
+    html,
+    json_answer,
+    record,
+    refusal,
+    stream,
+)
+
+pytestmark = pytest.mark.usefixtures("cloud")
+
+PRICE = 3.6
+LIMIT_S = 60
+SECRET_PATH = f"{paths.stream('run')}/{STREAM_SECRET}"
+DEFAULTS = Defaults(machine="cpu", timeout_s=600, max_lines=10, max_bytes=1000)
+
+
+def prices(price: object = PRICE) -> Reply:
+    return json_answer(
+        {"machine_types": [{"hardware_profile": "gpu.a100", "price_per_hour": price}]}
+    )
+
+
+@pytest.fixture(autouse=True)
+def priced(wire: WireServer, cloud: None) -> None:
+    """A machine has a price, and a run of it ends at once with a bill."""
+    wire.on("GET", paths.MACHINE_TYPES, prices())
+    end = [Progress(State.RUNNING), Output("a\n"), Finished(State.COMPLETED, 0)]
+    wire.on("POST", SECRET_PATH, stream(*(frame(event) for event in end)))
+    wire.on("GET", paths.record("run"), json_answer(record(billed=0.0123)))
+
+
+def submit(
+    session: Session, machine: str = "gpu.a100", budget: float | None = None, **members: object
+) -> Run:
+    request = StartPython(code="1", execution_type=machine, **{"timeout": 600, **members})  # type: ignore[arg-type]
+    run = session.submit(session.client(), request, budget=budget)
+    run.wait(LIMIT_S)
+    return run
+
+
+def test_a_run_costs_what_its_record_says(session: Session) -> None:
+    run = submit(session)
+    assert (run.price_per_hour, run.billed, run.cost) == (PRICE, 0.0123, 0.0123)
+    assert facts_of(run).cost == "billed $0.01"
+    (entry,) = session.entries()
+    assert (entry.price_per_hour, entry.billed, entry.session) == (PRICE, 0.0123, session.id)
+
+
+@pytest.mark.parametrize("billed", [0, 0.0, None, "0.5", True, -1, float("nan")])
+def test_without_a_bill_the_time_makes_an_estimate(
+    wire: WireServer, session: Session, billed: object
+) -> None:
+    wire.on("GET", paths.record("run"), json_answer(record(billed=billed)))
+    run = submit(session)
+    assert run.billed is None
+    assert run.cost == pytest.approx(PRICE * run.elapsed_s / 3600)
+    assert facts_of(run).cost.startswith(("about $", "under $"))
+
+
+@pytest.mark.parametrize("answer", [refusal(500), refusal(404), html])
+def test_a_server_that_gives_no_record_fails_no_run(
+    wire: WireServer, session: Session, answer: Reply
+) -> None:
+    wire.on("GET", paths.record("run"), answer)
+    assert submit(session).state is State.COMPLETED
+
+
+@pytest.mark.parametrize(
+    "answer", [refusal(500), refusal(404), html, json_answer({}), prices(None), prices("much")]
+)
+def test_without_prices_a_run_says_nothing_of_money(
+    wire: WireServer, session: Session, answer: Reply
+) -> None:
+    wire.on("GET", paths.MACHINE_TYPES, answer)
+    run = submit(session)
+    assert (run.price_per_hour, run.cost, run.note, facts_of(run).cost) == (None, None, "", "")
+    assert not wire.asked("GET", paths.record("run"))
+
+
+def test_a_server_that_never_gives_its_prices_delays_a_run_once_and_not_for_long(
+    wire: WireServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def never(request: Request, writer: asyncio.StreamWriter) -> None:
+        await asyncio.Event().wait()
+
+    monkeypatch.setattr(client_api, "PRICES_LIMIT_S", 0.05)
+    wire.on("GET", paths.MACHINE_TYPES, never)
+    assert submit(session).state is State.COMPLETED
+    assert submit(session).state is State.COMPLETED
+    assert len(wire.asked("GET", paths.MACHINE_TYPES)) == 1
+
+
+def test_a_free_machine_has_no_cost(wire: WireServer, session: Session) -> None:
+    wire.on("GET", paths.MACHINE_TYPES, prices(0))
+    run = submit(session, budget=0.0001)
+    assert (run.price_per_hour, run.cost, run.note, run.timeout_s) == (None, None, "", 600)
+
+
+def test_prices_are_asked_for_once_in_some_minutes(
+    wire: WireServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    submit(session)
+    submit(session)
+    assert len(wire.asked("GET", paths.MACHINE_TYPES)) == 1
+    later = time.monotonic() + client_api.PRICES_LAST_S
+    monkeypatch.setattr(client_api.time, "monotonic", lambda: later)
+    wire.on("GET", paths.MACHINE_TYPES, prices(7.2))
+    assert submit(session).price_per_hour == 7.2
+
+
+def test_the_first_run_that_is_paid_for_says_so_and_no_other(session: Session) -> None:
+    assert submit(session, "cpu").note == ""
+    assert submit(session).note == "from here on this notebook spends money: $3.60 an hour"
+    assert submit(session).note == ""
+
+
+# Budgets.
+
+
+def test_a_budget_shortens_the_time_limit_and_says_so(wire: WireServer, session: Session) -> None:
+    submit(session)
+    run = submit(session, budget=0.1)
+    assert run.timeout_s == 100
+    assert run.note == "a budget of $0.10 limits it to 100 s"
+    assert wire.asked("POST", paths.START_PYTHON)[-1].json["timeout"] == 100
+
+
+def test_a_budget_that_is_large_enough_changes_nothing(session: Session) -> None:
+    submit(session)
+    run = submit(session, budget=5.0, timeout=60)
+    assert (run.timeout_s, run.note) == (60, "")
+
+
+def test_a_budget_for_no_run_at_all_is_one_sentence_and_starts_nothing(
+    wire: WireServer, session: Session
+) -> None:
+    with pytest.raises(OptionError, match=r"\$0\.0009 does not pay for 1 s of gpu\.a100") as caught:
+        submit(session, budget=0.0009)
+    assert "\n" not in str(caught.value)
+    assert not wire.asked("POST", paths.START_PYTHON)
+    assert session.entries() == []
+
+
+def test_a_budget_without_a_price_is_one_sentence_and_starts_nothing(
+    wire: WireServer, session: Session
+) -> None:
+    wire.on("GET", paths.MACHINE_TYPES, refusal(404), refusal(404), prices())
+    with pytest.raises(OptionError, match=r"names no price for gpu\.a100") as caught:
+        submit(session, budget=1.0)
+    assert "\n" not in str(caught.value)
+    assert not wire.asked("POST", paths.START_PYTHON)
+    # It matters, so it is asked for again.
+    assert submit(session, budget=0.1).timeout_s == 100
+
+
+@pytest.mark.parametrize("budget", [0, -1, "1", float("nan"), float("inf")])
+def test_a_budget_from_python_is_a_sum(wire: WireServer, budget: object) -> None:
+    with pytest.raises(OptionError, match="budget takes dollars"):
+        lyceum_magic.submit("1", budget=budget)  # type: ignore[arg-type]
+    assert not wire.requests
+
+
+# Sums.
+
+
+def test_status_and_list_tell_what_was_spent(
+    wire: WireServer, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(line, "session", lambda: session)
+
+    def shown(command: str) -> str:
+        return repr(line.run_line(command, DEFAULTS, lambda name, value: None))
+
+    submit(session, "cpu")
+    assert "spent" not in shown("status")
+    assert "cost" not in shown("list --all")
+    submit(session)
+    submit(session)
+    assert "This notebook has spent $0.02 on 2 runs." in shown("status")
+    assert shown("list --all").count("$0.01") == 2
+    wire.on("GET", paths.record("run"), json_answer(record()))
+    submit(session)
+    assert "has spent about $0.02 on 3 runs." in shown("status")
+    assert "about " in shown("list --all")
+    session.id = "another notebook's"
+    assert "spent" not in shown("status")
+
+
+# Sizes.
+
+
+def test_a_request_that_is_too_large_starts_nothing(wire: WireServer, session: Session) -> None:
+    large = StartPython(code="#" * (16 * 1024 * 1024), execution_type="cpu")
+    with pytest.raises(OptionError, match="may have 16,777,216 bytes, and has 16,777,"):
+        session.submit(session.client(), large)
+    assert not wire.asked("POST", paths.START_PYTHON)
