@@ -87,7 +87,9 @@ def as_in_a_cell(error: BaseException, hint: str) -> list[str]:
 
     shell = get_ipython()
     trace = error.__traceback__
-    if _has_group(error):  # IPython leaves these to Python
+    if type(error).__name__ == "UsageError":  # of a magic; IPython shows no traceback of these
+        lines = [f"UsageError: {error}"]
+    elif _has_group(error):  # IPython leaves these to Python
         lines = "".join(traceback.format_exception(error)).splitlines()
     elif isinstance(error, SyntaxError):
         steps = traceback.extract_tb(trace)
