@@ -12,6 +12,8 @@ from .protocol.limits import MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from .runs.journal import Entry
 from .runs.run import Run
 from .session import Place, session
+from .submission.files import read_files, sizes_of
+from .submission.inputs import check_outputs, check_size, pack_inputs
 from .submission.request import python_request
 from .submission.source import code_of
 
@@ -26,6 +28,11 @@ def submit(
     name: str | None = None,
     labels: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
+    inputs: Mapping[str, object] | None = None,
+    outputs: str | Sequence[str] = (),
+    allow_pickle: bool = False,
+    files: str | Sequence[str] = (),
+    save: str | Sequence[str] = (),
     raw: bool = False,
     check: bool = True,
     place: str = "auto",
@@ -40,6 +47,11 @@ def submit(
         requirements: a requirement line or the path of a requirements file, or several of them.
         auto_requirements: whether to add what the code imports.
         name, labels, metadata: kept with the run, for lists and look-ups.
+        inputs: name -> value, for the code's namespace; at most 10 MiB together with `files`.
+        outputs: names of the values to bring back, as `run.values`.
+        allow_pickle: let values travel that only a pickle can carry.
+        files: paths of files or folders at or below the current folder, to send along.
+        save: patterns of the files that the code writes, to bring back as `run.files`.
         raw: send the code as it is.
         check: compile the code here first.
         budget: the most that the run may cost, in dollars; shortens the time limit.
@@ -63,8 +75,17 @@ def submit(
     if budget is not None and not (isinstance(budget, int | float) and 0 < budget < math.inf):
         raise OptionError(f"budget takes dollars such as 0.50, not {budget!r}.")
     notices: list[str] = []
+    code = code_of(code, check=check, raw=raw)
+    packed = pack_inputs(inputs or {}, allow_pickle=allow_pickle)
+    sent = read_files(_several("files", files))
+    check_size({**packed.sizes, **sizes_of(sent)}, may_be_large=True)
+    wanted = _several("outputs", outputs)
+    check_outputs(code, wanted, packed.packed)
+    patterns = _several("save", save)
+    if raw and (inputs or wanted or sent or patterns):
+        raise OptionError("raw sends the code as it is: no value and no file can go with it.")
     request = python_request(
-        code_of(code, check=check, raw=raw),
+        code,
         machine=machine,
         timeout_s=timeout_s,
         requirements=[requirements] if isinstance(requirements, str) else requirements,
@@ -73,6 +94,11 @@ def submit(
         labels=labels,
         metadata=metadata,
         raw=raw,
+        inputs=packed,
+        outputs=wanted,
+        allow_pickle=allow_pickle,
+        files=sent,
+        save=patterns,
         notify=notices.append,
     )
     here = session()
@@ -81,6 +107,14 @@ def submit(
         for sentence in notices:
             warnings.warn(sentence, stacklevel=2)
     return here.submit(client, request, budget=budget)
+
+
+def _several(what: str, texts: str | Sequence[str]) -> list[str]:
+    texts = [texts] if isinstance(texts, str) else list(texts)
+    for text in texts:
+        if not isinstance(text, str):
+            raise OptionError(f"{what} takes texts, not {text!r:.80}.")
+    return texts
 
 
 def runs() -> list[Entry]:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import cast
 
@@ -22,6 +22,7 @@ from ..submission.request import python_request
 from ..submission.source import code_of
 from .errors import failure_of
 from .options import CellOptions, parse_cell_line
+from .transfer import Transfer, bring_home, gather
 
 
 @dataclass(frozen=True)
@@ -38,22 +39,31 @@ class Defaults:
     max_bytes: int
 
 
-def run_cell(line: str, cell: str, defaults: Defaults, bind: Callable[[str, object], None]) -> None:
+def run_cell(
+    line: str,
+    cell: str,
+    defaults: Defaults,
+    bind: Callable[[str, object], None],
+    namespace: Mapping[str, object],
+) -> None:
     """Runs one cell and returns when it has ended.
 
     Args:
         line, cell: as IPython gives them.
         bind: puts a value into the user's namespace.
+        namespace: the user's, from which `--in` takes.
 
     Raises:
         OptionError, SyntaxError: the line or the cell is wrong; nothing was started.
         RunFailed: the run ended other than completed, unless --no-raise was given.
+        TransferError: it completed, and a value or file did not come home.
         LyceumError: it could not be started, or not be followed.
     """
     options = parse_cell_line(line)
     code = code_of(cell, check=options.check, raw=options.raw)
     notices: list[str] = []
-    request = build_request(code, options, defaults, notices.append)
+    transfer = gather(code, options, namespace)
+    request = build_request(code, options, defaults, transfer, notices.append)
     if options.dry_run:
         show_request(request, options, notices)
         return
@@ -63,6 +73,7 @@ def run_cell(line: str, cell: str, defaults: Defaults, bind: Callable[[str, obje
     # What is installed here is installed for the embedded server, wherever it came from.
     notices = [] if client.account.is_embedded else notices
     run, request = here.new_run(client, request, budget=options.budget, notes=notices)
+    run.allow_pickle = options.pickle
     bind("_run", run)
     if options.as_name:
         bind(options.as_name, run)
@@ -72,12 +83,17 @@ def run_cell(line: str, cell: str, defaults: Defaults, bind: Callable[[str, obje
         detach_in_cell(run, request)
         return
     run_in_cell(run, defaults, request, may_fail=options.may_fail)
+    bring_home(run, options, bind)
     if not options.may_fail and (failure := failure_of(run, code)) is not None:
         raise failure
 
 
 def build_request(
-    cell: str, options: CellOptions, defaults: Defaults, notify: Callable[[str], object]
+    cell: str,
+    options: CellOptions,
+    defaults: Defaults,
+    transfer: Transfer,
+    notify: Callable[[str], object],
 ) -> StartPython:
     """What travels for a cell.
 
@@ -94,6 +110,11 @@ def build_request(
         labels=options.labels,
         metadata=options.metadata,
         raw=options.raw,
+        inputs=transfer.inputs,
+        outputs=options.outputs,
+        allow_pickle=options.pickle,
+        files=transfer.files,
+        save=options.save,
         notify=notify,
     )
 

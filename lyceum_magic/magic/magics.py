@@ -30,7 +30,7 @@ class LyceumMagics(Magics):  # type: ignore[misc]
         from .cell import run_cell
         from .errors import plainly
 
-        plainly(run_cell)(line, cell, self._defaults(), self._bind)
+        plainly(run_cell)(line, cell, self._defaults(), self._bind, self.shell.user_ns)
 
     def line(self, line: str) -> object:
         from .errors import plainly

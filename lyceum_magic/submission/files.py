@@ -55,6 +55,10 @@ def pack_files(files: Mapping[str, bytes]) -> dict[str, str]:
     }
 
 
+def sizes_of(files: Mapping[str, bytes]) -> dict[str, int]:
+    return {name: len(content) for name, content in files.items()}
+
+
 def check_patterns(patterns: Iterable[str]) -> list[str]:
     """The patterns of `--save`, each once.
 

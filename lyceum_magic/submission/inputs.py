@@ -9,6 +9,7 @@ import types
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from typing import Any
 
 from ..exceptions import OptionError
 from .there.values import MAX_BYTES, Packer, PackError, TooLarge
@@ -404,7 +405,7 @@ class _Reader(ast.NodeVisitor):
         with self._maybe():
             self.block(node.orelse)
 
-    def visit_Try(self, node: ast.Try) -> None:
+    def visit_Try(self, node: Any) -> None:
         before = set(self._bound)
         self.block([*node.body, *node.orelse])
         after = set(self._bound)

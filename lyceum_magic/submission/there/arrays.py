@@ -6,6 +6,7 @@ from .values import UnpackError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .values import Packer, Unpacker
@@ -104,7 +105,7 @@ def _dtype(unpacker: Unpacker, node: Any) -> Any:
     descr = unpacker.value(node)
     if not isinstance(descr, (str, list, tuple)):
         raise UnpackError("an array has no type")
-    dtype = np.lib.format.descr_to_dtype(descr)
+    dtype = np.lib.format.descr_to_dtype(descr)  # type: ignore[arg-type, unused-ignore]
     if dtype.hasobject:
         raise UnpackError("an array of addresses is refused")
     return dtype
@@ -128,9 +129,9 @@ def _objects(unpacker: Unpacker, shape: list[int], order: str, nodes: list[Any])
 
     if _count(shape) != len(nodes):
         raise UnpackError("an array is not of its size")
-    order = "F" if order == "F" else "C"
-    array: Any = np.empty(tuple(shape), dtype=object, order=order)
-    flat = array.reshape(-1, order=order)  # a view
+    in_order: Any = "F" if order == "F" else "C"
+    array: Any = np.empty(tuple(shape), object, in_order)
+    flat = array.reshape(-1, order=in_order)  # a view
     for place, item in enumerate(unpacker.values(nodes)):
         flat[place] = item  # one by one: a list among them is an item, and no row
     return array
@@ -146,13 +147,14 @@ def _masked(unpacker: Unpacker, data: Any, mask: Any, fill: Any, is_hard: bool) 
     import numpy as np
 
     values = unpacker.value(data)
-    marks = np.ma.nomask if mask is None else unpacker.value(mask)
+    marks: Any = np.ma.nomask if mask is None else unpacker.value(mask)
     filling = unpacker.value(fill)
     if not isinstance(values, np.ndarray) or not isinstance(filling, np.ndarray):
         raise UnpackError("a masked array has no data")
     if marks is not np.ma.nomask and np.shape(marks) != values.shape:
         raise UnpackError("a mask is not of its array's shape")
-    return np.ma.MaskedArray(values, marks, fill_value=filling[()], hard_mask=bool(is_hard))
+    make: Any = np.ma.MaskedArray
+    return make(values, marks, fill_value=filling[()], hard_mask=bool(is_hard))
 
 
 def _str(unpacker: Unpacker, text: Any) -> Any:
@@ -167,7 +169,7 @@ def _bytes(unpacker: Unpacker, blob: int) -> Any:
     return np.bytes_(unpacker.take(blob))
 
 
-KINDS = {
+KINDS: dict[object, Callable[..., Any]] = {
     "numpy.array": _array,
     "numpy.scalar": _scalar,
     "numpy.objects": _objects,

@@ -7,6 +7,7 @@ from .values import UnpackError
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import Any
 
     from .values import Packer, Unpacker
@@ -252,7 +253,7 @@ def _plain_index(unpacker: Unpacker, names: Any, array: Any, freq: str | None) -
     values = _column(unpacker, array)
     index = pd.Index(values, dtype=values.dtype, name=name, tupleize_cols=False, copy=False)
     if freq is not None:
-        index.freq = freq  # type: ignore[attr-defined, unused-ignore]
+        index.freq = freq
     return index
 
 
@@ -291,7 +292,7 @@ def _interval(unpacker: Unpacker, left: Any, right: Any, closed: Any) -> Any:
 
 
 def _pytz(unpacker: Unpacker, name: str) -> Any:
-    import pytz  # type: ignore[import-untyped, unused-ignore]
+    import pytz
 
     return pytz.timezone(name)
 
@@ -440,7 +441,7 @@ def _pandas_arrow(unpacker: Unpacker, blob: int) -> Any:
     return pd.arrays.ArrowExtensionArray(_arrow_table(unpacker.take(blob), "pyarrow").column(0))
 
 
-KINDS = {
+KINDS: dict[object, Callable[..., Any]] = {
     "pandas.DataFrame": _data_frame,
     "pandas.Series": _series,
     "pandas.RangeIndex": _range_index,

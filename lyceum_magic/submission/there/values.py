@@ -133,7 +133,7 @@ class Packer:
 
     def _pickled(self, name: str, value: object) -> bytes:
         try:
-            import cloudpickle  # type: ignore[import-untyped, unused-ignore]
+            import cloudpickle
         except ImportError:
             raise PackError(f"{name} needs a pickle, and {missing('cloudpickle')}") from None
         try:
@@ -241,7 +241,7 @@ class Packer:
 
     def _dataclass(self, value: Any) -> Any:
         kind = type(value)
-        if kind.__new__ is not object.__new__:
+        if not _is_plain(kind):
             raise self.refuse(value)
         from dataclasses import fields
 
@@ -287,15 +287,18 @@ class Unpacker:
             return {key: self.value(item) for key, item in node.items()}
         if type(node) is not list:
             return node
-        unpack_kind = _KINDS.get(node[0])
-        if unpack_kind is not None:
-            return unpack_kind(self, *node[1:])
+        return self._kind(node[0])(self, *node[1:])
+
+    def _kind(self, name: object) -> Callable[..., Any]:
+        if name in _KINDS:
+            return _KINDS[name]
         from . import arrays, tables
 
-        unpack_kind = arrays.KINDS.get(node[0]) or tables.KINDS.get(node[0])
-        if unpack_kind is None:
-            raise UnpackError(f"there is no kind {str(node[0])[:40]!r} of value")
-        return unpack_kind(self, *node[1:])
+        if name in arrays.KINDS:
+            return arrays.KINDS[name]
+        if name in tables.KINDS:
+            return tables.KINDS[name]
+        raise UnpackError(f"there is no kind {str(name)[:40]!r} of value")
 
     def take(self, number: int) -> bytes:
         """The blob of this number; nobody else gets it."""
@@ -315,7 +318,9 @@ class Unpacker:
 
     def _unpickled(self, python: str, blob: int) -> Any:
         if not self._allow_pickle:
-            raise UnpackError("it came as a pickle, which only --pickle lets in")
+            raise UnpackError(
+                "it came as a pickle, which only --pickle (run.allow_pickle = True) lets in"
+            )
         if python != _PYTHON:
             raise UnpackError(
                 f"it was pickled by Python {str(python)[:9]}, and a pickle is not safe in another "
@@ -406,7 +411,7 @@ def _datetime(unpacker: Unpacker, *parts: Any) -> Any:
     import datetime
 
     *when, fold, tz = parts
-    return datetime.datetime(*when, tzinfo=unpacker.value(tz), fold=fold)
+    return datetime.datetime(*when, unpacker.value(tz)).replace(fold=fold)
 
 
 def _date(unpacker: Unpacker, *parts: Any) -> Any:
@@ -419,7 +424,7 @@ def _time(unpacker: Unpacker, *parts: Any) -> Any:
     import datetime
 
     *when, fold, tz = parts
-    return datetime.time(*when, tzinfo=unpacker.value(tz), fold=fold)
+    return datetime.time(*when, unpacker.value(tz)).replace(fold=fold)
 
 
 def _timedelta(unpacker: Unpacker, *parts: Any) -> Any:
@@ -483,7 +488,7 @@ def _dataclass(
     if len(values) != len(names):
         raise UnpackError("the fields of a dataclass are missing")
     cls = _class_named(module, qualname, names) or _made_class(module, qualname, flags, names)
-    instance = object.__new__(cls)
+    instance: Any = object.__new__(cls)
     for name, value in zip(names, values):
         object.__setattr__(instance, name, value)
     return instance
@@ -503,7 +508,12 @@ def _class_named(module: str, qualname: str, names: list[str]) -> type | None:
     from dataclasses import fields
 
     is_same = [field.name for field in fields(found)] == names
-    return found if is_same and found.__new__ is object.__new__ else None
+    return found if is_same and _is_plain(found) else None
+
+
+def _is_plain(cls: Any) -> bool:
+    """Whether an instance can be made without running code of the class."""
+    return cls.__new__ is object.__new__
 
 
 def _made_class(module: str, qualname: str, flags: list[bool], names: list[str]) -> type:

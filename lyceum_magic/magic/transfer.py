@@ -1,0 +1,113 @@
+"""What goes with a `%%lyceum` cell and what comes home: `--in`, `--out`, `--file`, `--save`."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..exceptions import OptionError, TransferError
+from ..protocol.states import State
+from ..runs.run import Run
+from ..submission.files import check_patterns, read_files, sizes_of
+from ..submission.inputs import (
+    AUTO,
+    PackedInputs,
+    check_outputs,
+    check_size,
+    choose_inputs,
+    list_sizes,
+)
+from .options import CellOptions
+
+
+@dataclass(frozen=True)
+class Transfer:
+    """What travels with a cell beside its code.
+
+    Attributes:
+        files: path below the current folder -> content.
+    """
+
+    inputs: PackedInputs = field(default_factory=PackedInputs)
+    files: Mapping[str, bytes] = field(default_factory=dict)
+
+
+def gather(code: str, options: CellOptions, namespace: Mapping[str, object]) -> Transfer:
+    """Takes what the options name from the notebook and the disk, before the start.
+
+    Prints what `--in auto` found.
+
+    Raises:
+        OptionError: something is missing, cannot travel, or is too much.
+    """
+    chosen = {
+        "--in": options.inputs,
+        "--out": options.outputs,
+        "--file": options.files,
+        "--save": options.save,
+    }
+    asked = [option for option, values in chosen.items() if values]
+    if options.raw and asked:
+        raise OptionError(f"--raw sends the cell as it is: {asked[0]} cannot go with it.")
+    check_patterns(options.save)
+    inputs = choose_inputs(options.inputs, code, namespace, allow_pickle=options.pickle)
+    check_outputs(code, options.outputs, inputs.packed)
+    transfer = Transfer(inputs, read_files(options.files))
+    if AUTO in options.inputs:
+        _say(f"--in auto: {list_sizes(inputs.sizes) or 'nothing to send'}")
+        for sentence in inputs.left_out:
+            _say(f"--in auto leaves out: {sentence}")
+    check_size({**inputs.sizes, **sizes_of(transfer.files)}, may_be_large=options.yes)
+    return transfer
+
+
+def bring_home(run: Run, options: CellOptions, bind: Callable[[str, object], None]) -> None:
+    """Writes the files of a run that has ended, and binds its values if it completed.
+
+    Prints what was written, and for a run that did not complete what could not be.
+
+    Raises:
+        TransferError: it completed, and a value or a file is missing. Then no value is bound.
+    """
+    problems = _save(run, options) if options.save else []
+    if run.state is not State.COMPLETED:
+        for problem in problems:
+            _say(problem)
+        return
+    problems = [*_bind_outputs(run, options, bind), *problems]
+    if problems:
+        raise TransferError(" ".join(problems))
+
+
+def _bind_outputs(run: Run, options: CellOptions, bind: Callable[[str, object], None]) -> list[str]:
+    values, problems = {}, []
+    for name in options.outputs:
+        try:
+            values[name] = run.values[name]
+        except KeyError:
+            problems.append(f"--out: the cell did not set {name}.")
+        except TransferError as exc:
+            problems.append(f"--out: {exc}")
+    if problems:
+        if values:
+            problems.append(f"Nothing was bound; _run.values has {', '.join(values)}.")
+        return problems
+    for name, value in values.items():
+        bind(name, value)
+    return []
+
+
+def _save(run: Run, options: CellOptions) -> list[str]:
+    saved = run.write_files(Path(), overwrite=options.yes)
+    if saved.written:
+        sizes = {path: len(run.files[path]) for path in saved.written}
+        _say(f"wrote {list_sizes(sizes)}")
+    problems = run.saving_problems(saved)
+    if run.state is not State.COMPLETED:
+        return problems
+    return [*(f"{file.problem}." for file in run.harvest.files.values() if file.problem), *problems]
+
+
+def _say(sentence: str) -> None:
+    print(f"[lyceum] {sentence}")  # noqa: T201 - a cell shows what it prints
