@@ -19,6 +19,7 @@ from .streams import install_streams
 
 TYPE_CHECKING = False  # the name is enough for type checkers, and typing costs an import
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from typing import TypedDict
 
     class Job(TypedDict, total=False):
@@ -54,6 +55,10 @@ FUTURE_FEATURES = sum(
 )
 
 
+#: The cell that this process runs.
+running: Job | None = None
+
+
 def run_cell(job: Job, namespace: dict[str, object]) -> None:
     """Runs the cell, shows what it shows, and sends back what was asked for.
 
@@ -62,12 +67,14 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
         namespace: of the module that this is sent as. That is `__main__`, or `__mp_main__` in a
             worker that multiprocessing has spawned, which needs the definitions and no more.
     """
+    global running
+    running = job
     cell, name = "\n" + job["cell"], job["name"]
     is_main = namespace["__name__"] == "__main__"
     install_streams()
     remember_source(cell, name, is_sent=is_main and bool(job["mark"]))
     if job["mark"]:
-        builtins.input = refuse_input
+        builtins.input = sys.breakpointhook = refuse_input
         frames.open_frames(job["mark"])
         from .hooks import install_hooks
 
@@ -178,16 +185,18 @@ def print_thread_error(what: threading.ExceptHookArgs) -> None:
     print_thread_error(what)
 
 
-def print_ignored_error(what: sys.UnraisableHookArgs) -> None:
+def print_ignored_error(
+    what: sys.UnraisableHookArgs, by_python: Callable[..., object] = sys.__unraisablehook__
+) -> None:
     if sys is None or sys.meta_path is None:  # the interpreter is ending: no import any more
-        __import__("sys").__unraisablehook__(what)
+        by_python(what)
         return
     from .errors import print_ignored_error
 
     print_ignored_error(what)
 
 
-def refuse_input(prompt: object = "") -> str:
+def refuse_input(prompt: object = "", *_more: object, **_options: object) -> str:
     raise EOFError(
-        "input() has nobody to ask where this cell runs; send a value with --in NAME instead."
+        "There is nobody to ask where this cell runs: send a value with --in NAME instead."
     )

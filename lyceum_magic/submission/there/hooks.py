@@ -15,7 +15,9 @@ WATCHED = frozenset(
     [
         "IPython.core.display",
         "IPython.core.display_functions",
+        "getpass",
         "matplotlib",
+        "multiprocessing.spawn",
         "pandas",
         "plotly.io._renderers",
     ]

@@ -69,10 +69,24 @@ def show_plots_in_the_cell(renderers: Any) -> None:
         renderers.renderers.default = "plotly_mimetype"
 
 
+def refuse_to_ask(getpass: Any) -> None:
+    from .bootstrap import refuse_input
+
+    getpass.getpass = refuse_input
+
+
+def watch_workers(spawn: Any) -> None:
+    from .workers import refuse_endless_spawning
+
+    refuse_endless_spawning(spawn)
+
+
 PREPARATIONS = {
     "IPython.core.display": show_through_frames,
     "IPython.core.display_functions": show_through_frames,
+    "getpass": refuse_to_ask,
     "matplotlib": draw_into_the_cell,
+    "multiprocessing.spawn": watch_workers,
     "pandas": be_in_a_notebook,
     "plotly.io._renderers": show_plots_in_the_cell,
 }
