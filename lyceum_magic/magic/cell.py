@@ -18,6 +18,7 @@ from ..protocol.requests import StartPython
 from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
 from ..session import Place, check_size, session
+from ..submission.files import sizes_of
 from ..submission.request import python_request
 from ..submission.source import code_of
 from .errors import failure_of
@@ -65,7 +66,7 @@ def run_cell(
     transfer = gather(code, options, namespace)
     request = build_request(code, options, defaults, transfer, notices.append)
     if options.dry_run:
-        show_request(request, options, notices)
+        show_request(request, options, transfer, notices)
         return
     here = session()
     client = here.client(cast(Place, options.place))
@@ -119,7 +120,9 @@ def build_request(
     )
 
 
-def show_request(request: StartPython, options: CellOptions, notes: list[str]) -> None:
+def show_request(
+    request: StartPython, options: CellOptions, transfer: Transfer, notes: list[str]
+) -> None:
     """Prints the request as it would travel.
 
     Raises:
@@ -136,8 +139,15 @@ def show_request(request: StartPython, options: CellOptions, notes: list[str]) -
         notes = [*notes, *more]
     else:
         price = 0.0
-    print(describe(request, place=place, price_per_hour=price, notes=notes))  # noqa: T201 - a cell shows what it prints
-    print("nothing was sent")  # noqa: T201
+    text = describe(
+        request,
+        place=place,
+        price_per_hour=price,
+        inputs=transfer.inputs.sizes,
+        files=sizes_of(transfer.files),
+        notes=notes,
+    )
+    print(f"{text}\nnothing was sent")  # noqa: T201 - a cell shows what it prints
     check_size(request)
 
 
