@@ -410,8 +410,7 @@ _TABLES = {"pandas", "polars", "pyarrow"}
 def _datetime(unpacker: Unpacker, *parts: Any) -> Any:
     import datetime
 
-    *when, fold, tz = parts
-    return datetime.datetime(*when, unpacker.value(tz)).replace(fold=fold)
+    return _moment(unpacker, datetime.datetime, *parts)
 
 
 def _date(unpacker: Unpacker, *parts: Any) -> Any:
@@ -423,8 +422,12 @@ def _date(unpacker: Unpacker, *parts: Any) -> Any:
 def _time(unpacker: Unpacker, *parts: Any) -> Any:
     import datetime
 
+    return _moment(unpacker, datetime.time, *parts)
+
+
+def _moment(unpacker: Unpacker, make: Callable[..., T], *parts: Any) -> T:
     *when, fold, tz = parts
-    return datetime.time(*when, unpacker.value(tz)).replace(fold=fold)
+    return make(*when, tzinfo=unpacker.value(tz), fold=fold)
 
 
 def _timedelta(unpacker: Unpacker, *parts: Any) -> Any:
