@@ -99,9 +99,10 @@ function render({ model, el }) {
     const facts = model.get("facts");
     const elapsed = facts.is_final ? facts.elapsed_s : (Date.now() - startedAt) / 1000;
     time.textContent = duration(elapsed);
-    // A run that waits is not paid for.
-    const soFar = facts.price_per_hour && facts.is_running;
-    cost.textContent = soFar ? dollars((facts.price_per_hour * elapsed) / 3600) : facts.cost || facts.ceiling;
+    const isCounting = facts.price_per_hour && facts.waited_s !== null && !facts.is_final;
+    cost.textContent = isCounting
+      ? dollars((facts.price_per_hour * Math.max(0, elapsed - facts.waited_s)) / 3600)
+      : facts.cost || (facts.is_final ? "" : facts.ceiling);
     cost.title = facts.ceiling;
     cost.hidden = !cost.textContent;
   }

@@ -28,6 +28,7 @@ class RunFacts:
         note: one sentence beside the run's own story ("no GPU on this machine: runs on the CPU").
         price_per_hour: of the machine, in dollars; None where it is free or unknown.
         billed: what the server says it cost, in dollars; None before it does.
+        waited_s: before it left the queue, which is free; None while it is there.
         timeout_s: the time limit, which with the price makes the most that it may cost.
         elapsed_s: since the start was asked for.
     """
@@ -40,6 +41,7 @@ class RunFacts:
     note: str = ""
     price_per_hour: float | None = None
     billed: float | None = None
+    waited_s: float | None = 0.0
     timeout_s: int = 0
     is_local: bool = False
     is_detached: bool = False
@@ -66,11 +68,11 @@ class RunFacts:
             return f"billed {dollars(self.billed)}"
         if not self.price_per_hour:
             return ""
-        amount = cost_of(self.price_per_hour, self.elapsed_s)
+        if self.waited_s is None:
+            return "" if self.state.is_final else self.ceiling
+        amount = cost_of(self.price_per_hour, self.elapsed_s - self.waited_s)
         if self.state.is_final:
-            return estimate(amount) if self.run_id else ""  # else it was never started
-        if self.state is not State.RUNNING:
-            return self.ceiling
+            return estimate(amount)
         return ", ".join(filter(None, [f"{dollars(amount)} so far", self.ceiling]))
 
 

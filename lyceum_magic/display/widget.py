@@ -12,7 +12,6 @@ from typing import Any
 import anywidget
 import traitlets
 
-from ..protocol.states import State
 from .summary import LOOKS, RunFacts
 
 _FOLDER = Path(__file__).parent
@@ -83,8 +82,8 @@ def _to_page(facts: RunFacts) -> dict[str, Any]:
         "short_id": facts.short_id,
         "elapsed_s": facts.elapsed_s,
         "note": facts.note,
-        "is_running": facts.state is State.RUNNING,
         "price_per_hour": facts.price_per_hour,
+        "waited_s": facts.waited_s,
         "ceiling": facts.ceiling,
         # While it lives the page counts it, as it counts the time.
         "cost": facts.cost if facts.state.is_final else "",

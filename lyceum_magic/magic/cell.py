@@ -322,6 +322,7 @@ def facts_of(run: Run, detail: str = "", *, note: str = "", is_detached: bool = 
         note=" · ".join(filter(None, [run.note, note])),
         price_per_hour=run.price_per_hour,
         billed=run.billed,
+        waited_s=run.waited_s,
         timeout_s=run.timeout_s,
         is_local=run.is_embedded,
         is_detached=is_detached,

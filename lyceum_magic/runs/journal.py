@@ -44,7 +44,8 @@ CREATE TABLE IF NOT EXISTS runs (
     timed_out INTEGER NOT NULL DEFAULT 0,
     price_per_hour REAL,
     billed REAL,
-    session TEXT NOT NULL DEFAULT ''
+    session TEXT NOT NULL DEFAULT '',
+    started_at REAL
 );
 CREATE INDEX IF NOT EXISTS runs_by_id ON runs (run_id);
 CREATE INDEX IF NOT EXISTS runs_by_time ON runs (created_at);
@@ -61,6 +62,7 @@ class Entry:
         server_folder: the embedded server's state folder; empty for a run elsewhere.
         state: as last seen; a value of `protocol.states.State`.
         created_at, ended_at: seconds since 1970.
+        started_at: when it left the queue, as far as is known here.
         price_per_hour: of the machine, in dollars; None where it is free or unknown.
         billed: what the server says it cost, in dollars; None where it does not say.
         session: tells the runs of one process from those of others.
@@ -84,17 +86,18 @@ class Entry:
     price_per_hour: float | None = None
     billed: float | None = None
     session: str = ""
+    started_at: float | None = None
 
     def cost(self, now: float) -> float | None:
         """What it has cost, in dollars: as billed, else by its time up to `now`.
 
-        None where it is free, unknown, or was never started.
+        None where it is free, unknown, or has not left the queue.
         """
         if self.billed is not None:
             return self.billed
-        if not self.price_per_hour or self.run_id is None:
+        if not self.price_per_hour or self.started_at is None:
             return None
-        return cost_of(self.price_per_hour, (self.ended_at or now) - self.created_at)
+        return cost_of(self.price_per_hour, (self.ended_at or now) - self.started_at)
 
     @property
     def is_final(self) -> bool:

@@ -154,6 +154,12 @@ class Run:
         return self._entry.price_per_hour
 
     @property
+    def waited_s(self) -> float | None:
+        """Seconds from sending it to its leaving the queue; None while it is there."""
+        started_at = self._entry.started_at
+        return None if started_at is None else max(0.0, started_at - self._entry.created_at)
+
+    @property
     def billed(self) -> float | None:
         """What the server says it cost, in dollars; None where it does not say (yet)."""
         return self._entry.billed
@@ -532,20 +538,29 @@ class Run:
         match item:
             case Output():
                 if self.state is not State.RUNNING:
-                    self._write(state=State.RUNNING.value)
+                    self._write_state(State.RUNNING)
                 self._log.append(item, event_id)
                 if self._harvest is not None:
                     self._harvest.feed(item)
             case Progress():
-                self._write(state=item.state.value)
+                self._write_state(item.state)
             case Finished():
                 self._finish(item)
             case Notice():
                 pass
         await self._tell(item)
 
+    def _write_state(self, state: State) -> None:
+        started_at = self._entry.started_at
+        if started_at is None and state in (State.STARTING, State.RUNNING):
+            started_at = time.time()
+        self._write(state=state.value, started_at=started_at)
+
     def _finish(self, end: Finished) -> None:
         state = end.final_state
+        started_at = self._entry.started_at
+        if started_at is None and state in (State.COMPLETED, State.FAILED):
+            started_at = self._entry.created_at  # nobody said when
         reason = end.error
         if not reason and state is not State.COMPLETED:
             code = end.return_code
@@ -557,6 +572,7 @@ class Run:
             return_code=end.return_code,
             reason=reason,
             timed_out=end.timed_out,
+            started_at=started_at,
             ended_at=time.time(),
         )
 

@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import re
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Browser, expect
 
+from lyceum_magic import display
+from lyceum_magic.protocol.money import dollars
 from tests.tools.jupyterlab import JupyterLab, Notebook, open_notebook
 
 from .conftest import SCREENSHOTS
@@ -37,7 +40,11 @@ SHOWN = [
 show(state=State.STARTING, detail="installing torch", elapsed_s=14,
      note="no GPU on this machine: runs on the CPU")""",
     "show(state=State.RUNNING, elapsed_s=200, price_per_hour=2.99, timeout_s=600, is_local=False)",
+    """\
+show(state=State.PENDING, waited_s=None, price_per_hour=2.99, timeout_s=600, is_local=False,
+     note="from here on this notebook spends money: $2.99 an hour")""",
     "show(state=State.COMPLETED, elapsed_s=1.2)",
+    "show(state=State.COMPLETED, price_per_hour=2.99, billed=0.1234, is_local=False)",
     """\
 show(state=State.FAILED, elapsed_s=75, return_code=1,
      detail="ValueError: shapes (3,4) and (3,) not aligned")""",
@@ -182,6 +189,37 @@ def test_a_short_run_shows_its_summary_alone(open_cells):
     assert notebook.page.evaluate("window.stripsSeen") == 0
 
 
+def test_the_price_is_counted_on_while_the_cell_is_silent(open_cells):
+    notebook = open_cells(
+        "strip = Strip(lambda: None)\n"
+        "priced = replace(FACTS, price_per_hour=3600.0, timeout_s=600)\n"
+        "facts = replace(priced, state=State.PENDING, waited_s=None)\n"
+        "strip.open(facts); strip.publish()",
+        "strip.update(replace(priced, state=State.RUNNING, elapsed_s=12.0, waited_s=10.0))",
+        "strip.close(replace(facts, state=State.COMPLETED, billed=7.5))",
+    )
+    notebook.run(1)
+    cost = notebook.output(1).locator(".lyceum-time").nth(1)
+    expect(cost).to_have_text("at most $600.00")
+    notebook.run(2)
+    # A dollar a second.
+    expect(cost).to_have_text(re.compile(r"^\$2\.\d\d$"))
+    expect(cost).to_have_text(re.compile(r"^\$4\.\d\d$"))
+    expect(cost).to_have_attribute("title", "at most $600.00")
+    notebook.run(3)
+    expect(notebook.output(1)).to_contain_text("billed $7.50")
+
+
+def test_the_page_words_sums_as_the_kernel_does(open_cells):
+    amounts = [0, 0.00003, 0.0003, 0.0091, 0.0096, 0.02, 1.5, 1234.5]
+    notebook = open_cells("print(1)")
+    source = (Path(display.__file__).parent / "strip.js").read_text("utf-8")
+    begin = source.index("function dollars")
+    function = source[begin : source.index("\n}\n", begin) + 3]
+    shown = notebook.page.evaluate(f"{{ {function}; {amounts}.map(dollars) }}")
+    assert shown == [dollars(amount) for amount in amounts]
+
+
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_screenshots_of_each_state(open_cells, jupyterlab, theme):
     """Nothing is compared; somebody looks at them."""
@@ -190,7 +228,7 @@ def test_screenshots_of_each_state(open_cells, jupyterlab, theme):
     for index in range(1, len(SHOWN) + 1):
         notebook.run(index)
         notebook.expect_done(index)
-    expect(notebook.page.locator(".lyceum-strip")).to_have_count(3)
+    expect(notebook.page.locator(".lyceum-strip")).to_have_count(4)
     SCREENSHOTS.mkdir(parents=True, exist_ok=True)
     notebook.page.keyboard.press("Control+b")  # the file browser takes room
     for width in (1100, 560):

@@ -171,11 +171,11 @@ def test_a_journal_of_an_earlier_version_gets_the_columns_that_it_lacks(tmp_path
     ("members", "cost"),
     [
         ({}, None),
-        ({"price_per_hour": 3.6}, pytest.approx(0.1)),
-        ({"price_per_hour": 3.6, "ended_at": 1050.0}, pytest.approx(0.05)),
+        ({"price_per_hour": 3.6, "started_at": 1000.0}, pytest.approx(0.1)),
+        ({"price_per_hour": 3.6, "started_at": 1040.0, "ended_at": 1050.0}, pytest.approx(0.01)),
         ({"price_per_hour": 3.6, "ended_at": 1050.0, "billed": 0.04}, 0.04),
-        ({"price_per_hour": 3.6, "run_id": None}, None),
-        ({"price_per_hour": 0.0}, None),
+        ({"price_per_hour": 3.6}, None),
+        ({"price_per_hour": 0.0, "started_at": 1000.0}, None),
     ],
 )
 def test_a_run_costs_what_was_billed_else_its_time(

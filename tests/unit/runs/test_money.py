@@ -78,7 +78,8 @@ def test_without_a_bill_the_time_makes_an_estimate(
     wire.on("GET", paths.record("run"), json_answer(record(billed=billed)))
     run = submit(session)
     assert run.billed is None
-    assert run.cost == pytest.approx(PRICE * run.elapsed_s / 3600)
+    assert run.waited_s is not None
+    assert run.cost == pytest.approx(PRICE * (run.elapsed_s - run.waited_s) / 3600)
     assert facts_of(run).cost.startswith(("about $", "under $"))
 
 
@@ -113,6 +114,25 @@ def test_a_server_that_never_gives_its_prices_delays_a_run_once_and_not_for_long
     assert submit(session).state is State.COMPLETED
     assert submit(session).state is State.COMPLETED
     assert len(wire.asked("GET", paths.MACHINE_TYPES)) == 1
+
+
+@pytest.mark.parametrize(
+    ("events", "costs"),
+    [
+        ([Progress(State.PENDING), Finished(State.ABORTED, None)], False),
+        ([Progress(State.PENDING), Finished(State.COMPLETED, 0)], True),
+        ([Progress(State.STARTING), Finished(State.ABORTED, None)], True),
+        ([Output("a"), Finished(State.ABORTED, None)], True),
+    ],
+)
+def test_the_queue_is_free(
+    wire: WireServer, session: Session, events: list[Progress | Output | Finished], costs: bool
+) -> None:
+    wire.on("GET", paths.record("run"), json_answer(record()))
+    wire.on("POST", SECRET_PATH, stream(*map(frame, events)))
+    run = submit(session)
+    assert (run.cost is not None) == costs
+    assert bool(facts_of(run).cost) == costs
 
 
 def test_a_free_machine_has_no_cost(wire: WireServer, session: Session) -> None:
