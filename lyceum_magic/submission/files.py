@@ -87,12 +87,12 @@ def _files_at(folder: Path, named: str) -> Iterator[tuple[str, Path]]:
     """The files that one `--file` means: name below the folder -> place."""
     # Not resolved: a link below the folder stands for what it leads to.
     path = Path(os.path.normpath(folder / os.path.expanduser(named)))
-    if "\0" in named or not named.strip() or not path.exists():
-        raise OptionError(f"--file {named}: there is no such file in {folder}.")
     if not path.is_relative_to(folder):
         raise OptionError(
             f"--file {named}: only files at or below {folder} travel; copy it beside the notebook."
         )
+    if "\0" in named or not named.strip() or not path.exists():
+        raise OptionError(f"--file {named}: there is no such file in {folder}.")
     if path.is_dir():
         for parent, folders, names in os.walk(path):
             folders[:] = sorted(name for name in folders if _travels(name))

@@ -14,6 +14,16 @@ from ..exceptions import OptionError
 CELL_NAME = "<cell>"
 THERE = "lyceum_magic_there"
 
+#: Module -> the parts of a job that take it; without them it does not travel.
+_ONLY_FOR = {
+    "values": {"inputs", "outputs"},
+    "arrays": {"inputs", "outputs"},
+    "tables": {"inputs", "outputs"},
+    "files": {"files", "save"},
+    "shell": {"needs_shell"},
+    "magics": {"needs_shell"},
+}
+
 _HEAD = """\
 # A notebook cell, sent by lyceum-magic: the first string runs the cell, which is the last one.
 exec(compile({loader!r}, "<lyceum-magic>", "exec"), {{"__name__": {package!r}, "MAGIC": {magic!r},
@@ -102,15 +112,16 @@ def wrap_cell(cell: str, *, mark: str = "", **job: object) -> str:
     """
     if "get_ipython" in cell:
         job["needs_shell"] = True
-    return f"{_head()}{ {'mark': mark, 'name': CELL_NAME, **job, 'cell': cell}!r}}})\n"
+    left_out = frozenset(name for name, parts in _ONLY_FOR.items() if not parts & set(job))
+    return f"{_head(left_out)}{ {'mark': mark, 'name': CELL_NAME, **job, 'cell': cell}!r}}})\n"
 
 
 @cache
-def _head() -> str:
+def _head(left_out: frozenset[str]) -> str:
     modules = {}
     for file in resources.files(__package__).joinpath("there").iterdir():
         name, _, suffix = file.name.rpartition(".")
-        if suffix == "py" and name not in ("__init__", "loader"):
+        if suffix == "py" and name not in {"__init__", "loader", *left_out}:
             text = _travelling_text(name)
             # Compiled code spares the same Python some 10 ms there.
             code = compile(text, f"<lyceum-magic {name}>", "exec", dont_inherit=True)

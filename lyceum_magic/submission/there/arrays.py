@@ -112,6 +112,8 @@ def _dtype(unpacker: Unpacker, node: Any) -> Any:
 
 
 def _count(shape: list[int]) -> int:
+    if len(shape) > 64:
+        raise UnpackError("an array has too many dimensions")
     count = 1
     for length in shape:
         if type(length) is not int or length < 0:
