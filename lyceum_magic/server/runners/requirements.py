@@ -77,6 +77,11 @@ def missing_requirements(
         requirement = _parse(line)
         if requirement.marker and not requirement.marker.evaluate():
             continue
+        if requirement.url:
+            # A client names what it has itself, and often that is this very environment.
+            if _is_installed_from(requirement.name, requirement.url):
+                continue
+            raise Refusal(f"requirements: URLs and paths are not accepted: {line!r}")
         if _is_satisfied(requirement, installed):
             continue
         public, local = _without_local_tags(requirement)
@@ -107,9 +112,19 @@ def _parse(line: str) -> Requirement:
         if re.match(r"[.~/]|\w+(\+\w+)?:", line) or "/" in line:
             raise Refusal(f"requirements: URLs and paths are not accepted: {line!r}") from exc
         raise Refusal(f"requirements: {line!r} is not a requirement") from exc
-    if requirement.url:
-        raise Refusal(f"requirements: URLs and paths are not accepted: {line!r}")
     return requirement
+
+
+def _is_installed_from(name: str, url: str) -> bool:
+    """Whether a package was installed from this URL (PEP 610)."""
+    try:
+        source = json.loads(metadata.distribution(name).read_text("direct_url.json") or "{}")
+    except (metadata.PackageNotFoundError, ValueError):
+        return False
+    known, vcs = source.get("url"), source.get("vcs_info")
+    if vcs:
+        known = f"{vcs.get('vcs')}+{known}@{vcs.get('commit_id')}"
+    return bool(known == url.partition("#")[0])
 
 
 def _is_satisfied(requirement: Requirement, installed: Mapping[str, Version]) -> bool:

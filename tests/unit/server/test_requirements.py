@@ -1,5 +1,8 @@
 """What a requirements text means, before anything is installed."""
 
+import json
+from pathlib import Path
+
 import pytest
 from packaging.version import Version
 
@@ -73,6 +76,22 @@ def test_the_installed_build_satisfies_its_own_local_tag() -> None:
 def test_everything_else_is_refused_in_one_sentence(line: str) -> None:
     with pytest.raises(Refusal, match=r"^requirements: .*$"):
         wanted(line)
+
+
+def test_what_was_installed_from_a_url_is_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    info = tmp_path / "mine-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: mine\nVersion: 1.0\n")
+    vcs = {"vcs": "git", "commit_id": "abc"}
+    (info / "direct_url.json").write_text(
+        json.dumps({"url": "https://example.org/mine.git", "vcs_info": vcs})
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    assert wanted("mine @ git+https://example.org/mine.git@abc#subdirectory=x") == Wanted()
+    with pytest.raises(Refusal, match="URLs and paths"):
+        wanted("mine @ git+https://example.org/mine.git@other")
 
 
 def test_this_interpreter_knows_what_it_has() -> None:
