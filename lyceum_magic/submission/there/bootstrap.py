@@ -140,7 +140,7 @@ def compile_cell(cell: str, name: str, *, is_shown: bool) -> list[types.CodeType
         is_shown
         and tree.body
         and isinstance(tree.body[-1], ast.Expr)
-        and not cell.rstrip().endswith(";")
+        and not is_quiet(cell, tree.body[-1])
     ):
         last = ast.Interactive([tree.body.pop()])
     codes = [compile(tree, name, "exec", allow_await, dont_inherit=True)]
@@ -149,6 +149,13 @@ def compile_cell(cell: str, name: str, *, is_shown: bool) -> list[types.CodeType
         flags = allow_await | (codes[0].co_flags & FUTURE_FEATURES)
         codes.append(compile(last, name, "single", flags, dont_inherit=True))
     return codes
+
+
+def is_quiet(cell: str, last: ast.Expr) -> bool:
+    """Whether a semicolon follows the last expression, which a bracket may enclose."""
+    rest = cell.encode().splitlines()[last.end_lineno - 1 :]  # type: ignore[operator]
+    rest[0] = rest[0][last.end_col_offset :]
+    return b"".join(rest).lstrip(b") \t\\").startswith(b";")
 
 
 def remember_source(cell: str, name: str, *, is_sent: bool) -> None:
