@@ -129,8 +129,8 @@ def _text_of(outputs: Iterable[Any]) -> str:
             text += output.text  # the pieces of one stream may be cut anywhere
         elif output.output_type == "error":
             text += f"{output.ename}: {output.evalue}\n"
-        else:
-            text += f"{output.data.get('text/plain', '')}\n"
+        elif plain := output.data.get("text/plain"):
+            text += f"{plain}\n"
     return "\n".join(line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
 
 

@@ -1,4 +1,4 @@
-"""The quickstart as readers run it: the demo (nbclient) and papermill, over the kernel matrix."""
+"""The notebooks as readers run them: the demo (nbclient) and papermill, over the kernel matrix."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ from tests.tools.environments import QUICKSTART_MATRIX, ROOT, Environment
 from tests.tools.notebooks import texts
 
 QUICKSTART = ROOT / "notebooks" / "quickstart.ipynb"
+FIGURES = ROOT / "notebooks" / "figures_and_values.ipynb"
 LIMIT_S = 240
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(LIMIT_S + 60)]
@@ -61,8 +62,9 @@ def demo(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_demo_shows_what_the_prose_promises(demo):
     shown = texts(demo)
-    stdout, _, summary = shown["train"]
+    stdout, _, summary, value = shown["train"]
     assert re.findall(r"^epoch (\d)", stdout, re.M) == list("12345678")
+    assert value == re.findall(r"accuracy (\S+)", stdout)[-1].rstrip("0")
     assert "✓ completed" in summary
     assert "(LOCAL)" in summary
     stdout, stderr, summary = shown["fail"]
@@ -127,3 +129,43 @@ def test_a_failed_run_stops_papermill_and_the_demo(tmp_path):
         (error,) = [output for output in outputs if output.output_type == "error"]
         assert error.ename == "RunFailed"
         assert "went on" not in str(outputs)
+
+
+@pytest.fixture(scope="module")
+def figures(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The second notebook as papermill leaves it."""
+    executed = tmp_path_factory.mktemp("figures") / FIGURES.name
+    done = run_papermill(FIGURES, executed)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return executed
+
+
+def test_figures_tables_and_values_are_there_without_a_kernel(figures):
+    cells = {cell.id: cell for cell in nbformat.read(figures, as_version=4).cells}
+    shown = [output.data for output in cells["there"].outputs if "data" in output]
+    summary, figure, table = shown
+    assert "✓ completed" in summary["text/plain"]
+    assert figure["text/plain"] == "<Figure size 700x260 with 1 Axes>"
+    assert figure["image/png"].startswith("iVBORw0KGgo")
+    assert "<table" in table["text/html"]
+    assert re.fullmatch(r"\{'north': [\d.]+, 'south': [\d.]+\}", _result(cells["back"]))
+    assert texts(figures)["reports"][0].count("kWh a square metre") == 2
+    assert "ZeroDivisionError: division by zero" in texts(figures)["fail"][1]
+    assert "best x: 3.00" in str(cells["detach"].outputs)
+    assert _result(cells["result"]) == "3.0"
+
+
+def _result(cell: Any) -> str:
+    (output,) = cell.outputs
+    return str(output.data["text/plain"])
+
+
+def test_their_page_has_every_picture(figures):
+    page = figures.with_suffix(".html")
+    command = ["nbconvert", "--to", "html", str(figures), "--output", str(page)]
+    done = _run(["jupyter", *command])
+    assert done.returncode == 0, done.stderr
+    html = page.read_text()
+    assert nbformat.read(figures, as_version=4).cells[5].outputs[1].data["image/png"][:500] in html
+    assert "completed" in html
+    assert "lyceum:" not in html  # no frame
