@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import re
-from pathlib import Path
 from typing import Any
 
 import nbformat
@@ -112,19 +111,24 @@ def last_state(text: str) -> str:
 NOISE = {
     r"0x[0-9a-f]{6,}": "0x...",
     r"Cell In\[\d+\]": "Cell In[n]",
+    # A syntax error in `eval`: the frame in which the kernel runs a cell.
+    r"\n  File \S+/interactiveshell\.py:\d+ in run_code\n    exec\(.*\n": "",
     r"\b1 # here": "1 ",  # the magic line, which tracebacks of runs leave empty
-    r"\S*/ipykernel_\d+/\d+\.py": "<cell>",  # what a kernel calls the file of a cell
+    r"/[\w./-]{0,80}/ipykernel_\d+/\d+\.py": "<cell>",  # what a kernel calls the file of a cell
     r"\bT_[0-9a-f]{5}": "T_...",  # the id of a styled table of pandas
     r"\bsk-container-id-\d+": "sk-container-id-n",  # scikit-learn counts them
     r"\baltair-viz-[0-9a-f]+": "altair-viz-...",
-    r"\d\d:\d\d<\S+, +\S+(/s|it)": "times",  # of tqdm
+    r"\|[█-▏ ]*\| (\d+/\d+) \[\d\d:\d\d<\S+, +\S+?(/s|it)": r"|bar| \1 [times",  # of tqdm
 }
 
 
 def normal(value: Any) -> Any:
     """The same in every execution, wherever in a bundle it stands."""
     if isinstance(value, dict):
-        return {key: normal(item) for key, item in value.items()}
+        # A picture is equal as it is, or it is another one.
+        return {
+            key: item if key.startswith("image/") else normal(item) for key, item in value.items()
+        }
     if isinstance(value, list):
         return [normal(item) for item in value]
     if not isinstance(value, str):
