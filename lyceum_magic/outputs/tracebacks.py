@@ -10,6 +10,7 @@ import ast
 import builtins
 import linecache
 import re
+import sys
 import traceback
 import types
 from collections.abc import Mapping
@@ -163,7 +164,16 @@ def _names_of_files(error: Mapping[str, Any], cell_name: str) -> dict[str, str]:
                 sum(map(len, source)), None, source, names[name],
             )  # fmt: skip
     names.setdefault(str(error.get("cell")), cell_name)
+    if sys.version_info < (3, 13) and sys.excepthook is sys.__excepthook__:
+        # Until then the interpreter itself prints what ends a script, and knows no `linecache`.
+        sys.excepthook = _print_error
     return names
+
+
+def _print_error(
+    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
+) -> None:
+    traceback.print_exception(kind, error, trace)
 
 
 def _lines(texts: object) -> dict[int, str]:

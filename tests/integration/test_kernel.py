@@ -103,8 +103,11 @@ def test_the_value_of_the_last_line_is_shown_and_lines_count_as_in_the_notebook(
 ) -> None:
     assert shared_kernel.run("%%lyceum\nx = 6\nx * 7").stdout == "42\n"
     cell = shared_kernel.run("%%lyceum\n\n1 / 0")
-    assert 'File "<cell>", line 3' in cell.stderr
-    assert "lyceum_magic" not in cell.stderr
+    assert cell.error is not None
+    shown = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(cell.error["traceback"]))
+    assert ", line 3\n" in shown
+    assert "----> 3 1 / 0" in shown
+    assert "lyceum" not in shown + cell.stderr
 
 
 def test_a_flood_leaves_head_and_tail_in_the_cell_and_all_of_it_on_disk(
@@ -126,7 +129,6 @@ def test_a_flood_leaves_head_and_tail_in_the_cell_and_all_of_it_on_disk(
 @pytest.mark.parametrize(
     ("line", "code", "error", "return_code", "reason"),
     [
-        ("", "raise ValueError('x')", "RunFailed", 1, "exit code 1"),
         ("", "import sys; sys.exit(3)", "RunFailed", 3, "exit code 3"),
         ("", "import os; os.kill(os.getpid(), 9)", "RunFailed", 137, "signal 9 (SIGKILL)"),
         ("-t 2", "while True: pass", "RunTimedOut", None, "time limit of 2 s"),
@@ -140,7 +142,7 @@ def test_a_failed_run_raises_with_its_reason_and_the_record_agrees(
     assert cell.error["ename"] == error
     assert reason in cell.error["evalue"]
     # One line for the reader: what the program said is above, in its own words.
-    assert cell.error["traceback"] == [f"{error}: {cell.error['evalue']}"]
+    assert cell.error["traceback"] == f"{error}: {cell.error['evalue']}".splitlines()
     assert reason in cell.summary
     assert (
         shared_kernel.run("print(_run.state, _run.return_code)").stdout == f"failed {return_code}\n"
@@ -189,9 +191,8 @@ def test_spawned_workers_get_the_definitions_and_run_nothing_twice(shared_kernel
         "            print(method, pool.map(double, [1, 2]), flush=True)\n"
         "'shown once'"
     )
-    assert cell.stdout == ("fork [2, 4]\nspawn [2, 4]\nforkserver [2, 4]\n'shown once'\n"), (
-        cell.stderr
-    )
+    assert cell.stdout == "fork [2, 4]\nspawn [2, 4]\nforkserver [2, 4]\n", cell.stderr
+    assert cell.summary.count("'shown once'") == 1
 
 
 def test_a_typing_error_is_shown_as_python_shows_it_and_starts_nothing(
