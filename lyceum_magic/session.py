@@ -253,8 +253,7 @@ class Session:
         """
         check_size(request)
         request, price, remarks = self.priced(client, request, budget)
-        if price and not self._has_spent:
-            self._has_spent = True
+        if price and not self._is_spending():
             remarks.insert(0, f"from here on this notebook spends money: {money.per_hour(price)}")
         tag = (request.metadata or {}).get(TAG_KEY)
         if tag is None:
@@ -280,6 +279,14 @@ class Session:
         run = self._runs[tag] = Run(self._portal, self._journal, client, entry)
         run.note = " · ".join([*remarks, *notes])
         return run, request
+
+    def _is_spending(self) -> bool:
+        """Whether an earlier run of this process was paid for."""
+        self._has_spent = self._has_spent or any(
+            entry.session == self.id and entry.price_per_hour and entry.run_id is not None
+            for entry in self.entries()
+        )
+        return self._has_spent
 
     def attach(self, run_id: str) -> Run:
         """A run of this user, from this process or another, followed on from where it was left.

@@ -9,7 +9,7 @@ import pytest
 
 import lyceum_magic
 from lyceum_magic.client import api as client_api
-from lyceum_magic.exceptions import OptionError
+from lyceum_magic.exceptions import OptionError, RequestRefused
 from lyceum_magic.magic import line
 from lyceum_magic.magic.cell import Defaults, facts_of
 from lyceum_magic.protocol import paths
@@ -28,6 +28,7 @@ from tests.tools.wire_server import (
     json_answer,
     record,
     refusal,
+    started,
     stream,
 )
 
@@ -157,6 +158,15 @@ def test_the_first_run_that_is_paid_for_says_so_and_no_other(session: Session) -
     assert submit(session, "cpu").note == ""
     assert submit(session).note == "from here on this notebook spends money: $3.60 an hour"
     assert submit(session).note == ""
+
+
+def test_a_run_that_could_not_be_started_was_not_the_first_that_is_paid_for(
+    wire: WireServer, session: Session
+) -> None:
+    wire.on("POST", paths.START_PYTHON, refusal(400), started(wire))
+    with pytest.raises(RequestRefused):
+        submit(session)
+    assert "spends money" in submit(session).note
 
 
 # Budgets.
