@@ -19,7 +19,7 @@ import tokenize
 from collections.abc import Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from enum import Enum
-from functools import cache
+from functools import cache, lru_cache
 from types import ModuleType
 
 from ..exceptions import OptionError
@@ -94,13 +94,14 @@ def find_needs(code: str, *, apart_from: Collection[str] = ()) -> Needs:
     return Needs(search.files, frozenset(search.outside))
 
 
-def imports_of(code: str | bytes) -> list[Import]:
+@lru_cache(maxsize=1024)  # a project's modules, of which few change between two runs
+def imports_of(code: str | bytes) -> tuple[Import, ...]:
     """What a source imports, anywhere in it, but for type checkers; nothing if it is no Python."""
     try:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
-        return []
-    return list(_imports_in(tree))
+        return ()
+    return tuple(_imports_in(tree))
 
 
 def _imports_in(tree: ast.AST) -> Iterator[Import]:
@@ -177,12 +178,12 @@ class _Search:
         self.files: dict[str, str] = {}
         self.outside: set[Import] = set()
         self._apart_from = {_canonical(name) for name in apart_from}
-        self._left: list[tuple[list[Import], str]] = []
+        self._left: list[tuple[Sequence[Import], str]] = []
         self._paths: dict[str, str] = {}  # where the files lie here
         self._found: dict[str, _Module | None] = {}
         self._names_in: dict[str, frozenset[str]] = {}
 
-    def follow(self, imports: list[Import]) -> None:
+    def follow(self, imports: Sequence[Import]) -> None:
         """Takes all that the imports of a cell lead to."""
         self._left.append((imports, ""))
         while self._left:

@@ -75,6 +75,14 @@ def test_workers_find_them_too(kernel: Kernel, folder: Path, method: str) -> Non
     assert cell.stdout == "[0, 1, 4, 9] [1, 2, 5, 10]\n"
 
 
+def test_a_module_shadows_there_what_it_shadows_here(kernel: Kernel, folder: Path) -> None:
+    write(folder, {"zipapp.py": "MINE = True\n", "nest_asyncio2.py": "MINE = True\n"})
+    code = "import zipapp, nest_asyncio2\nprint(zipapp.MINE, nest_asyncio2.MINE)"
+    cell = kernel.run(f"%%lyceum\n{code}")
+    assert cell.error is None, cell
+    assert cell.stdout == kernel.run(code).stdout == "True True\n"
+
+
 def test_a_traceback_names_the_module_and_its_line(kernel: Kernel, folder: Path) -> None:
     write(folder, {"fails_here.py": "def fail():\n    x = 1\n    raise KeyError('canary')\n"})
     cell = kernel.run("%%lyceum\nimport fails_here\nfails_here.fail()")
