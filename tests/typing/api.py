@@ -31,6 +31,7 @@ def in_a_script() -> None:
         raw=False,
         check=True,
         place="local",
+        budget=0.5,
     )
     assert_type(run, Run)
     assert_type(run.id, str)
@@ -40,6 +41,9 @@ def in_a_script() -> None:
     assert_type(run.return_code, int | None)
     assert_type(run.reason, str)
     assert_type(run.elapsed_s, float)
+    assert_type(run.cost, float | None)
+    assert_type(run.price_per_hour, float | None)
+    assert_type(run.billed, float | None)
     assert_type(run.result(timeout_s=10.0), Run)
     assert_type(run.logs(), list[str])
     print(f"{run.wait()} after {run.elapsed_s:.1f} s")
