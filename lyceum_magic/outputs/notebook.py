@@ -38,41 +38,52 @@ NotebookOutput = StreamOutput | DisplayOutput | ErrorOutput
 
 
 def to_outputs(items: Iterable[Decoded]) -> list[NotebookOutput]:
-    """The outputs in their order: neighbouring text of one stream is one, updates are in place."""
-    made: list[list[str] | None] = []  # the text pieces of a stream output, beside `outputs`
+    """The outputs in their order, as a client of a kernel would have collected them.
+
+    Neighbouring text of one stream is one output. A display of an id that was shown before, and an
+    update of it, changes each of them where it stands. What `clear_output` has taken is gone.
+    """
     outputs: list[NotebookOutput] = []
+    texts: list[list[str]] = []  # the pieces of each stream output
     by_display_id: dict[str, list[DisplayOutput]] = {}
-    clears = False
+    clears = False  # with the next output
     for item in items:
-        if isinstance(item, ClearOutput):
-            clears = True
-            empties = not item.wait
-        else:
-            empties = clears and isinstance(item, Output | Display)
-        if empties:
-            outputs, made, by_display_id, clears = [], [], {}, False
+        match item:
+            case ClearOutput(wait):
+                clears = True
+                if wait:
+                    continue
+            case Output() | Display(is_update=False):
+                pass
+            case Display(data, metadata, display_id):
+                _refill(by_display_id.get(display_id or "", ()), data, metadata)
+                continue
+            case _:
+                continue
+        if clears:
+            outputs, texts, by_display_id, clears = [], [], {}, False
         match item:
             case Output(text, stream):
-                last = outputs[-1] if outputs else None
-                pieces = made[-1] if made else None
-                if last is not None and pieces is not None and last.get("name") == stream:
-                    pieces.append(text)
-                else:
+                if not outputs or outputs[-1].get("name") != stream:
                     outputs.append(StreamOutput(output_type="stream", name=stream, text=""))
-                    made.append([text])
-            case Display(data, metadata, display_id, is_update):
-                if is_update:
-                    for shown in by_display_id.get(display_id or "", ()):
-                        shown["data"], shown["metadata"] = data, metadata
-                    continue
-                output = DisplayOutput(
-                    output_type="display_data", data=dict(data), metadata=dict(metadata)
-                )
+                    texts.append([])
+                texts[-1].append(text)
+            case Display(data, metadata, display_id):
+                output = DisplayOutput(output_type="display_data", data={}, metadata={})
                 outputs.append(output)
-                made.append(None)
+                same = [output]
                 if display_id is not None:
-                    by_display_id.setdefault(display_id, []).append(output)
-    for output_, pieces in zip(outputs, made, strict=True):
-        if pieces is not None and output_["output_type"] == "stream":
-            output_["text"] = "".join(pieces)
+                    same = by_display_id.setdefault(display_id, [])
+                    same.append(output)
+                _refill(same, data, metadata)
+    streams = (output for output in outputs if output["output_type"] == "stream")
+    for stream_output, pieces in zip(streams, texts, strict=True):
+        stream_output["text"] = "".join(pieces)
     return outputs
+
+
+def _refill(
+    outputs: Iterable[DisplayOutput], data: dict[str, Any], metadata: dict[str, Any]
+) -> None:
+    for output in outputs:
+        output["data"], output["metadata"] = dict(data), dict(metadata)
