@@ -336,7 +336,7 @@ class Raw:
         p.text(self.text)
 
 
-def call(p: Printer, name: str, *args: object, **named: object) -> None:
+def call(p: Printer, name: str, /, *args: object, **named: object) -> None:
     """`name(argument, name=argument)`, in a group as a value of its own."""
 
     class Call:
