@@ -179,11 +179,9 @@ def remember_source(cell: str, name: str, *, is_sent: bool) -> None:
         report(error, trace, name, is_sent=is_sent and os.getpid() == pid)
 
     sys.excepthook = excepthook
-    if sys.version_info < (3, 13):
-        # Until then the interpreter itself prints what ends a thread or a destructor, and looks
-        # for the cell's lines in a file of its name.
-        threading.excepthook = print_thread_error
-        sys.unraisablehook = print_ignored_error
+    # The interpreter would print these itself, and look for the cell's lines in a file of its name.
+    threading.excepthook = print_thread_error
+    sys.unraisablehook = print_ignored_error
 
 
 def print_thread_error(what: threading.ExceptHookArgs) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import contextlib
 import sys
 import threading
 import types
@@ -43,6 +44,11 @@ def report(
         frames.send("raised", describe(error, name), readable=text, descriptor=2)
     elif sys.stderr is not None:
         sys.stderr.write(text)
+    if type(error) is KeyboardInterrupt:
+        # The interpreter remembers that an interrupt ended it, for its exit code; every import
+        # that evaluates a string, as that of `traceback` does, has made it forget.
+        with contextlib.suppress(KeyboardInterrupt):
+            exec("raise KeyboardInterrupt")
 
 
 def from_cell(trace: types.TracebackType | None, name: str) -> types.TracebackType | None:
@@ -88,7 +94,8 @@ def describe(error: BaseException, name: str) -> dict[str, object]:
     Returns:
         `exceptions`: each one linked with the error, which is the first; they name each other by
         their places in this list. `files`: name -> line number -> text, as far as tracebacks show
-        them. `cell`: what files call the cell. `python`: the version that raised it.
+        them. `cell`: what files call the cell. `folder`: of the modules that came with it.
+        `python`: the version that raised it.
     """
     linked = linked_with(error)
     places = {id(one): place for place, one in enumerate(linked)}
@@ -97,6 +104,7 @@ def describe(error: BaseException, name: str) -> dict[str, object]:
         "exceptions": [describe_one(one, places, files, name) for one in linked],
         "files": files,
         "cell": name,
+        "folder": plain(getattr(sys.modules["__main__"], "__file__", "").rpartition("/")[0]),
         "python": "{}.{}.{}".format(*sys.version_info),
     }
 

@@ -91,7 +91,6 @@ def real_shell(namespace: dict[str, object]) -> Any:
     config = Config()
     config.HistoryManager.enabled = False
     config.HistoryAccessor.enabled = False
-    config.InteractiveShell.colors = "NoColor"
     folder = tempfile.mkdtemp(prefix="ipython-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     main, display = sys.modules["__main__"], getattr(builtins, "display", None)
