@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from .values import UnpackError
+from .values import UnpackError, said
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -49,7 +49,7 @@ def pack_array_like(packer: Packer, value: Any) -> Any:
 
         array = np.asarray(value)
     except Exception as exc:
-        raise packer.refuse(value, f"gives no numpy array ({type(exc).__name__}: {exc})") from exc
+        raise packer.refuse(value, f"gives no numpy array ({said(exc)})") from exc
     return pack_array(packer, array)
 
 
@@ -65,7 +65,7 @@ def pack_array(packer: Packer, array: Any) -> Any:
         items = [packer.node(item) for item in array.ravel(order=order).tolist()]
         return [f"numpy.{kind}", shape, order, items]
     if array.dtype.hasobject:
-        raise packer.refuse(array, f"has objects in its fields ({array.dtype})")
+        raise packer.refuse(array, "has objects in its fields")
     packer.check_room(array.nbytes)
     if array.dtype.itemsize == 0 and array.size > _MAX_EMPTY_ITEMS:
         raise packer.refuse(array, "has too many items of no size")

@@ -121,7 +121,7 @@ class Packer:
         except (_Refused, TooLarge):
             raise
         except Exception as exc:  # the value's own code was asked for its content
-            raise _Refused(f"cannot be read ({_said(exc)})") from exc
+            raise _Refused(f"cannot be read ({said(exc)})") from exc
         finally:
             self._open = []
         # Lone surrogates stay what they are, which they do not as JSON's \u escapes.
@@ -140,7 +140,7 @@ class Packer:
             content = cloudpickle.dumps(value)
         except Exception as exc:
             raise PackError(
-                f"{name} is {_a_type(value)}, which no pickle can hold either ({_said(exc)})"
+                f"{name} is {_a_type(value)}, which no pickle can hold either ({said(exc)})"
             ) from exc
         self.needs.add("cloudpickle")
         head = json.dumps([["pickle", _PYTHON, 0], [len(content)]]).encode()
@@ -189,7 +189,7 @@ class Packer:
     def refuse(self, value: object, why: str = "cannot travel as data") -> Exception:
         """The error to raise for what is not supported."""
         what = _a_type(value)
-        is_whole = len(self._open) == 1
+        is_whole = len(self._open) == 1 and value is self._open[0]
         hint = "--pickle would send it as a pickle"
         return _Refused(f"{'is' if is_whole else 'holds'} {what}, which {why}; {hint}")
 
@@ -344,11 +344,11 @@ def _guarded(work: Callable[[], T]) -> T:
     except ModuleNotFoundError as exc:
         raise UnpackError(missing(str(exc.name))) from exc
     except Exception as exc:
-        raise UnpackError(f"the value cannot be made ({_said(exc)})") from exc
+        raise UnpackError(f"the value cannot be made ({said(exc)})") from exc
     except BaseException as exc:
         if type(exc).__name__ != "PanicException":  # Rust's, of polars
             raise
-        raise UnpackError(f"the value cannot be made ({_said(exc)})") from exc
+        raise UnpackError(f"the value cannot be made ({said(exc)})") from exc
 
 
 # Python's own kinds.
@@ -572,7 +572,7 @@ def _a_type(value: object) -> str:
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
-def _said(exc: BaseException) -> str:
+def said(exc: BaseException) -> str:
     """An exception in a few words of one line."""
     text = " ".join(str(exc).split())[:200]
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
