@@ -9,11 +9,12 @@ from __future__ import annotations
 import ast
 import builtins
 import linecache
+import os
 import re
 import sys
 import traceback
 import types
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 #: Exceptions, and frames of one of them, that are rebuilt; the rest is left out.
@@ -148,15 +149,16 @@ def _names_of_files(error: Mapping[str, Any], cell_name: str) -> dict[str, str]:
     files = error.get("files")
     for name, texts in files.items() if isinstance(files, dict) else ():
         lines = _lines(texts)
+        own = _name_of_own(name, error)
         if name == error.get("cell"):
             names[name] = cell_name
         elif not lines or name.startswith("<"):
             names[name] = name
-        elif all(linecache.getline(name, at).rstrip("\n") == text for at, text in lines.items()):
-            names[name] = name
+        elif (same := _same_here(own, lines) if own else _same([name], lines)) is not None:
+            names[name] = same
             continue
         else:
-            names[name] = f"<lyceum>{name}"
+            names[name] = f"<lyceum>{own or name}"
         if lines:
             source = [f"{lines.get(at, '')}\n" for at in range(1, max(lines) + 1)]
             # Without a time of change, it is not looked for on disk.
@@ -168,6 +170,27 @@ def _names_of_files(error: Mapping[str, Any], cell_name: str) -> dict[str, str]:
         # Until then the interpreter itself prints what ends a script, and knows no `linecache`.
         sys.excepthook = _print_error
     return names
+
+
+def _name_of_own(name: str, error: Mapping[str, Any]) -> str:
+    """The name below its import root of a module that travelled; empty for any other file."""
+    folder = _text(error, "folder")
+    own = name.removeprefix(f"{folder}/") if folder else name
+    return own if own != name and ".." not in own.split("/") else ""
+
+
+def _same_here(own: str, lines: Mapping[int, str]) -> str | None:
+    """The file here that a module which travelled was read from, if it is still the same."""
+    return _same([os.path.abspath(os.path.join(folder, own)) for folder in sys.path], lines)
+
+
+def _same(files: Iterable[str], lines: Mapping[int, str]) -> str | None:
+    """The first file that has these lines."""
+    for file in files:
+        linecache.checkcache(file)
+        if all(linecache.getline(file, at).rstrip("\n") == text for at, text in lines.items()):
+            return file
+    return None
 
 
 def _print_error(

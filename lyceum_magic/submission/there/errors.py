@@ -104,7 +104,7 @@ def describe(error: BaseException, name: str) -> dict[str, object]:
         "exceptions": [describe_one(one, places, files, name) for one in linked],
         "files": files,
         "cell": name,
-        "folder": plain(getattr(sys.modules["__main__"], "__file__", "").rpartition("/")[0]),
+        "folder": plain(str(getattr(sys.modules["__main__"], "__file__", "")).rpartition("/")[0]),
         "python": "{}.{}.{}".format(*sys.version_info),
     }
 
