@@ -371,7 +371,7 @@ def check_size(request: StartPython) -> None:
     Raises:
         OptionError: the request is larger than a server takes.
     """
-    if (size := request.size()) > MAX_BODY_BYTES:
+    if request.may_exceed(MAX_BODY_BYTES) and (size := request.size()) > MAX_BODY_BYTES:
         raise OptionError(
             f"The request may have {MAX_BODY_BYTES:,} bytes, and has {size:,}; --dry-run shows "
             "what is large, and large data belongs into storage."

@@ -37,6 +37,12 @@ class _Start(BaseModel):
         """The JSON object to send: fields that are None stay away, as the official client does."""
         return self.model_dump(exclude_none=True)
 
+    def may_exceed(self, size: int) -> bool:
+        """Whether it may have more bytes: almost all are too small for it to be written out."""
+        values = vars(self).values()
+        characters = sum(len(v if isinstance(v, str) else repr(v)) for v in values)
+        return 6 * characters + 1000 > size  # `\u0000`, and the names of the fields
+
     def size(self) -> int:
         """How many bytes the body has when it is sent."""
         text = json.dumps(self.to_wire(), ensure_ascii=False, separators=(",", ":"))

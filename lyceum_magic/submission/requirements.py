@@ -96,7 +96,9 @@ def requirements_of(imports: Iterable[Import], named: Sequence[str] = ()) -> Req
         installed = _distributions(item)
         for name in installed:
             if canonicalize_name(name) not in taken:
-                _add(name, lines, notices)
+                line, notice = _line_for(name)
+                lines |= {line} if line else set()
+                notices |= {notice} if notice else set()
         if not installed and not item.is_optional:
             guess = _name_on_index(item)
             if guess and canonicalize_name(guess) not in taken:
@@ -196,6 +198,7 @@ def _providers(path: tuple[str, ...], _changed: tuple[float, ...]) -> dict[str, 
     """Top-level name -> the packages that bring it; built anew when a folder on the path
     changes."""
     _modules_of.cache_clear()
+    _line_for.cache_clear()
     found = importlib.metadata.packages_distributions()
     return {name: list(dict.fromkeys(packages)) for name, packages in found.items()}
 
@@ -217,19 +220,19 @@ def _modules_in(files: Iterable[str]) -> Iterator[str]:
             yield stem.removesuffix("/__init__").replace("/", ".")
 
 
-def _add(name: str, lines: set[str], notices: set[str]) -> None:
-    """Adds the line that asks for what is installed here, or says why there is none."""
+@lru_cache(maxsize=1024)
+def _line_for(name: str) -> tuple[str, str]:
+    """The line that asks for what is installed here, or a notice why there is none."""
     package = importlib.metadata.distribution(name)
     source = _direct_url(package)
     if source is None:
-        lines.add(f"{name}=={_public(package.version)}")
-    elif (url := _public_url(source)) is not None:
-        lines.add(f"{name} @ {url}")
-    else:
-        notices.add(
-            f"{name} was installed from {_kind_of(source)}, so nobody else can install it, and it "
-            "is not sent; name with -r what to install in its place"
-        )
+        return f"{name}=={_public(package.version)}", ""
+    if (url := _public_url(source)) is not None:
+        return f"{name} @ {url}", ""
+    return "", (
+        f"{name} was installed from {_kind_of(source)}, so nobody else can install it, and it "
+        "is not sent; name with -r what to install in its place"
+    )
 
 
 def _public(version: str) -> str:

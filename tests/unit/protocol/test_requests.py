@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 
+import httpx
 import pytest
 from pydantic import ValidationError
 
@@ -83,3 +84,13 @@ def test_an_import_file_stays_below_the_folder_of_its_run(path: str) -> None:
 def test_import_files_decode_to_sources() -> None:
     files = {"helpers.py": "x = 1", "package/__init__.py": ""}
     assert decode_import_files(json.dumps(files)) == files
+
+
+@pytest.mark.parametrize("text", ["x", "\0", "ü", "\U0001f600", '"', "\n"])
+def test_the_size_of_a_request_is_that_of_its_body(text: str) -> None:
+    request = StartPython(code=text * 1000, metadata={text: text * 500}, labels=[text * 100])
+    with httpx.Client() as client:
+        sent = client.build_request("POST", "http://x", json=request.to_wire())
+    assert request.size() == len(sent.content)
+    assert request.may_exceed(request.size() - 1)
+    assert not request.may_exceed(100 * request.size())
