@@ -101,7 +101,7 @@ def test_bytes_that_are_no_text_are_shown_as_such_and_kept(
 def test_the_value_of_the_last_line_is_shown_and_lines_count_as_in_the_notebook(
     shared_kernel: Kernel,
 ) -> None:
-    assert shared_kernel.run("%%lyceum\nx = 6\nx * 7").summary.startswith("42\n")
+    assert "42" in shared_kernel.run("%%lyceum\nx = 6\nx * 7").summary.splitlines()
     cell = shared_kernel.run("%%lyceum\n\n1 / 0")
     assert cell.error is not None
     shown = re.sub(r"\x1b\[[\d;]*m", "", "\n".join(cell.error["traceback"]))
