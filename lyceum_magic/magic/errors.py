@@ -78,7 +78,9 @@ def name_in_notebook(cell: str) -> str:
     from IPython import get_ipython
 
     shell = get_ipython()
-    return str(shell.compile.cache(f"\n{cell}", shell.execution_count))
+    # `execution_count` is that of the next cell in newer versions; the inputs know.
+    number = len(shell.history_manager.input_hist_parsed) - 1
+    return str(shell.compile.cache(f"\n{cell}", number))
 
 
 def as_in_a_cell(error: BaseException, hint: str) -> list[str]:

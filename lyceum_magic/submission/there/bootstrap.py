@@ -166,7 +166,8 @@ def remember_source(cell: str, name: str, *, is_sent: bool) -> None:
     """
     import linecache
 
-    linecache.cache[name] = (len(cell), None, cell.splitlines(True), name)
+    # Each line with its end, as `linecache` itself has them, or marks are drawn one place off.
+    linecache.cache[name] = (len(cell), None, f"{cell}\n".splitlines(True), name)
 
     pid = os.getpid()
 

@@ -157,7 +157,7 @@ def test_an_interrupt_is_sent_as_what_it_is(python: str, tmp_path: Path) -> None
             "def __del__(self): 1 / 0",
         ),
         (
-            "import asyncio as a\nasync def f(): 1 / 0\nt = a.ensure_future(f())\nawait a.sleep(0)\ndel t",
+            "import asyncio as a\nasync def f(): 1 / 0\na.ensure_future(f())\nawait a.sleep(0);",
             "Task exception was never retrieved",
             "async def f(): 1 / 0",
         ),
