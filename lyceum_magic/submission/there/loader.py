@@ -11,7 +11,7 @@ import types
 PACKAGE = "lyceum_magic_there"
 
 _given = globals().get
-#: Module -> its source, and its compiled code for the Python that sent it, in base64.
+#: Module -> its source, and its code for the Python that sent it or nothing; packed in base64.
 MODULES: dict[str, tuple[str, str]] = _given("MODULES", {})
 #: The magic number of that code.
 MAGIC: str = _given("MAGIC", "")
@@ -42,14 +42,17 @@ class Modules:
 
 
 def code_of(name: str) -> types.CodeType:
-    source, compiled = MODULES[name]
-    if sys.modules["_frozen_importlib_external"].MAGIC_NUMBER.hex() == MAGIC:
-        import marshal
-        from binascii import a2b_base64
+    import zlib
+    from binascii import a2b_base64
 
-        code: types.CodeType = marshal.loads(a2b_base64(compiled))
+    source, compiled = MODULES[name]
+    if compiled and sys.modules["_frozen_importlib_external"].MAGIC_NUMBER.hex() == MAGIC:
+        import marshal
+
+        code: types.CodeType = marshal.loads(zlib.decompress(a2b_base64(compiled)))
         return code
-    return compile(source, f"<lyceum-magic {name}>", "exec", dont_inherit=True)
+    text = zlib.decompress(a2b_base64(source))
+    return compile(text, f"<lyceum-magic {name}>", "exec", dont_inherit=True)
 
 
 if __name__ == PACKAGE:  # it travels; here, it is imported as any module
