@@ -22,7 +22,7 @@ def pack_numpy(packer: Packer, value: Any) -> Any:
     packer.needs.add("numpy")
     kind = type(value)
     if kind is np.str_:
-        return ["numpy.str", packer.node(str(value))]
+        return ["numpy.str", packer.node(str.__str__(value))]
     if kind is np.bytes_:
         return ["numpy.bytes", packer.blob(bytes(value))]
     if isinstance(value, np.generic):
@@ -81,9 +81,25 @@ def _pack_dtype(packer: Packer, dtype: Any) -> Any:
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # that metadata of a dtype stays behind
         descr = np.lib.format.dtype_to_descr(dtype)
-    if np.lib.format.descr_to_dtype(descr).newbyteorder("=") != dtype.newbyteorder("="):
-        raise packer.refuse(dtype, f"is of numpy's own kind {dtype}")
-    return packer.node(descr)
+    if _made_dtype(descr, dtype.isalignedstruct) != dtype:
+        raise packer.refuse(dtype)
+    return packer.node((descr, dtype.isalignedstruct))
+
+
+def _made_dtype(descr: Any, is_aligned: bool) -> Any:
+    import numpy as np
+
+    dtype = np.lib.format.descr_to_dtype(descr)
+    if not is_aligned or dtype.names is None:
+        return dtype
+    fields = [dtype.fields[name] for name in dtype.names]  # type: ignore[index]
+    parts = {
+        "names": list(dtype.names),
+        "formats": [field[0] for field in fields],
+        "offsets": [field[1] for field in fields],
+        "itemsize": dtype.itemsize,
+    }
+    return np.dtype(parts, align=True)  # type: ignore[call-overload]
 
 
 def _array(unpacker: Unpacker, dtype_node: Any, shape: list[int], order: str, blob: int) -> Any:
@@ -100,12 +116,10 @@ def _array(unpacker: Unpacker, dtype_node: Any, shape: list[int], order: str, bl
 
 
 def _dtype(unpacker: Unpacker, node: Any) -> Any:
-    import numpy as np
-
-    descr = unpacker.value(node)
+    descr, is_aligned = unpacker.typed(node, tuple)
     if not isinstance(descr, (str, list, tuple)):
         raise UnpackError("an array has no type")
-    dtype = np.lib.format.descr_to_dtype(descr)  # type: ignore[arg-type, unused-ignore]
+    dtype = _made_dtype(descr, is_aligned is True)
     if dtype.hasobject:
         raise UnpackError("an array of addresses is refused")
     return dtype

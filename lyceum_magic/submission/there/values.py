@@ -152,12 +152,12 @@ class Packer:
 
     def node(self, value: object) -> Any:
         """What stands for a value in the JSON text."""
-        self.reserve(1)
+        self.reserve(2)  # what its text takes at the least, here and below
         kind = type(value)
         if value is None or kind is bool or kind is float:
             return value
         if kind is str:
-            self.reserve(len(value))  # type: ignore[arg-type]
+            self.reserve(len(value) + 1)  # type: ignore[arg-type]
             return value
         if kind is int:
             return value if -_LARGE < value < _LARGE else ["int", hex(value)]  # type: ignore[operator, arg-type]
@@ -195,6 +195,8 @@ class Packer:
 
     def _compound(self, value: Any) -> Any:
         kind = type(value)
+        if kind is not dict:
+            self.reserve(8)
         if kind is list or kind is tuple or kind is set or kind is frozenset:
             return [kind.__name__, self._items(value)]
         if kind is dict:
