@@ -121,6 +121,6 @@ def test_the_embedded_server_is_free(own_machine: Path) -> None:
         cell = kernel.run("%%lyceum --budget 0.0000001\nprint('hi')")
         assert (cell.error, cell.stdout) == (None, "hi\n")
         assert "$" not in cell.summary
-        assert kernel.value("(_run.cost, _run.price_per_hour, _run.timeout_s)") == "(None, None, 600)"
+        assert kernel.value("(_run.cost, _run.billed, _run.timeout_s)") == "(None, None, 600)"
         assert "spent" not in kernel.run("%lyceum status").result
         assert "cost" not in kernel.run("%lyceum list --all").result
