@@ -203,6 +203,12 @@ CELLS: dict[str, str] = {
             def _repr_latex_(self): return "$this$"
         Bundle()
         """,
+    "a formatter of the shell": """
+        formatter = get_ipython().display_formatter.formatters["text/html"]
+        formatter.for_type(complex, lambda z: f"<b>{z.real:g}, {z.imag:g}</b>")
+        display(1 + 2j)
+        formatter.pop(complex);
+        """,
     "_ipython_display_": """
         class Own:
             def _ipython_display_(self):
@@ -475,6 +481,11 @@ CELLS: dict[str, str] = {
         copy == Thing(3), type(copy) is Thing, Thing.__module__
         """,
     "await": "import asyncio\nprint(await asyncio.sleep(0, 'slept'))\nawait asyncio.sleep(0, 7)",
+    "a magic and a figure": """
+        %matplotlib inline
+        import matplotlib.pyplot as plt
+        plt.plot([1, 2])
+        """,
     "tasks": """
         import asyncio
         async def work(n):

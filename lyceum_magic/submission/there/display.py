@@ -165,15 +165,13 @@ def bundle_of(value: Any, include: Types = None, exclude: Types = None) -> tuple
         if text is not None:
             data["text/plain"] = text
     for kind, (name, types_) in METHODS.items():
-        if kind in data or not is_wanted(kind):
+        printer = printer_for(value, kind)
+        if not is_wanted(kind) or (kind in data and printer is None):
             continue
-        method = method_of(value, name)
-        if method is None and kind == "image/png" and is_figure(value):
-            from .figures import png_of as method
-
-            _, made = attempt(method, value)
+        if printer is not None:
+            _, made = attempt(printer, value)
         else:
-            _, made = attempt(method)
+            _, made = attempt(method_of(value, name))
         item, about = both_of(checked(made, types_, name, value), None)
         if item is not None:
             data[kind] = item
@@ -236,9 +234,24 @@ def both_of(made: Any, no_metadata: Any) -> tuple[Any, Any]:
     return made, no_metadata
 
 
-def is_figure(value: Any) -> bool:
+def printer_for(value: Any, kind: str) -> Callable[[Any], Any] | None:
+    """What makes this type of such values, in place of a method of their own."""
+    shells = sys.modules.get("IPython.core.interactiveshell")
+    if shells is not None and shells.InteractiveShell.initialized():
+        # The cell has asked for IPython's shell, and may have told its formatters something.
+        formatter = shells.InteractiveShell.instance().display_formatter.formatters[kind]
+        try:
+            printer: Callable[[Any], Any] = formatter.lookup(value)
+        except KeyError:
+            pass
+        else:
+            return printer
     figure = sys.modules.get("matplotlib.figure")
-    return figure is not None and isinstance(value, figure.Figure)
+    if kind == "image/png" and figure is not None and isinstance(value, figure.Figure):
+        from .figures import png_of
+
+        return png_of
+    return None
 
 
 # On the way.
