@@ -167,8 +167,8 @@ def remember_source(cell: str, name: str, *, is_sent: bool) -> None:
     import linecache
 
     # Each line with its end, as `linecache` itself has them, or marks are drawn one place off.
-    linecache.cache[name] = (len(cell), None, f"{cell}\n".splitlines(True), name)
-
+    lines = (cell if cell.endswith("\n") else cell + "\n").splitlines(True)
+    linecache.cache[name] = (len(cell), None, lines, name)
     pid = os.getpid()
 
     def excepthook(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import linecache
+import sys
 import traceback
 from pathlib import Path
 from typing import Any
@@ -39,8 +40,6 @@ CELLS = {
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
 def test_python_prints_what_it_would_have_printed_there(cell: str, tmp_path: Path) -> None:
     """With every line, every mark below it, causes, groups and notes."""
-    import sys
-
     there = run_cell(sys.executable, cell, tmp_path).stderr
     rebuilt = rebuild(run_marked(cell, tmp_path).raised, "<cell>")
     assert "\n".join(lines(rebuilt)) + "\n" == there
