@@ -1,0 +1,227 @@
+"""What a cell reads and binds is found without running it, and what is sent is what was meant."""
+
+from __future__ import annotations
+
+import math
+import threading
+from collections.abc import Callable
+
+import pytest
+
+from lyceum_magic.exceptions import OptionError
+from lyceum_magic.submission.inputs import (
+    check_outputs,
+    check_size,
+    choose_inputs,
+    names_bound,
+    names_read,
+    pack_inputs,
+    size_text,
+)
+from lyceum_magic.submission.there.values import unpack
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        ("y = x + 1", "x"),
+        ("x = 1\ny = x", ""),
+        ("x += 1", "x"),
+        ("del x", "x"),
+        ("x = 1\ndel x\nx", "x"),
+        ("a = b = c", "c"),
+        ("a[i] = 1", "a i"),
+        ("o.attr = 1", "o"),
+        ("x: int = 3\nx", "int"),
+        ("x: int\nx", "int x"),
+        ("import numpy as np\nnp.array(d)", "d"),
+        ("from m import *\nz", "z"),
+        ("(n := 5)\nn", ""),
+        ("f'{x!r:{w}}'", "x w"),
+        ("await x", "x"),
+        # Branches and loops: what may not have been bound is read.
+        ("for i in xs: i\ni", "xs i"),
+        ("for i in xs: z = 1\nz", "xs z"),
+        ("if a: b = 1\nelse: b = 2\nb", "a"),
+        ("if a: b = 1\nb", "a b"),
+        ("while t: u = 1", "t"),
+        ("try:\n  v = 1\nexcept E as e:\n  v = 2\nv", "E"),
+        ("try:\n  v = f()\nfinally:\n  v", "f v"),
+        ("with o(p) as f: f.read()", "o p"),
+        ("match m:\n  case [a, *b]: a, b", "m"),
+        ("x and (y := 1)\ny", "x y"),
+        # Comprehensions.
+        ("[a * i for i in b if c]", "b c a"),
+        ("[i for i in i]", "i"),
+        ("[y := 1, y**2]", ""),
+        ("{k: v for k, v in d.items()}", "d"),
+        # Functions: what they read counts where they are used.
+        ("def f(): return x", ""),
+        ("def f(): return x\nf()", "x"),
+        ("def f(): return x\nx = 1\nf()", ""),
+        ("def f(): return x\nmap(f, xs)", "map x xs"),
+        ("def f(a, b=q): return a + b\nf(1)", "q"),
+        ("def f():\n  global g\n  g = 1\nf()\ng", ""),
+        ("def f():\n  global g\n  g += 1\nf()", "g"),
+        ("def f():\n  def g(): return x\n  return g()\nf()", "x"),
+        ("def f():\n  x = 1\n  def g():\n    nonlocal x\n    x += 1\n  g()\nf()", ""),
+        ("def f(): return g()\ndef g(): return x\nf()", "x"),
+        ("def f(n): return f(n - 1) + h\nf(3)", "h"),
+        ("def g(): return x\ndef f(x): return g()\nf(1)", "x"),
+        ("lambda v: v + w", "w"),
+        ("@dec\ndef f(): return x", "dec x"),
+        ("async def f():\n  async for i in s: yield i\n[j async for j in f()]", "s"),
+        # Classes.
+        ("class A:\n  z = q\n  def m(self): return k\nA().m()", "q k"),
+        ("class A:\n  def m(self): return k", ""),
+        ("class A:\n  x = x\n  y = x", "x"),
+    ],
+)
+def test_what_a_cell_reads_before_it_binds_it(code: str, names: str) -> None:
+    assert sorted(names_read(code)) == sorted(names.split())
+
+
+def test_auto_says_so_where_the_cell_is_no_python_of_this_version() -> None:
+    with pytest.raises(OptionError, match="--in auto cannot read this cell"):
+        choose_inputs(["auto"], "x = = 1", {})
+
+
+NAMESPACE: dict[str, object] = {
+    "a": 1,
+    "b": [2.5],
+    "math": math,
+    "helper": lambda: 0,
+    "Kind": type("Kind", (), {}),
+    "_private": 3,
+    "__name__": "__main__",
+    "In": ["x"],
+    "Out": {},
+    "exit": lambda: None,
+    "open": open,
+    "print": print,
+    "sum": 7,
+    "get_ipython": lambda: None,
+    "lock": threading.Lock(),
+}
+
+
+def test_auto_takes_what_the_cell_reads_and_the_notebook_has() -> None:
+    code = (
+        "c = a + sum\nprint(c, math.pi, b, In, Out, _private, __name__, unknown, exit)\n"
+        "open('x'); get_ipython()"
+    )
+    inputs = choose_inputs(["auto"], code, NAMESPACE)
+    assert {name: unpack(data) for name, data in inputs.packed.items()} == {
+        "a": 1, "sum": 7, "b": [2.5],
+    }  # fmt: skip
+    assert inputs.left_out == ()
+
+
+def test_auto_leaves_out_functions_and_classes_and_says_so() -> None:
+    inputs = choose_inputs(["auto"], "helper(); Kind(); a", NAMESPACE)
+    assert list(inputs.packed) == ["a"]
+    assert inputs.left_out == (
+        "helper is a function, which only --pickle would send",
+        "Kind is a class, which only --pickle would send",
+    )
+    inputs = choose_inputs(["auto"], "helper(); Kind()", NAMESPACE, allow_pickle=True)
+    assert list(inputs.packed) == ["helper", "Kind"]
+    assert inputs.needs == {"cloudpickle"}
+
+
+def test_names_beside_auto_are_sent_whether_they_are_read_or_not() -> None:
+    inputs = choose_inputs(["b", "auto"], "a", NAMESPACE)
+    assert list(inputs.packed) == ["b", "a"]
+
+
+@pytest.mark.parametrize(
+    ("names", "said"),
+    [
+        (["mathh"], "--in: the notebook has no variable mathh. Did you mean math?"),
+        (["nothing"], "--in: the notebook has no variable nothing."),
+        (
+            ["lock"],
+            "--in: lock is a _thread.lock, which cannot travel as data; --pickle would send it as "
+            "a pickle.",
+        ),
+    ],
+)
+def test_what_cannot_be_sent_is_one_sentence(names: list[str], said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        choose_inputs(names, "", NAMESPACE)
+    assert str(caught.value) == said
+
+
+def test_more_than_ten_mebibytes_is_refused_and_names_the_storage() -> None:
+    with pytest.raises(OptionError) as caught:
+        pack_inputs({"small": 1, "large": b"x" * 2**24})
+    assert str(caught.value) == (
+        "--in: large takes more than the 10 MiB left for it: 10 MiB in all may travel with a cell; "
+        "put it in the account's storage, and read it there."
+    )
+
+
+def test_sizes_are_judged_together() -> None:
+    check_size({"a": 2**20}, may_be_large=False)
+    with pytest.raises(OptionError) as caught:
+        check_size({"a": 2**20, "data.csv": 12}, may_be_large=False)
+    assert str(caught.value) == (
+        "Values and files take 1.0 MiB (a 1.0 MiB, data.csv 12 bytes); add --yes to send more than "
+        "1 MiB."
+    )
+    check_size({"a": 2**20, "data.csv": 12}, may_be_large=True)
+    with pytest.raises(OptionError, match=r"at most 10 MiB .* in the account's storage"):
+        check_size({"a": 6 * 2**20, "b": 6 * 2**20}, may_be_large=True)
+
+
+def test_a_name_that_is_none_is_refused() -> None:
+    with pytest.raises(OptionError, match="inputs takes names of variables, not 'a b'"):
+        pack_inputs({"a b": 1})
+
+
+@pytest.mark.parametrize(
+    "code",
+    [
+        "c = 1", "c += 1", "for c in x: pass", "with x as c: pass", "import c", "import a as c",
+        "import c.d", "from a import c", "def c(): pass", "class c: pass", "(c := 1)",
+        "[(c := i) for i in x]", "try: pass\nexcept E as c: pass", "match x:\n  case {**c}: pass",
+        "match x:\n  case [1, *c]: pass", "def f():\n  global c\n  c = 1", "if 0: c = 1",
+        "a, (b, *c) = x", "c: int = 1",
+        # Nobody can tell:
+        "from a import *", "exec(x)", "globals()['c'] = 1", "import __main__", "setattr(x, 'c', 1)",
+        "import sys\nsys.modules['__main__'].c = 1", "this is = no Python",
+    ],
+)  # fmt: skip
+def test_a_cell_that_may_bind_the_name_is_let_through(code: str) -> None:
+    check_outputs(code, ["c"], [])
+
+
+@pytest.mark.parametrize(
+    "code",
+    ["1", "c", "d = c", "def f(): c = 1", "[c for c in x]", "lambda c: c", "class A: c = 1",
+     "x.c = 1", "f(c=1)"],
+)  # fmt: skip
+def test_a_cell_that_can_never_bind_the_name_is_refused(code: str) -> None:
+    with pytest.raises(OptionError, match=r"^--out: the cell never sets c\."):
+        check_outputs(code, ["c"], [])
+    check_outputs(code, ["c"], ["c"])
+
+
+def test_a_slip_in_a_name_is_told() -> None:
+    with pytest.raises(OptionError, match=r"never sets resutl\. Did you mean result\?"):
+        check_outputs("result = 1", ["resutl"], [])
+
+
+def test_names_bound_are_those_python_binds() -> None:
+    code = "a = 1\nfor b in (1,):\n  c = [d for d in (2,)]\ndef e(f): g = 1\nimport os.path as h"
+    bound: dict[str, object] = {}
+    run: Callable[..., None] = exec
+    run(code, bound)
+    assert names_bound(code) == set(bound) - {"__builtins__"}
+
+
+def test_sizes_read_well() -> None:
+    sizes = [0, 9_999, 10_240, 2**20, 5 * 2**19]
+    assert [size_text(size) for size in sizes] == [
+        "0 bytes", "9,999 bytes", "10 KiB", "1.0 MiB", "2.5 MiB",
+    ]  # fmt: skip
