@@ -20,6 +20,7 @@ WATCHED = frozenset(
         "multiprocessing.spawn",
         "pandas",
         "plotly.io._renderers",
+        "sympy.interactive.printing",
     ]
 )
 

@@ -81,6 +81,11 @@ def watch_workers(spawn: Any) -> None:
     refuse_endless_spawning(spawn)
 
 
+def keep_formulas(printing: Any) -> None:
+    """Outside of IPython's shell `init_printing()` would have every result printed as text."""
+    printing._init_python_printing = lambda *args, **settings: None
+
+
 PREPARATIONS = {
     "IPython.core.display": show_through_frames,
     "IPython.core.display_functions": show_through_frames,
@@ -89,4 +94,5 @@ PREPARATIONS = {
     "multiprocessing.spawn": watch_workers,
     "pandas": be_in_a_notebook,
     "plotly.io._renderers": show_plots_in_the_cell,
+    "sympy.interactive.printing": keep_formulas,
 }
