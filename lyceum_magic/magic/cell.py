@@ -7,13 +7,8 @@ from dataclasses import dataclass
 from typing import cast
 
 from .. import config
-from ..client.stream import Item, Notice
-from ..display.body import Body, CellBody
+from ..display.body import CellBody
 from ..display.strip import Strip
-from ..display.summary import RunFacts
-from ..outputs import tracebacks
-from ..outputs.decoding import ClearOutput, Decoded, Display, OutputDecoder, Raised
-from ..protocol.events import Finished, Output, Progress
 from ..protocol.requests import StartPython
 from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
@@ -24,6 +19,7 @@ from ..submission.source import code_of
 from .errors import failure_of
 from .options import CellOptions, parse_cell_line
 from .transfer import Transfer, bring_home, gather
+from .view import View
 
 
 @dataclass(frozen=True)
@@ -205,127 +201,3 @@ def run_in_cell(
     finally:
         view.close()
     run.wait(0)
-
-
-class View:
-    """What the reader sees of one run: the strip above, its outputs below.
-
-    Args:
-        body: where the outputs go.
-        strip: the row above them.
-        says_raised: whether what the program raised is shown as text.
-    """
-
-    def __init__(
-        self,
-        run: Run,
-        strip: Strip,
-        body: Body,
-        *,
-        is_detached: bool = False,
-        says_raised: bool = False,
-    ) -> None:
-        self._run = run
-        self._strip = strip
-        self._body = body
-        self._is_detached = is_detached
-        self._says_raised = says_raised
-        self._decoder = OutputDecoder(run.mark)
-        self._has_begun = False
-        self._detail = ""  # what is going on
-        self._trouble = ""  # what is in the way
-        self._note = ""  # what is so from beginning to end
-
-    def open(self) -> None:
-        self._strip.open(self.facts())
-
-    def take(self, item: Item) -> None:
-        match item:
-            case Output():
-                for decoded in self._decoder.feed(item):
-                    self._show(decoded)
-                return
-            case Progress():
-                self._detail = item.detail
-                self._note = item.note or self._note
-            case Notice():
-                self._trouble = item.text
-            case Finished():
-                self._detail = self._trouble = ""
-                return
-        self._strip.update(self.facts())
-
-    def _show(self, item: Decoded) -> None:
-        if not self._has_begun:
-            self._has_begun = True
-            self._detail = ""
-            self._strip.update(self.facts())
-        match item:
-            case Output():
-                self._body.add_text(item)
-            case Display():
-                self._body.show(
-                    item.data, item.metadata, display_id=item.display_id, is_update=item.is_update
-                )
-            case ClearOutput():
-                self._body.clear(wait=item.wait)
-            case Raised() if self._says_raised:
-                said = tracebacks.lines(tracebacks.rebuild(item.error, "<cell>"))
-                self._body.add_text(Output("".join(f"{line}\n" for line in said), "stderr"))
-
-    def due_in_s(self) -> float | None:
-        """How long nothing needs to be published; None: until something comes."""
-        dues = [self._strip.due_in_s(), self._body.due_in_s()]
-        return min((due for due in dues if due is not None), default=None)
-
-    def publish_due(self) -> None:
-        if self._strip.due_in_s() == 0:
-            self._strip.update(self.facts())
-            self._strip.publish()
-        if self._body.due_in_s() == 0:
-            self._body.publish()
-            if self._body.is_full and not self._detail:
-                self._detail = "this cell shows no more until the end; all of it is kept"
-                self._strip.update(self.facts())
-
-    def say_aborting(self) -> None:
-        self._trouble = "interrupted: aborting the run; interrupt again to leave it"
-        self._strip.update(self.facts())
-
-    def say_left(self) -> None:
-        which = self._run.id[:8] or "last"
-        self._trouble = f"left before it ended; %lyceum attach {which} follows it again"
-
-    def close(self) -> None:
-        for left in self._decoder.close():
-            self._show(left)
-        self._body.close()
-        self._strip.close(self.facts())
-
-    def facts(self) -> RunFacts:
-        return facts_of(
-            self._run,
-            self._trouble or self._detail,
-            note=self._note,
-            is_detached=self._is_detached,
-        )
-
-
-def facts_of(run: Run, detail: str = "", *, note: str = "", is_detached: bool = False) -> RunFacts:
-    """What there is to say about a run now."""
-    return RunFacts(
-        run_id=run.id,
-        state=run.state,
-        machine=run.machine,
-        name=run.name,
-        detail=run.reason or detail,
-        note=" · ".join(filter(None, [run.note, note])),
-        price_per_hour=run.price_per_hour,
-        billed=run.billed,
-        waited_s=run.waited_s,
-        timeout_s=run.timeout_s,
-        is_local=run.is_embedded,
-        is_detached=is_detached,
-        elapsed_s=run.elapsed_s,
-        return_code=run.return_code,
-    )

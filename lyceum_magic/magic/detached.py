@@ -14,7 +14,7 @@ from ..protocol.events import Output
 from ..protocol.requests import StartPython
 from ..runs.inbox import Inbox
 from ..runs.run import Run
-from .cell import View, facts_of
+from .view import View, facts_of
 
 
 def detach_in_cell(run: Run, request: StartPython) -> None:
