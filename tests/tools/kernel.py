@@ -8,11 +8,14 @@ import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any
 
 import zmq
 from jupyter_client.blocking.client import BlockingKernelClient
 from jupyter_client.manager import KernelManager
+
+from .environments import Environment
 
 #: Longer than anything here takes on a busy machine; each wait ends with its condition.
 LIMIT_S = 120.0
@@ -95,6 +98,8 @@ class Kernel:
         self, manager: KernelManager, client: BlockingKernelClient, environment: dict[str, str]
     ) -> None:
         self.environment = environment
+        #: Whether somebody looks on, as in a front end; nbclient and papermill say nobody does.
+        self.is_attended = False
         self._manager = manager
         self._client = client
         self._cells: dict[str, Cell] = {}
@@ -103,7 +108,7 @@ class Kernel:
 
     def start(self, code: str) -> Cell:
         """Send a cell and return at once."""
-        message_id = self._client.execute(code, allow_stdin=False)
+        message_id = self._client.execute(code, allow_stdin=self.is_attended)
         cell = self._cells[message_id] = Cell(self, message_id)
         return cell
 
@@ -163,14 +168,21 @@ class Kernel:
 
 
 @contextmanager
-def running_kernel(env: Mapping[str, str] | None = None) -> Iterator[Kernel]:
-    """Start a kernel of this interpreter's environment.
+def running_kernel(
+    env: Mapping[str, str] | None = None, *, environment: Environment | None = None
+) -> Iterator[Kernel]:
+    """Start a kernel.
 
     Args:
         env: variables that it has beside, or instead of, those of this process.
+        environment: where it is installed; beside this interpreter if None.
     """
     with tempfile.TemporaryDirectory(prefix="kernel-") as folder:
         manager = KernelManager(connection_file=f"{folder}/kernel.json")
+        if environment is not None:
+            environment.register(Path(folder))
+            manager.kernel_spec_manager.kernel_dirs = [f"{folder}/kernels"]
+            manager.kernel_name = environment.name
         variables = {**os.environ, "IPYTHONDIR": f"{folder}/ipython", **(env or {})}
         manager.start_kernel(env=variables, cwd=folder)
         client = manager.client()
