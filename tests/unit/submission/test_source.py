@@ -46,3 +46,59 @@ def test_any_cell_travels_as_data(cell: str) -> None:
 
 def test_the_wrapping_is_small() -> None:
     assert len(wrap_cell("")) < 100_000
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "x = 1\n!ls\ny = !ls {x}\n%cd /\n1 / 0",
+        "\n\n%time x = \\\n    3\n1 / 0\n",
+        "if True:\n    !ls\n    %pwd\n1 / 0",
+        "print?\n1 / 0",
+        "  !ls\n  1 / 0",
+    ],
+)
+def test_magics_become_python_and_every_line_keeps_its_place(cell: str) -> None:
+    code = code_of(cell)
+    assert "get_ipython()" in code
+    assert code.count("\n") == cell.count("\n")
+    assert code.split("\n").index("1 / 0") == [x.strip() for x in cell.split("\n")].index("1 / 0")
+
+
+def test_a_cell_magic_gets_its_text_as_it_is() -> None:
+    assert code_of("%%bash\necho 'a'\n") == (
+        "get_ipython().run_cell_magic('bash', '', \"echo 'a'\\n\")\n"
+    )
+
+
+def test_text_that_looks_like_a_magic_stays_text() -> None:
+    cell = "x = '''\n%cd /\n!ls\n'''\n5 %x"
+    assert code_of(cell) == cell
+
+
+@pytest.mark.parametrize(
+    ("cell", "line", "text"),
+    [
+        ("!ls\nx = 1\nfor for", 4, "for for"),
+        ("if True:\n%cd /", 3, "%cd /"),
+        ("!ls\n\n\nx = !ls\nx y", 6, "x y"),
+    ],
+)
+def test_a_typing_error_beside_a_magic_is_shown_as_it_was_written(
+    cell: str, line: int, text: str
+) -> None:
+    with pytest.raises(SyntaxError) as caught:
+        code_of(cell)
+    assert (caught.value.lineno, str(caught.value.text).strip()) == (line, text)
+
+
+def test_raw_code_and_newer_python_are_left_alone() -> None:
+    with pytest.raises(SyntaxError):
+        code_of("!ls", raw=True)
+    newer = "match = lazy import x"
+    assert code_of(newer, check=False) == newer
+
+
+def test_only_what_asks_for_a_shell_gets_one() -> None:
+    assert "needs_shell': True" in wrap_cell(code_of("!ls"))
+    assert "needs_shell': True" not in wrap_cell("1")
