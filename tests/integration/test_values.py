@@ -68,33 +68,46 @@ def test_auto_says_what_it_sends(kernel: Kernel) -> None:
     ("line", "code", "sentence"),
     [
         (
-            "-i aa", "1",
+            "-i aa",
+            "1",
             "OptionError: --in: the notebook has no variable aa. Did you mean a?",
         ),
         ("-o never", "1", "OptionError: --out: the cell never sets never."),
         (
-            "-i lock", "1",
-            "OptionError: --in: lock is a _thread.lock, which cannot travel as data; --pickle would "
-            "send it as a pickle.",
+            "-i lock",
+            "1",
+            (
+                "OptionError: --in: lock is a _thread.lock, which cannot travel as data; --pickle "
+                "would send it as a pickle."
+            ),
         ),
         (
-            "-i big", "1",
-            "OptionError: Values and files take 1.5 MiB (big 1.5 MiB); add --yes to send more than "
-            "1 MiB.",
+            "-i big",
+            "1",
+            (
+                "OptionError: Values and files take 1.5 MiB (big 1.5 MiB); add --yes to send more "
+                "than 1 MiB."
+            ),
         ),
         (
-            "-i huge --yes", "1",
-            "OptionError: --in: huge takes more than the 10 MiB left for it: 10 MiB in all may "
-            "travel with a cell; put it in the account's storage, and read it there.",
+            "-i huge --yes",
+            "1",
+            (
+                "OptionError: --in: huge takes more than the 10 MiB left for it: 10 MiB in all may "
+                "travel with a cell; put it in the account's storage, and read it there."
+            ),
         ),
         ("--raw -i a", "1", "OptionError: --raw sends the cell as it is: --in cannot go with it."),
         (
-            "--save /etc/x", "1",
-            "OptionError: --save takes a pattern below the cell's own folder, such as out/*.png, "
-            "not '/etc/x'.",
+            "--save /etc/x",
+            "1",
+            (
+                "OptionError: --save takes a pattern below the cell's own folder, such as "
+                "out/*.png, not '/etc/x'."
+            ),
         ),
     ],
-)  # fmt: skip
+)
 def test_wrong_input_is_one_sentence_and_starts_nothing(
     kernel: Kernel, line: str, code: str, sentence: str
 ) -> None:
@@ -108,18 +121,24 @@ def test_wrong_input_is_one_sentence_and_starts_nothing(
     [
         ("-o n", "if 0: n = 1", "TransferError: --out: the cell did not set n."),
         (
-            "-o new,n", "n = open('x', 'w')\nnew = 1",
-            "TransferError: --out: n is a _io.TextIOWrapper, which cannot travel as data; --pickle "
-            "would send it as a pickle. Nothing was bound; _run.values has new.",
+            "-o new,n",
+            "n = open('x', 'w')\nnew = 1",
+            (
+                "TransferError: --out: n is a _io.TextIOWrapper, which cannot travel as data; "
+                "--pickle would send it as a pickle. Nothing was bound; _run.values has new."
+            ),
         ),
         (
-            "-o n", "n = bytes(11 * 2**20)",
-            "TransferError: --out: n takes more than is left of the 10 MiB that --out brings back; "
-            "put it in the account's storage.",
+            "-o n",
+            "n = bytes(11 * 2**20)",
+            (
+                "TransferError: --out: n takes more than is left of the 10 MiB that --out brings "
+                "back; put it in the account's storage."
+            ),
         ),
         ("--save *.nix", "1;", "TransferError: --save *.nix: the cell wrote no such file."),
     ],
-)  # fmt: skip
+)
 def test_what_does_not_come_home_is_one_error_and_binds_nothing(
     kernel: Kernel, line: str, code: str, sentence: str
 ) -> None:

@@ -106,9 +106,13 @@ def run_there(
     script = folder / "cell.py"
     script.write_text(wrap_cell(cell, mark=MARK, files=pack_files(files or {}), save=save))
     done = subprocess.run(
-        [python, str(script)], capture_output=True, text=True, check=False,
-        timeout=LIMIT_S, cwd=folder,
-    )  # fmt: skip
+        [python, str(script)],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=LIMIT_S,
+        cwd=folder,
+    )
     harvest = Harvest(MARK)
     harvest.feed(Output(done.stdout, "stdout"))
     came = harvest.files.values()
@@ -132,8 +136,11 @@ def test_what_the_cell_wrote_comes_back_and_what_was_sent_does_not(
     sent = {"in/same.bin": BINARY, "in/changed.txt": b"b"}
     files, problems = run_there(python, tmp_path / "run", cell, ["**/*", "*.nix"], sent)
     assert files == {
-        "in/changed.txt": b"B", "out/deep/x.bin": BINARY, "out/y.txt": b"y", "top.txt": b"",
-    }  # fmt: skip
+        "in/changed.txt": b"B",
+        "out/deep/x.bin": BINARY,
+        "out/y.txt": b"y",
+        "top.txt": b"",
+    }
     assert problems == ["--save *.nix: the cell wrote no such file"]
 
 
@@ -166,8 +173,10 @@ def test_ten_mebibytes_come_back_and_the_rest_is_said(tmp_path: Path) -> None:
     files, problems = run_there(python, tmp_path / "run", cell, ["[abc]"])
     assert sorted(files) == ["a", "c"]
     assert problems == [
-        "b has 6,291,456 bytes, more than is left of the 10 MiB that --save brings back; put it in "
-        "the account's storage"
+        (
+            "b has 6,291,456 bytes, more than is left of the 10 MiB that --save brings back; put "
+            "it in the account's storage"
+        )
     ]
 
 
@@ -181,14 +190,19 @@ def test_files_are_written_below_the_folder_and_never_over_others(tmp_path: Path
     files = {"same": BINARY, "other": b"theirs", "dangling": b"d", "new/deep/x": BINARY}
     saved = write_files(files, tmp_path, overwrite=False)
     assert (saved.written, saved.same, saved.kept, saved.refused) == (
-        ["new/deep/x"], ["same"], ["other", "dangling"], {},
-    )  # fmt: skip
+        ["new/deep/x"],
+        ["same"],
+        ["other", "dangling"],
+        {},
+    )
     assert (tmp_path / "other").read_text() == "mine"
     assert not (tmp_path / "nowhere").exists()
     saved = write_files(files, tmp_path, overwrite=True)
     assert (saved.written, saved.same, saved.kept) == (
-        ["other", "dangling"], ["same", "new/deep/x"], [],
-    )  # fmt: skip
+        ["other", "dangling"],
+        ["same", "new/deep/x"],
+        [],
+    )
     assert (tmp_path / "other").read_text() == "theirs"
     assert (tmp_path / "dangling").read_text() == "d"
     assert not (tmp_path / "nowhere").exists()
@@ -215,9 +229,22 @@ def test_a_link_of_this_side_leads_nowhere_else(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize(
     "path",
-    ["/x", "../x", "a/../../x", "", ".", "a//b", "./a", "a/", "c:/x", "c:x", "..\\x", "\\\\h\\s\\x",
-     "a\0b"],
-)  # fmt: skip
+    [
+        "/x",
+        "../x",
+        "a/../../x",
+        "",
+        ".",
+        "a//b",
+        "./a",
+        "a/",
+        "c:/x",
+        "c:x",
+        "..\\x",
+        "\\\\h\\s\\x",
+        "a\0b",
+    ],
+)
 def test_paths_that_mean_another_place_are_refused(tmp_path: Path, path: str) -> None:
     home = tmp_path / "mine"
     home.mkdir()

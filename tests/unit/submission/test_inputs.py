@@ -112,8 +112,10 @@ def test_auto_takes_what_the_cell_reads_and_the_notebook_has() -> None:
     )
     inputs = choose_inputs(["auto"], code, NAMESPACE)
     assert {name: unpack(data) for name, data in inputs.packed.items()} == {
-        "a": 1, "sum": 7, "b": [2.5],
-    }  # fmt: skip
+        "a": 1,
+        "sum": 7,
+        "b": [2.5],
+    }
     assert inputs.left_out == ()
 
 
@@ -141,8 +143,10 @@ def test_names_beside_auto_are_sent_whether_they_are_read_or_not() -> None:
         (["nothing"], "--in: the notebook has no variable nothing."),
         (
             ["lock"],
-            "--in: lock is a _thread.lock, which cannot travel as data; --pickle would send it as "
-            "a pickle.",
+            (
+                "--in: lock is a _thread.lock, which cannot travel as data; --pickle would send it "
+                "as a pickle."
+            ),
         ),
     ],
 )
@@ -182,25 +186,53 @@ def test_a_name_that_is_none_is_refused() -> None:
 @pytest.mark.parametrize(
     "code",
     [
-        "c = 1", "c += 1", "for c in x: pass", "with x as c: pass", "import c", "import a as c",
-        "import c.d", "from a import c", "def c(): pass", "class c: pass", "(c := 1)",
-        "[(c := i) for i in x]", "try: pass\nexcept E as c: pass", "match x:\n  case {**c}: pass",
-        "match x:\n  case [1, *c]: pass", "def f():\n  global c\n  c = 1", "if 0: c = 1",
-        "a, (b, *c) = x", "c: int = 1",
+        "c = 1",
+        "c += 1",
+        "for c in x: pass",
+        "with x as c: pass",
+        "import c",
+        "import a as c",
+        "import c.d",
+        "from a import c",
+        "def c(): pass",
+        "class c: pass",
+        "(c := 1)",
+        "[(c := i) for i in x]",
+        "try: pass\nexcept E as c: pass",
+        "match x:\n  case {**c}: pass",
+        "match x:\n  case [1, *c]: pass",
+        "def f():\n  global c\n  c = 1",
+        "if 0: c = 1",
+        "a, (b, *c) = x",
+        "c: int = 1",
         # Nobody can tell:
-        "from a import *", "exec(x)", "globals()['c'] = 1", "import __main__", "setattr(x, 'c', 1)",
-        "import sys\nsys.modules['__main__'].c = 1", "this is = no Python",
+        "from a import *",
+        "exec(x)",
+        "globals()['c'] = 1",
+        "import __main__",
+        "setattr(x, 'c', 1)",
+        "import sys\nsys.modules['__main__'].c = 1",
+        "this is = no Python",
     ],
-)  # fmt: skip
+)
 def test_a_cell_that_may_bind_the_name_is_let_through(code: str) -> None:
     check_outputs(code, ["c"], [])
 
 
 @pytest.mark.parametrize(
     "code",
-    ["1", "c", "d = c", "def f(): c = 1", "[c for c in x]", "lambda c: c", "class A: c = 1",
-     "x.c = 1", "f(c=1)"],
-)  # fmt: skip
+    [
+        "1",
+        "c",
+        "d = c",
+        "def f(): c = 1",
+        "[c for c in x]",
+        "lambda c: c",
+        "class A: c = 1",
+        "x.c = 1",
+        "f(c=1)",
+    ],
+)
 def test_a_cell_that_can_never_bind_the_name_is_refused(code: str) -> None:
     with pytest.raises(OptionError, match=r"^--out: the cell never sets c\."):
         check_outputs(code, ["c"], [])
@@ -223,5 +255,9 @@ def test_names_bound_are_those_python_binds() -> None:
 def test_sizes_read_well() -> None:
     sizes = [0, 9_999, 10_240, 2**20, 5 * 2**19]
     assert [size_text(size) for size in sizes] == [
-        "0 bytes", "9,999 bytes", "10 KiB", "1.0 MiB", "2.5 MiB",
-    ]  # fmt: skip
+        "0 bytes",
+        "9,999 bytes",
+        "10 KiB",
+        "1.0 MiB",
+        "2.5 MiB",
+    ]
