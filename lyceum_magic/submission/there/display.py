@@ -159,9 +159,12 @@ def bundle_of(value: Any, include: Types = None, exclude: Types = None) -> tuple
     data = {kind: item for kind, item in (data or {}).items() if is_wanted(kind)}
     metadata = {kind: item for kind, item in metadata.items() if is_wanted(kind)}
     if is_wanted("text/plain") and "text/plain" not in data:
-        from .pretty import pretty
+        if type(value) in (bool, float, int, str):  # spares most cells the printer
+            text = repr(value)
+        else:
+            from .pretty import pretty
 
-        _, text = attempt(pretty, value)
+            _, text = attempt(pretty, value)
         if text is not None:
             data["text/plain"] = text
     for kind, (name, types_) in METHODS.items():

@@ -23,7 +23,7 @@ from IPython.lib.pretty import pretty as as_ipython
 from lyceum_magic.outputs.decoding import ClearOutput, Decoded, Display, decode
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.submission.source import wrap_cell
-from lyceum_magic.submission.there.display import jsonable, merged, readable
+from lyceum_magic.submission.there.display import bundle_of, jsonable, merged, readable
 from lyceum_magic.submission.there.pretty import pretty
 from tests.unit.submission.interpreters import INTERPRETERS
 
@@ -111,6 +111,11 @@ values = st.recursive(
 @settings(max_examples=300, deadline=None)
 def test_text_is_laid_out_as_ipython_does(value: object) -> None:
     assert pretty(value) == as_ipython(value)
+
+
+@given(st.booleans() | st.integers() | st.floats() | st.text())
+def test_simple_values_need_no_layout(value: object) -> None:
+    assert bundle_of(value) == ({"text/plain": as_ipython(value)}, {})
 
 
 class Bare:
