@@ -12,7 +12,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..exceptions import OptionError
-from .there.values import MAX_BYTES, Packer, PackError, TooLarge
+from .there.refusals import PackError, TooLarge
+from .there.values import MAX_BYTES, Packer
 
 #: Above this, somebody has to say yes.
 ASK_BYTES = 1024 * 1024

@@ -19,6 +19,7 @@ THERE = "lyceum_magic_there"
 _ONLY_FOR = {
     "values": {"inputs", "outputs"},
     "arrays": {"inputs", "outputs"},
+    "refusals": {"inputs", "outputs"},
     "tables": {"inputs", "outputs"},
     "files": {"files", "save"},
     "shell": {"needs_shell"},

@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from .values import UnpackError, said
+from .refusals import UnpackError, said
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .values import Packer, Unpacker
+    # Those of `values`, which imports this module.
+    Packer = Any
+    Unpacker = Any
 
 #: Items that take no bytes are not bounded by the bytes that came.
 _MAX_EMPTY_ITEMS = 1_000_000

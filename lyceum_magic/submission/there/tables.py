@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 from .arrays import pack_array
-from .values import UnpackError
+from .refusals import UnpackError, missing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-    from .values import Packer, Unpacker
+    # Those of `values`, which imports this module.
+    Packer = Any
+    Unpacker = Any
 
 
 def pack_table(packer: Packer, value: Any) -> Any:
@@ -393,7 +395,8 @@ def _arrow_bytes(packer: Packer, table: Any) -> int:
     sink = pa.BufferOutputStream()
     with pa.ipc.new_stream(sink, table.schema) as writer:
         writer.write_table(table)
-    return packer.blob(sink.getvalue().to_pybytes())
+    number: int = packer.blob(sink.getvalue().to_pybytes())
+    return number
 
 
 def _arrow(unpacker: Unpacker, library: str, kind: str, blob: int) -> Any:
@@ -426,8 +429,6 @@ def _arrow_table(data: bytes, library: str) -> Any:
     try:
         import pyarrow as pa
     except ImportError:
-        from .values import missing
-
         raise UnpackError(missing(library)) from None
     with pa.ipc.open_stream(data) as reader:
         table = reader.read_all()

@@ -24,6 +24,8 @@ from __future__ import annotations
 import json
 import sys
 
+from .refusals import PackError, TooLarge, UnpackError, missing, said, where
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -36,20 +38,7 @@ _MAGIC = b"lyv1"
 _MAX_DEPTH = 100
 _LARGE = 1 << 63
 _FLAT = {type(None), bool, int, float, str}
-_IS_THERE = __name__.startswith("lyceum_magic_there")
 _PYTHON = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - an f-string is not shorter
-
-
-class PackError(ValueError):
-    """A value that cannot travel; one sentence."""
-
-
-class TooLarge(PackError):
-    """A value that takes more bytes than are left."""
-
-
-class UnpackError(ValueError):
-    """Bytes that are no packed value, or one that cannot be made here; one sentence."""
 
 
 def pack(value: object, name: str = "the value", *, allow_pickle: bool = False) -> bytes:
@@ -450,7 +439,7 @@ def _zone(unpacker: Unpacker, key: str) -> Any:
     try:
         return zoneinfo.ZoneInfo(key)
     except zoneinfo.ZoneInfoNotFoundError:
-        raise UnpackError(f"time zone {key[:60]!r} is not known {_where()}; add tzdata") from None
+        raise UnpackError(f"time zone {key[:60]!r} is not known {where()}; add tzdata") from None
 
 
 def _decimal(unpacker: Unpacker, text: str) -> Any:
@@ -572,24 +561,6 @@ def _a_type(value: object) -> str:
     if kind.__module__ not in ("builtins", "__main__"):
         name = f"{kind.__module__}.{name}"
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
-
-
-def said(exc: BaseException) -> str:
-    """An exception in a few words of one line."""
-    text = " ".join(str(exc).split())[:200]
-    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
-
-
-def _where() -> str:
-    return "where the cell runs" if _IS_THERE else "here"
-
-
-def missing(package: str) -> str:
-    if package == "cloudpickle" and not _IS_THERE:
-        package = "'lyceum-magic[pickle]'"
-        return f"cloudpickle is not installed here: pip install {package}"
-    cure = f"add -r {package}" if _IS_THERE else f"pip install {package}"
-    return f"{package} is not installed {_where()}: {cure}"
 
 
 def _mib(size: int) -> str:

@@ -34,16 +34,8 @@ from lyceum_magic.outputs.decoding import Harvest
 from lyceum_magic.outputs.values import Values
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.submission.source import wrap_cell
-from lyceum_magic.submission.there.values import (
-    MAX_BYTES,
-    Packer,
-    PackError,
-    TooLarge,
-    UnpackError,
-    pack,
-    pack_inputs,
-    unpack,
-)
+from lyceum_magic.submission.there.refusals import PackError, TooLarge, UnpackError
+from lyceum_magic.submission.there.values import MAX_BYTES, Packer, pack, pack_inputs, unpack
 from tests.unit.submission.interpreters import INTERPRETERS, LIMIT_S
 
 MARK = "abcdefabcdef"

@@ -1,0 +1,35 @@
+"""Why a value cannot travel, in one sentence: errors and words of `values`, `arrays`, `tables`."""
+
+from __future__ import annotations
+
+IS_THERE = __name__.startswith("lyceum_magic_there")
+
+
+class PackError(ValueError):
+    """A value that cannot travel; one sentence."""
+
+
+class TooLarge(PackError):
+    """A value that takes more bytes than are left."""
+
+
+class UnpackError(ValueError):
+    """Bytes that are no packed value, or one that cannot be made here; one sentence."""
+
+
+def said(exc: BaseException) -> str:
+    """An exception in a few words of one line."""
+    text = " ".join(str(exc).split())[:200]
+    return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
+
+
+def where() -> str:
+    return "where the cell runs" if IS_THERE else "here"
+
+
+def missing(package: str) -> str:
+    if package == "cloudpickle" and not IS_THERE:
+        package = "'lyceum-magic[pickle]'"
+        return f"cloudpickle is not installed here: pip install {package}"
+    cure = f"add -r {package}" if IS_THERE else f"pip install {package}"
+    return f"{package} is not installed {where()}: {cure}"
