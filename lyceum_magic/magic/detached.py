@@ -16,6 +16,9 @@ from ..runs.inbox import Inbox
 from ..runs.run import Run
 from .view import View, facts_of
 
+#: How long the end of a cell may wait for the last outputs of a run that is over.
+SHOWN_S = 2.0
+
 
 def detach_in_cell(run: Run, request: StartPython) -> None:
     """Starts a run and returns; what it shows goes on arriving under the cell.
@@ -47,9 +50,28 @@ def detach_in_cell(run: Run, request: StartPython) -> None:
     strip.update(view.facts())
     strip.publish()
     # A daemon: the kernel may end while the run goes on; the journal and `attach` have the rest.
-    threading.Thread(
+    thread = threading.Thread(
         target=_go_on, args=(view, before, inbox), name=f"lyceum {run.id[:8]}", daemon=True
-    ).start()
+    )
+    thread.start()
+    _show_before_cells_end(run, thread)
+
+
+def _show_before_cells_end(run: Run, thread: threading.Thread) -> None:
+    """Lets no cell end before what it knows of the run is shown.
+
+    A cell that has waited for the run may be the last one: nbclient ends the kernel behind it.
+    """
+    from IPython import get_ipython
+
+    events = get_ipython().events
+
+    def finish(_result: object) -> None:
+        if run.state.is_final:
+            thread.join(SHOWN_S)
+            events.unregister("post_run_cell", finish)
+
+    events.register("post_run_cell", finish)
 
 
 def _go_on(view: View, before: Iterator[Output], inbox: Inbox) -> None:

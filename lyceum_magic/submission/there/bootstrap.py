@@ -8,7 +8,6 @@ from __future__ import annotations
 import __future__
 
 import ast
-import builtins
 import os
 import sys
 import threading
@@ -74,7 +73,6 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
     install_streams()
     remember_source(cell, name, is_sent=is_main and bool(job["mark"]))
     if job["mark"]:
-        builtins.input = sys.breakpointhook = refuse_input
         frames.open_frames(job["mark"])
         from .hooks import install_hooks
 
@@ -200,9 +198,3 @@ def print_ignored_error(
     from .errors import print_ignored_error
 
     print_ignored_error(what)
-
-
-def refuse_input(prompt: object = "", *_more: object, **_options: object) -> str:
-    raise EOFError(
-        "There is nobody to ask where this cell runs: send a value with --in NAME instead."
-    )

@@ -28,6 +28,7 @@ WATCHED = frozenset(
 def install_hooks() -> None:
     sys.displayhook = show_result
     builtins.display = display  # type: ignore[attr-defined]
+    builtins.input = sys.breakpointhook = refuse_input
     for name in WATCHED & sys.modules.keys():
         prepare(sys.modules[name])
     sys.meta_path.insert(0, Watcher)
@@ -47,6 +48,12 @@ def display(*objs: Any, **options: Any) -> Any:
     from .display import display
 
     return display(*objs, **options)
+
+
+def refuse_input(prompt: object = "", *_more: object, **_options: object) -> str:
+    raise EOFError(
+        "There is nobody to ask where this cell runs: send a value with --in NAME instead."
+    )
 
 
 def prepare(module: types.ModuleType) -> None:

@@ -70,7 +70,7 @@ def show_plots_in_the_cell(renderers: Any) -> None:
 
 
 def refuse_to_ask(getpass: Any) -> None:
-    from .bootstrap import refuse_input
+    from .hooks import refuse_input
 
     getpass.getpass = refuse_input
 

@@ -11,7 +11,8 @@ import lyceum_magic
 from lyceum_magic.client import api as client_api
 from lyceum_magic.exceptions import OptionError, RequestRefused
 from lyceum_magic.magic import line
-from lyceum_magic.magic.cell import Defaults, facts_of
+from lyceum_magic.magic.cell import Defaults
+from lyceum_magic.magic.view import facts_of
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output, Progress
 from lyceum_magic.protocol.requests import StartPython
