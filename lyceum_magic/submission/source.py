@@ -28,7 +28,7 @@ _ONLY_FOR = {
 
 #: What nearly every cell comes to need, and what so travels compiled as well: it spares the same
 #: Python some 10 ms there.
-_COMPILED = frozenset({"bootstrap", "display", "frames", "hooks", "pretty", "streams"})
+_COMPILED = frozenset({"bootstrap", "compiling", "display", "frames", "hooks", "pretty", "streams"})
 
 _HEAD = """\
 # A notebook cell, sent by lyceum-magic: the first string runs the cell, which is the last one.

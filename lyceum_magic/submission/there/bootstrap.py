@@ -5,15 +5,14 @@ so that a traceback counts the lines as the notebook does.
 """
 
 from __future__ import annotations
-import __future__
 
-import ast
 import os
 import sys
 import threading
 import types
 
-from . import frames
+from . import compiling, frames
+from .compiling import CO_COROUTINE, compile_cell
 from .streams import install_streams
 
 TYPE_CHECKING = False  # the name is enough for type checkers, and typing costs an import
@@ -47,17 +46,6 @@ if TYPE_CHECKING:
         needs_shell: bool
 
 
-CO_COROUTINE = 0x80
-#: Without the first feature, whose bit has another meaning by now.
-FUTURE_FEATURES = sum(
-    getattr(__future__, name).compiler_flag for name in __future__.all_feature_names[1:]
-)
-
-
-#: The cell that this process runs.
-running: Job | None = None
-
-
 def run_cell(job: Job, namespace: dict[str, object]) -> None:
     """Runs the cell, shows what it shows, and sends back what was asked for.
 
@@ -66,9 +54,8 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
         namespace: of the module that this is sent as. That is `__main__`, or `__mp_main__` in a
             worker that multiprocessing has spawned, which needs the definitions and no more.
     """
-    global running
-    running = job
     cell, name = "\n" + job["cell"], job["name"]
+    compiling.cell_name = name
     is_main = namespace["__name__"] == "__main__"
     install_streams()
     remember_source(cell, name, is_sent=is_main and bool(job["mark"]))
@@ -128,32 +115,6 @@ def run_awaiting(codes: list[types.CodeType], namespace: dict[str, object]) -> N
                 await pending
 
     asyncio.run(run_all())
-
-
-def compile_cell(cell: str, name: str, *, is_shown: bool) -> list[types.CodeType]:
-    allow_await = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
-    tree = compile(cell, name, "exec", ast.PyCF_ONLY_AST | allow_await, dont_inherit=True)
-    last = None
-    if (
-        is_shown
-        and tree.body
-        and isinstance(tree.body[-1], ast.Expr)
-        and not is_quiet(cell, tree.body[-1])
-    ):
-        last = ast.Interactive([tree.body.pop()])
-    codes = [compile(tree, name, "exec", allow_await, dont_inherit=True)]
-    if last is not None:
-        # Mode "single" hands the value to sys.displayhook, as an interactive Python does.
-        flags = allow_await | (codes[0].co_flags & FUTURE_FEATURES)
-        codes.append(compile(last, name, "single", flags, dont_inherit=True))
-    return codes
-
-
-def is_quiet(cell: str, last: ast.Expr) -> bool:
-    """Whether a semicolon follows the last expression, which a bracket may enclose."""
-    rest = cell.encode().splitlines()[last.end_lineno - 1 :]  # type: ignore[operator]
-    rest[0] = rest[0][last.end_col_offset :]
-    return b"".join(rest).lstrip(b") \t\\").startswith(b";")
 
 
 def remember_source(cell: str, name: str, *, is_sent: bool) -> None:

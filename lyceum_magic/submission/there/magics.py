@@ -8,8 +8,12 @@ import sys
 import types
 from typing import Any
 
-from .bootstrap import compile_cell
-from .shell import INSTALLERS, NO_INSTALL
+from .compiling import compile_cell
+
+NO_INSTALL = (
+    "%{} installs nothing there: name what the cell needs in its first line, %%lyceum -r NAME."
+)
+INSTALLERS = ("conda", "mamba", "micromamba", "pip", "uv")
 
 
 class UsageError(Exception):

@@ -9,11 +9,6 @@ import builtins
 import sys
 from typing import Any
 
-NO_INSTALL = (
-    "%{} installs nothing there: name what the cell needs in its first line, %%lyceum -r NAME."
-)
-INSTALLERS = ("conda", "mamba", "micromamba", "pip", "uv")
-
 _shell: Any = None
 
 
@@ -48,6 +43,8 @@ def real_shell(namespace: dict[str, object]) -> Any:
     from IPython.core.error import UsageError
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
+
+    from .magics import INSTALLERS, NO_INSTALL
 
     class Shell(InteractiveShell):  # type: ignore[misc]
         def init_virtualenv(self) -> None:

@@ -12,7 +12,7 @@ import sys
 import threading
 from typing import Any
 
-from . import bootstrap
+from . import compiling
 
 #: Statements that a worker runs if it gets to them.
 UNCONDITIONAL = (ast.With, ast.AsyncWith, ast.For, ast.AsyncFor, ast.Expr, ast.Assign)
@@ -31,17 +31,17 @@ def refuse_endless_spawning(spawn: Any) -> None:
     prepare = spawn.get_preparation_data
 
     def get_preparation_data(name: str) -> Any:
-        job = bootstrap.running
-        if job is not None and spawn.process.parent_process() is None:
-            check_cell("".join(linecache.getlines(job["name"])), job["name"])
+        name_of_cell = compiling.cell_name
+        if name_of_cell and spawn.process.parent_process() is None:
+            check_cell("".join(linecache.getlines(name_of_cell)), name_of_cell)
         return prepare(name)
 
     spawn.get_preparation_data = get_preparation_data
 
 
 def check_cell(cell: str, name: str) -> None:
-    codes = bootstrap.compile_cell(cell, name, is_shown=False)
-    if any(code.co_flags & bootstrap.CO_COROUTINE for code in codes):
+    codes = compiling.compile_cell(cell, name, is_shown=False)
+    if any(code.co_flags & compiling.CO_COROUTINE for code in codes):
         raise RuntimeError(
             "Workers that are spawned run the cell again, which cannot await at its top level "
             "then: call asyncio.run() instead, and " + ADVICE

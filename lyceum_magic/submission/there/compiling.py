@@ -1,0 +1,46 @@
+"""A cell's text -> the code objects that an interactive Python would run."""
+
+from __future__ import annotations
+import __future__
+
+import ast
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    import types
+
+CO_COROUTINE = 0x80
+#: Without the first feature, whose bit has another meaning by now.
+FUTURE_FEATURES = sum(
+    getattr(__future__, name).compiler_flag for name in __future__.all_feature_names[1:]
+)
+
+
+#: What tracebacks call the cell that runs; empty where none does.
+cell_name = ""
+
+
+def compile_cell(cell: str, name: str, *, is_shown: bool) -> list[types.CodeType]:
+    allow_await = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+    tree = compile(cell, name, "exec", ast.PyCF_ONLY_AST | allow_await, dont_inherit=True)
+    last = None
+    if (
+        is_shown
+        and tree.body
+        and isinstance(tree.body[-1], ast.Expr)
+        and not is_quiet(cell, tree.body[-1])
+    ):
+        last = ast.Interactive([tree.body.pop()])
+    codes = [compile(tree, name, "exec", allow_await, dont_inherit=True)]
+    if last is not None:
+        # Mode "single" hands the value to sys.displayhook, as an interactive Python does.
+        flags = allow_await | (codes[0].co_flags & FUTURE_FEATURES)
+        codes.append(compile(last, name, "single", flags, dont_inherit=True))
+    return codes
+
+
+def is_quiet(cell: str, last: ast.Expr) -> bool:
+    """Whether a semicolon follows the last expression, which a bracket may enclose."""
+    rest = cell.encode().splitlines()[last.end_lineno - 1 :]  # type: ignore[operator]
+    rest[0] = rest[0][last.end_col_offset :]
+    return b"".join(rest).lstrip(b") \t\\").startswith(b";")
