@@ -22,15 +22,21 @@ Only the standard library is imported here, and lightly: the program inherits th
 
 from __future__ import annotations
 
-import ast  # noqa: F401 - this one and the next ones: programs from notebooks begin with them,
+# Programs from notebooks begin with those that nothing here uses: imported while nobody waits.
+import __future__  # noqa: F401
+
+import ast  # noqa: F401
+import atexit  # noqa: F401
+import binascii  # noqa: F401
 import builtins
 import contextlib
 import ctypes
 import errno
 import gc
-import io  # noqa: F401 - so they are imported while nobody waits
+import io  # noqa: F401
 import json
 import linecache  # noqa: F401
+import marshal  # noqa: F401
 import os
 import select
 import signal
@@ -39,6 +45,7 @@ import sys
 import threading  # noqa: F401
 import time
 import traceback
+import zlib  # noqa: F401
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
