@@ -15,7 +15,14 @@ __version__ = "0.1.0"
 if TYPE_CHECKING:
     from .api import attach, nest_loops, runs, submit
     from .client.api import Client
-    from .exceptions import LyceumError, RunAborted, RunFailed, RunLost, RunTimedOut
+    from .exceptions import (
+        LyceumError,
+        RunAborted,
+        RunFailed,
+        RunLost,
+        RunTimedOut,
+        TransferError,
+    )
     from .runs.run import Run
 
 # Where each public name lives. They are imported at their first use: loading the extension has to
@@ -28,6 +35,7 @@ _HOMES = {
     "RunFailed": "exceptions",
     "RunLost": "exceptions",
     "RunTimedOut": "exceptions",
+    "TransferError": "exceptions",
     "attach": "api",
     "nest_loops": "api",
     "runs": "api",
@@ -42,6 +50,7 @@ __all__ = [
     "RunFailed",
     "RunLost",
     "RunTimedOut",
+    "TransferError",
     "attach",
     "nest_loops",
     "runs",

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import re
 import signal
-from collections.abc import Collection
+import types
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,11 +18,11 @@ from ..submission.requirements import requirements_of
 _MORE_MEMORY = "choose a machine with more of it with -m; `%lyceum machines` lists them"
 
 
-def hint_for(run: Run, failure: RunFailed, names_here: Collection[str]) -> str:
+def hint_for(run: Run, failure: RunFailed, namespace: Mapping[str, object]) -> str:
     """What to do about the failure; empty where nothing is known.
 
     Args:
-        names_here: those that the notebook has.
+        namespace: the notebook's.
     """
     if isinstance(failure, RunTimedOut):
         if run.timeout_s >= MAX_TIMEOUT_S:
@@ -30,18 +31,18 @@ def hint_for(run: Run, failure: RunFailed, names_here: Collection[str]) -> str:
     raised = run.harvest.raised
     described = raised.error.get("exceptions") if raised is not None and failure.ename else None
     if isinstance(described, list) and described and isinstance(described[0], dict):
-        return _hint_for_raised(described[0], names_here)
+        return _hint_for_raised(described[0], namespace)
     return _hint_for_signal(failure.return_code, failure.reason)
 
 
-def _hint_for_raised(error: dict[str, Any], names_here: Collection[str]) -> str:
+def _hint_for_raised(error: dict[str, Any], namespace: Mapping[str, object]) -> str:
     kind, name, file = (error.get(member) for member in ("builtin", "name", "filename"))
     if kind in ("NameError", "UnboundLocalError"):
         if not isinstance(name, str):  # Python before 3.10 says it in its message alone
             found = re.match(r"name '(\w+)' is not defined", str(error.get("value")))
             name = found[1] if found else None
-        if kind == "NameError" and name in names_here:
-            return f"The notebook has {name}: send it along with -i {name}."
+        if kind == "NameError" and name in namespace:
+            return _hint_for_name(str(name), namespace[str(name)])
     if kind == "FileNotFoundError" and isinstance(file, str) and _exists(file):
         return f"The file {file} is here: send it along with --file {file}."
     if kind == "ModuleNotFoundError" and isinstance(name, str):
@@ -49,6 +50,18 @@ def _hint_for_raised(error: dict[str, Any], names_here: Collection[str]) -> str:
     if kind == "MemoryError":
         return f"The memory of the machine did not suffice: {_MORE_MEMORY}."
     return ""
+
+
+def _hint_for_name(name: str, value: object) -> str:
+    if isinstance(value, types.ModuleType):
+        import_as = "" if value.__name__ == name else f" as {name}"
+        return f"Modules do not travel: begin the cell with `import {value.__name__}{import_as}`."
+    if isinstance(value, type | types.FunctionType):
+        return (
+            f"The notebook has {name}: define it in the cell too, or send it along with "
+            f"-i {name} --pickle."
+        )
+    return f"The notebook has {name}: send it along with -i {name}."
 
 
 def _hint_for_module(name: str) -> str:

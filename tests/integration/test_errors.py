@@ -149,6 +149,8 @@ def test_the_exception_is_at_hand(kernel: Kernel) -> None:
     ("line", "code", "hint"),
     [
         ("", "print(only_here)", "send it along with -i only_here"),
+        ("", "fs.path", "begin the cell with `import os as fs`"),
+        ("", "helper()", "send it along with -i helper --pickle"),
         ("", "open('here.txt')", "send it along with --file here.txt"),
         ("--no-auto-requirements", "import nowhere_known", "add -r nowhere_known"),
         ("--no-auto-requirements", "raise ModuleNotFoundError(name='cv2')", "-r opencv-python-hea"),
@@ -158,7 +160,7 @@ def test_the_exception_is_at_hand(kernel: Kernel) -> None:
     ],
 )
 def test_what_would_have_helped_is_said(kernel: Kernel, line: str, code: str, hint: str) -> None:
-    kernel.run("only_here = 1\nopen('here.txt', 'w').close()")
+    kernel.run("import os as fs\ndef helper(): pass\nonly_here = 1\nopen('here.txt', 'w').close()")
     cell = kernel.run(f"%%lyceum {line}\n{code}")
     assert hint in shown(cell)
     assert cell.error is not None

@@ -1,6 +1,6 @@
 """Never executed: uses each public name as a user would, so that mypy holds their types."""
 
-from typing import assert_type
+from typing import Any, assert_type
 
 import lyceum_magic
 from lyceum_magic import (
@@ -11,6 +11,7 @@ from lyceum_magic import (
     RunFailed,
     RunLost,
     RunTimedOut,
+    TransferError,
     attach,
     nest_loops,
     runs,
@@ -32,6 +33,11 @@ def in_a_script() -> None:
         check=True,
         place="local",
         budget=0.5,
+        inputs={"a": 1},
+        outputs=["b", "c"],
+        allow_pickle=False,
+        files="data.csv",
+        save=["*.png"],
     )
     assert_type(run, Run)
     assert_type(run.id, str)
@@ -45,6 +51,8 @@ def in_a_script() -> None:
     assert_type(run.price_per_hour, float | None)
     assert_type(run.billed, float | None)
     assert_type(run.result(timeout_s=10.0), Run)
+    assert_type(dict(run.values), dict[str, Any])
+    assert_type(dict(run.files), dict[str, bytes])
     assert_type(run.logs(), list[str])
     print(f"{run.wait()} after {run.elapsed_s:.1f} s")
     if run.wait(5).is_final and run.state == "completed":
@@ -71,6 +79,10 @@ def handle_failures(run: Run) -> None:
         assert_type(failure.state, str)
         assert_type(failure.return_code, int | None)
         assert_type(failure.reason, str)
+        assert_type(failure.ename, str)
+        assert_type(failure.evalue, str)
+    except TransferError:
+        print("a value did not come home")
     except LyceumError as error:
         print(error)
 
