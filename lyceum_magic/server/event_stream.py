@@ -20,6 +20,7 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ..protocol.events import Event, Finished, Output, Progress, StreamName, encode
+from ..protocol.states import State
 from .service import RunService
 from .spool import SpoolRecord, read_spool
 from .tracked_run import TrackedRun
@@ -97,6 +98,10 @@ async def follow(
     told: Progress | None = None
     tell_at: float | None = None
     behind = run.is_over
+    if note := run.progress.note:
+        # What is so from beginning to end is said of the shortest run too.
+        told = Progress(State.RUNNING, note=note) if run.is_over else run.progress
+        yield frame(told)
     while not closing.is_set():
         # Both before looking: what changes after the look ends the wait below.
         change = run.changed.listen()

@@ -166,3 +166,8 @@ def test_a_second_process_that_watches_a_live_run_gets_each_line_once(
     assert lines == [str(n) for n in range(len(lines))]
     cell.done()
     assert kernel.value("_run.text") == repr(seen.stdout)
+
+
+def test_the_shortest_run_says_that_its_gpu_is_not_there(kernel: Kernel) -> None:
+    assert "no GPU on this machine" in kernel.run("%%lyceum -m gpu.a100\n1").summary
+    assert "GPU" not in kernel.run("%%lyceum\n1").summary
