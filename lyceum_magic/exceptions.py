@@ -128,7 +128,7 @@ class RunFailed(LyceumError):
         run_id: the run's id, as the server gave it.
         state: its terminal state (`failed`, `system_failure`, `aborted`, `cancelled`).
         return_code: exit code of its main process, 128 + n for signal n; None where there is none.
-        reason: one sentence about its end, as the server said it.
+        reason: one line about its end: what the program raised, or what the server said.
         ename, evalue: class name and message of what the program raised; empty if nothing.
         traceback: its traceback in lines, as Python prints it.
         hint: what to do about it, in one sentence; empty where nothing is known.

@@ -17,9 +17,13 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from .decoding import Raised
+
 #: Exceptions, and frames of one of them, that are rebuilt; the rest is left out.
 MAX_EXCEPTIONS = 100
 MAX_FRAMES = 3000
+#: Characters of a message that fit where there is one line.
+MAX_HEADLINE = 200
 
 
 def name_and_value(error: Mapping[str, Any]) -> tuple[str, str]:
@@ -28,6 +32,13 @@ def name_and_value(error: Mapping[str, Any]) -> tuple[str, str]:
     if not described or not isinstance(described[0], dict):
         return "", ""
     return _text(described[0], "type").rpartition(".")[2], _text(described[0], "value")
+
+
+def headline(raised: Raised | None) -> str:
+    """Class and message of what ended the cell in one line; empty if nothing did."""
+    ename, evalue = name_and_value(raised.error) if raised is not None else ("", "")
+    message = evalue.strip().partition("\n")[0][:MAX_HEADLINE]
+    return ": ".join(filter(None, (ename, message)))
 
 
 def lines(exception: BaseException | None) -> list[str]:

@@ -565,6 +565,9 @@ class Run:
         if not reason and state is not State.COMPLETED:
             code = end.return_code
             reason = f"the program ended with exit code {code}" if code else f"the run {state}"
+        if state is State.FAILED and not end.timed_out and self._harvest is not None:
+            # What the program raised says more than its exit code.
+            reason = tracebacks.headline(self._harvest.raised) or reason
         if self._abort_asked and state in (State.ABORTED, State.CANCELLED):
             reason = f"{reason} ({self._abort_asked})"
         self._write(
