@@ -30,25 +30,36 @@ def report(
         name: what tracebacks call the cell.
         is_sent: whether it goes home as a frame; else it is printed, as Python would.
     """
-    import traceback
-
     trace = from_cell(trace, name)
     is_of_cell = trace is not None and trace.tb_frame.f_code.co_filename == name
     if isinstance(error, SyntaxError) and not is_of_cell:
         trace = None  # the cell itself could not be compiled: nothing of it has run
-    error = error.with_traceback(without_ours(trace))
-    for linked in linked_with(error):
-        linked.__traceback__ = without_ours(linked.__traceback__)
-    text = "".join(traceback.format_exception(type(error), error, error.__traceback__))
-    if is_sent:
-        frames.send("raised", describe(error, name), readable=text, descriptor=2)
-    elif sys.stderr is not None:
-        sys.stderr.write(text)
+    trace = without_ours(trace)
+    try:
+        say(error, trace, name, is_sent=is_sent)
+    except Exception:  # noqa: BLE001 - a class of the program's may raise at whatever it is asked
+        sys.__excepthook__(type(error), error, trace)
     if type(error) is KeyboardInterrupt:
         # The interpreter remembers that an interrupt ended it, for its exit code; every import
         # that evaluates a string, as that of `traceback` does, has made it forget.
         with contextlib.suppress(KeyboardInterrupt):
             exec("raise KeyboardInterrupt")
+
+
+def say(
+    error: BaseException, trace: types.TracebackType | None, name: str, *, is_sent: bool
+) -> None:
+    """See `report`."""
+    import traceback
+
+    error.__traceback__ = trace
+    for linked in linked_with(error):
+        linked.__traceback__ = without_ours(linked.__traceback__)
+    text = "".join(traceback.format_exception(type(error), error, trace))
+    if is_sent:
+        frames.send("raised", describe(error, name), readable=text, descriptor=2)
+    elif sys.stderr is not None:
+        sys.stderr.write(text)
 
 
 def from_cell(trace: types.TracebackType | None, name: str) -> types.TracebackType | None:
@@ -114,7 +125,8 @@ def describe_one(
 ) -> dict[str, object]:
     kind = type(error)
     builtin = next(base for base in kind.__mro__ if base.__module__ == "builtins")
-    notes = getattr(error, "__notes__", None)
+    notes = member(error, "__notes__")
+    args = member(error, "args")
     described: dict[str, object] = {
         "type": kind.__qualname__,
         "module": kind.__module__,
@@ -128,16 +140,16 @@ def describe_one(
         **describe_frames(error.__traceback__, files, name),
     }
     if members_of(error):
-        described["message"] = text_of(getattr(error, "message", ""))
+        described["message"] = text_of(member(error, "message"))
     if isinstance(error, SyntaxError):
         fields = ("msg", "filename", "lineno", "offset", "text", "end_lineno", "end_offset")
-        described["syntax"] = {key: plain(getattr(error, key, None)) for key in fields}
+        described["syntax"] = {key: plain(member(error, key)) for key in fields}
     elif isinstance(error, (NameError, ImportError)):
-        described["name"] = plain(getattr(error, "name", None))  # of a NameError from 3.10 on
+        described["name"] = plain(member(error, "name"))  # of a NameError from 3.10 on
     elif isinstance(error, OSError):
-        described["filename"] = plain(error.filename)
-    if all(plain(one) is one for one in error.args):
-        described["args"] = list(error.args)
+        described["filename"] = plain(member(error, "filename"))
+    if isinstance(args, tuple) and all(plain(one) is one for one in args):
+        described["args"] = list(args)
     return described
 
 
@@ -201,11 +213,21 @@ def remember_lines(step: types.TracebackType, files: dict[str, dict[int, str]], 
         remembered[number] = cut(lines[number - 1].rstrip("\n"))
 
 
+def member(error: BaseException, name: str) -> object:
+    """What the exception has by this name; None where its class has that raise."""
+    try:
+        return getattr(error, name, None)
+    except Exception:  # noqa: BLE001 - it is the program's own property
+        return None
+
+
 def plain(value: object) -> object:
     """The value if JSON says exactly it and it is not long, else None."""
     if type(value) is str:
         return value if len(value) < 1000 else None
-    return value if type(value) in (bool, int, float) else None
+    if type(value) is int:
+        return value if value.bit_length() < 1000 else None
+    return value if type(value) in (bool, float) else None
 
 
 def text_of(value: object) -> str:

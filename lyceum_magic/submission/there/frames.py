@@ -59,8 +59,11 @@ def send(
     """
     lines = encode(_mark, kind, f"{os.getpid():x}.{next(_counts)}", head, data, readable)
     for stream in (sys.__stdout__, sys.__stderr__):
-        if stream is not None:
-            stream.flush()
+        try:
+            if stream is not None:
+                stream.flush()
+        except ValueError:  # the program has closed it, and so has nothing left to print there
+            pass
     for line in lines:
         _write(_descriptors[descriptor], line)
 

@@ -76,6 +76,34 @@ def test_an_exception_that_cannot_say_itself_is_sent(
     assert error["value"] == "<exception str() failed>"
 
 
+@pytest.mark.parametrize(
+    ("cell", "kind"),
+    [
+        ("raise KeyError(10**5000)", "KeyError"),
+        ("raise ValueError([10**5000], -(10**5000))", "ValueError"),
+        ("class Bad(Exception):\n    args = property(lambda self: 1 / 0)\nraise Bad(1)", "Bad"),
+        ("class Bad(OSError):\n    filename = property(lambda self: 1 / 0)\nraise Bad(1)", "Bad"),
+        ("import sys\nsys.stdout.close()\nraise ValueError('x')", "ValueError"),
+        ("import sys\nsys.stdout.detach()\nraise ValueError('x')", "ValueError"),
+    ],
+)
+def test_what_is_odd_in_an_exception_does_not_keep_it(
+    python: str, tmp_path: Path, cell: str, kind: str
+) -> None:
+    done = run_marked(cell, tmp_path, python)
+    assert first(done.raised)["type"] == kind
+    assert "Error in sys.excepthook" not in done.stderr
+
+
+def test_an_exception_that_cannot_be_described_is_printed(python: str, tmp_path: Path) -> None:
+    cell = "class Bad(Exception):\n    __cause__ = property(lambda self: {}[1])\nraise Bad('mine')"
+    done = run_marked(cell, tmp_path, python)
+    assert 'File "<cell>", line 4' in done.stderr
+    assert "Bad: mine" in done.stderr
+    assert "lyceum" not in done.stderr
+    assert done.return_code == 1
+
+
 def test_a_deep_recursion_is_small_on_its_way(python: str, tmp_path: Path) -> None:
     done = run_marked("def f(n): return f(n + 1)\nf(0)", tmp_path, python)
     error = first(done.raised)
