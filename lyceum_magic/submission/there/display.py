@@ -159,12 +159,7 @@ def bundle_of(value: Any, include: Types = None, exclude: Types = None) -> tuple
     data = {kind: item for kind, item in (data or {}).items() if is_wanted(kind)}
     metadata = {kind: item for kind, item in metadata.items() if is_wanted(kind)}
     if is_wanted("text/plain") and "text/plain" not in data:
-        if type(value) in (bool, float, int, str):  # spares most cells the printer
-            text = repr(value)
-        else:
-            from .pretty import pretty
-
-            _, text = attempt(pretty, value)
+        _, text = attempt(text_printer_for(value), value)
         if text is not None:
             data["text/plain"] = text
     for kind, (name, types_) in METHODS.items():
@@ -237,12 +232,21 @@ def both_of(made: Any, no_metadata: Any) -> tuple[Any, Any]:
     return made, no_metadata
 
 
+def text_printer_for(value: Any) -> Callable[[Any], Any]:
+    formatter: Callable[[Any], Any] | None = formatter_of_shell("text/plain")
+    if formatter is not None:
+        return formatter
+    if type(value) in (bool, float, int, str):  # spares most cells the printer
+        return repr
+    from .pretty import pretty
+
+    return pretty
+
+
 def printer_for(value: Any, kind: str) -> Callable[[Any], Any] | None:
     """What makes this type of such values, in place of a method of their own."""
-    shells = sys.modules.get("IPython.core.interactiveshell")
-    if shells is not None and shells.InteractiveShell.initialized():
-        # The cell has asked for IPython's shell, and may have told its formatters something.
-        formatter = shells.InteractiveShell.instance().display_formatter.formatters[kind]
+    formatter = formatter_of_shell(kind)
+    if formatter is not None:
         try:
             printer: Callable[[Any], Any] = formatter.lookup(value)
         except KeyError:
@@ -255,6 +259,14 @@ def printer_for(value: Any, kind: str) -> Callable[[Any], Any] | None:
 
         return png_of
     return None
+
+
+def formatter_of_shell(kind: str) -> Any:
+    """IPython's, where the cell has asked for its shell: it may have told it something."""
+    shells = sys.modules.get("IPython.core.interactiveshell")
+    if shells is None or not shells.InteractiveShell.initialized():
+        return None
+    return shells.InteractiveShell.instance().display_formatter.formatters[kind]
 
 
 # On the way.

@@ -26,6 +26,7 @@ from lyceum_magic.submission.source import wrap_cell
 from lyceum_magic.submission.there.display import bundle_of, jsonable, merged, readable
 from lyceum_magic.submission.there.pretty import pretty
 from tests.unit.submission.interpreters import INTERPRETERS
+from tests.unit.submission.marked import run_marked
 
 MARK = "0123456789ab"
 LIMIT_S = 60
@@ -232,6 +233,13 @@ print("went on")"""
         "Traceback (most recent call last):", "ZeroDivisionError: division by zero",
     ]  # fmt: skip
     assert "lyceum" not in err.text
+
+
+def test_a_number_too_long_to_print_does_not_end_the_cell(python: str, tmp_path: Path) -> None:
+    done = run_marked("display(10**9999)\nprint('went on')\n10**9999", tmp_path, python)
+    assert (done.stdout, done.results, done.return_code) == ("went on\n", [], 0)
+    assert done.stderr.count("\nValueError: Exceeds the limit") == 2
+    assert "lyceum" not in done.stderr
 
 
 def test_a_representation_of_the_wrong_type_is_a_warning(python: str, tmp_path: Path) -> None:

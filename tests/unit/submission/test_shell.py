@@ -111,6 +111,13 @@ def test_ipythons_own_magics_work_where_it_is(tmp_path: Path) -> None:
     assert done.stdout == "number\t \n"
 
 
+def test_what_the_shell_is_told_of_text_holds(tmp_path: Path) -> None:
+    cell = "%precision 2\nimport math\ndisplay(math.pi)\n[math.pi]"
+    assert run_marked(cell, tmp_path).results == ["3.14", "[3.14]"]
+    (text,) = run_marked("%pprint\nlist(range(50))", tmp_path).results
+    assert text == str(list(range(50)))
+
+
 def test_the_shell_takes_over_nothing(tmp_path: Path) -> None:
     cell = (
         "import pickle, signal, sys\nclass A: pass\n"
