@@ -7,7 +7,7 @@ import builtins
 import difflib
 import types
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -187,17 +187,21 @@ def names_read(code: str) -> list[str]:
     cell uses the function. Where it is not certain that a name was bound, it counts as read.
 
     Raises:
-        OptionError: the cell is not Python of this version.
+        OptionError: the cell is not Python of this version, or nests too deep.
     """
+    reader = _Reader()
     try:
-        tree = ast.parse(code)
+        reader.block(ast.parse(code).body)
     except (SyntaxError, ValueError):
         raise OptionError(
             "--in auto cannot read this cell, which is not Python of this version; name the "
             "variables to send."
         ) from None
-    reader = _Reader()
-    reader.block(tree.body)
+    except RecursionError:
+        raise OptionError(
+            "--in auto cannot follow this cell, whose expressions or calls nest too deep; name the "
+            "variables to send."
+        ) from None
     return list(reader.reads)
 
 
@@ -205,9 +209,9 @@ def names_bound(code: str) -> set[str] | None:
     """The global names that a cell can bind; None where nobody can tell."""
     try:
         tree = ast.parse(code)
-    except (SyntaxError, ValueError):
+        names = set(_bound_in(tree.body))
+    except (SyntaxError, ValueError, RecursionError):
         return None
-    names = set(_bound_in(tree.body))
     for node in ast.walk(tree):
         match node:
             case ast.Name(id=name) if name in _BINDERS:
@@ -270,8 +274,26 @@ def _arguments(arguments: ast.arguments) -> Iterator[ast.arg]:
     yield from (arg for arg in (arguments.vararg, arguments.kwarg) if arg)
 
 
+@dataclass(frozen=True)
+class _Effect:
+    """What running a function does to the global names.
+
+    Attributes:
+        given: those that were bound when it was looked at; with more it reads no others.
+        binds: those that it certainly leaves bound, and may not have found so.
+        unbinds: those that it may delete.
+    """
+
+    given: frozenset[str]
+    binds: frozenset[str]
+    unbinds: frozenset[str]
+
+
 class _Reader(ast.NodeVisitor):
     """Goes through a cell in the order in which it runs.
+
+    A function is followed at its use, but again only where less is bound than before: following
+    each use would take time exponential in the number of functions that call each other.
 
     Attributes:
         reads: global names that were read before they were certainly bound, in their order.
@@ -280,8 +302,10 @@ class _Reader(ast.NodeVisitor):
     def __init__(self) -> None:
         self.reads: dict[str, None] = {}
         self._bound: set[str] = set()
+        self._unbound: set[str] = set()  # deleted by the function that is followed
         self._local: frozenset[str] = frozenset()  # names of the scopes around
-        self._known: dict[str, list[ast.AST]] = {}  # functions, until they are used
+        self._known: dict[str, list[ast.AST]] = {}  # what a name may call
+        self._effects: dict[int, _Effect] = {}  # as long as `_known` is as it is
         self._running: set[int] = set()
 
     def block(self, nodes: Iterable[ast.AST | None]) -> None:
@@ -309,19 +333,44 @@ class _Reader(ast.NodeVisitor):
         if name not in self._bound:
             self.reads.setdefault(name)
         for node in self._known.get(name, ()):
-            if id(node) not in self._running:
-                with self._maybe():
-                    self._run_known(node)
+            with self._maybe():
+                self._run_known(node)
 
     def _bind(self, name: str) -> None:
         if name not in self._local:
             self._bound.add(name)
-            self._known.pop(name, None)
+            # A function that binds a global one may not run each time.
+            if not self._running and self._known.pop(name, []):
+                self._effects = {}
+
+    def _unbind(self, name: str) -> None:
+        if name not in self._local:
+            self._bound.discard(name)
+            self._unbound.add(name)
 
     def _run_known(self, node: ast.AST) -> None:
-        outer, self._local = self._local, frozenset()  # it does not see its caller's names
+        """A function at one of its uses."""
+        if id(node) in self._running:
+            return
+        effect = self._effects.get(id(node))
+        if effect is None or not effect.given <= self._bound:
+            # What was bound at every use so far: so each function is followed a few times at most.
+            given = self._bound if effect is None else self._bound & effect.given
+            effects = self._effects
+            effect = self._follow(node, frozenset(given))
+            effects[id(node)] = effect
+        self._bound = self._bound - effect.unbinds | effect.binds
+        self._unbound |= effect.unbinds
+
+    def _follow(self, node: ast.AST, given: frozenset[str]) -> _Effect:
+        outer = self._bound, self._unbound, self._local
+        # It does not see its caller's names.
+        self._bound, self._unbound, self._local = set(given), set(), frozenset()
         self._run(node)
-        self._local = outer
+        binds = frozenset(self._bound - given | self._bound & self._unbound)
+        effect = _Effect(given, binds, frozenset(self._unbound))
+        self._bound, self._unbound, self._local = outer
+        return effect
 
     def _run(self, node: ast.AST) -> None:
         """The body of a function, or of the methods of a class, at its use."""
@@ -329,7 +378,8 @@ class _Reader(ast.NodeVisitor):
         if isinstance(node, ast.ClassDef):
             for part in node.body:
                 if isinstance(part, _Scope):
-                    self._run(part)
+                    with self._maybe():
+                        self._run(part)
         elif isinstance(node, _Function):
             with self._inside(self._locals_of(node)):
                 self.block(node.body)
@@ -355,8 +405,7 @@ class _Reader(ast.NodeVisitor):
             self._bind(node.id)
         else:
             self._read(node.id)
-            if node.id not in self._local:
-                self._bound.discard(node.id)
+            self._unbind(node.id)
 
     def visit_Import(self, node: ast.Import | ast.ImportFrom) -> None:
         for name in _bound_in([node]):
@@ -427,8 +476,8 @@ class _Reader(ast.NodeVisitor):
         if node.name is not None:
             self._bind(node.name)
         self.block(node.body)
-        if node.name is not None and node.name not in self._local:
-            self._bound.discard(node.name)
+        if node.name is not None:
+            self._unbind(node.name)
 
     def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
         for item in node.items:
@@ -485,9 +534,11 @@ class _Reader(ast.NodeVisitor):
                         self.visit(part.returns) if part.returns else None
                     else:
                         targets = set(_bound_in([part]))
-                        bound = set(self._bound)
+                        bound, known = set(self._bound), dict(self._known)
                         self.visit(part)
                         self._bound -= targets - bound - own
+                        if self._known != known:  # the class's own names hide nothing
+                            self._known, self._effects = known, {}
                 own.update(_bound_in([part]))
         self._define(node, is_used=bool(node.decorator_list))
 
@@ -501,7 +552,10 @@ class _Reader(ast.NodeVisitor):
             self._bind(node.name)
             return
         self._bind(node.name)
-        self._known[node.name] = [node]
+        known = self._known.get(node.name, []) if self._running else []
+        if node not in known:
+            self._known[node.name] = [*known, node]
+            self._effects = {}
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self.block(_defaults(node.args))
@@ -510,15 +564,15 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Call(self, node: ast.Call) -> None:
         callee = node.func
-        if isinstance(callee, ast.Name):
+        if isinstance(callee, ast.Name) and callee.id not in self._local:
             # A call binds what the function declares global; a mere mention may not.
-            bodies = [] if callee.id in self._local else list(self._known.get(callee.id, ()))
-            hidden = {callee.id: self._known.pop(callee.id)} if bodies else {}
+            bodies = self._known.pop(callee.id, [])
             self._read(callee.id)
-            self._known.update(hidden)
+            if bodies:
+                self._known[callee.id] = bodies
             self.block([*node.args, *node.keywords])
             for body in bodies:
-                if id(body) not in self._running:
+                with self._maybe() if len(bodies) > 1 else nullcontext():
                     self._run_known(body)
             return
         self.generic_visit(node)

@@ -75,10 +75,60 @@ from lyceum_magic.submission.there.values import unpack
         ("class A:\n  z = q\n  def m(self): return k\nA().m()", "q k"),
         ("class A:\n  def m(self): return k", ""),
         ("class A:\n  x = x\n  y = x", "x"),
+        ("def f(): return x\nclass A:\n  f = 1\nf()", "x"),
+        ("class A:\n  def m(self):\n    global g\n    g = 1\nA()\ng", "g"),
+        # Functions that are used again where less is bound.
+        ("def a(): b(); x\ndef b(): a(); y\nif c: x = y = 1; a()\nelse: b()", "c x y"),
+        ("def f(): x\nif c: x = 1; f()\nelse: f()", "c x"),
+        ("def f():\n  global g\n  g = 1\ndef k(): f()\nk()\nk()\ng", ""),
+        ("def f():\n  global g\n  del g\ng = 1\ndef k(): f()\nk()\ng = 2\nk()\ng", "g"),
+        ("def f(): del_()\ndef del_():\n  global g\n  del g\nf\ng = 1\nf()\ng", "g"),
+        ("def f(): return x\nf\ndef f(): return y\nf()", "x y"),
+        ("def g(): return x\ndef f(): return g()\nx = 1\nf()\ndel x\nf()", "x"),
+        ("def g(): return 1\ndef f(): return g()\nf()\ndef g(): return y\nf()", "y"),
+        ("def s():\n  global h\n  def h(): return x\ndef k(): h()\nif 0: k()\ns()\nk()", "h x"),
     ],
 )
 def test_what_a_cell_reads_before_it_binds_it(code: str, names: str) -> None:
     assert sorted(names_read(code)) == sorted(names.split())
+
+
+def everyone_calls_everyone(count: int) -> str:
+    calls = "; ".join(f"f{number}()" for number in range(count))
+    return "".join(f"def f{number}(): {calls}; x{number}\n" for number in range(count)) + "f0()"
+
+
+def everyone_calls_the_one_before_twice(count: int) -> str:
+    first = "def f0(): return x\n"
+    others = (f"def f{n}(): return f{n - 1}() + f{n - 1}()\n" for n in range(1, count))
+    return f"{first}{''.join(others)}f{count - 1}()"
+
+
+def everyone_binds_and_calls_everyone(count: int) -> str:
+    calls = "; ".join(f"f{number}()" for number in range(count))
+    return "".join(
+        f"def f{n}():\n  global g{n}, h\n  g{n} = 1\n  def h(): {calls}\n  {calls}\n  h()\n"
+        for n in range(count)
+    ) + ("f0()\nx")
+
+
+@pytest.mark.parametrize(
+    ("code", "names"),
+    [
+        (everyone_calls_everyone(25), {f"x{number}" for number in range(25)}),
+        (everyone_calls_the_one_before_twice(50), {"x"}),
+        (everyone_binds_and_calls_everyone(12), {"x"}),
+    ],
+)
+def test_functions_that_call_each_other_are_followed_to_an_end(code: str, names: set[str]) -> None:
+    # What follows every path has 25! of them before it.
+    assert set(names_read(code)) == names
+
+
+def test_what_nests_too_deep_is_one_sentence() -> None:
+    with pytest.raises(OptionError, match=r"--in auto cannot follow this cell.* nest too deep"):
+        names_read("x" + " + x" * 3000)
+    check_outputs("y = x" + " + x" * 3000, ["z"], [])
 
 
 def test_auto_says_so_where_the_cell_is_no_python_of_this_version() -> None:
