@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from contextlib import closing
 from dataclasses import dataclass
 from typing import cast
 
@@ -180,7 +181,7 @@ def run_in_cell(
         return interrupts > 2  # should the loop below hang, the third one breaks it
 
     try:
-        with noted_interrupts(note):
+        with noted_interrupts(note), closing(inbox):
             if request is not None:
                 run.begin(request)
             for output in before:  # what an attached run had printed earlier
@@ -192,7 +193,6 @@ def run_in_cell(
                     run.request_abort("interrupted in the notebook")
                     view.say_aborting()
                 elif interrupts > 1:
-                    inbox.close()
                     view.say_left()
                     raise KeyboardInterrupt(f"left run {run.id}")
                 for item in inbox.get(view.due_in_s()):

@@ -5,6 +5,7 @@ from __future__ import annotations
 import sys
 import threading
 from collections.abc import Iterator
+from contextlib import closing
 
 from ..display.faces import is_notebook
 from ..display.panel import Panel
@@ -41,19 +42,21 @@ def detach_in_cell(run: Run, request: StartPython) -> None:
     view.open()
     panel.reserve()
     before, inbox = run.watch()
-    run.begin(request)
     try:
+        run.begin(request)
         run.wait_started()
+        strip.update(view.facts())
+        strip.publish()
+        # A daemon: the kernel may end while the run goes on; the journal and `attach` have the
+        # rest.
+        thread = threading.Thread(
+            target=_go_on, args=(view, before, inbox), name=f"lyceum {run.id[:8]}", daemon=True
+        )
+        thread.start()
     except BaseException:
+        inbox.close()
         view.close()
         raise
-    strip.update(view.facts())
-    strip.publish()
-    # A daemon: the kernel may end while the run goes on; the journal and `attach` have the rest.
-    thread = threading.Thread(
-        target=_go_on, args=(view, before, inbox), name=f"lyceum {run.id[:8]}", daemon=True
-    )
-    thread.start()
     _show_before_cells_end(run, thread)
 
 
@@ -75,10 +78,11 @@ def _show_before_cells_end(run: Run, thread: threading.Thread) -> None:
 
 
 def _go_on(view: View, before: Iterator[Output], inbox: Inbox) -> None:
-    for output in before:
-        view.take(output)
-    while not inbox.is_drained:
-        for item in inbox.get(view.due_in_s()):
-            view.take(item)
-        view.publish_due()
+    with closing(inbox):
+        for output in before:
+            view.take(output)
+        while not inbox.is_drained:
+            for item in inbox.get(view.due_in_s()):
+                view.take(item)
+            view.publish_due()
     view.close()

@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from itertools import chain
 
 from .. import config
 from ..display.summary import duration
@@ -15,6 +17,7 @@ from ..outputs.decoding import Decoded, Display, OutputDecoder, Raised
 from ..protocol.events import Output
 from ..protocol.money import dollars, estimate, per_hour
 from ..protocol.paths import PRODUCTION_ORIGIN
+from ..runs.inbox import Inbox
 from ..runs.journal import Entry
 from ..runs.run import Run
 from ..session import session
@@ -156,20 +159,21 @@ def logs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
     asked_at = time.time()
     run = session().attach(parsed.id)
     before, inbox = run.watch()
-    show = _Printer(parsed.grep, OutputDecoder(run.mark))
-    for output in before:
-        show(output)
-    while not inbox.is_drained:
-        items = inbox.get(CAUGHT_UP_S)
+    with closing(inbox):
+        show = _Printer(parsed.grep, OutputDecoder(run.mark))
+        for output in chain(before, _up_to(asked_at, inbox)):
+            show(output)
+    show.end()
+
+
+def _up_to(moment: float, inbox: Inbox) -> Iterator[Output]:
+    """What comes into an inbox until it is later, or silent."""
+    while items := inbox.get(CAUGHT_UP_S):
         for item in items:
             if isinstance(item, Output):
-                if (item.timestamp or 0) > asked_at:
-                    inbox.close()
-                    break
-                show(item)
-        if not items:
-            inbox.close()
-    show.end()
+                if (item.timestamp or 0) > moment:
+                    return
+                yield item
 
 
 class _Printer:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
+from collections.abc import Callable
 
 from ..client.stream import Item
 from ..protocol.events import Output
@@ -17,10 +18,13 @@ MAX_PENDING_CHARACTERS = 4_000_000
 
 
 class Inbox:
-    """Made on the loop thread's loop; `put` there, `get` on any one other thread."""
+    """`put` on the loop thread, `get` on any one other thread.
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self._loop = loop
+    Its reader closes it when it stops reading, for whatever reason: whoever puts waits for room.
+    """
+
+    def __init__(self) -> None:
+        self._loop: asyncio.AbstractEventLoop | None = None  # where `put` is called
         self._room = asyncio.Event()
         self._room.set()
         self._items: deque[Item] = deque()
@@ -34,6 +38,7 @@ class Inbox:
         with self._filled:
             if self._closed:
                 return
+            self._loop = asyncio.get_running_loop()
             self._items.append(item)
             self._characters += len(item.text) if isinstance(item, Output) else 0
             self._is_full = self._characters > MAX_PENDING_CHARACTERS
@@ -50,12 +55,16 @@ class Inbox:
         with self._filled:
             if not self._items and not self._closed:
                 self._filled.wait(timeout_s)
-            if self._is_full:
+            if self._is_full and not self._closed:
                 # First, and as often as it takes: an interrupt may come at any line here.
-                self._loop.call_soon_threadsafe(self._make_room)
+                self._on_loop(self._make_room)
             items, self._items = self._items, deque()
             self._characters = 0
         return list(items)
+
+    def _on_loop(self, function: Callable[[], None]) -> None:
+        if self._loop is not None:
+            self._loop.call_soon_threadsafe(function)
 
     def _make_room(self) -> None:
         with self._filled:
@@ -76,6 +85,14 @@ class Inbox:
     def close(self) -> None:
         """Nothing more will come, or nobody reads any more: whoever waits goes on."""
         with self._filled:
+            if self._closed:
+                return  # its loop may have ended since
+            self._on_loop(self._room.set)
             self._closed = True
             self._filled.notify()
-        self._loop.call_soon_threadsafe(self._room.set)
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more will be taken in."""
+        with self._filled:
+            return self._closed

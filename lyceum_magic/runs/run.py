@@ -419,18 +419,25 @@ class Run:
             futures.wait([self._ended])
 
     def watch(self) -> tuple[Iterator[Output], Inbox]:
-        """What it has printed so far, and an inbox with what happens from then on."""
+        """What it has printed so far, and an inbox with what happens from then on.
 
-        async def subscribe() -> tuple[Iterator[Output], Inbox]:
+        Close the inbox as soon as nobody reads it: the run is followed no faster than it is read.
+        """
+        inbox = Inbox()
+
+        async def subscribe() -> Iterator[Output]:
             # Both on the loop thread at once, so that nothing falls between them.
-            inbox = Inbox(asyncio.get_running_loop())
             if self._ended.done():
                 inbox.close()
             else:
                 self._inboxes.append(inbox)
-            return (event for event, _ in self._log.read(self._log.size())), inbox
+            return (event for event, _ in self._log.read(self._log.size()))
 
-        return self._portal.call(subscribe)
+        try:
+            return self._portal.call(subscribe), inbox
+        except BaseException:
+            inbox.close()  # an interrupt may have come when it was in the list already
+            raise
 
     @property
     def is_out_of_sight(self) -> bool:
@@ -438,6 +445,7 @@ class Run:
         return self._error is not None and not self.state.is_final
 
     async def _tell(self, item: Item) -> None:
+        self._inboxes = [inbox for inbox in self._inboxes if not inbox.is_closed]
         # A copy: who subscribes while this waits for another has read the item from the log.
         for inbox in list(self._inboxes):
             await inbox.put(item)
@@ -480,6 +488,7 @@ class Run:
             _reach(self._ended)
             for inbox in self._inboxes:
                 inbox.close()
+            self._inboxes.clear()
 
     async def _start(self, request: StartPython) -> None:
         self._journal.write(self._entry)

@@ -6,7 +6,7 @@ import asyncio
 import os
 import signal
 import threading
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 
 import pytest
@@ -16,24 +16,19 @@ from lyceum_magic.protocol.events import Output, Progress
 from lyceum_magic.protocol.states import State
 from lyceum_magic.runs import inbox as inbox_module
 from lyceum_magic.runs.inbox import Inbox
+from tests.tools.waiting import eventually
 
 LIMIT_S = 30
 
 
 class Loop:
-    """An event loop on a thread of its own, with an inbox on it."""
+    """An event loop on a thread of its own, and an inbox that is filled there."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
-        self.inbox = self.soon(self._make).result(LIMIT_S)
-
-    async def _make(self) -> Inbox:
-        return Inbox(asyncio.get_running_loop())
-
-    def soon(self, function: Callable[..., Awaitable[Inbox]], *args: object) -> Future[Inbox]:
-        return asyncio.run_coroutine_threadsafe(function(*args), self.loop)  # type: ignore[arg-type]
+        self.inbox = Inbox()
 
     def put(self, *items: Output | Progress) -> Future[None]:
         async def put_all() -> None:
@@ -117,6 +112,7 @@ def test_an_interrupt_at_the_worst_moment_leaves_no_follower_waiting(
     """Between taking a full inbox and saying that there is room again."""
     monkeypatch.setattr(inbox_module, "MAX_PENDING_CHARACTERS", 1)
     flood = there.put(Output("first"), Output("second"))
+    eventually(lambda: there.inbox._is_full, "the full inbox")
 
     class Interrupted:
         def call_soon_threadsafe(self, *_: object) -> None:
@@ -124,7 +120,7 @@ def test_an_interrupt_at_the_worst_moment_leaves_no_follower_waiting(
 
     well, there.inbox._loop = there.inbox._loop, Interrupted()  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
-        any(there.inbox.get(0.01) for _ in iter(int, 1))  # until it finds the inbox full
+        there.inbox.get(LIMIT_S)
     there.inbox._loop = well
     got: list[Item] = []
     while len(got) < 2:
@@ -132,3 +128,15 @@ def test_an_interrupt_at_the_worst_moment_leaves_no_follower_waiting(
     assert got == [Output("first"), Output("second")]
     there.inbox.get(0.01)
     flood.result(LIMIT_S)
+
+
+def test_closing_is_possible_when_the_loop_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A reader may leave after the process has closed all that runs share."""
+    monkeypatch.setattr(inbox_module, "MAX_PENDING_CHARACTERS", 1)
+    loop = Loop()
+    loop.put(Output("much"))
+    eventually(lambda: loop.inbox._is_full, "the full inbox")
+    loop.inbox.close()
+    loop.close()
+    assert loop.inbox.get() == [Output("much")]
+    loop.inbox.close()
