@@ -8,8 +8,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..protocol.events import Output
+from . import rich
 from .carriage import collapse
 from .slot import Slot
+from .text import without_surrogates
 
 #: Text: the last lines only, for all of it is sent again with each change.
 TAIL_LINES = 200
@@ -58,8 +60,9 @@ class Panel:
         """Take text; it is shown by the next `publish`."""
         self._make_way()
         self._is_text_new = True
-        self._pieces.append(event.text)
-        self._characters += len(event.text)
+        text = without_surrogates(event.text)
+        self._pieces.append(text)
+        self._characters += len(text)
         if self._characters > 4 * TAIL_CHARACTERS or len(self._pieces) > 4 * TAIL_LINES:
             self._shorten()
 
@@ -87,9 +90,12 @@ class Panel:
         is_update: bool,
     ) -> None:
         """Show a MIME bundle in the next place, or where its id was shown before."""
+        data, metadata = rich.cleaned(data, metadata)
         if is_update:
             if (place := self._ids.get(display_id or "")) is not None:
                 place.fill(data, metadata)
+            return
+        if not data and display_id is None:
             return
         self._make_way()
         place = self._places[min(self._shown, PLACES - 1)]

@@ -5,8 +5,19 @@ from __future__ import annotations
 import json
 from typing import Any
 
+from .text import without_surrogates
+
 #: A view of a widget needs its model, which lives and dies with the program that made it.
 _DEAD_TYPES = frozenset({"application/vnd.jupyter.widget-view+json"})
+
+
+def cleaned(
+    data: dict[str, Any], metadata: dict[str, Any]
+) -> tuple[dict[str, Any], dict[str, Any]]:
+    """A MIME bundle of a program and its metadata without what no page can show, or no message
+    carry."""
+    data = {name: value for name, value in data.items() if name not in _DEAD_TYPES}
+    return _encodable(data), _encodable(metadata)
 
 
 def publish(
@@ -18,25 +29,21 @@ def publish(
     """
     from IPython.display import publish_display_data
 
-    data = {name: value for name, value in data.items() if name not in _DEAD_TYPES}
+    data, metadata = cleaned(data, metadata)
     if not data and display_id is None:
         return
     publish_display_data(
-        _encodable(data),
-        _encodable(metadata),
+        data,
+        metadata,
         transient={"display_id": display_id} if display_id is not None else None,
         update=is_update,
     )
 
 
 def _encodable(bundle: dict[str, Any]) -> dict[str, Any]:
-    """The same, with question marks for halves of surrogate pairs, which no message can carry."""
     text = json.dumps(bundle, ensure_ascii=False)
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return dict(json.loads(text.encode(errors="replace")))
-    return bundle
+    clean = without_surrogates(text)
+    return bundle if clean is text else dict(json.loads(clean))
 
 
 def clear(*, wait: bool) -> None:

@@ -113,7 +113,7 @@ class TextFeed:
 
     def add(self, event: Output) -> None:
         """Take text; nothing appears before `publish`."""
-        text = _without_surrogates(event.text)
+        text = without_surrogates(event.text)
         if self._tail is not None:
             self._tail.add(event.stream, text)
             return
@@ -306,7 +306,7 @@ def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
 
 
-def _without_surrogates(text: str) -> str:
+def without_surrogates(text: str) -> str:
     """`text` as it is if UTF-8 can carry it; halves of a character become U+FFFD.
 
     JSON may hold them, and one would make the kernel drop the whole message.

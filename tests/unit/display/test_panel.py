@@ -18,6 +18,7 @@ class Place:
 
     def __init__(self) -> None:
         self.data: dict[str, Any] | None = None
+        self.metadata: dict[str, Any] = {}
 
     def reserve(self) -> None:
         self.data = {}
@@ -25,6 +26,7 @@ class Place:
     def fill(self, bundle: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
         assert self.data is not None, "filled before it was reserved"
         self.data = bundle
+        self.metadata = metadata or {}
 
     @property
     def text(self) -> str:
@@ -158,3 +160,20 @@ def test_clearing_may_wait_for_what_comes_next(panel: Panel, places: list[Place]
     panel.add_text(Output("next"))
     panel.publish()
     assert (places[0].text, places[1].text) == ("next", "")
+
+
+def test_a_view_without_its_widget_takes_no_place(panel: Panel, places: list[Place]) -> None:
+    view = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
+    panel.show(view, {}, display_id=None, is_update=False)
+    panel.show({**view, "text/plain": "slider"}, {}, display_id="id", is_update=False)
+    assert places[1].data == {"text/plain": "slider"}
+    panel.show({**view, "text/plain": "moved"}, {}, display_id="id", is_update=True)
+    assert places[1].data == {"text/plain": "moved"}
+
+
+def test_half_a_surrogate_pair_costs_no_more_than_itself(panel: Panel, places: list[Place]) -> None:
+    panel.add_text(Output("a\ud800b"))
+    panel.publish()
+    panel.show({"text/plain": "\udfff"}, {"k": "\udfff"}, display_id=None, is_update=False)
+    assert [place.text for place in places[:2]] == ["a\ufffdb", "\ufffd"]
+    assert places[1].metadata == {"k": "\ufffd"}

@@ -45,4 +45,4 @@ def test_an_empty_place_is_shown_where_it_can_be_filled(published: list[tuple[An
 
 def test_half_a_surrogate_pair_costs_no_more_than_itself(published: list[tuple[Any, ...]]) -> None:
     rich.publish({"text/plain": "a\ud800ä"}, {"k": "\udfff"}, display_id=None, is_update=False)
-    assert published[0][:2] == ({"text/plain": "a?ä"}, {"k": "?"})
+    assert published[0][:2] == ({"text/plain": "a\ufffdä"}, {"k": "\ufffd"})
