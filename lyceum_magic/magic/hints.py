@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from ..exceptions import RunFailed, RunTimedOut
+from ..exceptions import OptionError, RunFailed, RunTimedOut
 from ..protocol.limits import MAX_TIMEOUT_S
 from ..runs.run import Run
 from ..submission.modules import Needs, find_needs
@@ -37,12 +37,12 @@ def hint_for(run: Run, failure: RunFailed, namespace: Mapping[str, object]) -> s
 
 def _hint_for_raised(error: dict[str, Any], namespace: Mapping[str, object]) -> str:
     kind, name, file = (error.get(member) for member in ("builtin", "name", "filename"))
-    if kind in ("NameError", "UnboundLocalError"):
+    if kind == "NameError":
         if not isinstance(name, str):  # Python before 3.10 says it in its message alone
             found = re.match(r"name '(\w+)' is not defined", str(error.get("value")))
-            name = found[1] if found else None
-        if kind == "NameError" and name in namespace:
-            return _hint_for_name(str(name), namespace[str(name)])
+            name = found[1] if found else ""
+        if name in namespace:
+            return _hint_for_name(name, namespace[name])
     if kind == "FileNotFoundError" and isinstance(file, str) and _exists(file):
         return f"The file {file} is here: send it along with --file {file}."
     if kind == "ModuleNotFoundError" and isinstance(name, str):
@@ -65,7 +65,10 @@ def _hint_for_name(name: str, value: object) -> str:
 
 
 def _hint_for_module(name: str) -> str:
-    needs = find_needs(f"import {name}") if name.replace(".", "").isidentifier() else Needs()
+    try:
+        needs = find_needs(f"import {name}") if name.replace(".", "").isidentifier() else Needs()
+    except OptionError as exc:  # it is here and cannot travel: the sentence says what could
+        return str(exc)
     if needs.files:
         return (
             f"{name} is a module of your own: it travels if the cell itself says `import {name}`."

@@ -1,0 +1,49 @@
+"""What is said beside a failure: the option that would have helped, and never another error."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+from typing import cast
+
+import pytest
+
+from lyceum_magic.exceptions import RunFailed
+from lyceum_magic.magic.hints import hint_for
+from lyceum_magic.runs.run import Run
+
+
+def hint(namespace: dict[str, object], **error: object) -> str:
+    """For a run that raised what `error` describes."""
+    raised = SimpleNamespace(error={"exceptions": [error]})
+    run = cast(Run, SimpleNamespace(harvest=SimpleNamespace(raised=raised)))
+    kind = str(error["builtin"])
+    failure = RunFailed("", run_id="1", state="failed", return_code=1, ename=kind)
+    return hint_for(run, failure, namespace)
+
+
+def test_a_name_that_the_notebook_has() -> None:
+    assert "-i x" in hint({"x": 1}, builtin="NameError", name="x")
+    said = "name 'x' is not defined"
+    assert "-i x" in hint({"x": 1}, builtin="NameError", name=None, value=said)
+    assert hint({}, builtin="NameError", name="x") == ""
+
+
+def test_a_local_name_before_it_is_set_has_nothing_to_do_with_the_notebook() -> None:
+    assert hint({"x": 1}, builtin="UnboundLocalError", name="x") == ""
+
+
+def test_a_module_that_is_here_and_cannot_travel_is_said_to_be_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    suffix = importlib.machinery.EXTENSION_SUFFIXES[0]
+    (tmp_path / f"compiled{suffix}").write_bytes(b"\x7fELF")
+    monkeypatch.setattr(sys, "path", [str(tmp_path), *sys.path])
+    assert "only source can travel" in hint({}, builtin="ModuleNotFoundError", name="compiled")
+
+
+@pytest.mark.parametrize("name", ["a b", "x\nimport os", "", "..", None, 3])
+def test_a_module_that_no_module_can_be_called_is_left_alone(name: object) -> None:
+    assert hint({}, builtin="ModuleNotFoundError", name=name) == ""
