@@ -19,9 +19,10 @@ from typing import Any
 
 from .decoding import Raised
 
-#: Exceptions, and frames of one of them, that are rebuilt; the rest is left out.
+#: What is rebuilt; the rest is left out.
 MAX_EXCEPTIONS = 100
-MAX_FRAMES = 3000
+MAX_FRAMES = 3000  # of one exception
+MAX_ARGUMENTS = 1000  # of one frame
 #: Characters of a message that fit where there is one line.
 MAX_HEADLINE = 200
 
@@ -76,7 +77,8 @@ def rebuild(error: Mapping[str, Any], cell_name: str) -> BaseException | None:
         exception.__context__ = _other(rebuilt, place, one.get("context"))
         exception.__suppress_context__ = one.get("suppress_context") is True
         for note in _list(one, "notes"):
-            exception.add_note(str(note))
+            if isinstance(note, str):
+                exception.add_note(note)
     return rebuilt[0]
 
 
@@ -92,7 +94,7 @@ def _exception(
     one: Mapping[str, Any], members: list[BaseException], names: Mapping[str, str]
 ) -> BaseException:
     value = _text(one, "value")
-    base = getattr(builtins, _text(one, "builtin"), None)
+    base = getattr(builtins, _name(one, "builtin"), None)
     if not isinstance(base, type) or not issubclass(base, BaseException):
         base = Exception
     if issubclass(base, BaseExceptionGroup):
@@ -108,18 +110,18 @@ def _exception(
     for args in (arguments if isinstance(arguments, list) else [], [value]):
         try:
             exception = kind(*args)
+            if str(exception) == value:
+                return exception
         except Exception:  # noqa: BLE001 - the class decides what it takes, and how it says no
             continue
-        if str(exception) == value:
-            return exception
     kind = _class(one, base)
     kind.__str__ = lambda self: value  # type: ignore[method-assign]
     return kind.__new__(kind, value)
 
 
 def _class(one: Mapping[str, Any], base: type[BaseException]) -> type[BaseException]:
-    qualname = _text(one, "type") or "Exception"
-    module = _text(one, "module")
+    qualname = _name(one, "type") or "Exception"
+    module = _name(one, "module")
     namespace = {"__module__": module, "__qualname__": qualname}
     return type(qualname.rpartition(".")[2], (base,), namespace)
 
@@ -158,10 +160,11 @@ def _names_of_files(error: Mapping[str, Any], cell_name: str) -> dict[str, str]:
     """What a file there is called here: a name under which `linecache` has the lines of there."""
     names = {}
     files = error.get("files")
-    for name, texts in files.items() if isinstance(files, dict) else ():
-        lines = _lines(texts)
+    cell = _name(error, "cell")
+    for said, texts in files.items() if isinstance(files, dict) else ():
+        name, lines = _clean(said), _lines(texts)
         own = _name_of_own(name, error)
-        if name == error.get("cell"):
+        if name == cell:
             names[name] = cell_name
         elif not lines or name.startswith("<"):
             names[name] = name
@@ -176,7 +179,7 @@ def _names_of_files(error: Mapping[str, Any], cell_name: str) -> dict[str, str]:
             linecache.cache[names[name]] = (
                 sum(map(len, source)), None, source, names[name],
             )  # fmt: skip
-    names.setdefault(str(error.get("cell")), cell_name)
+    names.setdefault(cell, cell_name)
     if sys.version_info < (3, 13) and sys.excepthook is sys.__excepthook__:
         # Until then the interpreter itself prints what ends a script, and knows no `linecache`.
         sys.excepthook = _print_error
@@ -185,7 +188,7 @@ def _names_of_files(error: Mapping[str, Any], cell_name: str) -> dict[str, str]:
 
 def _name_of_own(name: str, error: Mapping[str, Any]) -> str:
     """The name below its import root of a module that travelled; empty for any other file."""
-    folder = _text(error, "folder")
+    folder = _name(error, "folder")
     own = name.removeprefix(f"{folder}/") if folder else name
     return own if own != name and ".." not in own.split("/") else ""
 
@@ -236,7 +239,8 @@ def _traceback(one: Mapping[str, Any], names: Mapping[str, str]) -> types.Traceb
     tblib's have neither the columns, which Python and IPython mark, nor the arguments, which
     IPython lists.
     """
-    places = [_raiser(place, names) for place in _list(one, "places") if isinstance(place, dict)]
+    described = [place for place in _list(one, "places") if isinstance(place, dict)]
+    places = [_raiser(place, names) for place in described[:MAX_FRAMES]]
     first: types.TracebackType | None = None
     for call in reversed(_list(one, "calls")[:MAX_FRAMES]):
         if isinstance(call, int) and 0 <= call < len(places):
@@ -262,8 +266,7 @@ def _raiser(
     line = place.get("line")
     line = line if isinstance(line, int) and 0 < line < 1 << 24 else 1
     first = place.get("first")
-    arguments = [re.match(r"(\**)(.*)", str(name)) for name in _list(place, "arguments")]
-    stars = [match[1] for match in arguments if match]
+    stars, arguments = _arguments(place)
     signature = ", ".join(f"{star}a{at}" for at, star in enumerate(stars))
     tree = ast.parse(f"def f({signature}): raise {_RaisedThere.__name__}")
     for node in ast.walk(tree):
@@ -272,24 +275,37 @@ def _raiser(
             node.end_lineno, node.col_offset, node.end_col_offset = _position(place, line)
     if isinstance(first, int) and 0 < first <= line:
         tree.body[0].lineno = first
-    file = _text(place, "file")
+    file = _name(place, "file")
     constants = compile(tree, names.get(file, file), "exec").co_consts
     code = next(constant for constant in constants if isinstance(constant, types.CodeType))
-    name = _text(place, "name") or "?"
+    name = _name(place, "name") or "?"
     code = code.replace(
         co_name=name,
-        co_qualname=_text(place, "qualname") or name,
-        co_varnames=tuple(match[2] for match in arguments if match),  # not all are identifiers
+        co_qualname=_name(place, "qualname") or name,
+        co_varnames=arguments,  # not all are identifiers
     )
-    scope = {"__name__": _text(place, "module"), _RaisedThere.__name__: _RaisedThere}
+    scope = {"__name__": _name(place, "module"), _RaisedThere.__name__: _RaisedThere}
     return types.FunctionType(code, scope), [_NotSent() for star in stars if not star]
+
+
+def _arguments(place: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
+    """The stars and the names of what a function takes; nothing where no function takes that."""
+    arguments = [name for name in _list(place, "arguments") if isinstance(name, str)]
+    arguments = [_clean(name) for name in arguments[:MAX_ARGUMENTS]]
+    stars = [name[: len(name) - len(name.lstrip("*"))] for name in arguments]
+    if not re.fullmatch(r"(-)*(\*-)?(\*\*-)?", "".join(f"{star}-" for star in stars)):
+        return [], ()
+    return stars, tuple(name.lstrip("*") for name in arguments)
 
 
 def _position(place: Mapping[str, Any], line: int) -> tuple[int, int, int]:
     """End line, column and end column, in bytes; -1 for unknown columns."""
     match place.get("position"):
         case [int(first), int(last), int(column), int(end)] if (
-            first == line <= last < 1 << 24 and column >= 0 and end >= 0
+            first == line <= last < 1 << 24
+            and 0 <= column < 1 << 24
+            and 0 <= end < 1 << 24
+            and (line, column) <= (last, end)
         ):
             return last, column, end
     return line, -1, -1
@@ -303,3 +319,12 @@ def _list(described: Mapping[str, Any], member: str) -> list[Any]:
 def _text(described: Mapping[str, Any], member: str) -> str:
     value = described.get(member)
     return value if isinstance(value, str) else ""
+
+
+def _name(described: Mapping[str, Any], member: str) -> str:
+    return _clean(_text(described, member))
+
+
+def _clean(name: str) -> str:
+    """A name as Python takes it for a class, a function or a file."""
+    return name.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

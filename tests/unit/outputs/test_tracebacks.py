@@ -87,8 +87,12 @@ def test_arguments_are_named_and_their_values_are_not_there(tmp_path: Path) -> N
     assert repr(frame.f_locals["a"]) == "(not sent)"
 
 
+#: What Python takes for no name, and JSON for a text like any other.
+NAMES = st.text(st.sampled_from("ab.*<\0\ud800\n"), max_size=4)
+#: Around the sizes that C has for numbers.
+NUMBERS = st.integers() | st.sampled_from([0, 1, 2, 2**24, 2**31 - 1, 2**31, 2**63, 2**64])
 ODD = st.recursive(
-    st.none() | st.booleans() | st.integers() | st.text(max_size=8),
+    st.none() | st.booleans() | NUMBERS | NAMES | st.text(max_size=8),
     lambda children: (
         st.lists(children, max_size=3)
         | st.dictionaries(
@@ -139,7 +143,8 @@ def test_what_is_no_description_makes_no_trouble(odd: dict[str, Any]) -> None:
                 st.fixed_dictionaries(
                     {},
                     optional={
-                        "type": ODD, "module": ODD, "value": ODD, "notes": ODD, "cause": ODD,
+                        "type": ODD | NAMES, "module": ODD | NAMES, "value": ODD,
+                        "notes": ODD | st.lists(ODD), "cause": ODD,
                         "builtin": st.sampled_from(
                             ["ValueError", "SyntaxError", "ExceptionGroup", "print", "OSError"]
                         ),
@@ -149,9 +154,10 @@ def test_what_is_no_description_makes_no_trouble(odd: dict[str, Any]) -> None:
                             st.fixed_dictionaries(
                                 {},
                                 optional={
-                                    "line": st.integers(), "file": ODD, "name": ODD,
-                                    "arguments": ODD, "first": st.integers(),
-                                    "position": st.lists(st.integers(), max_size=5),
+                                    "line": NUMBERS, "file": ODD | NAMES, "name": ODD | NAMES,
+                                    "arguments": ODD | st.lists(NAMES), "first": NUMBERS,
+                                    "position": st.lists(NUMBERS, max_size=5)
+                                    | st.lists(st.integers(1, 3), min_size=4, max_size=4),
                                 },
                             ),
                             max_size=2,
@@ -159,9 +165,37 @@ def test_what_is_no_description_makes_no_trouble(odd: dict[str, Any]) -> None:
                     },
                 ),
                 max_size=3,
-            )
+            ),
+            "files": ODD | st.dictionaries(NAMES, st.dictionaries(st.just("1"), NAMES)),
         }
     )
 )  # fmt: skip
 def test_what_is_nearly_a_description_makes_no_trouble(odd: dict[str, Any]) -> None:
     lines(rebuild(odd, "<cell>"))
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        {"arguments": ["***x"]},
+        {"arguments": ["**a", "b"]},
+        {"arguments": ["*a", "*b"]},
+        {"file": "a\0b"},
+        {"name": "a\0b"},
+        {"line": 1, "position": [1, 1, 2**31, 2**31]},
+        {"line": 1, "position": [1, 1, 5, 2]},
+    ],
+    ids=str,
+)
+def test_a_frame_that_no_function_has_is_shown_without_what_is_wrong(place: dict[str, Any]) -> None:
+    error = {
+        "exceptions": [
+            {"type": "A", "module": "__main__", "value": "v", "places": [place], "calls": [0]}
+        ]
+    }
+    assert lines(rebuild(error, "<cell>"))[-1] == "A: v"
+
+
+def test_a_class_whose_name_no_class_has_is_shown() -> None:
+    error = {"exceptions": [{"type": "a\0\ud800", "module": "__main__", "value": "said"}]}
+    assert lines(rebuild(error, "<cell>"))[-1] == "a\ufffd?: said"
