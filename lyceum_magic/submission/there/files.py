@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import os
+from fnmatch import fnmatchcase
+from itertools import takewhile
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -90,20 +92,45 @@ def _state(path: str) -> object:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """The regular files below the folder that a pattern means; a plain folder means all in it.
+    """The regular files below the folder that a pattern means, as `glob` understands it.
 
-    Links to folders are not followed, nor those that lead out of it.
+    A plain folder means all in it; what is hidden too, as parts of some formats are. Links to
+    folders are not followed, nor those that lead out of it.
     """
     home = os.path.realpath(_folder)
-    if os.path.isdir(os.path.join(_folder, pattern)) and not glob.has_magic(pattern):
-        pattern = f"{pattern.rstrip('/')}/**"
-    place = os.path.join(glob.escape(_folder), *pattern.split("/"))
-    for found in sorted(glob.glob(place, recursive=True)):
-        path = os.path.relpath(found, _folder)
-        parent = os.path.dirname(path)
-        is_inside = os.path.realpath(found).startswith(os.path.join(home, ""))
-        is_straight = os.path.realpath(os.path.join(_folder, parent)) == os.path.normpath(
-            os.path.join(home, parent)
+    parts = [part for part in pattern.split("/") if part not in ("", ".")]
+    is_folder = not glob.has_magic(pattern) and os.path.isdir(os.path.join(home, *parts))
+    fixed = parts if is_folder else list(takewhile(lambda p: not glob.has_magic(p), parts[:-1]))
+    rest = parts[len(fixed) :]
+    top = os.path.join(home, *fixed)
+    if os.path.realpath(top) != top:
+        return
+    for folder, folders, names in os.walk(top):
+        way = [] if folder == top else os.path.relpath(folder, top).split(os.sep)
+        folders[:] = sorted(
+            name for name in folders if is_folder or _fits([*way, name], rest, is_start=True)
         )
-        if is_inside and is_straight and os.path.isfile(found):
-            yield path.replace(os.sep, "/")
+        for name in sorted(names):
+            place = os.path.join(folder, name)
+            if (
+                (is_folder or _fits([*way, name], rest))
+                and os.path.realpath(place).startswith(os.path.join(home, ""))
+                and os.path.isfile(place)
+            ):
+                yield "/".join([*fixed, *way, name])
+
+
+def _fits(names: list[str], parts: list[str], *, is_start: bool = False) -> bool:
+    """Whether a path is what the parts of a pattern mean, or may be the start of such a path."""
+    if not names and is_start:
+        return bool(parts)
+    if not parts:
+        return not names
+    first, *rest = parts
+    if first == "**" and _fits(names, rest, is_start=is_start):
+        return True
+    if not names or (names[0].startswith(".") and not first.startswith(".")):
+        return False
+    if first == "**":
+        return _fits(names[1:], parts, is_start=is_start)
+    return fnmatchcase(names[0], first) and _fits(names[1:], rest, is_start=is_start)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 import subprocess
 from pathlib import Path
@@ -16,6 +17,7 @@ from lyceum_magic.protocol.events import Output
 from lyceum_magic.runs.saving import write_files
 from lyceum_magic.submission.files import check_patterns, pack_files, read_files
 from lyceum_magic.submission.source import wrap_cell
+from lyceum_magic.submission.there import files
 from tests.unit.submission.interpreters import INTERPRETERS, LIMIT_S
 
 MARK = "abcdefabcdef"
@@ -145,8 +147,45 @@ def test_what_the_cell_wrote_comes_back_and_what_was_sent_does_not(
 
 
 def test_a_plain_folder_means_all_in_it(python: str, tmp_path: Path) -> None:
-    cell = "import os\nos.makedirs('out/a')\nopen('out/a/x', 'w').write('x')\n1 / 0"
-    assert run_there(python, tmp_path / "run", cell, ["out"]) == ({"out/a/x": b"x"}, [])
+    cell = (
+        "import os\nos.makedirs('out/a')\nopen('out/a/x', 'w').write('x')\n"
+        "open('out/a/.zattrs', 'w').write('{}')\n1 / 0"
+    )
+    came = {"out/a/x": b"x", "out/a/.zattrs": b"{}"}
+    assert run_there(python, tmp_path / "run", cell, ["out"]) == (came, [])
+    assert run_there(python, tmp_path / "same", cell, ["./out/"]) == (came, [])
+
+
+def test_folders_that_lead_back_are_not_followed(python: str, tmp_path: Path) -> None:
+    cell = (
+        "import os\nfor name in 'abc': os.symlink('.', name)\nos.symlink('/', 'all')\n"
+        "open('x.txt', 'w').write('x')"
+    )
+    files, problems = run_there(python, tmp_path / "run", cell, ["**/*.txt", "a"])
+    assert (files, len(problems)) == ({"x.txt": b"x"}, 1)
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    [
+        "**", "**/*", "**/*.txt", "*", "*/*", "a/**", "a/**/c/*", "a/*/x.txt", "**/a/**",
+        "a*/**/x*", "**/**/x.txt", "a/.h/*", ".*", "**/.h/**", "[ab]/*.txt", "a/?.txt", "**/.*",
+        "a/b/c/x.txt", "a//b/./*.txt", "nix", "[a", "*/b/**/*",
+    ],
+)  # fmt: skip
+def test_patterns_mean_what_they_mean_to_glob(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, pattern: str
+) -> None:
+    for folder in ("", "a", "a/b", "a/b/c", "a/.h", "a/.h/d", "b", "[a]"):
+        (tmp_path / folder).mkdir(exist_ok=True)
+        for name in ("x.txt", ".x.txt", "y.bin"):
+            (tmp_path / folder / name).touch()
+    monkeypatch.setattr(files, "_folder", str(tmp_path))
+    found = list(files._matches(pattern))
+    meant = glob.glob(pattern, root_dir=tmp_path, recursive=True)
+    assert sorted(found) == sorted(
+        {os.path.normpath(path) for path in meant if (tmp_path / path).is_file()}
+    )
 
 
 def test_no_link_leads_out_of_the_folder(python: str, tmp_path: Path) -> None:
