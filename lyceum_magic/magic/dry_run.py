@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterable, Iterator, Mapping
 from urllib.parse import urlsplit
 
 from ..protocol import money
 from ..protocol.limits import MAX_BODY_BYTES, TAG_KEY
 from ..protocol.requests import StartPython, decode_import_files
+from ..submission.requirements import without_password
 
 #: A package's modules may be hundreds.
 _MAX_ROWS = 20
@@ -44,7 +44,7 @@ def describe(
         ("labels", [", ".join(request.labels or ())]),
         ("metadata", [f"{key}={value}" for key, value in metadata.items()]),
         ("callbacks", map(_host, request.user_callback_urls or ())),
-        ("requirements", map(_without_password, (request.requirements_content or "").split("\n"))),
+        ("requirements", map(without_password, (request.requirements_content or "").split("\n"))),
         ("modules", _sizes({name: len(text.encode()) for name, text in modules.items()})),
         ("inputs", _sizes(inputs or {})),
         ("files", _sizes(files or {})),
@@ -77,10 +77,6 @@ def _host(url: str) -> str:
     # What comes behind the host is often the secret that lets the sender in.
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/..."
-
-
-def _without_password(line: str) -> str:
-    return re.sub(r"://[^/@\s]+@", "://...@", line)
 
 
 def _sizes(sizes: Mapping[str, int]) -> Iterator[str]:

@@ -115,7 +115,8 @@ def _lines_of(item: str) -> list[str]:
     if os.path.isfile(path):
         return list(_lines_in(path, ()))
     if item.endswith((".txt", ".in")):
-        raise OptionError(f"-r: there is no file {item}; name a file that exists, or a package.")
+        shown = without_password(item)
+        raise OptionError(f"-r: there is no file {shown}; name a file that exists, or a package.")
     _check(item, "")
     return [item]
 
@@ -134,7 +135,8 @@ def _lines_in(path: Path, around: tuple[Path, ...]) -> Iterator[str]:
         if included := re.fullmatch(r"(?:-r|--requirement)[\s=]*(\S+)", line):
             file = path.parent / included[1]
             if not file.is_file() or file in around:
-                raise OptionError(f"-r: {path} includes {included[1]}, which is no file beside it.")
+                shown = without_password(included[1])
+                raise OptionError(f"-r: {path} includes {shown}, which is no file beside it.")
             yield from _lines_in(file, (*around, path))
         elif line and not line.startswith("#"):
             _check(line, f" in {path}")
@@ -146,17 +148,23 @@ def _check(line: str, where: str) -> None:
     Raises:
         OptionError: the line says nothing that can be installed elsewhere.
     """
-    shown = repr(line[:80])
+    shown = repr(without_password(line)[:80])
     if re.match(r"(-e|--editable|-c|--constraint)\b", line):
         raise OptionError(f"-r: {shown}{where} means a file of this machine; name packages.")
     try:
         _parsed(line)
     except InvalidRequirement as exc:
-        why = str(exc).partition("\n")[0].rstrip(".")
+        why = without_password(str(exc).partition("\n")[0]).rstrip(".")
         advice = "`name @ URL`" if "://" in line else "'numpy>=2', or name a file that exists"
         raise OptionError(
             f"-r: {shown}{where} is no requirement ({why}); write {advice}."
         ) from None
+
+
+def without_password(line: str) -> str:
+    """A line as it may be shown: what lets its writer in at an address is left out of it."""
+    # Up to the last @ before the path: by mistake a password may hold one.
+    return re.sub(r"://[^/\s]*@", "://...@", line)
 
 
 @lru_cache(maxsize=1024)

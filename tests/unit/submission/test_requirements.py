@@ -138,6 +138,31 @@ def test_nonsense_is_one_sentence(named: str, said: str) -> None:
 
 
 @pytest.mark.parametrize(
+    "address",
+    [
+        "https://user:S3CRET@host.example/x",
+        "https://user:p@S3CRET@host.example/x",
+        f"https://user:{'x' * 50}S3CRET{'x' * 50}@host.example/x",
+    ],
+)
+@pytest.mark.parametrize(
+    "line", ["git+{}", "-e git+{}", "-c {}", "-r {}", "name @ {} and more", "name >= {}", "{}.txt"]
+)
+def test_what_lets_somebody_in_at_an_address_is_not_told(
+    tmp_path: Path, line: str, address: str
+) -> None:
+    file = tmp_path / "needs.txt"
+    file.write_text(line.format(address))
+    # An option is for the server to judge, but for those in a file that name another.
+    direct = [] if line.startswith("-r") else [line.format(address)]
+    for named in [*direct, str(file)]:
+        with pytest.raises(OptionError) as caught:
+            read_named([named])
+        assert "S3CRET" not in str(caught.value)
+        assert "xxxx" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
     "line", ["-e .", "--editable=../mine", "-c constraints.txt", "-r missing.txt", "-r needs.txt"]
 )
 def test_a_file_may_not_name_what_only_this_machine_has(tmp_path: Path, line: str) -> None:
