@@ -12,7 +12,7 @@ import threading
 import types
 
 from . import compiling, frames
-from .compiling import CO_COROUTINE, compile_cell
+from .compiling import compile_cell, run_codes
 from .streams import install_streams
 
 TYPE_CHECKING = False  # the name is enough for type checkers, and typing costs an import
@@ -77,13 +77,8 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
 
         namespace.update(restore_inputs(job["inputs"], allow_pickle=job.get("pickle", False)))
     codes = compile_cell(cell, name, is_shown=is_main)
-    has_await = any(code.co_flags & CO_COROUTINE for code in codes)
     try:
-        if has_await:
-            run_awaiting(codes, namespace)
-        else:
-            for code in codes:
-                exec(code, namespace)
+        run_codes(codes, namespace)
     finally:
         if is_main and job["mark"]:
             send_what_is_left(job, namespace)
@@ -103,18 +98,6 @@ def send_what_is_left(job: Job, namespace: dict[str, object]) -> None:
         from .files import send_files
 
         send_files(job["save"])
-
-
-def run_awaiting(codes: list[types.CodeType], namespace: dict[str, object]) -> None:
-    import asyncio
-
-    async def run_all() -> None:
-        for code in codes:
-            pending = eval(code, namespace)
-            if code.co_flags & CO_COROUTINE:
-                await pending
-
-    asyncio.run(run_all())
 
 
 def remember_source(cell: str, name: str, *, is_sent: bool) -> None:

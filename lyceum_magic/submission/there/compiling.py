@@ -1,4 +1,4 @@
-"""A cell's text -> the code objects that an interactive Python would run."""
+"""A cell's text -> the code objects that an interactive Python would run, and their run."""
 
 from __future__ import annotations
 import __future__
@@ -37,6 +37,23 @@ def compile_cell(cell: str, name: str, *, is_shown: bool) -> list[types.CodeType
         flags = allow_await | (codes[0].co_flags & FUTURE_FEATURES)
         codes.append(compile(last, name, "single", flags, dont_inherit=True))
     return codes
+
+
+def run_codes(codes: list[types.CodeType], namespace: dict[str, object]) -> None:
+    """Runs what `compile_cell` made, in an event loop if any of it awaits."""
+    if not any(code.co_flags & CO_COROUTINE for code in codes):
+        for code in codes:
+            exec(code, namespace)
+        return
+    import asyncio
+
+    async def run_all() -> None:
+        for code in codes:
+            pending = eval(code, namespace)
+            if code.co_flags & CO_COROUTINE:
+                await pending
+
+    asyncio.run(run_all())
 
 
 def is_quiet(cell: str, last: ast.Expr) -> bool:

@@ -8,7 +8,7 @@ import sys
 import types
 from typing import Any
 
-from .compiling import compile_cell
+from .compiling import compile_cell, run_codes
 
 NO_INSTALL = (
     "%{} installs nothing there: name what the cell needs in its first line, %%lyceum -r NAME."
@@ -209,8 +209,7 @@ class FewMagics:
         import linecache
 
         linecache.cache[name] = (len(code), None, code.splitlines(True), name)
-        for part in compile_cell(code, name, is_shown=True):
-            exec(part, self.user_ns)
+        run_codes(compile_cell(code, name, is_shown=True), self.user_ns)
 
 
 def expand(text: str, frame: types.FrameType) -> str:

@@ -64,6 +64,15 @@ def test_times_are_shown_and_the_value_too(python: str, tmp_path: Path) -> None:
     assert done.results == ["42"]
 
 
+def test_a_magic_awaits_what_its_cell_awaits(without_ipython: str, tmp_path: Path) -> None:
+    cell = "\nimport asyncio\nprint('ran')\nx = await asyncio.sleep(0, 6)\nx * 7"
+    done = run_marked(f"%%time{cell}", tmp_path, without_ipython)
+    assert done.stdout.startswith("ran\nCPU times: ")
+    assert (done.results, done.stderr, done.return_code) == (["42"], "", 0)
+    done = run_marked(f"%%capture{cell}\n1 / 0", tmp_path, without_ipython)
+    assert done.raised["exceptions"][0]["type"] == "ZeroDivisionError"
+
+
 def test_a_statement_is_timed_often(python: str, tmp_path: Path) -> None:
     done = run_marked("x = 1\n%timeit x + 1", tmp_path, python)
     assert re.search(r"per loop \(mean ± std. dev. of 7 runs, [\d,]+ loops each\)", done.stdout)
