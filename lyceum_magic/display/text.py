@@ -9,6 +9,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from ..protocol.events import Output, StreamName
+from ..protocol.sizes import in_words
 from .carriage import collapse
 
 Write = Callable[[StreamName, str], None]
@@ -202,7 +203,7 @@ class TextFeed:
         return end
 
     def _notice(self, left_out: _Amount) -> str:
-        amount = _bytes(left_out.size)
+        amount = in_words(left_out.size)
         if left_out.lines:
             amount = f"{_lines(left_out.lines)} ({amount})"
         return (
@@ -322,9 +323,3 @@ def without_surrogates(text: str) -> str:
 
 def _lines(count: int) -> str:
     return "1 line" if count == 1 else f"{count:,} lines"
-
-
-def _bytes(size: int) -> str:
-    if size < 1000:
-        return f"{size} bytes"
-    return f"{size / 1e3:.1f} kB" if size < 1e6 else f"{size / 1e6:.1f} MB"

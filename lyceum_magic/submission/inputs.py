@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from ..exceptions import OptionError
+from ..protocol.sizes import in_words
 from .there.refusals import PackError, TooLarge
 from .there.values import MAX_BYTES, Packer
 
@@ -112,17 +113,16 @@ def check_size(sizes: Mapping[str, int], *, may_be_large: bool) -> None:
         OptionError: with the sizes.
     """
     total = sum(sizes.values())
+    if total <= ASK_BYTES:
+        return
+    said = f"Values and files take {in_words(total, is_binary=True)} ({_largest(sizes)})"
     if total > MAX_BYTES:
         raise OptionError(
-            f"Values and files take {size_text(total)} ({_largest(sizes)}), and at most "
-            f"{MAX_BYTES >> 20} MiB travel with a cell; put the large ones in the account's "
-            "storage, and read them there."
+            f"{said}, and at most {MAX_BYTES >> 20} MiB travel with a cell; put the large ones in "
+            "the account's storage, and read them there."
         )
-    if total > ASK_BYTES and not may_be_large:
-        raise OptionError(
-            f"Values and files take {size_text(total)} ({_largest(sizes)}); add --yes to send "
-            "more than 1 MiB."
-        )
+    if not may_be_large:
+        raise OptionError(f"{said}; add --yes to send more than {ASK_BYTES >> 20} MiB.")
 
 
 def check_outputs(code: str, names: Iterable[str], inputs: Iterable[str]) -> None:
@@ -142,21 +142,16 @@ def check_outputs(code: str, names: Iterable[str], inputs: Iterable[str]) -> Non
             raise OptionError(f"--out: the cell never sets {name}.{hint}")
 
 
-def size_text(size: int) -> str:
-    """Bytes for people."""
-    if size < 10_000:
-        return f"{size:,} bytes"
-    return f"{size / 2**10:,.0f} KiB" if size < 2**20 else f"{size / 2**20:,.1f} MiB"
-
-
-def list_sizes(sizes: Mapping[str, int]) -> str:
-    return ", ".join(f"{name} {size_text(size)}" for name, size in sizes.items())
+def list_sizes(sizes: Mapping[str, int], *, is_binary: bool = False) -> str:
+    """Names with their sizes in words; see `sizes.in_words`."""
+    words = (f"{name} {in_words(size, is_binary=is_binary)}" for name, size in sizes.items())
+    return ", ".join(words)
 
 
 def _largest(sizes: Mapping[str, int]) -> str:
     ordered = sorted(sizes, key=lambda name: -sizes[name])
     more = f", and {len(ordered) - 5} more" if len(ordered) > 5 else ""
-    return list_sizes({name: sizes[name] for name in ordered[:5]}) + more
+    return list_sizes({name: sizes[name] for name in ordered[:5]}, is_binary=True) + more
 
 
 def _is_users(name: str, namespace: Mapping[str, object]) -> bool:

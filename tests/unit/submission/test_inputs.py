@@ -16,7 +16,6 @@ from lyceum_magic.submission.inputs import (
     names_bound,
     names_read,
     pack_inputs,
-    size_text,
 )
 from lyceum_magic.submission.there.values import unpack
 
@@ -300,14 +299,3 @@ def test_names_bound_are_those_python_binds() -> None:
     run: Callable[..., None] = exec
     run(code, bound)
     assert names_bound(code) == set(bound) - {"__builtins__"}
-
-
-def test_sizes_read_well() -> None:
-    sizes = [0, 9_999, 10_240, 2**20, 5 * 2**19]
-    assert [size_text(size) for size in sizes] == [
-        "0 bytes",
-        "9,999 bytes",
-        "10 KiB",
-        "1.0 MiB",
-        "2.5 MiB",
-    ]
