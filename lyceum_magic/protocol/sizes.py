@@ -10,12 +10,10 @@ def in_words(size: int, *, is_binary: bool = False) -> str:
         size: in bytes.
         is_binary: in KiB, MiB and GiB, to stand beside a limit that is said in them.
     """
-    step, prefix, letter = (1024, "i", "K") if is_binary else (1000, "", "k")
+    step, names = (1024, ("KiB", "MiB", "GiB")) if is_binary else (1000, ("kB", "MB", "GB"))
     if size < step:
         return f"{size:,} bytes"
-    amount = float(size)
-    for name in (letter, "M", "G"):
-        amount /= step
-        if round(amount, 1) < step:
-            break
-    return f"{amount:,.1f} {name}{prefix}B"
+    power = 1
+    while power < len(names) and round(size / step**power, 1) >= step:
+        power += 1
+    return f"{size / step**power:,.1f} {names[power - 1]}"
