@@ -121,7 +121,10 @@ class FewMagics:
     def line_env(self, line: str) -> object:
         name, sign, value = re.match(r"(\S*?)(\s*=\s*|\s+|$)(.*)", line.strip()).groups()  # type: ignore[union-attr]
         if not name:
-            return dict(os.environ)
+            return {
+                name: "<hidden>" if re.search("key|token|secret", name.lower()) else value
+                for name, value in os.environ.items()
+            }
         if not sign:
             if name not in os.environ:
                 raise UsageError(f"Environment does not have key: {name}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import os
 import re
 import sys
@@ -71,6 +72,18 @@ def test_a_magic_awaits_what_its_cell_awaits(without_ipython: str, tmp_path: Pat
     assert (done.results, done.stderr, done.return_code) == (["42"], "", 0)
     done = run_marked(f"%%capture{cell}\n1 / 0", tmp_path, without_ipython)
     assert done.raised["exceptions"][0]["type"] == "ZeroDivisionError"
+
+
+def test_no_secret_is_shown_with_the_environment(python: str, tmp_path: Path) -> None:
+    cell = (
+        "import os\nos.environ.update(API_KEY='s1', My_Token='s2', SECRET_9='s3', OTHER='seen')\n"
+        "%env"
+    )
+    (shown,) = run_marked(cell, tmp_path, python).results
+    environment = ast.literal_eval(shown)
+    assert [environment[name] for name in ("API_KEY", "My_Token", "SECRET_9", "OTHER")] == [
+        *["<hidden>"] * 3, "seen",
+    ]  # fmt: skip
 
 
 def test_a_statement_is_timed_often(python: str, tmp_path: Path) -> None:
