@@ -85,6 +85,9 @@ class PreparingLoader:
     def __init__(self, own: Any) -> None:
         self._own = own
 
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._own, name)
+
     def create_module(self, spec: Any) -> Any:
         return self._own.create_module(spec)
 

@@ -38,7 +38,7 @@ def show_through_frames(module: Any) -> None:
         if theirs is None or theirs is getattr(ours, name):
             continue
         for user in list(sys.modules.values()):
-            if vars(user).get(name) is theirs:
+            if getattr(user, "__dict__", {}).get(name) is theirs:
                 setattr(user, name, getattr(ours, name))
 
 

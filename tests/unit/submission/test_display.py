@@ -338,6 +338,20 @@ print(functions.__spec__.loader.get_source(functions.__name__)[:3])"""
     assert texts(items) == ["<IPython.core.display.HTML object>", "1", "2", "3", '"""\n']
 
 
+def test_a_module_that_is_none_keeps_no_library_out(tmp_path: Path) -> None:
+    cell = "import sys\nsys.modules['nothing'] = None\nimport IPython.display as d\nd.display(1)"
+    assert texts(run(sys.executable, tmp_path, cell)) == ["1"]
+
+
+def test_a_library_that_is_looked_for_has_its_own_loader(tmp_path: Path) -> None:
+    (tmp_path / "pandas.py").write_text("version = 99")
+    cell = (
+        "import importlib.util as util\nloader = util.find_spec('pandas').loader\n"
+        "print(loader.get_source('pandas'), loader.path[-9:], hasattr(loader, 'nothing'))"
+    )
+    assert texts(run(sys.executable, tmp_path, cell)) == ["version = 99 pandas.py False\n"]
+
+
 def test_a_module_that_was_there_before_the_cell_is_prepared_too(tmp_path: Path) -> None:
     script = tmp_path / "early.py"
     cell = "IPython.display.display(1)\nimport matplotlib.pyplot as plt\nplt.plot([1]);"
