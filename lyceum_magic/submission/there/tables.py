@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .arrays import pack_array
-from .refusals import UnpackError, missing
+from .refusals import IS_THERE, UnpackError, missing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -430,10 +430,21 @@ def _arrow_table(data: bytes, library: str) -> Any:
         import pyarrow as pa
     except ImportError:
         raise UnpackError(missing(library)) from None
+    if not IS_THERE and _version(pa) < (14, 0, 1):
+        raise UnpackError(
+            f"pyarrow {pa.__version__} would run code that a table may hold (CVE-2023-47248): "
+            "pip install 'pyarrow>=14.0.1'"
+        )
     with pa.ipc.open_stream(data) as reader:
         table = reader.read_all()
     table.validate(full=True)
     return table
+
+
+def _version(library: Any) -> tuple[int, ...]:
+    import re
+
+    return tuple(map(int, re.findall(r"\d+", library.__version__)[:3]))
 
 
 def _pandas_arrow(unpacker: Unpacker, blob: int) -> Any:

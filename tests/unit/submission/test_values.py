@@ -631,6 +631,19 @@ def test_anything_else_is_refused_in_one_sentence(value: object, said: str) -> N
     assert not isinstance(caught.value, TooLarge)
 
 
+@pytest.mark.parametrize("version", ["9.0.0", "14.0.0", "14.0.0.dev12"])
+def test_a_pyarrow_that_runs_what_comes_with_a_table_gets_none(
+    monkeypatch: pytest.MonkeyPatch, version: str
+) -> None:
+    table = pa.table({"a": [1]})
+    data = pack(table)
+    monkeypatch.setattr(pa, "__version__", "14.0.1")
+    assert unpack(data) == table
+    monkeypatch.setattr(pa, "__version__", version)
+    with pytest.raises(UnpackError, match=f"pyarrow {version} would run code .*pyarrow>=14.0.1"):
+        unpack(data)
+
+
 @pytest.mark.parametrize(
     "value",
     [
