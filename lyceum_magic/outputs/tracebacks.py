@@ -11,6 +11,7 @@ import builtins
 import linecache
 import os
 import re
+import stat
 import sys
 import traceback
 import types
@@ -23,6 +24,9 @@ from .decoding import Raised
 MAX_EXCEPTIONS = 100
 MAX_FRAMES = 3000  # of one exception
 MAX_ARGUMENTS = 1000  # of one frame
+MAX_LINES = 1_000_000  # of all files, with those that were not sent
+#: A longer file is not compared with the lines of one there.
+MAX_SOURCE_BYTES = 16 * 1024 * 1024
 #: Characters of a message that fit where there is one line.
 MAX_HEADLINE = 200
 
@@ -159,6 +163,7 @@ def _syntax_error(
 def _names_of_files(error: Mapping[str, Any], cell_name: str) -> dict[str, str]:
     """What a file there is called here: a name under which `linecache` has the lines of there."""
     names = {}
+    room = MAX_LINES
     files = error.get("files")
     cell = _name(error, "cell")
     for said, texts in files.items() if isinstance(files, dict) else ():
@@ -173,8 +178,11 @@ def _names_of_files(error: Mapping[str, Any], cell_name: str) -> dict[str, str]:
             continue
         else:
             names[name] = f"<lyceum>{own or name}"
-        if lines:
-            source = [f"{lines.get(at, '')}\n" for at in range(1, max(lines) + 1)]
+        if lines and max(lines) <= room:
+            room -= max(lines)
+            source = ["\n"] * max(lines)
+            for at, text in lines.items():
+                source[at - 1] = f"{text}\n"
             # Without a time of change, it is not looked for on disk.
             linecache.cache[names[name]] = (
                 sum(map(len, source)), None, source, names[name],
@@ -201,10 +209,24 @@ def _same_here(own: str, lines: Mapping[int, str]) -> str | None:
 def _same(files: Iterable[str], lines: Mapping[int, str]) -> str | None:
     """The first file that has these lines."""
     for file in files:
-        linecache.checkcache(file)
-        if all(linecache.getline(file, at).rstrip("\n") == text for at, text in lines.items()):
-            return file
+        if _is_source(file):
+            linecache.checkcache(file)
+            if all(linecache.getline(file, at).rstrip("\n") == text for at, text in lines.items()):
+                return file
     return None
+
+
+def _is_source(file: str) -> bool:
+    """Whether it may be read: the run names it, and may name a pipe or a device."""
+    try:
+        found = os.stat(file)
+    except (OSError, ValueError):
+        return False
+    return (
+        os.path.isabs(file)  # any other one `linecache` looks for in places of its own
+        and stat.S_ISREG(found.st_mode)
+        and 0 < found.st_size <= MAX_SOURCE_BYTES  # what the system makes up has no size
+    )
 
 
 def _print_error(

@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import linecache
+import os
+import subprocess
 import sys
 import traceback
+import tracemalloc
 from pathlib import Path
 from typing import Any
 
@@ -199,3 +202,44 @@ def test_a_frame_that_no_function_has_is_shown_without_what_is_wrong(place: dict
 def test_a_class_whose_name_no_class_has_is_shown() -> None:
     error = {"exceptions": [{"type": "a\0\ud800", "module": "__main__", "value": "said"}]}
     assert lines(rebuild(error, "<cell>"))[-1] == "a\ufffd?: said"
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
+def test_only_plain_files_are_compared_with_what_the_run_says(tmp_path: Path) -> None:
+    """A pipe that nobody writes to would be waited for, and a device has no end."""
+    pipe = tmp_path / "pipe.py"
+    os.mkfifo(pipe)
+    files = [str(pipe), "/dev/zero", str(tmp_path)]
+    program = f"""
+import resource
+from lyceum_magic.outputs.tracebacks import lines, rebuild
+resource.setrlimit(resource.RLIMIT_AS, (2**30, 2**30))
+for file in {files}:
+    place = {{"file": file, "line": 1}}
+    error = {{
+        "exceptions": [{{"builtin": "ValueError", "places": [place], "calls": [0]}}],
+        "files": {{file: {{"1": "of there"}}}},
+    }}
+    print(*lines(rebuild(error, "<cell>")), sep="\\n")
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=20, check=False
+    )
+    assert done.stderr == ""
+    assert done.stdout.count("    of there\n") == 3
+
+
+def test_a_line_number_takes_no_memory_of_its_size() -> None:
+    files = {f"<file {number}>": {"999999": "far"} for number in range(20)}
+    place = {"file": "<near>", "line": 1}
+    error = {
+        "exceptions": [{"builtin": "ValueError", "places": [place], "calls": [0]}],
+        "files": {**files, "<near>": {"1": "of there"}},
+    }
+    tracemalloc.start()
+    try:
+        rebuilt = rebuild(error, "<cell>")
+        assert tracemalloc.get_traced_memory()[1] < 50e6
+    finally:
+        tracemalloc.stop()
+    assert "    of there" in lines(rebuilt)
