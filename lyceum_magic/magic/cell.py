@@ -19,7 +19,7 @@ from ..submission.request import python_request
 from ..submission.source import code_of
 from .errors import failure_of
 from .options import CellOptions, parse_cell_line
-from .transfer import Transfer, bring_home, gather
+from .transfer import Transfer, bring_home, gather, say_what_will_come
 from .view import View
 
 
@@ -79,6 +79,7 @@ def run_cell(
         from .detached import detach_in_cell
 
         detach_in_cell(run, request)
+        say_what_will_come(options)
         return
     run_in_cell(run, defaults, request, may_fail=options.may_fail)
     bring_home(run, options, bind)

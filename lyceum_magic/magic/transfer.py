@@ -62,6 +62,15 @@ def gather(code: str, options: CellOptions, namespace: Mapping[str, object]) -> 
     return transfer
 
 
+def say_what_will_come(options: CellOptions) -> None:
+    """Prints where the results of a detached cell will be, for nobody will bring them home."""
+    name = options.as_name or "_run"
+    if options.outputs:
+        _say(f"{name}.values will have {', '.join(options.outputs)}")
+    if options.save:
+        _say(f"{name}.save_files() will write {', '.join(options.save)}")
+
+
 def bring_home(run: Run, options: CellOptions, bind: Callable[[str, object], None]) -> None:
     """Writes the files of a run that has ended, and binds its values if it completed.
 

@@ -50,6 +50,19 @@ def test_a_detached_cell_returns_at_once_and_its_outputs_follow(
     assert kernel.value("job.result().text") == "'begun\\nbehind\\n'"
 
 
+def test_a_detached_cell_says_where_its_results_will_be(kernel: Kernel) -> None:
+    cell = kernel.run(
+        "%%lyceum --detach --as job -o c,d --save *.txt\nc, d = 1, 2\nopen('note.txt', 'w').close()"
+    )
+    assert (cell.stdout, cell.error) == (
+        "[lyceum] job.values will have c, d\n[lyceum] job.save_files() will write *.txt\n",
+        None,
+    )
+    assert kernel.value("(job.wait(30), dict(job.values), list(job.files))[1:]") == (
+        "({'c': 1, 'd': 2}, ['note.txt'])"
+    )
+
+
 def test_a_detached_run_that_fails_says_so_and_stops_no_notebook(kernel: Kernel) -> None:
     cell = kernel.run("%%lyceum --detach\n1 / 0")
     assert cell.error is None
