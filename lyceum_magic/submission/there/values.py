@@ -9,20 +9,22 @@ more than came with it.
 Travels as it is: None, bool, int, float, complex, str, bytes, bytearray, list, tuple, set,
 frozenset, dict, range, slice; what `datetime`, `zoneinfo`, `decimal`, `fractions`, `uuid` and
 `pathlib` make; numpy arrays and scalars (`arrays`); pandas objects, polars and pyarrow tables
-(`tables`); dataclass instances, by their fields. What offers `__arrow_c_stream__` arrives as a
-pyarrow table, what offers `__array__` as a numpy array. Subclasses of the first are not guessed
-at: they are refused as everything else is, unless a pickle is allowed. An object that is in two
-places arrives as two.
+(`tables`); dataclass instances, by their fields and what else they were given. What offers
+`__arrow_c_stream__` arrives as a pyarrow table, what offers `__array__` as a numpy array.
+Subclasses of the first are not guessed at: they are refused as everything else is, unless a pickle
+is allowed. An object that is in two places arrives as two.
 
 A dataclass instance is of its own class again where the receiver has that class, imported or in
 `__main__`; else of a class made with its name and fields. No name in the data is ever imported,
-and no code of a class is run.
+and no class is called: of the code of one that is here, no more runs than Python itself runs to set
+a field, and to hash and compare an instance that is in a set or the key of a dict.
 """
 
 from __future__ import annotations
 
 import json
 import sys
+import types
 
 from .refusals import PackError, TooLarge, UnpackError, missing, said, where
 
@@ -237,10 +239,14 @@ class Packer:
         from dataclasses import fields
 
         names = [field.name for field in fields(value)]
+        if _has_other_slots(kind, names):
+            raise self.refuse(value, "has slots that are no fields")
+        others = {k: v for k, v in getattr(value, "__dict__", {}).items() if k not in names}
         options = kind.__dataclass_params__
         flags = [getattr(options, flag) for flag in _DATACLASS_FLAGS]
         values = [self.node(getattr(value, name)) for name in names]
-        return ["dataclass", kind.__module__, kind.__qualname__, flags, names, values]
+        head = ["dataclass", kind.__module__, kind.__qualname__, flags, names, values]
+        return [*head, self.node(others) if others else {}]
 
 
 class _Refused(Exception):
@@ -477,14 +483,18 @@ def _dataclass(
     flags: list[bool],
     names: list[str],
     nodes: list[Any],
+    others: Any,
 ) -> Any:
     values = unpacker.values(nodes)
+    attributes = unpacker.typed(others, dict)
     if len(values) != len(names):
         raise UnpackError("the fields of a dataclass are missing")
     cls = _class_named(module, qualname, names) or _made_class(module, qualname, flags, names)
     instance: Any = object.__new__(cls)
     for name, value in zip(names, values):
         object.__setattr__(instance, name, value)
+    if attributes:
+        instance.__dict__.update(attributes)
     return instance
 
 
@@ -497,10 +507,10 @@ def _class_named(module: str, qualname: str, names: list[str]) -> type | None:
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, "__dict__", {}).get(part)
-    if not isinstance(found, type) or "__dataclass_fields__" not in found.__dict__:
-        return None
-    from dataclasses import fields
+    from dataclasses import fields, is_dataclass
 
+    if not isinstance(found, type) or not is_dataclass(found):
+        return None
     is_same = [field.name for field in fields(found)] == names
     return found if is_same and _is_plain(found) else None
 
@@ -508,6 +518,14 @@ def _class_named(module: str, qualname: str, names: list[str]) -> type | None:
 def _is_plain(cls: Any) -> bool:
     """Whether an instance can be made without running code of the class."""
     return cls.__new__ is object.__new__
+
+
+def _has_other_slots(cls: type, names: list[str]) -> bool:
+    return any(
+        type(item) is types.MemberDescriptorType and name not in names
+        for base in cls.__mro__
+        for name, item in vars(base).items()
+    )
 
 
 def _made_class(module: str, qualname: str, flags: list[bool], names: list[str]) -> type:

@@ -65,6 +65,18 @@ class Slotted:
     a: int
 
 
+class PlainSub(Point):
+    more: object
+
+    @functools.cached_property
+    def double(self) -> list[object]:
+        return [self.x] * 2
+
+
+class SlottedSub(Slotted):
+    __slots__ = ("b",)
+
+
 def round_trip(value: Any) -> Any:
     return unpack(pack(value))
 
@@ -231,6 +243,21 @@ def test_a_dataclass_that_is_not_here_is_made_with_its_name_and_fields() -> None
     assert "nowhere" not in sys.modules
     # And is its own class again where it came from.
     assert type(got).__module__ == "nowhere.at_all"
+
+
+def test_what_else_a_dataclass_instance_was_given_comes_along() -> None:
+    sent = PlainSub(1)
+    sent.more = {"a": np.arange(2)}
+    assert sent.double == [1, 1]
+    got = round_trip(sent)
+    assert type(got) is PlainSub
+    assert vars(got).keys() == {"x", "y", "more", "double"}
+    assert_same(got.more, sent.more)
+    gone = dataclasses.make_dataclass("Gone", ["a"])(1)
+    gone.other = 2
+    assert vars(round_trip(gone)) == {"a": 1, "other": 2}
+    with pytest.raises(PackError, match="has slots that are no fields"):
+        pack(SlottedSub(1))
 
 
 def test_a_class_of_other_fields_is_not_taken_for_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -820,7 +847,9 @@ def test_other_bytes_are_refused(data: bytes) -> None:
             ],
             [],
         ),
-        (["dataclass", __name__, "Point.__init__", [True] * 4, ["a b"], [1]], []),
+        (["dataclass", __name__, "Point.__init__", [True] * 4, ["a b"], [1], {}], []),
+        (["dataclass", __name__, "Slotted", [True] * 4, ["a"], [1], {"b": 1}], []),
+        (["dataclass", __name__, "Point", [True] * 4, ["x", "y"], [1, 2], 3], []),
         (["zone", "../../etc/passwd"], []),
         (["timedelta", 10**30, 0, 0], []),
         (["int", "z"], []),
