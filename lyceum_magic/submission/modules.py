@@ -22,6 +22,8 @@ from enum import Enum
 from functools import cache, lru_cache
 from types import ModuleType
 
+from packaging.utils import canonicalize_name
+
 from ..exceptions import OptionError
 
 #: How much source may travel: more is a whole project, and belongs into a package.
@@ -94,7 +96,6 @@ def find_needs(code: str, *, apart_from: Collection[str] = ()) -> Needs:
     return Needs(search.files, frozenset(search.outside))
 
 
-@lru_cache(maxsize=1024)  # a project's modules, of which few change between two runs
 def imports_of(code: str | bytes) -> tuple[Import, ...]:
     """What a source imports, anywhere in it, but for type checkers; nothing if it is no Python."""
     try:
@@ -102,6 +103,11 @@ def imports_of(code: str | bytes) -> tuple[Import, ...]:
     except (SyntaxError, ValueError, RecursionError):
         return ()
     return tuple(_imports_in(tree))
+
+
+@lru_cache(maxsize=1024)  # a project's modules, of which few change between two runs
+def _imports_of_file(file: str, changed_ns: int, size: int) -> tuple[Import, ...]:
+    return imports_of(_read(file))
 
 
 def _imports_in(tree: ast.AST) -> Iterator[Import]:
@@ -177,7 +183,7 @@ class _Search:
     def __init__(self, apart_from: Collection[str]) -> None:
         self.files: dict[str, str] = {}
         self.outside: set[Import] = set()
-        self._apart_from = {_canonical(name) for name in apart_from}
+        self._apart_from = {canonicalize_name(name) for name in apart_from}
         self._left: list[tuple[Sequence[Import], str]] = []
         self._paths: dict[str, str] = {}  # where the files lie here
         self._found: dict[str, _Module | None] = {}
@@ -194,7 +200,7 @@ class _Search:
                     self._follow_one(absolute)
 
     def _follow_one(self, item: Import) -> None:
-        top = None if _canonical(item.top) in self._apart_from else self._find(item.top)
+        top = None if canonicalize_name(item.top) in self._apart_from else self._find(item.top)
         if top is None or top.origin is Origin.INSTALLED:
             self.outside.add(item)
             return
@@ -239,10 +245,12 @@ class _Search:
                 "a wheel that -r can name, or guard the import with `except ImportError`."
             )
         raw = _read(module.file)
+        status = os.stat(module.file)
+        imports = _imports_of_file(module.file, status.st_mtime_ns, status.st_size)
         self.files[path] = _decode(raw, module.file)
         self._paths[path] = module.file
         package = name if module.is_package else name.rpartition(".")[0]
-        self._left.append((imports_of(raw), package))
+        self._left.append((imports, package))
 
     def check_size(self) -> None:
         """
@@ -348,11 +356,6 @@ def _resolve(item: Import, package: str) -> Import | None:
     base = parts[: len(parts) - item.level + 1]
     module = ".".join([*base, item.module] if item.module else base)
     return Import(module, item.names, item.is_optional)
-
-
-def _canonical(name: str) -> str:
-    """A name as package indexes compare them."""
-    return re.sub(r"[-_.]+", "-", name).lower()
 
 
 def _is_namespace(module: _Module | None) -> bool:

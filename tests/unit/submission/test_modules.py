@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import gc
 import importlib
 import sys
 import types
+import weakref
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -126,6 +128,25 @@ def test_a_module_that_is_named_with_r_is_installed_instead(here: Path) -> None:
         "import my_tool", machine="cpu", timeout_s=5, requirements=["My.Tool>=2"]
     )
     assert (request.import_files, request.requirements_content) == (None, "My.Tool>=2")
+
+
+def test_a_module_that_was_changed_is_read_again(here: Path) -> None:
+    write(here, {"mine.py": "import httpx"})
+    assert outside("import mine") == {"httpx"}
+    write(here, {"mine.py": "import anyio, httpx"})
+    assert outside("import mine") == {"anyio", "httpx"}
+
+
+def test_no_cell_is_kept() -> None:
+    class Text(str):
+        """A text that can be watched."""
+
+    cell = Text("import httpx")
+    watched = weakref.ref(cell)
+    find_needs(cell)
+    del cell
+    gc.collect()
+    assert watched() is None
 
 
 def test_a_circle_ends(here: Path) -> None:
