@@ -13,7 +13,7 @@ from .runs.journal import Entry
 from .runs.run import Run
 from .session import Place, session
 from .submission.files import read_files, sizes_of
-from .submission.inputs import check_outputs, check_size, pack_inputs
+from .submission.inputs import check_load, check_outputs, pack_values
 from .submission.request import python_request
 from .submission.source import code_of
 
@@ -76,9 +76,9 @@ def submit(
         raise OptionError(f"budget takes dollars such as 0.50, not {budget!r}.")
     notices: list[str] = []
     code = code_of(code, check=check, raw=raw)
-    packed = pack_inputs(inputs or {}, allow_pickle=allow_pickle)
+    packed = pack_values(inputs or {}, allow_pickle=allow_pickle)
     sent = read_files(_several("files", files))
-    check_size({**packed.sizes, **sizes_of(sent)}, may_be_large=True)
+    check_load({**packed.sizes, **sizes_of(sent)}, may_be_large=True)
     wanted = _several("outputs", outputs)
     check_outputs(code, wanted, packed.packed)
     patterns = _several("save", save)

@@ -251,7 +251,7 @@ class Session:
         Raises:
             OptionError: see `priced`; or the request is larger than a server takes.
         """
-        check_size(request)
+        check_body(request)
         request, price, remarks = self.priced(client, request, budget)
         if price and not self._is_spending():
             remarks.insert(0, f"from here on this notebook spends money: {money.per_hour(price)}")
@@ -366,7 +366,7 @@ class Session:
         return self._portal.call(_in_loop, functools.partial(self._journal.entries, limit=limit))
 
 
-def check_size(request: StartPython) -> None:
+def check_body(request: StartPython) -> None:
     """
     Raises:
         OptionError: the request is larger than a server takes.

@@ -13,7 +13,7 @@ from ..display.strip import Strip
 from ..protocol.requests import StartPython
 from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
-from ..session import Place, check_size, session
+from ..session import Place, check_body, session
 from ..submission.files import sizes_of
 from ..submission.request import python_request
 from ..submission.source import code_of
@@ -146,7 +146,7 @@ def show_request(
         notes=notes,
     )
     print(f"{text}\nnothing was sent")  # noqa: T201 - a cell shows what it prints
-    check_size(request)
+    check_body(request)
 
 
 def run_in_cell(

@@ -13,8 +13,8 @@ from ..submission.files import check_patterns, read_files, sizes_of
 from ..submission.inputs import (
     AUTO,
     PackedInputs,
+    check_load,
     check_outputs,
-    check_size,
     choose_inputs,
     list_sizes,
 )
@@ -58,7 +58,7 @@ def gather(code: str, options: CellOptions, namespace: Mapping[str, object]) -> 
         _say(f"--in auto: {list_sizes(inputs.sizes) or 'nothing to send'}")
         for sentence in inputs.left_out:
             _say(f"--in auto leaves out: {sentence}")
-    check_size({**inputs.sizes, **sizes_of(transfer.files)}, may_be_large=options.yes)
+    check_load({**inputs.sizes, **sizes_of(transfer.files)}, may_be_large=options.yes)
     return transfer
 
 
