@@ -67,7 +67,7 @@ class FrameDecoder:
         done = at = self._skip_newline(text, 0)
         while (at := text.find("~", at)) >= 0:
             if (start := self._start.match(text, at)) is None:
-                if self._may_begin(text[at:]):
+                if len(text) - at <= 4 * len(self._opening) and self._may_begin(text[at:]):
                     break
                 at += 1
                 continue
@@ -116,8 +116,6 @@ class FrameDecoder:
         return at
 
     def _may_begin(self, rest: str) -> bool:
-        if len(rest) > 4 * len(self._opening):
-            return False
         return self._opening.startswith(rest.replace("\n", "").replace("\r", ""))
 
     def _take(self, inside: str) -> Message | bool | None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 from itertools import pairwise
 from pathlib import Path
+from typing import Any, SupportsIndex
 
 import pytest
 from hypothesis import given
@@ -166,6 +167,25 @@ def test_text_is_held_back_only_where_a_frame_may_begin() -> None:
     assert decoder.feed("ra") == ["~@lycra"]
     assert decoder.feed(f"~@lyceum:{MARK}:display") == []
     assert decoder.feed("x" * 20_000) == [f"~@lyceum:{MARK}:display" + "x" * 20_000]
+
+
+def test_text_is_not_copied_for_each_of_its_tildes() -> None:
+    """Counted, not timed: what is cut out of the text at all."""
+
+    class Counted(str):
+        cut = 0
+
+        def __getitem__(self, key: SupportsIndex | slice[Any, Any, Any]) -> str:
+            piece = super().__getitem__(key)
+            Counted.cut += len(piece)
+            return piece
+
+        def __radd__(self, before: str) -> Counted:
+            return Counted(before + str(self))
+
+    text = Counted("~ " * 10_000)
+    assert FrameDecoder(MARK).feed(text) == [str(text)]
+    assert Counted.cut < 3 * len(text)
 
 
 def test_a_flood_that_looks_like_frames_is_read_in_linear_time() -> None:
