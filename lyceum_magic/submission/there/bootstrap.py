@@ -11,7 +11,7 @@ import sys
 import threading
 import types
 
-from . import compiling, frames
+from . import frames
 from .compiling import compile_cell, run_codes
 from .streams import install_streams
 
@@ -55,7 +55,6 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
             worker that multiprocessing has spawned, which needs the definitions and no more.
     """
     cell, name = "\n" + job["cell"], job["name"]
-    compiling.cell_name = name
     is_main = namespace["__name__"] == "__main__"
     install_streams()
     remember_source(cell, name, is_sent=is_main and bool(job["mark"]))
@@ -63,7 +62,7 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
         frames.open_frames(job["mark"])
         from .hooks import install_hooks
 
-        install_hooks()
+        install_hooks(name)
     if job.get("needs_shell"):
         from .shell import install_shell
 

@@ -16,10 +16,6 @@ FUTURE_FEATURES = sum(
 )
 
 
-#: What tracebacks call the cell that runs; empty where none does.
-cell_name = ""
-
-
 def compile_cell(cell: str, name: str, *, is_shown: bool) -> list[types.CodeType]:
     allow_await = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
     tree = compile(cell, name, "exec", ast.PyCF_ONLY_AST | allow_await, dont_inherit=True)

@@ -25,12 +25,22 @@ WATCHED = frozenset(
 )
 
 
-def install_hooks() -> None:
+_cell_name = ""
+
+
+def install_hooks(cell_name: str) -> None:
+    """Puts it all in place.
+
+    Args:
+        cell_name: what tracebacks call the cell.
+    """
+    global _cell_name
+    _cell_name = cell_name
     sys.displayhook = show_result
     builtins.display = display  # type: ignore[attr-defined]
     builtins.input = sys.breakpointhook = refuse_input
     for name in WATCHED & sys.modules.keys():
-        prepare(sys.modules[name])
+        prepare_module(sys.modules[name])
     sys.meta_path.insert(0, Watcher)
 
 
@@ -56,10 +66,10 @@ def refuse_input(prompt: object = "", *_more: object, **_options: object) -> str
     )
 
 
-def prepare(module: types.ModuleType) -> None:
-    from .libraries import prepare
+def prepare_module(module: types.ModuleType) -> None:
+    from .libraries import prepare_library
 
-    prepare(module)
+    prepare_library(module, _cell_name)
 
 
 class Watcher:
@@ -94,7 +104,7 @@ class PreparingLoader:
     def exec_module(self, module: types.ModuleType) -> None:
         module.__loader__ = module.__spec__.loader = self._own  # type: ignore[union-attr]
         self._own.exec_module(module)
-        prepare(module)
+        prepare_module(module)
 
     # Python leaves the frames of its import system out of tracebacks, by the name of their file.
     exec_module.__code__ = exec_module.__code__.replace(co_filename="<frozen importlib._bootstrap>")

@@ -10,13 +10,19 @@ from typing import Any
 PACKAGE = __name__.rpartition(".")[0]
 
 
-def prepare(module: Any) -> None:
+def prepare_library(module: Any, cell_name: str) -> None:
     """Prepares a module of `hooks.WATCHED`.
 
     A version of the library that is made otherwise costs a warning, and not the cell.
+
+    Args:
+        cell_name: what tracebacks call the cell.
     """
     try:
-        PREPARATIONS[module.__name__](module)
+        if module.__name__ == "multiprocessing.spawn":
+            watch_workers(module, cell_name)
+        else:
+            PREPARATIONS[module.__name__](module)
     except Exception as exc:  # noqa: BLE001 - see above
         import warnings
 
@@ -73,10 +79,10 @@ def refuse_to_ask(getpass: Any) -> None:
     getpass.getpass = input  # `hooks` has put a refusal there
 
 
-def watch_workers(spawn: Any) -> None:
+def watch_workers(spawn: Any, cell_name: str) -> None:
     from .workers import refuse_endless_spawning
 
-    refuse_endless_spawning(spawn)
+    refuse_endless_spawning(spawn, cell_name)
 
 
 def keep_formulas(printing: Any) -> None:
@@ -89,7 +95,6 @@ PREPARATIONS = {
     "IPython.core.display_functions": show_through_frames,
     "getpass": refuse_to_ask,
     "matplotlib": draw_into_the_cell,
-    "multiprocessing.spawn": watch_workers,
     "pandas": be_in_a_notebook,
     "plotly.io._renderers": show_plots_in_the_cell,
     "sympy.interactive.printing": keep_formulas,

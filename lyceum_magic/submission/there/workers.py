@@ -22,8 +22,11 @@ ADVICE = (
 )
 
 
-def refuse_endless_spawning(spawn: Any) -> None:
+def refuse_endless_spawning(spawn: Any, cell_name: str) -> None:
     """Lets `multiprocessing.spawn` start no worker that cannot come to its work.
+
+    Args:
+        cell_name: what tracebacks call the cell, as its workers will run it.
 
     Raises (there, in the process that starts it):
         RuntimeError: the cell awaits at its top level, or starts workers whenever it runs.
@@ -31,9 +34,8 @@ def refuse_endless_spawning(spawn: Any) -> None:
     prepare = spawn.get_preparation_data
 
     def get_preparation_data(name: str) -> Any:
-        name_of_cell = compiling.cell_name
-        if name_of_cell and spawn.process.parent_process() is None:
-            check_cell("".join(linecache.getlines(name_of_cell)), name_of_cell)
+        if spawn.process.parent_process() is None:
+            check_cell("".join(linecache.getlines(cell_name)), cell_name)
         return prepare(name)
 
     spawn.get_preparation_data = get_preparation_data
