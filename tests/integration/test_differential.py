@@ -41,7 +41,8 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             allow_errors=True,
             resources={"metadata": {"path": str(folder)}},
         )
-        notebook = client.execute(env=variables)
+        # Not its own manager, so it would leave kernel and sockets to whoever comes after.
+        notebook = client.execute(env=variables, cleanup_kc=True)
     nbformat.write(notebook, folder / "executed.ipynb")
     return {cell.id: cell for cell in notebook.cells}
 
