@@ -16,7 +16,7 @@ from .inputs import PackedInputs
 from .modules import find_needs, imports_of
 from .requirements import names_in, read_named, requirements_of
 from .source import wrap_cell
-from .there.values import pack_inputs
+from .there.values import encode_inputs
 
 #: What the wire's fields are called by those who choose their values.
 _CHOICES = {"execution_type": "machine", "timeout": "timeout_s", "run_name": "name"}
@@ -68,7 +68,7 @@ def python_request(
     if metadata is not None and len(metadata) > MAX_METADATA - 1:
         raise OptionError(f"metadata: at most {MAX_METADATA - 1} pairs, not {len(metadata)}.")
     job: dict[str, object] = {
-        "inputs": pack_inputs(dict(inputs.packed)) if inputs.packed else "",
+        "inputs": encode_inputs(dict(inputs.packed)) if inputs.packed else "",
         "outputs": list(outputs),
         "pickle": allow_pickle,
         "files": pack_files(files),

@@ -68,9 +68,9 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
 
         install_shell(namespace)
     if is_main and (job.get("files") or job.get("save")):
-        from .files import prepare
+        from .files import receive_files
 
-        prepare(job.get("files", {}), job.get("save", []))
+        receive_files(job.get("files", {}), job.get("save", []))
     if job.get("inputs"):
         from .values import restore_inputs
 

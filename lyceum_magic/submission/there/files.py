@@ -19,7 +19,7 @@ _folder = ""
 _before: dict[str, object] = {}
 
 
-def prepare(files: dict[str, str], patterns: list[str]) -> None:
+def receive_files(files: dict[str, str], patterns: list[str]) -> None:
     """Before the cell runs: writes what was sent, and notes what there is.
 
     Args:

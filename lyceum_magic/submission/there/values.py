@@ -588,7 +588,7 @@ def _mib(size: int) -> str:
 # The two ends of a run's program.
 
 
-def pack_inputs(packed: dict[str, bytes]) -> str:
+def encode_inputs(packed: dict[str, bytes]) -> str:
     """Packed values as text for `Job.inputs`."""
     import zlib
     from binascii import b2a_base64

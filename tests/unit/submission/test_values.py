@@ -35,7 +35,7 @@ from lyceum_magic.outputs.values import Values
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.submission.source import wrap_cell
 from lyceum_magic.submission.there.refusals import PackError, TooLarge, UnpackError
-from lyceum_magic.submission.there.values import MAX_BYTES, Packer, pack, pack_inputs, unpack
+from lyceum_magic.submission.there.values import MAX_BYTES, Packer, encode_inputs, pack, unpack
 from tests.unit.submission.interpreters import INTERPRETERS, LIMIT_S
 
 MARK = "abcdefabcdef"
@@ -887,7 +887,7 @@ def send_through(
     python: str, folder: Path, cell: str, inputs: dict[str, object], outputs: list[str]
 ) -> tuple[Values, subprocess.CompletedProcess[bytes]]:
     packed = {name: pack(value, name, allow_pickle=True) for name, value in inputs.items()}
-    text = wrap_cell(cell, mark=MARK, inputs=pack_inputs(packed), outputs=outputs, pickle=True)
+    text = wrap_cell(cell, mark=MARK, inputs=encode_inputs(packed), outputs=outputs, pickle=True)
     script = folder / "cell.py"
     script.write_text(text, encoding="utf-8")
     done = subprocess.run(
