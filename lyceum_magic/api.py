@@ -13,7 +13,7 @@ from .runs.journal import Entry
 from .runs.run import Run
 from .session import Place, session
 from .submission.files import read_files, sizes_of
-from .submission.inputs import check_load, check_outputs, pack_values
+from .submission.inputs import check_load, check_outputs, check_raw, pack_values
 from .submission.request import python_request
 from .submission.source import code_of
 
@@ -74,6 +74,8 @@ def submit(
         )
     if budget is not None and not (isinstance(budget, int | float) and 0 < budget < math.inf):
         raise OptionError(f"budget takes dollars such as 0.50, not {budget!r}.")
+    if raw:
+        check_raw({"inputs": inputs, "outputs": outputs, "files": files, "save": save})
     notices: list[str] = []
     code = code_of(code, check=check, raw=raw)
     packed = pack_values(inputs or {}, allow_pickle=allow_pickle)
@@ -82,8 +84,6 @@ def submit(
     wanted = _several("outputs", outputs)
     check_outputs(code, wanted, packed.packed)
     patterns = _several("save", save)
-    if raw and (inputs or wanted or sent or patterns):
-        raise OptionError("raw sends the code as it is: no value and no file can go with it.")
     request = python_request(
         code,
         machine=machine,

@@ -6,7 +6,7 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..exceptions import OptionError, TransferError
+from ..exceptions import TransferError
 from ..protocol.states import State
 from ..runs.run import Run
 from ..submission.files import check_patterns, read_files, sizes_of
@@ -15,6 +15,7 @@ from ..submission.inputs import (
     PackedInputs,
     check_load,
     check_outputs,
+    check_raw,
     choose_inputs,
     list_sizes,
 )
@@ -41,15 +42,15 @@ def gather(code: str, options: CellOptions, namespace: Mapping[str, object]) -> 
     Raises:
         OptionError: something is missing, cannot travel, or is too much.
     """
-    chosen = {
-        "--in": options.inputs,
-        "--out": options.outputs,
-        "--file": options.files,
-        "--save": options.save,
-    }
-    asked = [option for option, values in chosen.items() if values]
-    if options.raw and asked:
-        raise OptionError(f"--raw sends the cell as it is: {asked[0]} cannot go with it.")
+    if options.raw:
+        check_raw(
+            {
+                "--in": options.inputs,
+                "--out": options.outputs,
+                "--file": options.files,
+                "--save": options.save,
+            }
+        )
     check_patterns(options.save)
     inputs = choose_inputs(options.inputs, code, namespace, allow_pickle=options.pickle)
     check_outputs(code, options.outputs, inputs.packed)
@@ -95,7 +96,8 @@ def _bind_outputs(run: Run, options: CellOptions, bind: Callable[[str, object], 
         try:
             values[name] = run.values[name]
         except KeyError:
-            problems.append(f"--out: the cell did not set {name}.")
+            lost = run.harvest.problems or [f"the cell did not set {name}."]
+            problems.append(f"--out: {' '.join(lost)}")
         except TransferError as exc:
             problems.append(f"--out: {exc}")
     if problems:

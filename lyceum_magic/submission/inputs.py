@@ -11,8 +11,8 @@ from dataclasses import dataclass, field
 from ..exceptions import OptionError
 from ..protocol.sizes import in_words
 from .names import names_bound, names_read
-from .there.refusals import PackError, TooLarge
-from .there.values import MAX_BYTES, Packer
+from .there.refusals import MAX_BYTES, PackError, TooLarge
+from .there.values import Packer
 
 #: Above this, somebody has to say yes.
 ASK_BYTES = 1024 * 1024
@@ -98,6 +98,23 @@ def pack_values(values: Mapping[str, object], *, allow_pickle: bool = False) -> 
         except PackError as exc:
             raise OptionError(f"--in: {exc}.") from exc.__cause__
     return PackedInputs(packed, frozenset(packer.needs))
+
+
+def check_raw(chosen: Mapping[str, object]) -> None:
+    """Refuses what only the wrapping of a cell could carry, for a cell that is not wrapped.
+
+    Args:
+        chosen: what the option or argument is called -> its value.
+
+    Raises:
+        OptionError: naming the first that says something.
+    """
+    for name, value in chosen.items():
+        if value:
+            raise OptionError(
+                f"A cell that is sent raw goes as it is: {name} cannot go with it; leave out one "
+                "of them."
+            )
 
 
 def check_load(sizes: Mapping[str, int], *, may_be_large: bool) -> None:

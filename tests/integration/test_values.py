@@ -97,7 +97,14 @@ def test_auto_says_what_it_sends(kernel: Kernel) -> None:
                 "travel with a cell; put it in the account's storage, and read it there."
             ),
         ),
-        ("--raw -i a", "1", "OptionError: --raw sends the cell as it is: --in cannot go with it."),
+        (
+            "--raw -i a",
+            "1",
+            (
+                "OptionError: A cell that is sent raw goes as it is: --in cannot go with it; leave "
+                "out one of them."
+            ),
+        ),
         (
             "--save /etc/x",
             "1",

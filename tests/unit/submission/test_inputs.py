@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import math
 import threading
+from typing import Any
 
 import pytest
 
+from lyceum_magic.api import submit
 from lyceum_magic.exceptions import OptionError
 from lyceum_magic.submission.inputs import (
     check_load,
@@ -112,6 +114,17 @@ def test_sizes_are_judged_together() -> None:
     check_load({"a": 2**20, "data.csv": 12}, may_be_large=True)
     with pytest.raises(OptionError, match=r"at most 10 MiB .* in the account's storage"):
         check_load({"a": 6 * 2**20, "b": 6 * 2**20}, may_be_large=True)
+
+
+@pytest.mark.parametrize(
+    "chosen",
+    [{"inputs": {"lock": threading.Lock()}}, {"outputs": "a b"}, {"files": "nowhere"}, {"save": 3}],
+)
+def test_nothing_goes_with_a_raw_cell_whether_it_could_travel_or_not(
+    chosen: dict[str, Any],
+) -> None:
+    with pytest.raises(OptionError, match=f"sent raw goes as it is: {next(iter(chosen))} cannot"):
+        submit("1", raw=True, **chosen)
 
 
 def test_a_name_that_is_none_is_refused() -> None:
