@@ -171,3 +171,40 @@ def test_a_second_process_that_watches_a_live_run_gets_each_line_once(
 def test_the_shortest_run_says_that_its_gpu_is_not_there(kernel: Kernel) -> None:
     assert "no GPU on this machine" in kernel.run("%%lyceum -m gpu.a100\n1").summary
     assert "GPU" not in kernel.run("%%lyceum\n1").summary
+
+
+TURNS = """%%lyceum
+import sys
+print("out")
+print("err", file=sys.stderr)
+display(1)
+sys.stderr.write("more err")
+sys.stdout.write("more out")
+2
+"""
+
+
+def test_both_streams_and_displays_arrive_in_the_order_of_the_program(kernel: Kernel) -> None:
+    for _ in range(10):  # two pipes: what is out of order is so now and then
+        cell = kernel.run(TURNS)
+        shown: list[str] = []
+        for message in cell.messages:
+            content = message["content"]
+            if message["msg_type"] == "stream":
+                shown += [f"{content['name']}: "] if not shown or shown[-1] == "" else []
+                shown[-1] += content["text"]
+            elif message["msg_type"] == "display_data":
+                shown += [content["data"]["text/plain"], ""]
+        assert "".join(shown[1:]) == "stdout: out\nerr\n1stderr: more errmore out2", shown
+
+
+def test_a_program_that_takes_turns_is_not_slowed_by_a_reader_that_is_behind(
+    kernel: Kernel,
+) -> None:
+    code = (
+        "import sys\nfor n in range(20_000):\n    print('x' * 500)\n"
+        "    if n % 100 == 0: print('turn', file=sys.stderr)\n"
+    )
+    cell = kernel.run(f"%%lyceum -t 60\n{code}")
+    assert cell.error is None
+    assert kernel.value("_run.text.count('turn')") == "200"

@@ -19,6 +19,8 @@ import sys
 from binascii import b2a_base64, crc32
 from itertools import count
 
+from .streams import turns
+
 MAX_FRAME_BYTES = 3000
 #: Of which the readable text may take so much, and what stands around it and the payload.
 MAX_READABLE_BYTES = 1800
@@ -64,6 +66,7 @@ def send(
                 stream.flush()
         except ValueError:  # the program has closed it, and so has nothing left to print there
             pass
+    turns.take(descriptor)
     for line in lines:
         _write(_descriptors[descriptor], line)
 

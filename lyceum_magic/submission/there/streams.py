@@ -6,9 +6,12 @@ import atexit
 import io
 import sys
 import threading
-from time import monotonic
+from time import monotonic, sleep
 
 QUIET_S = 0.010
+#: How long a write waits for what the other stream holds, and for how long none waits afterwards.
+PATIENCE_S = 0.05
+IMPATIENT_S = 1.0
 LEAVES_THE_PROCESS = {
     "os.exec",
     "os.fork",
@@ -18,6 +21,43 @@ LEAVES_THE_PROCESS = {
     "os.system",
     "subprocess.Popen",
 }
+
+
+class Turns:
+    """Lets stdout and stderr arrive in the order in which they were written.
+
+    They are two pipes, and a reader that finds both filled cannot know which was first. So before
+    the one is written to, the other is left to run empty: mostly it is.
+    """
+
+    def __init__(self) -> None:
+        self._last = 0
+        self._patient_at = 0.0
+
+    def take(self, descriptor: int) -> None:
+        """Called before each write to stdout (1) or stderr (2)."""
+        last, self._last = self._last, descriptor
+        if last and last != descriptor and monotonic() >= self._patient_at:
+            self._wait_until_read(last)
+
+    def _wait_until_read(self, descriptor: int) -> None:
+        import fcntl
+        import termios
+
+        until = monotonic() + PATIENCE_S
+        left = bytearray(4)
+        try:
+            while fcntl.ioctl(descriptor, termios.FIONREAD, left) == 0 and any(left):
+                if monotonic() > until:
+                    # The reader is slow: a program that takes turns must not be slowed by it.
+                    self._patient_at = until + IMPATIENT_S
+                    return
+                sleep(0.00005)
+        except OSError:  # closed, or nothing that can be asked
+            return
+
+
+turns = Turns()
 
 
 class LiveStdout(io.TextIOWrapper):
@@ -55,6 +95,7 @@ class LiveStdout(io.TextIOWrapper):
 
     def flush(self) -> None:
         self._held = False
+        turns.take(1)
         super().flush()
         self._quiet_since = monotonic()
 
@@ -100,6 +141,7 @@ class LiveStderr(io.TextIOWrapper):
     def write(self, text: str) -> int:
         if self._stdout._held:
             self._stdout.flush()
+        turns.take(2)
         return super().write(text)
 
 
