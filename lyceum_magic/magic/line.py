@@ -14,8 +14,8 @@ from ..display.summary import duration
 from ..exceptions import LyceumError, OptionError, UnknownRun
 from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Display, OutputDecoder, Raised
+from ..protocol import money
 from ..protocol.events import Output
-from ..protocol.money import dollars, estimate, per_hour
 from ..protocol.paths import PRODUCTION_ORIGIN
 from ..runs.inbox import Inbox
 from ..runs.journal import Entry
@@ -93,7 +93,7 @@ def _spent(entries: list[Entry], session_id: str) -> str:
     if not costs:
         return ""
     is_billed = all(entry.billed is not None for entry in mine if entry.cost(now) is not None)
-    total = dollars(sum(costs)) if is_billed else estimate(sum(costs))
+    total = money.spent(sum(costs), is_billed=is_billed)
     return f"This notebook has spent {total} on {len(costs)} run{'' if len(costs) == 1 else 's'}."
 
 
@@ -105,7 +105,7 @@ def _status_of(run: Run) -> Table:
     )  # fmt: skip
     rows = [(name, record[name]) for name in names if record.get(name) not in (None, "")]
     if (cost := run.cost) is not None:
-        rows.append(("cost", dollars(cost) if run.billed is not None else estimate(cost)))
+        rows.append(("cost", money.spent(cost, is_billed=run.billed is not None)))
     rows += [("error", text) for text in record.get("system_errors") or ()]
     return Table(["", ""], rows)
 
@@ -116,7 +116,7 @@ def machines(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Tabl
     prices = here.ask(client.machine_types)
     usable = here.ask(client.available_hardware)
     rows = [
-        (name, "free" if price == 0 else "" if price is None else per_hour(price),
+        (name, "free" if price == 0 else "" if price is None else money.per_hour(price),
          "yes" if not usable or name in usable else "no")
         for name, price in prices.items()
     ]  # fmt: skip
@@ -150,9 +150,7 @@ def list_runs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Tab
 
 def _cost(entry: Entry, now: float) -> str:
     cost = entry.cost(now)
-    if cost is None:
-        return ""
-    return dollars(cost) if entry.billed is not None else estimate(cost)
+    return "" if cost is None else money.spent(cost, is_billed=entry.billed is not None)
 
 
 def logs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:

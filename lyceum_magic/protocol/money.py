@@ -47,6 +47,11 @@ def estimate(amount: float) -> str:
     return text if text.startswith("under") else f"about {text}"
 
 
+def spent(amount: float, *, is_billed: bool) -> str:
+    """`$0.02` as billed, `about $0.02` before it is."""
+    return dollars(amount) if is_billed else estimate(amount)
+
+
 def per_hour(price_per_hour: float) -> str:
     """`$2.99 an hour`."""
     return f"{dollars(price_per_hour)} an hour"

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lyceum_magic.protocol.money import cost_of, dollars, per_hour, time_limit
+from lyceum_magic.protocol.money import cost_of, dollars, per_hour, spent, time_limit
 
 PRICES = st.floats(min_value=1e-6, max_value=1000)
 
@@ -69,6 +69,11 @@ def test_a_budget_is_never_exceeded_nor_wasted(budget: float, price: float) -> N
     assert cost_of(price, limit_s or 0) <= budget * (1 + 1e-9)
     if limit_s != 600:
         assert cost_of(price, (limit_s or 0) + 1) > budget * (1 - 1e-9)
+
+
+def test_what_was_billed_is_no_estimate() -> None:
+    assert spent(0.02, is_billed=True) == "$0.02"
+    assert spent(0.02, is_billed=False) == "about $0.02"
 
 
 def test_a_price_in_words() -> None:
