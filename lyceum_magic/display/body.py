@@ -103,7 +103,7 @@ class CellBody:
         self._clears = False
         self.close()
         self._feed = None
-        rich.clear(wait=True)  # the strip comes next
+        rich.clear()  # the strip comes next
         self._on_cleared()
 
     def due_in_s(self) -> float | None:

@@ -46,8 +46,8 @@ def _encodable(bundle: dict[str, Any]) -> dict[str, Any]:
     return bundle if clean is text else dict(json.loads(clean))
 
 
-def clear(*, wait: bool) -> None:
-    """Empties the cell; with `wait`, as soon as something new comes."""
+def clear() -> None:
+    """Empties the cell as soon as something new comes."""
     from IPython.display import clear_output
 
-    clear_output(wait=wait)
+    clear_output(wait=True)

@@ -128,7 +128,6 @@ def show_request(
     """
     from .dry_run import describe
 
-    place, price = "the embedded server of this machine (LOCAL)", None
     if options.place != "local" and (options.place == "cloud" or config.find_account()):
         here = session()
         client = here.client("cloud")
@@ -136,7 +135,7 @@ def show_request(
         request, price, more = here.priced(client, request, options.budget)
         notes = [*notes, *more]
     else:
-        price = 0.0
+        place, price = "the embedded server of this machine (LOCAL)", 0.0
     text = describe(
         request,
         place=place,

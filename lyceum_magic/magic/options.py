@@ -231,7 +231,7 @@ def cell_parser() -> Parser:
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--local", action="store_true", help="on the embedded server, key or not")
     place.add_argument("--cloud", action="store_true", help="on the cloud, or not at all")
-    return parser  # fmt: skip
+    return parser
 
 
 @cache
