@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 
 from ..exceptions import OptionError
-from .there.values import MAX_BYTES
+from .there.refusals import MAX_BYTES
 
 #: More files than anybody names on purpose.
 _MAX_FILES = 1000

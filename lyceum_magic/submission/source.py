@@ -11,15 +11,15 @@ from functools import cache
 from importlib import resources
 
 from ..exceptions import OptionError
+from .there.loader import PACKAGE
 
 CELL_NAME = "<cell>"
-THERE = "lyceum_magic_there"
 
 #: Module -> the parts of a job that take it; without them it does not travel.
 _ONLY_FOR = {
     "values": {"inputs", "outputs"},
     "arrays": {"inputs", "outputs"},
-    "refusals": {"inputs", "outputs"},
+    "refusals": {"inputs", "outputs", "files", "save"},
     "tables": {"inputs", "outputs"},
     "files": {"files", "save"},
     "shell": {"needs_shell"},
@@ -136,7 +136,7 @@ def _head(left_out: frozenset[str]) -> str:
             modules[name] = (_packed(text.encode()), compiled)
     return _HEAD.format(
         loader=_travelling_text("loader"),
-        package=THERE,
+        package=PACKAGE,
         magic=importlib.util.MAGIC_NUMBER.hex(),
         modules=modules,
     )

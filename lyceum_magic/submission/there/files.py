@@ -7,11 +7,12 @@ import os
 from fnmatch import fnmatchcase
 from itertools import takewhile
 
+from .refusals import MAX_BYTES
+
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-MAX_BYTES = 10 * 1024 * 1024
 #: Sent files are made this old, so that whatever is written after them is newer by any clock.
 _AGE_NS = 10_000_000_000
 

@@ -13,6 +13,9 @@ from .compiling import compile_cell, run_codes
 NO_INSTALL = (
     "%{} installs nothing there: name what the cell needs in its first line, %%lyceum -r NAME."
 )
+NO_SCREEN = "%matplotlib {} needs a screen; figures are shown inline there."
+#: What `%matplotlib` may be told.
+INLINE = ("", "auto", "inline")
 INSTALLERS = ("conda", "mamba", "micromamba", "pip", "uv")
 
 
@@ -149,8 +152,8 @@ class FewMagics:
     # Code.
 
     def line_matplotlib(self, line: str) -> None:
-        if line.strip() not in ("", "inline", "auto"):
-            raise UsageError(f"%matplotlib {line} needs a screen; figures are shown inline there.")
+        if line.strip() not in INLINE:
+            raise UsageError(NO_SCREEN.format(line.strip()))
 
     def line_time(self, line: str) -> object:
         import time

@@ -1,8 +1,11 @@
-"""Why a value cannot travel, in one sentence: errors and words of `values`, `arrays`, `tables`."""
+"""How much may travel, and why a value cannot: errors and words of `values`, `arrays`, `tables`."""
 
 from __future__ import annotations
 
-IS_THERE = __name__.startswith("lyceum_magic_there")
+#: What all values may take that travel with a cell, or back; all files as well.
+MAX_BYTES = 10 * 1024 * 1024
+#: There the package of this module lies in no other.
+IS_THERE = __name__.count(".") == 1
 
 
 class PackError(ValueError):

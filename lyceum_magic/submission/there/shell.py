@@ -44,7 +44,7 @@ def real_shell(namespace: dict[str, object]) -> Any:
     from IPython.core.interactiveshell import InteractiveShell
     from traitlets.config import Config
 
-    from .magics import INSTALLERS, NO_INSTALL
+    from .magics import INLINE, INSTALLERS, NO_INSTALL, NO_SCREEN
 
     class Shell(InteractiveShell):  # type: ignore[misc]
         def init_virtualenv(self) -> None:
@@ -72,7 +72,8 @@ def real_shell(namespace: dict[str, object]) -> Any:
             """There is no screen."""
 
         def enable_matplotlib(self, gui: Any = None) -> tuple[str, str]:
-            check_backend(gui)
+            if (gui or "") not in INLINE:
+                raise UsageError(NO_SCREEN.format(gui))
             return "inline", "inline"
 
     def refuse(name: str) -> Any:
@@ -80,10 +81,6 @@ def real_shell(namespace: dict[str, object]) -> Any:
             raise UsageError(NO_INSTALL.format(name))
 
         return magic
-
-    def check_backend(gui: object) -> None:
-        if gui not in (None, "auto", "inline"):
-            raise UsageError(f"%matplotlib {gui} needs a screen; figures are shown inline there.")
 
     config = Config()
     config.HistoryManager.enabled = False

@@ -26,7 +26,7 @@ import json
 import sys
 import types
 
-from .refusals import PackError, TooLarge, UnpackError, missing, said, where
+from .refusals import MAX_BYTES, PackError, TooLarge, UnpackError, missing, said, where
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -35,7 +35,6 @@ if TYPE_CHECKING:
 
     T = TypeVar("T")
 
-MAX_BYTES = 10 * 1024 * 1024
 _MAGIC = b"lyv1"
 _MAX_DEPTH = 100
 _LARGE = 1 << 63

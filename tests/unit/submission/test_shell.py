@@ -104,6 +104,14 @@ def test_what_a_magics_code_raises_ends_the_cell(python: str, tmp_path: Path, ce
     assert done.return_code == 1
 
 
+def test_a_window_is_refused_in_the_same_words(python: str, tmp_path: Path) -> None:
+    done = run_marked("%matplotlib qt", tmp_path, python)
+    error = done.raised["exceptions"][0]
+    assert (error["type"], error["value"]) == (
+        "UsageError", "%matplotlib qt needs a screen; figures are shown inline there.",
+    )  # fmt: skip
+
+
 def test_a_script_that_fails_ends_the_cell(python: str, tmp_path: Path) -> None:
     done = run_marked("%%bash\necho before\nexit 3", tmp_path, python)
     assert done.stdout == "before\n"
