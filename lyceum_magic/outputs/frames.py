@@ -10,14 +10,17 @@ import binascii
 import json
 import re
 import zlib
+from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import count, takewhile
 from typing import Any
 
 #: A longer candidate is no frame: one has at most 3000 bytes, and the line feeds that came in.
 _MAX_FRAME = 12_000
 _LINE_FEEDS = "[\r\n]*"
 _END = re.compile(f"@{_LINE_FEEDS}~")
-#: What a message may grow to: 16 MiB of payload, and some.
+#: Bytes that a message may have when it is unpacked; the parts of all messages wait for the rest
+#: of theirs with as many characters.
 _MAX_MESSAGE = 64 * 1024 * 1024
 
 
@@ -40,6 +43,10 @@ class _Parts:
     payloads: dict[int, str] = field(default_factory=dict)
     readables: dict[int, str] = field(default_factory=dict)
 
+    @property
+    def arrived(self) -> str:
+        return f"{len(self.payloads)} of {self.count} parts"
+
     def readable(self) -> str:
         return "".join(self.readables[part] for part in sorted(self.readables))
 
@@ -57,6 +64,7 @@ class FrameDecoder:
         self._held = ""
         self._swallows_newline = False
         self._incomplete: dict[str, _Parts] = {}
+        self._waiting = 0  # characters in there
 
     def feed(self, text: str) -> list[str | Message]:
         """Text and messages in their order; what may be the beginning of a frame is held back."""
@@ -98,13 +106,23 @@ class FrameDecoder:
         """What is left at the end of the stream: nothing of it is hidden."""
         found: list[str | Message] = [self._held] if self._held else []
         self._held = ""
-        for parts in self._incomplete.values():
-            found.append(
-                f"{parts.readable()}\n[lyceum] of this {parts.kind}, {len(parts.payloads)} of "
-                f"{parts.count} parts arrived\n"
-            )
+        found += (
+            f"{parts.readable()}\n[lyceum] of this {parts.kind}, {parts.arrived} arrived\n"
+            for parts in self._incomplete.values()
+        )
         self._incomplete.clear()
+        self._waiting = 0
         return found
+
+    def incomplete(self) -> Iterator[tuple[Message, str]]:
+        """Messages that have not come whole, without bytes, and how much of each arrived.
+
+        The head is empty where its part is missing.
+        """
+        for parts in self._incomplete.values():
+            begun = takewhile(parts.payloads.__contains__, count(1))
+            payload = "".join(parts.payloads[part] for part in begun)
+            yield Message(parts.kind, _head_of(payload), b"", parts.readable()), parts.arrived
 
     def _skip_newline(self, text: str, at: int) -> int:
         """Behind the line feed that ends a frame, which may come later, or never."""
@@ -125,19 +143,40 @@ class FrameDecoder:
             return None
         kind, message, place, crc, payload = (re.sub(r"[\r\n]", "", p) for p in pieces[:5])
         try:
-            part, count = map(int, place.split("/"))
+            part, parts_in_all = map(int, place.split("/"))
             sound = int(crc, 16) == zlib.crc32(f"{kind}:{message}:{place}:{payload}".encode())
         except ValueError:
             return None
-        if not sound or not 1 <= part <= count:
+        if not sound or not 1 <= part <= parts_in_all:
             return None
-        parts = self._incomplete.setdefault(message, _Parts(kind, count))
+        parts = self._incomplete.get(message) or _Parts(kind, parts_in_all)
+        size = len(payload) + len(pieces[5])
+        if (
+            (parts.kind, parts.count) != (kind, parts_in_all)
+            or part in parts.payloads
+            or self._waiting + size > _MAX_MESSAGE
+        ):
+            return None  # nothing of ours writes that
+        self._incomplete[message] = parts
+        self._waiting += size
         parts.payloads[part] = payload
         parts.readables[part] = pieces[5]
-        if len(parts.payloads) < count:
+        if len(parts.payloads) < parts_in_all:
             return True
         del self._incomplete[message]
+        self._waiting -= sum(map(len, [*parts.payloads.values(), *parts.readables.values()]))
         return _message(parts)
+
+
+def _head_of(payload: str) -> dict[str, Any]:
+    """The head at the beginning of a payload; empty if it is not all there."""
+    try:
+        begun = binascii.a2b_base64(payload[: len(payload) // 4 * 4])
+        text, end, _ = zlib.decompressobj().decompress(begun, _MAX_MESSAGE).partition(b"\n")
+        head = json.loads(text) if end else {}
+    except (ValueError, zlib.error, RecursionError):
+        return {}
+    return head if isinstance(head, dict) else {}
 
 
 def _message(parts: _Parts) -> Message:
