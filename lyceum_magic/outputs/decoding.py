@@ -45,7 +45,6 @@ class Value:
     """An `--out` value, still packed; `problem` says in one sentence why it is not there."""
 
     name: str
-    head: dict[str, Any]
     data: bytes
     problem: str = ""
 
@@ -80,6 +79,21 @@ class OutputDecoder:
             replace(event, text=item) if isinstance(item, str) else _meaning(item, event)
             for item in found
         ]
+
+    def lost(self) -> list[Value | SavedFile]:
+        """Values and files of which parts are missing, with that as their problem.
+
+        The name is empty where it was in a missing part.
+        """
+        lost: list[Value | SavedFile] = []
+        for decoder in self._streams.values():
+            for message, arrived in decoder.incomplete():
+                if message.kind in ("value", "file"):
+                    kind = Value if message.kind == "value" else SavedFile
+                    name = _text(message.head, "name" if kind is Value else "path")
+                    problem = f"of {name or f'a {message.kind}'}, only {arrived} arrived"
+                    lost.append(kind(name, b"", problem))
+        return lost
 
     def close(self) -> list[Decoded]:
         """What is left when the run has ended."""
@@ -118,7 +132,7 @@ def _meaning(message: Message, event: Output) -> Decoded:
         case "raised":
             return Raised(head)
         case "value":
-            return Value(_text(head, "name"), head, message.data, _text(head, "problem"))
+            return Value(_text(head, "name"), message.data, _text(head, "problem"))
         case "file":
             return SavedFile(_text(head, "path"), message.data, _text(head, "problem"))
     return replace(event, text=message.readable)  # of a later version
@@ -134,13 +148,29 @@ class Harvest:
 
     Args:
         mark: the run's; see `runs.Run.mark`.
+
+    Attributes:
+        problems: what is wrong with values and files whose names did not arrive, in sentences.
     """
 
     def __init__(self, mark: str) -> None:
         self._decoder = OutputDecoder(mark)
+        self.problems: list[str] = []
         self.raised: Raised | None = None
         self.values: dict[str, Value] = {}
         self.files: dict[str, SavedFile] = {}
+
+    def close(self) -> None:
+        """Nothing more will come: what has not come whole is lost, and says so."""
+        for item in self._decoder.lost():
+            match item:
+                case Value(name) if name:
+                    self.values[name] = item
+                case SavedFile(path) if path:
+                    self.files[path] = item
+                case _:
+                    self.problems.append(f"{item.problem}.")
+        self._decoder.close()
 
     def feed(self, event: Output) -> None:
         for item in self._decoder.feed(event):

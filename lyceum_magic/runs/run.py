@@ -211,6 +211,7 @@ class Run:
         for event in self.read_log():
             harvest.feed(event)
         if self.state.is_final:
+            harvest.close()
             self._harvest = harvest
         return harvest
 
@@ -484,6 +485,8 @@ class Run:
             self._error.__cause__ = exc
         finally:
             self._log.close()
+            if self._harvest is not None and self.state.is_final:
+                self._harvest.close()
             _reach(self._known)
             _reach(self._ended)
             for inbox in self._inboxes:

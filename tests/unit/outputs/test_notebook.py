@@ -44,7 +44,7 @@ def test_neighbouring_text_of_one_stream_is_one_output() -> None:
 
 
 def test_what_is_no_output_divides_no_text() -> None:
-    items: list[Decoded] = [text("a"), Value("x", {}, b""), SavedFile("f", b""), text("b")]
+    items: list[Decoded] = [text("a"), Value("x", b""), SavedFile("f", b""), text("b")]
     assert words(items) == ["ab"]
 
 
@@ -78,7 +78,7 @@ def test_clearing_that_waits_takes_it_with_the_next_output() -> None:
     before = [text("a"), shown("b", "id")]
     assert words([*before, ClearOutput(wait=True)]) == ["a", "b"]
     assert words([*before, ClearOutput(wait=True), text("c")]) == ["c"]
-    assert words([*before, ClearOutput(wait=True), Value("x", {}, b"")]) == ["a", "b"]
+    assert words([*before, ClearOutput(wait=True), Value("x", b"")]) == ["a", "b"]
     assert words([*before, ClearOutput(wait=True), shown("c", "id", is_update=True)]) == ["a", "c"]
 
 

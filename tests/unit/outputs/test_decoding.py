@@ -1,0 +1,49 @@
+"""What a run sends home is complete, or says what is missing of it."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from lyceum_magic.outputs.decoding import Harvest, SavedFile, Value
+from lyceum_magic.protocol.events import Output
+from lyceum_magic.submission.there import frames
+
+MARK = "0123456789ab"
+
+
+def harvest_of(kind: str, head: dict[str, object], lost: int) -> Harvest:
+    """What there is of a message of five parts when one of them is lost."""
+    lines = frames.encode(MARK, kind, "1.0", head, os.urandom(9000), "")
+    assert len(lines) == 5
+    del lines[lost]
+    harvest = Harvest(MARK)
+    for line in lines:
+        harvest.feed(Output(line.decode()))
+    harvest.close()
+    return harvest
+
+
+def test_a_value_of_which_a_part_is_lost_says_so() -> None:
+    harvest = harvest_of("value", {"name": "x"}, 3)
+    assert harvest.values == {"x": Value("x", b"", "of x, only 4 of 5 parts arrived")}
+    assert harvest.problems == []
+
+
+def test_a_file_of_which_a_part_is_lost_says_so() -> None:
+    harvest = harvest_of("file", {"path": "a/b"}, 4)
+    assert harvest.files == {"a/b": SavedFile("a/b", b"", "of a/b, only 4 of 5 parts arrived")}
+    assert harvest.problems == []
+
+
+@pytest.mark.parametrize(("kind", "head"), [("value", {"name": "x"}), ("file", {"path": "x"})])
+def test_what_has_lost_its_name_is_known_to_be_lost(kind: str, head: dict[str, object]) -> None:
+    harvest = harvest_of(kind, head, 0)
+    assert (harvest.values, harvest.files) == ({}, {})
+    assert harvest.problems == [f"of a {kind}, only 4 of 5 parts arrived."]
+
+
+def test_a_display_that_is_lost_is_no_value_that_is_lost() -> None:
+    harvest = harvest_of("display", {"name": "x"}, 3)
+    assert (harvest.values, harvest.files, harvest.problems) == ({}, {}, [])
