@@ -74,10 +74,12 @@ def _problem_of(code: str) -> SyntaxError | OptionError | None:
 def _as_written(
     problem: SyntaxError | OptionError, cell: str, code: str
 ) -> SyntaxError | OptionError:
-    """The problem with the user's own line, where another took its place."""
-    if isinstance(problem, SyntaxError) and problem.lineno is not None and code != cell:
+    """The problem with the user's own line, where another took its place or none is named."""
+    if isinstance(problem, SyntaxError) and problem.lineno is not None:
         written = ["", *cell.split("\n")][problem.lineno - 1 : problem.lineno]
-        if written and problem.text is not None and problem.text.rstrip("\n") != written[0]:
+        if written and problem.text is None:  # found behind the parser, which knows no lines
+            problem.text = written[0]
+        elif written and str(problem.text).rstrip("\n") != written[0]:
             problem.text, problem.offset, problem.end_offset = written[0], None, None
     return problem
 
