@@ -76,7 +76,7 @@ def submit(
         raise OptionError(f"budget takes dollars such as 0.50, not {budget!r}.")
     if raw:
         check_raw({"inputs": inputs, "outputs": outputs, "files": files, "save": save})
-    notices: list[str] = []
+    notes: list[str] = []
     code = code_of(code, check=check, raw=raw)
     packed = pack_values(inputs or {}, allow_pickle=allow_pickle)
     sent = read_files(_several("files", files))
@@ -99,12 +99,12 @@ def submit(
         allow_pickle=allow_pickle,
         files=sent,
         save=patterns,
-        notify=notices.append,
+        note=notes.append,
     )
     here = session()
     client = here.client(cast(Place, place))
     if not client.account.is_embedded:
-        for sentence in notices:
+        for sentence in notes:
             warnings.warn(sentence, stacklevel=2)
     return here.submit(client, request, budget=budget)
 

@@ -59,18 +59,18 @@ def run_cell(
     """
     options = parse_cell_line(line)
     code = code_of(cell, check=options.check, raw=options.raw)
-    notices: list[str] = []
+    notes: list[str] = []
     transfer = gather(code, options, namespace)
-    request = build_request(code, options, defaults, transfer, notices.append)
+    request = build_request(code, options, defaults, transfer, notes.append)
     if options.dry_run:
-        show_request(request, options, transfer, notices)
+        show_request(request, options, transfer, notes)
         return
     here = session()
     client = here.client(cast(Place, options.place))
     here.check_machine(client, request.execution_type)
     # What is installed here is installed for the embedded server, wherever it came from.
-    notices = [] if client.account.is_embedded else notices
-    run, request = here.new_run(client, request, budget=options.budget, notes=notices)
+    notes = [] if client.account.is_embedded else notes
+    run, request = here.new_run(client, request, budget=options.budget, notes=notes)
     run.allow_pickle = options.pickle
     bind("_run", run)
     if options.as_name:
@@ -92,12 +92,12 @@ def build_request(
     options: CellOptions,
     defaults: Defaults,
     transfer: Transfer,
-    notify: Callable[[str], object],
+    note: Callable[[str], object],
 ) -> StartPython:
     """What travels for a cell.
 
     Args:
-        notify: see `python_request`.
+        note: see `python_request`.
     """
     return python_request(
         cell,
@@ -114,7 +114,7 @@ def build_request(
         allow_pickle=options.pickle,
         files=transfer.files,
         save=options.save,
-        notify=notify,
+        note=note,
     )
 
 

@@ -76,7 +76,7 @@ def _hint_for_module(name: str) -> str:
     wanted = requirements_of(needs.imports)
     if wanted.lines:
         return f"It is not installed there: add -r {wanted.lines[0]}."
-    return f"{wanted.notices[0]}." if wanted.notices else ""
+    return f"{wanted.notes[0]}." if wanted.notes else ""
 
 
 def _hint_for_signal(return_code: int | None, reason: str) -> str:

@@ -41,7 +41,7 @@ def python_request(
     allow_pickle: bool = False,
     files: Mapping[str, bytes] = _NO_FILES,
     save: Sequence[str] = (),
-    notify: Callable[[str], object] = lambda sentence: None,
+    note: Callable[[str], object] = lambda sentence: None,
 ) -> StartPython:
     """The request that starts `code`; see `lyceum_magic.submit` for the arguments.
 
@@ -51,7 +51,7 @@ def python_request(
         allow_pickle: whether values may travel as pickles.
         files: path below the run's folder -> content.
         save: patterns of the files to send back.
-        notify: told what the reader should know about packages that will be missing there.
+        note: told what the reader should know about packages that will be missing there.
 
     Raises:
         OptionError: a value that the wire does not take, in one sentence.
@@ -62,8 +62,8 @@ def python_request(
     unpacking = {*inputs.needs, *(["cloudpickle"] if allow_pickle and outputs else [])}
     imports = needs.imports.union(*(imports_of(f"import {name}") for name in unpacking))
     wanted = requirements_of(imports if auto_requirements else (), named)
-    for sentence in wanted.notices:
-        notify(sentence)
+    for sentence in wanted.notes:
+        note(sentence)
     # One is taken by the tag under which the client finds its run again.
     if metadata is not None and len(metadata) > MAX_METADATA - 1:
         raise OptionError(f"metadata: at most {MAX_METADATA - 1} pairs, not {len(metadata)}.")

@@ -53,11 +53,11 @@ class Requirements:
 
     Attributes:
         lines: of a requirements file.
-        notices: sentences about packages that cannot be asked for.
+        notes: sentences about packages that cannot be asked for.
     """
 
     lines: list[str] = field(default_factory=list)
-    notices: list[str] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def read_named(named: Iterable[str]) -> list[str]:
@@ -91,19 +91,19 @@ def requirements_of(imports: Iterable[Import], named: Sequence[str] = ()) -> Req
     """
     taken = names_in(named)
     lines: set[str] = set()
-    notices: set[str] = set()
+    notes: set[str] = set()
     for item in imports:
         installed = _distributions(item)
         for name in installed:
             if canonicalize_name(name) not in taken:
-                line, notice = _line_for(name)
+                line, note = _line_for(name)
                 lines |= {line} if line else set()
-                notices |= {notice} if notice else set()
+                notes |= {note} if note else set()
         if not installed and not item.is_optional:
             guess = _name_on_index(item)
             if guess and canonicalize_name(guess) not in taken:
                 lines.add(guess)
-    return Requirements([*named, *sorted(lines, key=str.lower)], sorted(notices))
+    return Requirements([*named, *sorted(lines, key=str.lower)], sorted(notes))
 
 
 # --- what the user named ---------------------------------------------------------------------
@@ -230,7 +230,7 @@ def _modules_in(files: Iterable[str]) -> Iterator[str]:
 
 @lru_cache(maxsize=1024)
 def _line_for(name: str) -> tuple[str, str]:
-    """The line that asks for what is installed here, or a notice why there is none."""
+    """The line that asks for what is installed here, or a note why there is none."""
     package = importlib.metadata.distribution(name)
     source = _direct_url(package)
     if source is None:

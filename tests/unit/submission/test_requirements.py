@@ -293,7 +293,7 @@ def test_a_package_that_nobody_else_can_get_is_a_notice(site: Path, url: object)
     install(site, "mine", "1.0", "mine.py", url=url)
     asked = asked_of("import mine")
     assert asked.lines == []
-    (notice,) = asked.notices
+    (notice,) = asked.notes
     assert notice.startswith("mine was installed from ")
     assert "canary" not in notice
 
