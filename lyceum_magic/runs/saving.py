@@ -3,10 +3,14 @@
 from __future__ import annotations
 
 import os
-import tempfile
-from collections.abc import Mapping
+import uuid
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
+
+#: On Windows, bytes as they are.
+_BINARY: int = getattr(os, "O_BINARY", 0)
 
 
 @dataclass
@@ -75,13 +79,14 @@ def _write(path: str, content: bytes, folder: Path, overwrite: bool, saved: Save
         saved.refused[path] = "a link leads out of the folder"
         return
     place.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        with place.open("xb") as file:  # never through a link, never over a file
-            file.write(content)
-        saved.written.append(path)
-        return
-    except FileExistsError:
-        pass
+    if not os.path.lexists(place):
+        with _written(content, place.parent) as temporary:
+            try:
+                _name(temporary, place)
+                saved.written.append(path)
+                return
+            except FileExistsError:
+                pass  # another one was first
     if place.is_file() and not place.is_symlink() and place.read_bytes() == content:
         saved.same.append(path)
     elif not overwrite:
@@ -95,18 +100,38 @@ def _write(path: str, content: bytes, folder: Path, overwrite: bool, saved: Save
 
 def _replace(place: Path, content: bytes) -> None:
     """Whole or not at all; a link is replaced itself, not what it leads to."""
-    with tempfile.NamedTemporaryFile(dir=place.parent, prefix=".lyceum-", delete=False) as file:
-        try:
+    with _written(content, place.parent) as temporary:
+        os.replace(temporary, place)
+
+
+@contextmanager
+def _written(content: bytes, folder: Path) -> Iterator[Path]:
+    """A file with the content, under a name that is gone at the end."""
+    temporary = folder / f".lyceum-{uuid.uuid4().hex}"
+    # As `open` makes files: with what the user's umask leaves of the permissions.
+    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
+    try:
+        with open(descriptor, "wb") as file:
             file.write(content)
-            file.close()
-            os.chmod(file.name, 0o666 & ~_umask())
-            os.replace(file.name, place)
-        except BaseException:
-            os.unlink(file.name)
-            raise
+        yield temporary
+    finally:
+        temporary.unlink(missing_ok=True)
 
 
-def _umask() -> int:
-    mask = os.umask(0)
-    os.umask(mask)
-    return mask
+def _name(temporary: Path, place: Path) -> None:
+    """Gives a file its name, never over another.
+
+    Raises:
+        FileExistsError: there is one of that name.
+    """
+    if os.name == "nt":
+        os.rename(temporary, place)  # there it never replaces
+        return
+    try:
+        os.link(temporary, place)
+    except FileExistsError:
+        raise
+    except OSError:  # the file system has no second names
+        if os.path.lexists(place):
+            raise FileExistsError(str(place)) from None
+        os.rename(temporary, place)
