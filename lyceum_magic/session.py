@@ -22,7 +22,14 @@ import anyio
 
 from . import config, local_server
 from .client.api import Client, billed_of
-from .exceptions import ConfigError, LyceumError, OptionError, RequestRefused, ServerError
+from .exceptions import (
+    ConfigError,
+    LyceumError,
+    OptionError,
+    RequestRefused,
+    ServerError,
+    UnknownRun,
+)
 from .protocol import money
 from .protocol.limits import MAX_BODY_BYTES, MIN_TIMEOUT_S, TAG_KEY
 from .protocol.requests import StartPython
@@ -324,9 +331,21 @@ class Session:
             self._portal.call(_in_loop, self._journal.forget, entry.tag)
 
     def find_entry(self, run_id: str) -> Entry:
-        """The journal's entry of a run, by id, unique beginning, or "last"."""
-        entry: Entry = self._portal.call(_in_loop, self._journal.find, run_id)
+        """The journal's entry of a run, by id, unique beginning, or "last".
+
+        "last" is the newest of this process, or of all where this one has none.
+        """
+        entry: Entry = self._portal.call(_in_loop, self._journal.find, run_id, self.id)
         return entry
+
+    def own(self, run_id: str) -> Run:
+        """As `attach`, for who wants to end it: "last" is a run of this process, or none."""
+        entry = self.find_entry(run_id)
+        if run_id == "last" and entry.session != self.id:
+            raise UnknownRun(
+                "This notebook has started no run: name another's by its id; see `%lyceum list`."
+            )
+        return self._follow(entry)
 
     def entries_now(self) -> list[Entry]:
         """As `entries`, with the present state of those that another kernel left unfinished."""

@@ -225,12 +225,12 @@ def attach(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
 
 
 def abort(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
-    run = session().attach(parsed.id)
+    run = session().own(parsed.id)
     return Says(f"run {run.id[:8]}: {run.abort()}")
 
 
 def stop(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
-    run = session().attach(parsed.id)
+    run = session().own(parsed.id)
     return Says(f"run {run.id[:8]}: {run.stop()}")
 
 

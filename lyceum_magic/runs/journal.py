@@ -161,17 +161,21 @@ class Journal:
         query = "SELECT * FROM runs ORDER BY created_at DESC LIMIT ?"
         return [_entry(row) for row in self._db.execute(query, [limit])]
 
-    def find(self, run_id: str) -> Entry:
+    def find(self, run_id: str, session: str = "") -> Entry:
         """The run with this id, a unique beginning of it, or the newest for "last".
+
+        Args:
+            session: whose runs "last" means, as long as it has any.
 
         Raises:
             UnknownRun: none, or more than one.
         """
         if run_id == "last":
-            newest = self.entries(limit=1)
-            if not newest:
+            query = "SELECT * FROM runs ORDER BY session = ? DESC, created_at DESC LIMIT 1"
+            newest = self._db.execute(query, [session]).fetchone()
+            if newest is None:
                 raise UnknownRun("There is no run yet: start one with a %%lyceum cell.")
-            return newest[0]
+            return _entry(newest)
         query = "SELECT * FROM runs WHERE substr(run_id, 1, ?) = ? LIMIT 3"
         found = [_entry(row) for row in self._db.execute(query, [len(run_id), run_id])]
         exact = [entry for entry in found if entry.run_id == run_id]

@@ -105,6 +105,19 @@ def test_a_flood_of_a_detached_run_is_bounded(kernel: Kernel) -> None:
     assert kernel.value("_run.text.count(chr(10))") == "30000"
 
 
+def test_a_kernel_ends_no_run_of_another_one_by_chance(kernel: Kernel, state: Path) -> None:
+    kernel.run("%%lyceum --detach --as important\nimport time\ntime.sleep(600)")
+    with running_kernel(env={"LYCEUM_MAGIC_HOME": str(state)}) as other:
+        for command in ("abort", "stop"):
+            refused = other.run(f"%lyceum {command} last")
+            assert refused.error is not None
+            assert "This notebook has started no run" in refused.error["evalue"]
+        assert "running" in other.run("%lyceum status last").result
+    ended = kernel.run("%lyceum abort last")
+    assert "aborted" in ended.result
+    assert kernel.value("important.state.value") == "'aborted'"
+
+
 PICTURE = """
 import time, os
 print("run", {n})

@@ -124,6 +124,13 @@ def test_the_last_run_of_an_empty_journal_is_unknown(journal: Journal) -> None:
         journal.find("last")
 
 
+def test_last_is_of_ones_own_as_long_as_there_is_any(journal: Journal) -> None:
+    for number, whose in enumerate(["mine", "mine", "theirs"]):
+        journal.write(entry(f"run{number}", tag=f"{number}", session=whose, created_at=number))
+    assert journal.find("last", "mine").run_id == "run1"
+    assert journal.find("last", "new").run_id == journal.find("last").run_id == "run2"
+
+
 @pytest.mark.parametrize("content", [b"not a database " * 100, b""])
 def test_a_journal_that_is_broken_or_empty_is_one_sentence_or_made_anew(
     tmp_path: Path, content: bytes
