@@ -45,10 +45,11 @@ class Parser(argparse.ArgumentParser):
     """An argument parser that raises instead of ending the process."""
 
     def error(self, message: str) -> NoReturn:
-        raise OptionError(f"{self.prog}: {message}; see `{self.prog}?` for the options.")
+        magic = self.prog.split()[0]
+        raise OptionError(f"{self.prog}: {message}; see `{magic}?` for the options.")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        raise OptionError(message or f"see `{self.prog}?` for the options.")
+        raise OptionError(message or f"see `{self.prog.split()[0]}?` for the options.")
 
 
 def parse_cell_line(line: str) -> CellOptions:
