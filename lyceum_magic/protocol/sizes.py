@@ -12,7 +12,7 @@ def in_words(size: int, *, is_binary: bool = False) -> str:
     """
     step, names = (1024, ("KiB", "MiB", "GiB")) if is_binary else (1000, ("kB", "MB", "GB"))
     if size < step:
-        return f"{size:,} bytes"
+        return "1 byte" if size == 1 else f"{size:,} bytes"
     power = 1
     while power < len(names) and round(size / step**power, 1) >= step:
         power += 1

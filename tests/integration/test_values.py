@@ -169,7 +169,7 @@ def test_files_go_there_and_come_back_beside_the_notebook(kernel: Kernel) -> Non
         "open('note.txt', 'w').write('n');"
     )
     ran = good(kernel.run(cell))
-    assert ran.stdout == "[lyceum] wrote out/x.bin 512 bytes, note.txt 1 bytes\n"
+    assert ran.stdout == "[lyceum] wrote out/x.bin 512 bytes, note.txt 1 byte\n"
     assert kernel.value("pathlib.Path('out/x.bin').read_bytes() == bytes(512)") == "True"
     assert good(kernel.run(cell)).stdout == ""  # the same is there already
     changed = "%%lyceum --save '*.txt'{}\nfor n in 'note', 'more': open(n + '.txt', 'w').write('y')"
@@ -178,7 +178,7 @@ def test_files_go_there_and_come_back_beside_the_notebook(kernel: Kernel) -> Non
         "TransferError: note.txt: already here, and not written over; --yes would do it, and "
         '_run.save_files("folder") writes elsewhere.'
     )
-    assert ran.stdout == "[lyceum] wrote more.txt 1 bytes\n"
+    assert ran.stdout == "[lyceum] wrote more.txt 1 byte\n"
     assert kernel.value("(open('note.txt').read(), open('more.txt').read())") == "('n', 'y')"
     assert kernel.value("[str(p) for p in _run.save_files('else')]") == (
         "['else/more.txt', 'else/note.txt']"

@@ -11,6 +11,7 @@ from lyceum_magic.protocol.sizes import in_words
     ("size", "words"),
     [
         (0, "0 bytes"),
+        (1, "1 byte"),
         (999, "999 bytes"),
         (1000, "1.0 kB"),
         (999_949, "999.9 kB"),
