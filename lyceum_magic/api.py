@@ -106,7 +106,7 @@ def submit(
     if not client.account.is_embedded:
         for sentence in notes:
             warnings.warn(sentence, stacklevel=2)
-    return here.submit(client, request, budget=budget)
+    return here.submit(client, request, budget=budget, allow_pickle=allow_pickle)
 
 
 def _several(what: str, texts: str | Sequence[str]) -> list[str]:

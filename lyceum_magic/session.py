@@ -174,19 +174,19 @@ class Session:
         request: StartPython,
         *,
         budget: float | None = None,
-        notes: Sequence[str] = (),
+        allow_pickle: bool = False,
     ) -> Run:
         """Starts a run and returns when the server has accepted it.
 
         Args:
             budget: see `priced`.
-            notes: what the reader of the run should know.
+            allow_pickle: see `Run`.
 
         Raises:
             LyceumError: it could not be started.
         """
         self.check_machine(client, request.execution_type)
-        run, request = self.new_run(client, request, budget=budget, notes=notes)
+        run, request = self.new_run(client, request, budget=budget, allow_pickle=allow_pickle)
         run.begin(request)
         run.wait_started()
         return run
@@ -248,12 +248,14 @@ class Session:
         *,
         budget: float | None = None,
         notes: Sequence[str] = (),
+        allow_pickle: bool = False,
     ) -> tuple[Run, StartPython]:
         """A run that has not begun, and the request with the tag by which it can be found.
 
         Args:
             budget: see `priced`.
             notes: what the reader of the run should know.
+            allow_pickle: see `Run`.
 
         Raises:
             OptionError: see `priced`; or the request is larger than a server takes.
@@ -285,6 +287,7 @@ class Session:
         )
         run = self._runs[tag] = Run(self._portal, self._journal, client, entry)
         run.note = " · ".join([*remarks, *notes])
+        run.allow_pickle = allow_pickle
         return run, request
 
     def _is_spending(self) -> bool:

@@ -70,8 +70,9 @@ def run_cell(
     here.check_machine(client, request.execution_type)
     # What is installed here is installed for the embedded server, wherever it came from.
     notes = [] if client.account.is_embedded else notes
-    run, request = here.new_run(client, request, budget=options.budget, notes=notes)
-    run.allow_pickle = options.pickle
+    run, request = here.new_run(
+        client, request, budget=options.budget, notes=notes, allow_pickle=options.pickle
+    )
     bind("_run", run)
     if options.as_name:
         bind(options.as_name, run)

@@ -1,0 +1,60 @@
+"""Whether a run's values may be pickles is said where it is started, and nowhere else."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+
+import pytest
+
+import lyceum_magic
+from lyceum_magic import session as session_module
+from lyceum_magic.exceptions import TransferError
+from lyceum_magic.protocol import paths
+from lyceum_magic.protocol.events import Finished, Output
+from lyceum_magic.protocol.limits import MARK_CHARACTERS, TAG_KEY
+from lyceum_magic.protocol.states import State
+from lyceum_magic.session import Session
+from lyceum_magic.submission.there import frames
+from lyceum_magic.submission.there.values import pack
+from tests.tools.wire_server import STREAM_SECRET, Request, WireServer, frame, stream
+
+LIMIT_S = 60
+
+
+@pytest.fixture(autouse=True)
+def server(
+    wire: WireServer, cloud: None, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It sends a function home, as a program does that was asked for it."""
+    monkeypatch.setattr(session_module, "_current", (os.getpid(), session))
+
+    async def send_value(request: Request, writer: asyncio.StreamWriter) -> None:
+        (start,) = wire.asked("POST", paths.START_PYTHON)
+        mark = start.json["metadata"][TAG_KEY][:MARK_CHARACTERS]
+        data = pack(lambda: 7, "f", allow_pickle=True)
+        lines = frames.encode(mark, "value", "1.0", {"name": "f"}, data, "")
+        events = [*(Output(line.decode()) for line in lines), Finished(State.COMPLETED, 0)]
+        await stream(*(frame(event, str(n)) for n, event in enumerate(events, 1)))(request, writer)
+
+    wire.on("POST", f"{paths.stream('run')}/{STREAM_SECRET}", send_value)
+
+
+def test_a_submitted_run_takes_the_pickles_that_were_asked_for() -> None:
+    run = lyceum_magic.submit("f = lambda: 7", outputs="f", allow_pickle=True).result(LIMIT_S)
+    assert run.values["f"]() == 7
+
+
+def test_a_submitted_run_takes_no_pickle_that_was_not_asked_for() -> None:
+    run = lyceum_magic.submit("f = lambda: 7", outputs="f").result(LIMIT_S)
+    with pytest.raises(TransferError, match="it came as a pickle"):
+        run.values["f"]
+
+
+def test_a_run_that_is_attached_takes_no_pickle() -> None:
+    """Its program may be somebody else's, or long forgotten."""
+    run = lyceum_magic.submit("f = lambda: 7", outputs="f", allow_pickle=True).result(LIMIT_S)
+    run_id = run.id
+    del run
+    with pytest.raises(TransferError, match="it came as a pickle"):
+        lyceum_magic.attach(run_id).values["f"]
