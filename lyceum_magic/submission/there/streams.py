@@ -41,9 +41,11 @@ class Turns:
             self._wait_until_read(last)
 
     def _wait_until_read(self, descriptor: int) -> None:
-        import fcntl
-        import termios
-
+        try:
+            import fcntl
+            import termios
+        except ImportError:  # the interpreter is ending
+            return
         until = monotonic() + PATIENCE_S
         left = bytearray(4)
         try:
