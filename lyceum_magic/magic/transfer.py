@@ -86,6 +86,7 @@ def bring_home(run: Run, options: CellOptions, bind: Callable[[str, object], Non
             _say(problem)
         return
     problems = [*_bind_outputs(run, options, bind), *problems]
+    problems += [lost for lost in run.harvest.problems if lost not in " ".join(problems)]
     if problems:
         raise TransferError(" ".join(problems))
 
@@ -114,7 +115,8 @@ def _save(run: Run, options: CellOptions) -> list[str]:
     if saved.written:
         sizes = {path: len(run.files[path]) for path in saved.written}
         _say(f"wrote {list_sizes(sizes)}")
-    problems = run.saving_problems(saved)
+    way_out = '--yes would do it, and _run.save_files("folder") writes elsewhere'
+    problems = saved.problems(way_out)
     if run.state is not State.COMPLETED:
         return problems
     return [*(f"{file.problem}." for file in run.harvest.files.values() if file.problem), *problems]

@@ -240,23 +240,14 @@ class Run:
                 written; all others have been written.
         """
         saved = self.write_files(Path(folder), overwrite=overwrite)
-        if problems := self.saving_problems(saved):
+        way_out = "overwrite=True would do it, and another folder has room"
+        if problems := saved.problems(way_out):
             raise TransferError(" ".join(problems))
         return [Path(folder, path) for path in (*saved.written, *saved.same)]
 
     def write_files(self, folder: Path, *, overwrite: bool) -> Saved:
         """As `save_files`; what becomes of each file is for the caller to judge."""
         return write_files(self.files, folder, overwrite=overwrite)
-
-    def saving_problems(self, saved: Saved) -> list[str]:
-        """What kept files from being written, in sentences."""
-        problems = [f"{path} was not written: {why}." for path, why in saved.refused.items()]
-        if saved.kept:
-            problems.append(
-                f"{', '.join(saved.kept)}: already here, and not written over; --yes would do it, "
-                'and _run.save_files("folder") writes elsewhere.'
-            )
-        return problems
 
     def read_log(self) -> Iterator[Output]:
         """Its output so far as it came, piece by piece, read from disk as it goes."""

@@ -29,6 +29,18 @@ class Saved:
     kept: list[str] = field(default_factory=list)
     refused: dict[str, str] = field(default_factory=dict)
 
+    def problems(self, way_out: str) -> list[str]:
+        """What kept files from being written, in sentences.
+
+        Args:
+            way_out: how those that were kept could be written, in words.
+        """
+        problems = [f"{path} was not written: {why}." for path, why in self.refused.items()]
+        if self.kept:
+            kept = ", ".join(self.kept)
+            problems.append(f"{kept}: already here, and not written over; {way_out}.")
+        return problems
+
 
 def write_files(files: Mapping[str, bytes], folder: Path, *, overwrite: bool) -> Saved:
     """Writes files below a folder, making folders as needed.

@@ -72,3 +72,12 @@ def test_a_file_that_comes_meanwhile_is_kept(folder: Path, monkeypatch: pytest.M
     saved = write_files({"f": b"x"}, folder, overwrite=False)
     assert (saved.kept, saved.written) == (["f"], [])
     assert [(p.name, p.read_bytes()) for p in folder.iterdir()] == [("f", b"another's")]
+
+
+def test_what_was_kept_is_said_with_the_way_out_of_who_asked(folder: Path) -> None:
+    (folder / "f").write_bytes(b"before")
+    saved = write_files({"f": b"x", "../g": b"x"}, folder, overwrite=False)
+    assert saved.problems("overwrite=True would do it") == [
+        "../g was not written: it is no path below a folder.",
+        "f: already here, and not written over; overwrite=True would do it.",
+    ]
