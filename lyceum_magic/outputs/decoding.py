@@ -16,14 +16,12 @@ class Display:
 
     Attributes:
         is_update: it replaces what was shown under its `display_id`.
-        is_result: it is the value of the cell's last expression.
     """
 
     data: dict[str, Any]
     metadata: dict[str, Any] = field(default_factory=dict)
     display_id: str | None = None
     is_update: bool = False
-    is_result: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +123,6 @@ def _meaning(message: Message, event: Output) -> Decoded:
                 metadata=metadata if isinstance(metadata, dict) else {},
                 display_id=display_id if isinstance(display_id, str) else None,
                 is_update=head.get("update") is True,
-                is_result=head.get("result") is True,
             )
         case "clear":
             return ClearOutput(head.get("wait") is True)

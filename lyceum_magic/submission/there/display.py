@@ -117,7 +117,7 @@ def show_result(value: Any) -> None:
     """The value of the cell's last expression."""
     data, metadata = bundle_of(value)
     if data:
-        _send(data, metadata, result=True)
+        _send(data, metadata)
 
 
 def new_id() -> str:
