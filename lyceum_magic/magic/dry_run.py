@@ -7,8 +7,8 @@ from urllib.parse import urlsplit
 
 from ..protocol import money
 from ..protocol.limits import MAX_BODY_BYTES, TAG_KEY
+from ..protocol.redaction import without_password
 from ..protocol.requests import StartPython, decode_import_files
-from ..submission.requirements import without_password
 
 #: A package's modules may be hundreds.
 _MAX_ROWS = 20

@@ -51,7 +51,8 @@ class Import:
     Attributes:
         module: dotted, absolute; as it is written where `level` says that it is relative.
         names: what is taken from it; `*` for all.
-        is_optional: the program expects that it may be missing.
+        is_optional: the program may do without it: it expects that it is missing, or may not come
+            to the import.
         level: the dots before it.
     """
 
@@ -124,6 +125,10 @@ def _imports_in(tree: ast.AST) -> Iterator[Import]:
                 yield Import(node.module or "", names, is_optional, node.level)
             case ast.If() if _is_type_checking(node.test):
                 children = node.orelse
+            case ast.If() if not _is_main(node.test):
+                is_optional = True  # it may never come to it
+            case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.Lambda():
+                is_optional = True
             case ast.Try() | ast.TryStar():
                 is_optional = is_optional or any(map(_catches_imports, node.handlers))
             case ast.Call(func=ast.Name(id=called) | ast.Attribute(attr=called)):
@@ -147,6 +152,15 @@ def _parts(name: str) -> list[str]:
 def _is_type_checking(test: ast.expr) -> bool:
     match test:
         case ast.Name(id="TYPE_CHECKING") | ast.Attribute(attr="TYPE_CHECKING"):
+            return True
+    return False
+
+
+def _is_main(test: ast.expr) -> bool:
+    match test:
+        case ast.Compare(
+            left=ast.Name(id="__name__"), comparators=[ast.Constant(value="__main__")]
+        ):
             return True
     return False
 

@@ -20,6 +20,7 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from ..exceptions import OptionError
+from ..protocol.redaction import without_password
 from .modules import Import
 
 #: Modules whose names are not their packages' on the index, for those not installed here. Empty:
@@ -159,12 +160,6 @@ def _check(line: str, where: str) -> None:
         raise OptionError(
             f"-r: {shown}{where} is no requirement ({why}); write {advice}."
         ) from None
-
-
-def without_password(line: str) -> str:
-    """A line as it may be shown: what lets its writer in at an address is left out of it."""
-    # Up to the last @ before the path: by mistake a password may hold one.
-    return re.sub(r"://[^/\s]*@", "://...@", line)
 
 
 @lru_cache(maxsize=1024)

@@ -238,3 +238,12 @@ def test_a_pickled_failure_needs_nothing_of_the_notebook() -> None:
     error.hint = "do this"
     again = pickle.loads(pickle.dumps(error))
     assert (str(again), again.traceback, again.hint) == ("E: v\ndo this", ["t"], "do this")
+
+
+def test_a_password_in_a_requirement_is_shown_nowhere(kernel: Kernel) -> None:
+    cell = kernel.run("%%lyceum -r 'x @ https://user:s3cr3t@example.invalid/x.whl'\n1")
+    assert cell.error is not None
+    shown = [cell.messages, kernel.run("%lyceum list --all").messages]
+    shown += [kernel.run("print(_run.reason, _run.record(), _run.text)").messages]
+    answers = [m["content"] for messages in shown for m in messages]
+    assert "s3cr3t" not in str([c for c in answers if "code" not in c])

@@ -27,6 +27,7 @@ from packaging.specifiers import SpecifierSet
 from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
+from ...protocol.redaction import without_password
 from .pool import clean_environment
 
 
@@ -81,7 +82,8 @@ def missing_requirements(
             # A client names what it has itself, and often that is this very environment.
             if _is_installed_from(requirement.name, requirement.url):
                 continue
-            raise Refusal(f"requirements: URLs and paths are not accepted: {line!r}")
+            shown = repr(without_password(line))
+            raise Refusal(f"requirements: URLs and paths are not accepted: {shown}")
         if _is_satisfied(requirement, installed):
             continue
         public, local = _without_local_tags(requirement)
@@ -109,9 +111,10 @@ def _parse(line: str) -> Requirement:
     try:
         requirement = Requirement(line)
     except InvalidRequirement as exc:
+        shown = repr(without_password(line))
         if re.match(r"[.~/]|\w+(\+\w+)?:", line) or "/" in line:
-            raise Refusal(f"requirements: URLs and paths are not accepted: {line!r}") from exc
-        raise Refusal(f"requirements: {line!r} is not a requirement") from exc
+            raise Refusal(f"requirements: URLs and paths are not accepted: {shown}") from exc
+        raise Refusal(f"requirements: {shown} is not a requirement") from exc
     return requirement
 
 

@@ -192,6 +192,9 @@ def test_an_included_file_is_sent_in_its_place_and_options_as_they_are(tmp_path:
         "if TYPE_CHECKING:\n    import nowhere",
         "import typing\nif typing.TYPE_CHECKING:\n    import nowhere",
         "import importlib; importlib.import_module('nowhere')",
+        "import sys\nif sys.platform == 'win32':\n    import nowhere",
+        "class A:\n    def f(self):\n        from nowhere.a import b",
+        "async def f():\n    import nowhere",
         "import os, sys, tomllib, __future__, __main__, _thread, zoneinfo, msvcrt",
         "from . import sibling\nfrom .. import other",
         "not python at all",
@@ -209,10 +212,11 @@ def test_nothing_is_asked_for_that_the_program_may_miss_or_the_interpreter_has(c
     "code",
     [
         "try:\n    import nowhere\nexcept KeyError: pass",
-        "if not TYPE_CHECKING:\n    import nowhere",
         "if TYPE_CHECKING: pass\nelse:\n    import nowhere",
         "await x\nimport nowhere.part as p",
-        "class A:\n    def f(self):\n        from nowhere.a import b",
+        "class A:\n    from nowhere.a import b",
+        "with x:\n    for y in z:\n        import nowhere",
+        "if __name__ == '__main__':\n    import nowhere",
     ],
 )
 def test_whatever_else_is_imported_is_asked_for(code: str) -> None:
