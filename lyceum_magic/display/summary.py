@@ -144,7 +144,9 @@ def _particulars(facts: RunFacts) -> Iterator[str]:
     if facts.name:
         yield _sentence(facts.name)
     if facts.is_detached:
-        yield "detached"
+        # The kernel may end first: what is saved by then says where the rest is.
+        is_under_way = facts.run_id and not facts.state.is_final
+        yield f"detached: %lyceum attach {facts.short_id}" if is_under_way else "detached"
     # A reason may say it in its own words.
     if facts.return_code and f"code {facts.return_code}" not in facts.detail:
         yield f"exit code {facts.return_code}"

@@ -33,8 +33,7 @@ def detach_in_cell(run: Run, request: StartPython) -> None:
     if not is_notebook():
         run.begin(request)
         run.wait_started()
-        facts = facts_of(run, is_detached=True)
-        sys.stdout.write(f"{to_text(facts)}\n%lyceum attach {facts.short_id} shows it.\n")
+        sys.stdout.write(f"{to_text(facts_of(run, is_detached=True))}\n")
         return
     strip = Strip(lambda: run.request_abort("stopped by its Stop button"))
     panel = Panel(lambda: run.id)

@@ -152,7 +152,7 @@ def test_an_error_in_a_terminal_points_into_the_cell(state: Path) -> None:
 
 def test_a_detached_cell_in_a_terminal_says_how_to_see_it(state: Path) -> None:
     done = in_terminal("%%lyceum --detach\nprint('later')", "_run.wait()", "%lyceum attach last")
-    assert re.search(r"detached · run \w{8}\n%lyceum attach \w{8} shows it\.", done.stdout)
+    assert re.search(r"detached: %lyceum attach \w{8} · run \w{8}", done.stdout)
     assert "later" in done.stdout
 
 
