@@ -17,9 +17,10 @@ import sys
 import sysconfig
 import tokenize
 from collections.abc import Collection, Iterable, Iterator, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from enum import Enum
 from functools import cache, lru_cache
+from pathlib import Path
 from types import ModuleType
 
 from packaging.utils import canonicalize_name
@@ -28,6 +29,8 @@ from ..exceptions import OptionError
 
 #: How much source may travel: more is a whole project, and belongs into a package.
 MAX_MODULE_BYTES = 8 * 1024 * 1024
+#: A package with more source than this travels only as far as its imports can be read.
+MAX_WHOLE_BYTES = 2 * 1024 * 1024
 
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
 #: PEP 263: what says a file's encoding, up to its name.
@@ -191,6 +194,12 @@ class _Module:
     is_package: bool = False
 
 
+#: A module-level `__getattr__`, or an import of what an expression says.
+_IMPORTS_BY_NAME = re.compile(
+    r"""^def\ __getattr__\( | \b(?:import_module|__import__)\(\s*(?!['"\s])""", re.M | re.X
+)
+
+
 class _Search:
     """Follows imports from file to file, each once."""
 
@@ -202,10 +211,18 @@ class _Search:
         self._paths: dict[str, str] = {}  # where the files lie here
         self._found: dict[str, _Module | None] = {}
         self._names_in: dict[str, frozenset[str]] = {}
+        self._whole: dict[str, bool] = {}  # packages of which all travels -> whether it is taken
 
     def follow(self, imports: Sequence[Import]) -> None:
         """Takes all that the imports of a cell lead to."""
         self._left.append((imports, ""))
+        self._follow_all()
+        while waiting := [name for name, is_taken in self._whole.items() if not is_taken]:
+            for name in waiting:
+                self._take_whole(name)
+            self._follow_all()
+
+    def _follow_all(self) -> None:
         while self._left:
             items, package = self._left.pop()
             for item in items:
@@ -264,7 +281,37 @@ class _Search:
         self.files[path] = _decode(raw, module.file)
         self._paths[path] = module.file
         package = name if module.is_package else name.rpartition(".")[0]
+        if is_optional:
+            imports = tuple(replace(item, is_optional=True) for item in imports)
         self._left.append((imports, package))
+        if package and _IMPORTS_BY_NAME.search(self.files[path]):
+            self._whole.setdefault(name.partition(".")[0], False)
+
+    def _take_whole(self, package: str) -> None:
+        """Takes all modules of a package, which imports some by names that it makes up."""
+        self._whole[package] = True
+        top = self._find(package)
+        sources = [
+            path for folder in (top.folders if top else ()) for path in Path(folder).rglob("*.py")
+        ]
+        if sum(path.stat().st_size for path in sources) > MAX_WHOLE_BYTES:
+            return  # what was found by name has to do
+        left = [package]
+        while left:
+            name = left.pop()
+            module = self._find(name)
+            for folder in module.folders if module is not None else ():
+                for entry in sorted(os.listdir(folder)):
+                    part = f"{name}.{entry.removesuffix('.py')}"
+                    if entry == "__pycache__" or not entry.removesuffix(".py").isidentifier():
+                        continue
+                    found = self._find(part)
+                    if found is None or found.origin is not Origin.LOCAL:
+                        continue
+                    if found.file is not None:
+                        self._take_file(part, found, is_optional=True)
+                    if found.is_package:
+                        left.append(part)
 
     def check_size(self) -> None:
         """

@@ -149,6 +149,22 @@ def test_no_cell_is_kept() -> None:
     assert watched() is None
 
 
+@pytest.mark.parametrize(
+    "lazy",
+    [
+        "def __getattr__(name):\n    from importlib import import_module\n    return name",
+        "import importlib\nPARTS = [importlib.import_module(f'{__name__}.{p}') for p in 'ab']",
+    ],
+)
+def test_a_package_that_imports_by_made_up_names_travels_whole(here: Path, lazy: str) -> None:
+    files = {"lazy/__init__.py": lazy, "lazy/a.py": "import numpy", "lazy/b/__init__.py": "",
+             "lazy/b/deep.py": "import nowhere", "lazy/notes.txt": "", "other.py": ""}  # fmt: skip
+    write(here, files)
+    assert travelling("import lazy") == set(files) - {"lazy/notes.txt", "other.py"}
+    assert outside("import lazy") == {"numpy", "nowhere"}
+    assert all(item.is_optional for item in find_needs("import lazy").imports)
+
+
 def test_a_circle_ends(here: Path) -> None:
     write(here, {"ring.py": "import rung", "rung.py": "import ring, rung"})
     assert travelling("import ring") == {"ring.py", "rung.py"}
