@@ -188,9 +188,6 @@ def _names_of_files(error: Mapping[str, Any], cell_name: str) -> dict[str, str]:
                 sum(map(len, source)), None, source, names[name],
             )  # fmt: skip
     names.setdefault(cell, cell_name)
-    if sys.version_info < (3, 13) and sys.excepthook is sys.__excepthook__:
-        # Until then the interpreter itself prints what ends a script, and knows no `linecache`.
-        sys.excepthook = _print_error
     return names
 
 
@@ -229,17 +226,11 @@ def _is_source(file: str) -> bool:
     )
 
 
-def _print_error(
-    kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
-) -> None:
-    traceback.print_exception(kind, error, trace)
-
-
 def _lines(texts: object) -> dict[int, str]:
     if not isinstance(texts, dict):
         return {}
     return {
-        int(number): text
+        int(number): _clean(text)
         for number, text in texts.items()
         if re.fullmatch(r"[1-9]\d{0,6}", number) and isinstance(text, str)
     }
@@ -348,5 +339,5 @@ def _name(described: Mapping[str, Any], member: str) -> str:
 
 
 def _clean(name: str) -> str:
-    """A name as Python takes it for a class, a function or a file."""
+    """A text as Python takes it for the name of a class, a function or a file, and for a line."""
     return name.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()

@@ -7,7 +7,9 @@ The methods here are called from any other thread, or from the user's own event 
 from __future__ import annotations
 
 import asyncio
+import sys
 import time
+import traceback
 import uuid
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent import futures
@@ -362,6 +364,7 @@ class Run:
             traceback=tracebacks.lines(cause),
         )
         failure.__cause__ = cause
+        _let_scripts_print_lines()
         return failure
 
     # Ending it.
@@ -603,6 +606,12 @@ class Run:
             except LyceumError as exc:
                 await self._tell(Notice(f"the abort failed: {exc}"))
             await asyncio.wait([ended], timeout=CONFIRM_S)
+
+
+def _let_scripts_print_lines() -> None:
+    """Up to Python 3.12 the interpreter prints what ends a script itself, without `linecache`."""
+    if sys.version_info < (3, 13) and sys.excepthook is sys.__excepthook__:
+        sys.excepthook = traceback.print_exception
 
 
 def _reach(milestone: Future[None]) -> None:

@@ -79,6 +79,15 @@ def test_lines_of_there_never_take_the_place_of_lines_of_here(tmp_path: Path) ->
     assert linecache.getlines(str(module)) == ["# other\n", "# lines\n"]
 
 
+def test_rebuilding_changes_nothing_of_how_this_process_prints_errors() -> None:
+    before, sys.excepthook = sys.excepthook, sys.__excepthook__
+    try:
+        rebuild({"exceptions": [{"builtin": "ValueError"}]}, "<cell>")
+        assert sys.excepthook is sys.__excepthook__
+    finally:
+        sys.excepthook = before
+
+
 def test_arguments_are_named_and_their_values_are_not_there(tmp_path: Path) -> None:
     raised = run_marked("def f(a, *b, c=1, **d): 1 / 0\nf(7)", tmp_path).raised
     rebuilt = rebuild(raised, "<cell>")
@@ -243,3 +252,12 @@ def test_a_line_number_takes_no_memory_of_its_size() -> None:
     finally:
         tracemalloc.stop()
     assert "    of there" in lines(rebuilt)
+
+
+def test_a_line_that_no_file_has_is_shown() -> None:
+    place = {"file": "<there>", "line": 1, "position": [1, 1, 0, 1]}
+    error = {
+        "exceptions": [{"builtin": "ValueError", "places": [place], "calls": [0]}],
+        "files": {"<there>": {"1": "a\ud800"}},
+    }
+    assert "    a?" in lines(rebuild(error, "<cell>"))
