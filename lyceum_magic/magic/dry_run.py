@@ -10,9 +10,6 @@ from ..protocol.limits import MAX_BODY_BYTES, TAG_KEY
 from ..protocol.redaction import without_password
 from ..protocol.requests import StartPython, decode_import_files
 
-#: A package's modules may be hundreds.
-_MAX_ROWS = 20
-
 
 def describe(
     request: StartPython,
@@ -57,9 +54,6 @@ def describe(
 
 def _row(name: str, lines: Iterable[str]) -> Iterator[str]:
     shown = [line for line in lines if line]
-    left = len(shown) - _MAX_ROWS
-    if left > 0:
-        shown[_MAX_ROWS:] = [f"... and {left} more"]
     for number, line in enumerate(shown):
         yield f"{'' if number else name:<14}{line}"
 

@@ -66,12 +66,10 @@ def test_a_whole_request_in_words() -> None:
     assert "canary" not in text
 
 
-def test_many_modules_are_counted() -> None:
-    files = json.dumps({f"m{n:03}.py": "" for n in range(100)})
+def test_all_that_travels_is_named() -> None:
+    files = json.dumps({f"m{n}.py": "" for n in range(100)})
     text = describe(StartPython(code="1", import_files=files), place="here", price_per_hour=None)
-    assert "m019.py" in text
-    assert "m020.py" not in text
-    assert "... and 80 more" in text
+    assert all(f"m{n}.py" in text for n in range(100))
 
 
 def test_without_an_account_nothing_is_started_and_nothing_costs(
