@@ -32,7 +32,7 @@ def hint_for(run: Run, failure: RunFailed, namespace: Mapping[str, object]) -> s
     described = raised.error.get("exceptions") if raised is not None and failure.ename else None
     if isinstance(described, list) and described and isinstance(described[0], dict):
         return _hint_for_raised(described[0], namespace)
-    return _hint_for_signal(failure.return_code, failure.reason)
+    return _hint_for_end(failure.return_code, failure.reason)
 
 
 def _hint_for_raised(error: dict[str, Any], namespace: Mapping[str, object]) -> str:
@@ -79,7 +79,12 @@ def _hint_for_module(name: str) -> str:
     return f"{wanted.notes[0]}." if wanted.notes else ""
 
 
-def _hint_for_signal(return_code: int | None, reason: str) -> str:
+def _hint_for_end(return_code: int | None, reason: str) -> str:
+    if "requirements cannot be installed" in reason:
+        return (
+            "Where a name was guessed from an import, say the right one with -r, and "
+            "--no-auto-requirements."
+        )
     if return_code is None or not 128 < return_code < 128 + signal.NSIG:
         return ""
     number = return_code - 128

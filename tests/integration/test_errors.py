@@ -156,6 +156,7 @@ def test_the_exception_is_at_hand(kernel: Kernel) -> None:
         ("--no-auto-requirements", "raise ModuleNotFoundError(name='cv2')", "-r opencv-python-hea"),
         ("", "raise MemoryError", "choose a machine with more of it with -m"),
         ("", "import os; os.kill(os.getpid(), 9)", "choose a machine with more of it with -m"),
+        ("-r no-such-package-anywhere", "1", "say the right one with -r, and --no-auto"),
         ("-t 1", "while True: pass", "more time with -t SECONDS, up to 600"),
     ],
 )
