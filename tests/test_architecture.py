@@ -26,7 +26,7 @@ ARROWS = {
     "local_server": "config exceptions protocol",
     "submission": "exceptions protocol submission.there",
     "submission.there": "",
-    "display": "protocol",
+    "display": "outputs protocol",
     "runs": "client exceptions outputs protocol",
     "client": "config exceptions protocol",
     "outputs": "exceptions protocol submission.there",

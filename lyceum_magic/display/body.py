@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Protocol
+from dataclasses import replace
+from typing import Protocol
 
+from ..outputs.decoding import Display
 from ..protocol.events import Output
 from . import rich
 from .text import TextFeed
@@ -16,14 +18,7 @@ class Body(Protocol):
     def add_text(self, event: Output) -> None:
         """Take text."""
 
-    def show(
-        self,
-        data: dict[str, Any],
-        metadata: dict[str, Any],
-        *,
-        display_id: str | None,
-        is_update: bool,
-    ) -> None:
+    def show(self, item: Display) -> None:
         """Show a MIME bundle, or replace what was shown under its id."""
 
     def clear(self, *, wait: bool) -> None:
@@ -78,19 +73,12 @@ class CellBody:
             )
         self._feed.add(event)
 
-    def show(
-        self,
-        data: dict[str, Any],
-        metadata: dict[str, Any],
-        *,
-        display_id: str | None,
-        is_update: bool,
-    ) -> None:
-        if not is_update:
+    def show(self, item: Display) -> None:
+        if not item.is_update:
             self._make_way()
         self.publish()
-        where = display_id and f"{self._mark}-{display_id}"
-        rich.publish(data, metadata, display_id=where, is_update=is_update)
+        where = item.display_id and f"{self._mark}-{item.display_id}"
+        rich.publish(replace(item, display_id=where))
 
     def clear(self, *, wait: bool) -> None:
         self._clears = True

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from collections import deque
 from collections.abc import Callable
-from typing import Any
 
+from ..outputs.decoding import Display
 from ..protocol.events import Output
 from . import rich
 from .carriage import collapse
@@ -81,30 +81,23 @@ class Panel:
         self._shorten()
         self._text.fill({"text/plain": self._heading() + "".join(self._pieces)})
 
-    def show(
-        self,
-        data: dict[str, Any],
-        metadata: dict[str, Any],
-        *,
-        display_id: str | None,
-        is_update: bool,
-    ) -> None:
+    def show(self, item: Display) -> None:
         """Show a MIME bundle in the next place, or where its id was shown before."""
-        data, metadata = rich.cleaned(data, metadata)
-        if is_update:
-            if (place := self._ids.get(display_id or "")) is not None:
-                place.fill(data, metadata)
+        item = rich.cleaned(item)
+        if item.is_update:
+            if (place := self._ids.get(item.display_id or "")) is not None:
+                place.fill(item.data, item.metadata)
             return
-        if not data and display_id is None:
+        if not item.data and item.display_id is None:
             return
         self._make_way()
         place = self._places[min(self._shown, PLACES - 1)]
-        if display_id is not None:
+        if item.display_id is not None:
             self._ids = {known: at for known, at in self._ids.items() if at is not place}
-            self._ids[display_id] = place
+            self._ids[item.display_id] = place
         self._shown += 1
         self._is_text_new = self._is_text_new or self._shown > PLACES
-        place.fill(data, metadata)
+        place.fill(item.data, item.metadata)
 
     def clear(self, *, wait: bool) -> None:
         """Empty all places; with `wait`, when the next thing comes."""

@@ -69,9 +69,7 @@ class View:
             case Output():
                 self._body.add_text(item)
             case Display():
-                self._body.show(
-                    item.data, item.metadata, display_id=item.display_id, is_update=item.is_update
-                )
+                self._body.show(item)
             case ClearOutput():
                 self._body.clear(wait=item.wait)
             case Raised() if self._says_raised:

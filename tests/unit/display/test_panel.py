@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 
 from lyceum_magic.display import panel as panel_module
 from lyceum_magic.display.panel import INTERVAL_S, PLACES, TAIL_CHARACTERS, TAIL_LINES, Panel
+from lyceum_magic.outputs.decoding import Display
 from lyceum_magic.protocol.events import Output
 
 
@@ -67,7 +68,7 @@ def panel(places: list[Place], clock: Clock) -> Panel:
 def show(
     panel: Panel, text: str, display_id: str | None = None, *, is_update: bool = False
 ) -> None:
-    panel.show({"text/plain": text}, {}, display_id=display_id, is_update=is_update)
+    panel.show(Display({"text/plain": text}, {}, display_id=display_id, is_update=is_update))
 
 
 def test_text_waits_for_its_turn(panel: Panel, places: list[Place], clock: Clock) -> None:
@@ -164,16 +165,16 @@ def test_clearing_may_wait_for_what_comes_next(panel: Panel, places: list[Place]
 
 def test_a_view_without_its_widget_takes_no_place(panel: Panel, places: list[Place]) -> None:
     view = {"application/vnd.jupyter.widget-view+json": {"model_id": "x"}}
-    panel.show(view, {}, display_id=None, is_update=False)
-    panel.show({**view, "text/plain": "slider"}, {}, display_id="id", is_update=False)
+    panel.show(Display(view, {}, display_id=None, is_update=False))
+    panel.show(Display({**view, "text/plain": "slider"}, {}, display_id="id", is_update=False))
     assert places[1].data == {"text/plain": "slider"}
-    panel.show({**view, "text/plain": "moved"}, {}, display_id="id", is_update=True)
+    panel.show(Display({**view, "text/plain": "moved"}, {}, display_id="id", is_update=True))
     assert places[1].data == {"text/plain": "moved"}
 
 
 def test_half_a_surrogate_pair_costs_no_more_than_itself(panel: Panel, places: list[Place]) -> None:
     panel.add_text(Output("a\ud800b"))
     panel.publish()
-    panel.show({"text/plain": "\udfff"}, {"k": "\udfff"}, display_id=None, is_update=False)
+    panel.show(Display({"text/plain": "\udfff"}, {"k": "\udfff"}, display_id=None, is_update=False))
     assert [place.text for place in places[:2]] == ["a\ufffdb", "\ufffd"]
     assert places[1].metadata == {"k": "\ufffd"}
