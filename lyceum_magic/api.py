@@ -77,7 +77,7 @@ def submit(
     if raw:
         check_raw({"inputs": inputs, "outputs": outputs, "files": files, "save": save})
     notes: list[str] = []
-    code = code_of(code, check=check, raw=raw)
+    code = code_of(code, check=check, raw=raw, first_line=1)
     packed = pack_values(inputs or {}, allow_pickle=allow_pickle)
     sent = read_files(_several("files", files))
     check_load({**packed.sizes, **sizes_of(sent)}, may_be_large=True)
@@ -99,6 +99,7 @@ def submit(
         allow_pickle=allow_pickle,
         files=sent,
         save=patterns,
+        first_line=1,
         note=notes.append,
     )
     here = session()

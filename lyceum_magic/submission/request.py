@@ -15,7 +15,7 @@ from .files import check_patterns, pack_files
 from .inputs import PackedInputs
 from .modules import find_needs, imports_of
 from .requirements import names_in, read_named, requirements_of
-from .source import wrap_cell
+from .source import BELOW_MAGIC_LINE, wrap_cell
 from .there.values import encode_inputs
 
 #: What the wire's fields are called by those who choose their values.
@@ -41,6 +41,7 @@ def python_request(
     allow_pickle: bool = False,
     files: Mapping[str, bytes] = _NO_FILES,
     save: Sequence[str] = (),
+    first_line: int = BELOW_MAGIC_LINE,
     note: Callable[[str], object] = lambda sentence: None,
 ) -> StartPython:
     """The request that starts `code`; see `lyceum_magic.submit` for the arguments.
@@ -51,6 +52,7 @@ def python_request(
         allow_pickle: whether values may travel as pickles.
         files: path below the run's folder -> content.
         save: patterns of the files to send back.
+        first_line: the number of the code's first line in tracebacks.
         note: told what the reader should know about packages that will be missing there.
 
     Raises:
@@ -73,6 +75,7 @@ def python_request(
         "pickle": allow_pickle,
         "files": pack_files(files),
         "save": check_patterns(save),
+        "first_line": first_line,
     }
     job = {name: value for name, value in job.items() if value}
     try:

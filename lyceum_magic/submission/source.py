@@ -14,6 +14,8 @@ from ..exceptions import OptionError
 from .there.loader import PACKAGE
 
 CELL_NAME = "<cell>"
+#: The number of a cell's first line of code, as the notebook counts.
+BELOW_MAGIC_LINE = 2
 
 #: Module -> the parts of a job that take it; without them it does not travel.
 _ONLY_FOR = {
@@ -37,33 +39,37 @@ exec(compile({loader!r}, "<lyceum-magic>", "exec"), {{"__name__": {package!r}, "
 "JOB": """
 
 
-def code_of(cell: str, *, check: bool = True, raw: bool = False) -> str:
+def code_of(
+    cell: str, *, check: bool = True, raw: bool = False, first_line: int = BELOW_MAGIC_LINE
+) -> str:
     """The Python that travels: the cell itself, or with its `%` and `!` lines made Python.
 
     Args:
         check: compile it here first, so that a typing error starts nothing.
         raw: take the cell as it is.
+        first_line: the number of its first line in errors.
 
     Raises:
         OptionError: the cell is empty.
-        SyntaxError: as Python would raise it, with the lines and the numbers of the notebook.
+        SyntaxError: as Python would raise it, with the user's own line.
     """
     if not cell.strip():
         raise OptionError("The cell is empty: write the Python code to run below the magic line.")
-    problem = _problem_of(cell)
+    problem = _problem_of(cell, first_line)
     if problem is None:
         return cell
     code = cell if raw else without_magics(cell)
     if code != cell:
-        problem = _problem_of(code)
+        problem = _problem_of(code, first_line)
     if problem is not None and check:
-        raise _as_written(problem, cell, code)
+        raise _as_written(problem, cell, first_line)
     return code
 
 
-def _problem_of(code: str) -> SyntaxError | OptionError | None:
+def _problem_of(code: str, first_line: int) -> SyntaxError | OptionError | None:
+    code = "\n" * (first_line - 1) + code
     try:
-        compile("\n" + code, CELL_NAME, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
+        compile(code, CELL_NAME, "exec", ast.PyCF_ALLOW_TOP_LEVEL_AWAIT, dont_inherit=True)
     except SyntaxError as exc:
         return exc.with_traceback(None)
     except ValueError as exc:  # a NUL character: Python before 3.12 has no SyntaxError for it
@@ -72,11 +78,12 @@ def _problem_of(code: str) -> SyntaxError | OptionError | None:
 
 
 def _as_written(
-    problem: SyntaxError | OptionError, cell: str, code: str
+    problem: SyntaxError | OptionError, cell: str, first_line: int
 ) -> SyntaxError | OptionError:
     """The problem with the user's own line, where another took its place or none is named."""
     if isinstance(problem, SyntaxError) and problem.lineno is not None:
-        written = ["", *cell.split("\n")][problem.lineno - 1 : problem.lineno]
+        number = problem.lineno - first_line
+        written = cell.split("\n")[number : number + 1] if number >= 0 else []
         if written and problem.text is None:  # found behind the parser, which knows no lines
             problem.text = written[0]
         elif written and str(problem.text).rstrip("\n") != written[0]:

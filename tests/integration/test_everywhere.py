@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+import lyceum_magic
 from tests.tools.embedded import end_server
 from tests.tools.environments import MATRIX, Environment
 from tests.tools.kernel import Cell, Kernel, running_kernel
@@ -189,6 +190,12 @@ def test_a_plain_script(state: Path, tmp_path: Path) -> None:
         "ZeroDivisionError division by zero\nnested\n\n"
     )
     assert done.returncode == 1
-    assert "line 3, in f\n    1 / 0" in done.stderr
+    assert "line 2, in f\n    1 / 0" in done.stderr
     assert "ZeroDivisionError: division by zero" in done.stderr
     assert "RunFailed: ZeroDivisionError: division by zero" in done.stderr
+
+
+def test_code_from_python_counts_its_own_lines(state: Path) -> None:
+    with pytest.raises(SyntaxError) as caught:
+        lyceum_magic.submit("x = 1\ny = ")
+    assert (caught.value.lineno, caught.value.text) == (2, "y = \n")

@@ -1,7 +1,7 @@
 """Runs a notebook cell where it arrives, as a notebook would.
 
-The cell runs in `__main__`, in which nothing of this package is left. Its line 1 is the magic line,
-so that a traceback counts the lines as the notebook does.
+The cell runs in `__main__`, in which nothing of this package is left. A traceback counts its lines
+as the notebook does.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
         Attributes:
             cell: Python source; top-level `await` is allowed.
+            first_line: the number of its first line in tracebacks; 2 if it is not said.
             name: what tracebacks call it.
             mark: the run's own word in its frames; empty: the cell is run as a plain program.
             inputs: values for the cell's namespace, as `values.pack` made them, in base64.
@@ -36,6 +37,7 @@ if TYPE_CHECKING:
         """
 
         cell: str
+        first_line: int
         name: str
         mark: str
         inputs: str
@@ -54,7 +56,7 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
         namespace: of the module that this is sent as. That is `__main__`, or `__mp_main__` in a
             worker that multiprocessing has spawned, which needs the definitions and no more.
     """
-    cell, name = "\n" + job["cell"], job["name"]
+    cell, name = "\n" * (job.get("first_line", 2) - 1) + job["cell"], job["name"]
     is_main = namespace["__name__"] == "__main__"
     install_streams()
     remember_source(cell, name, is_sent=is_main and bool(job["mark"]))
