@@ -192,7 +192,7 @@ def test_a_script_prints_the_lines_of_the_cell(state: Path) -> None:
         [sys.executable, "-c", script], env=env, capture_output=True, text=True, check=False
     )
     assert done.returncode == 1
-    assert re.search(r'File "<cell of run \w{8}>", line 3, in f\n    1 / 0\n', done.stderr)
+    assert re.search(r'File "<cell of run \w{8}>", line 2, in f\n    1 / 0\n', done.stderr)
     assert "was the direct cause of the following exception" in done.stderr
     assert done.stderr.endswith("RunFailed: ZeroDivisionError: division by zero\n")
 
