@@ -61,8 +61,7 @@ def open_cells(
         jupyterlab.write_notebook(name, ["%load_ext lyceum_magic", *cells], kernel=kernel)
         notebook = open_notebook(chromium, jupyterlab, name)
         notebooks.append(notebook)
-        notebook.run(0)
-        notebook.expect_done(0)
+        notebook.run_first()
         return notebook
 
     yield open_
