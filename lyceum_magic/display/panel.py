@@ -117,6 +117,11 @@ class Panel:
         """Show the text that is left."""
         self.publish()
 
+    def refill(self) -> None:
+        """Show all that there is once more; see `Slot.refill`."""
+        for place in (self._text, *self._places):
+            place.refill()
+
     def _shorten(self) -> None:
         text = "".join(self._pieces)
         # What a line overwrites itself is gone: here nothing moves the cursor.

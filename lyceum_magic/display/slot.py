@@ -18,6 +18,7 @@ class Slot:
         # A kernel finds the cell of a message in a context variable. What is sent through this
         # copy belongs to this cell, whichever runs by then.
         self._context = contextvars.copy_context()
+        self._filled: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     def reserve(self) -> None:
         """Take the place, behind what the cell has shown so far; nothing is visible yet."""
@@ -25,11 +26,17 @@ class Slot:
 
     def fill(self, bundle: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
         """Put a MIME bundle in the place of what is there."""
+        self._filled = bundle, metadata or {}
         # The id finds the display from any cell; nbclient listens only to the one that runs.
         try:
             self._publish(bundle, metadata or {}, update=True)
         except LookupError:  # ipykernel 7.0 knows no cell on other threads
             self.in_cell(self._publish, bundle, metadata or {}, update=True)
+
+    def refill(self) -> None:
+        """Show what is there once more, for who did not listen: nbclient between two cells."""
+        if self._filled is not None:
+            self.fill(*self._filled)
 
     def in_cell(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call a function whose messages belong to the cell."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import closing
 
 from ..display.faces import is_notebook
@@ -56,13 +56,20 @@ def detach_in_cell(run: Run, request: StartPython) -> None:
         inbox.close()
         view.close()
         raise
-    _show_before_cells_end(run, thread)
+
+    def show_again() -> None:
+        thread.join(SHOWN_S)
+        strip.close(view.facts())
+        panel.refill()
+
+    _when_a_cell_ends_behind(run, show_again)
 
 
-def _show_before_cells_end(run: Run, thread: threading.Thread) -> None:
-    """Lets no cell end before what it knows of the run is shown.
+def _when_a_cell_ends_behind(run: Run, action: Callable[[], None]) -> None:
+    """Calls `action` once, at the end of the first cell that ends after the run.
 
-    A cell that has waited for the run may be the last one: nbclient ends the kernel behind it.
+    It may be the last one: nbclient ends the kernel behind it, and had no ear for what came between
+    two cells.
     """
     from IPython import get_ipython
 
@@ -70,8 +77,8 @@ def _show_before_cells_end(run: Run, thread: threading.Thread) -> None:
 
     def finish(_result: object) -> None:
         if run.state.is_final:
-            thread.join(SHOWN_S)
             events.unregister("post_run_cell", finish)
+            action()
 
     events.register("post_run_cell", finish)
 

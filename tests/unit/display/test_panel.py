@@ -29,6 +29,9 @@ class Place:
         self.data = bundle
         self.metadata = metadata or {}
 
+    def refill(self) -> None:
+        self.refilled = self.data
+
     @property
     def text(self) -> str:
         return str((self.data or {}).get("text/plain", ""))
@@ -178,3 +181,11 @@ def test_half_a_surrogate_pair_costs_no_more_than_itself(panel: Panel, places: l
     panel.show(Display({"text/plain": "\udfff"}, {"k": "\udfff"}, display_id=None, is_update=False))
     assert [place.text for place in places[:2]] == ["a\ufffdb", "\ufffd"]
     assert places[1].metadata == {"k": "\ufffd"}
+
+
+def test_all_is_shown_once_more_when_asked(panel: Panel, places: list[Place]) -> None:
+    panel.add_text(Output("a"))
+    show(panel, "figure")
+    panel.close()
+    panel.refill()
+    assert [place.refilled for place in places] == [place.data for place in places]
