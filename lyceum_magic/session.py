@@ -32,7 +32,7 @@ from .exceptions import (
 )
 from .protocol import money
 from .protocol.limits import MAX_BODY_BYTES, MIN_TIMEOUT_S, TAG_KEY
-from .protocol.requests import StartPython
+from .protocol.requests import Start
 from .protocol.states import State, parse_state
 from .runs.journal import Entry, Journal
 from .runs.run import Run, new_tag
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
 T = TypeVar("T")
+StartT = TypeVar("StartT", bound=Start)
 
 #: A start that was not answered within this time has no kernel any more that waits for it.
 START_LIMIT_S = 120.0
@@ -171,7 +172,7 @@ class Session:
     def submit(
         self,
         client: Client,
-        request: StartPython,
+        request: Start,
         *,
         budget: float | None = None,
         allow_pickle: bool = False,
@@ -204,8 +205,8 @@ class Session:
         return client.known_price(machine)
 
     def priced(
-        self, client: Client, request: StartPython, budget: float | None
-    ) -> tuple[StartPython, float | None, list[str]]:
+        self, client: Client, request: StartT, budget: float | None
+    ) -> tuple[StartT, float | None, list[str]]:
         """The request with a time limit that its budget pays for.
 
         Args:
@@ -244,12 +245,12 @@ class Session:
     def new_run(
         self,
         client: Client,
-        request: StartPython,
+        request: StartT,
         *,
         budget: float | None = None,
         notes: Sequence[str] = (),
         allow_pickle: bool = False,
-    ) -> tuple[Run, StartPython]:
+    ) -> tuple[Run, StartT]:
         """A run that has not begun, and the request with the tag by which it can be found.
 
         Args:
@@ -388,7 +389,7 @@ class Session:
         return self._portal.call(_in_loop, functools.partial(self._journal.entries, limit=limit))
 
 
-def check_body(request: StartPython) -> None:
+def check_body(request: Start) -> None:
     """
     Raises:
         OptionError: the request is larger than a server takes.

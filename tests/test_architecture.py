@@ -33,25 +33,26 @@ ARROWS = {
     # The embedded server, from the top.
     "server": "",
     "server.serve": "exceptions server.app server.settings server.state_folder",
-    "server.app": "exceptions server.guard server.routes server.runners server.service "
-    "server.settings server.stores server.stores.base server.stream_secrets",
-    "server.routes": "config exceptions protocol server.event_stream server.guard "
-    "server.output_tail server.service server.stores.base server.stream_secrets "
+    "server.app": "protocol server.guard server.routes server.runners server.service "
+    "server.settings server.stores server.stores.base server.stream_secrets server.vault",
+    "server.routes": "config exceptions protocol server.event_stream server.output_tail "
+    "server.runners server.service server.settings server.stores.base server.stream_secrets "
     "server.tracked_run",
-    "server.guard": "config protocol",
+    "server.guard": "config protocol server.settings",
     "server.event_stream": "protocol server.service server.spool server.tracked_run",
     "server.output_tail": "protocol server.spool",
     "server.service": "exceptions protocol server.bell server.runners server.stores.base "
     "server.tracked_run",
     "server.tracked_run": "protocol server.bell server.runners server.stores.base",
-    "server.runners": "protocol server.spool",
-    "server.stores": "exceptions protocol server.stores.base",
+    "server.runners": "exceptions protocol server.spool",
+    "server.stores": "exceptions protocol server.stores.base server.vault",
     "server.stores.base": "protocol",
     "server.spool": "protocol",
     "server.state_folder": "config exceptions",
     "server.stream_secrets": "config",
     "server.settings": "config",
     "server.bell": "",
+    "server.vault": "exceptions",
     # What both sides stand on.
     "config": "exceptions protocol",
     "protocol": "",

@@ -15,7 +15,7 @@ from .. import config
 from ..exceptions import ConfigError, LyceumError, ProtocolError, RequestRefused, ServerUnreachable
 from ..protocol import paths
 from ..protocol.records import Record
-from ..protocol.requests import StartPython
+from ..protocol.requests import Start
 from .answers import read_json, read_object
 from .sign_in import needs_refresh, refreshed
 from .transport import build_http_client
@@ -90,13 +90,13 @@ class Client:
 
     # Starting.
 
-    async def start_python(self, request: StartPython) -> Started:
-        """Starts a Python run. The request is sent once, whatever happens.
+    async def start(self, request: Start) -> Started:
+        """Starts a run of any kind. The request is sent once, whatever happens.
 
         Raises:
             StartUnknown: it was sent, and no reply came.
         """
-        response = await self._send("POST", paths.START_PYTHON, json=request.to_wire())
+        response = await self._send("POST", paths.STARTS[request.kind], json=request.to_wire())
         reply = read_object(response, source=self.account.source)
         run_id = reply.get("execution_id")
         if not isinstance(run_id, str) or not run_id:
@@ -270,7 +270,7 @@ class Client:
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             raise self._unreachable(exc) from None
         except httpx.RequestError as exc:
-            if method == "POST" and path == paths.START_PYTHON:
+            if method == "POST" and path in paths.STARTS.values():
                 raise StartUnknown(
                     f"The connection to {self.account.base_url} broke before it answered the start."
                 ) from None

@@ -10,7 +10,7 @@ from typing import cast
 from .. import config
 from ..display.body import CellBody
 from ..display.strip import Strip
-from ..protocol.requests import StartPython
+from ..protocol.requests import Start, StartPython
 from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
 from ..session import Place, check_body, session
@@ -150,7 +150,7 @@ def show_request(
 
 
 def run_in_cell(
-    run: Run, defaults: Defaults, request: StartPython | None = None, *, may_fail: bool = False
+    run: Run, defaults: Defaults, request: Start | None = None, *, may_fail: bool = False
 ) -> None:
     """Shows a run in the current cell until it has ended.
 

@@ -12,7 +12,7 @@ from ..display.panel import Panel
 from ..display.strip import Strip
 from ..display.summary import to_text
 from ..protocol.events import Output
-from ..protocol.requests import StartPython
+from ..protocol.requests import Start
 from ..runs.inbox import Inbox
 from ..runs.run import Run
 from .view import View, facts_of
@@ -21,7 +21,7 @@ from .view import View, facts_of
 SHOWN_S = 2.0
 
 
-def detach_in_cell(run: Run, request: StartPython) -> None:
+def detach_in_cell(run: Run, request: Start) -> None:
     """Starts a run and returns; what it shows goes on arriving under the cell.
 
     A terminal has no place for what comes later: there one line says how to see it.

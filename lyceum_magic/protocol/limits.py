@@ -4,9 +4,14 @@ validation library takes a while to import."""
 MIN_TIMEOUT_S = 1
 MAX_TIMEOUT_S = 600
 DEFAULT_TIMEOUT_S = 60
+MIN_GRACE_S = 1
+MAX_GRACE_S = 300
+DEFAULT_GRACE_S = 10.0
 MAX_LABELS = 64
 MAX_METADATA = 64
 MAX_BODY_BYTES = 16 * 1024 * 1024
+#: Of one upload to the storage.
+MAX_UPLOAD_BYTES = 5 * 2**30
 
 #: The metadata key under which a client's tag travels: how a start whose reply was lost is found.
 TAG_KEY = "lyceum_magic_tag"

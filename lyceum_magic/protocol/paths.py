@@ -4,6 +4,10 @@ PRODUCTION_ORIGIN = "https://api.lyceum.technology"
 
 PREFIX = "/api/v2/external"
 START_PYTHON = f"{PREFIX}/execution/streaming/start"
+START_IMAGE = f"{PREFIX}/execution/image/start"
+START_COMPOSE = f"{PREFIX}/execution/compose/start"
+#: Where each kind of run starts.
+STARTS = {"python": START_PYTHON, "image": START_IMAGE, "compose": START_COMPOSE}
 STREAM = "/api/v1/stream"  # + /{run_id}: the stream by id alone
 MACHINE_TYPES = f"{PREFIX}/machine-types"
 AVAILABLE_HARDWARE = f"{PREFIX}/user/quotas/available-hardware"
@@ -11,8 +15,23 @@ ORG = f"{PREFIX}/user/org"
 HEALTH = f"{PREFIX}/health/ping"
 WORKLOADS = f"{PREFIX}/workloads/list"
 HISTORY = f"{PREFIX}/billing/history"
-VALIDATE_KEY = f"{PREFIX}/auth/api-keys/validate"
+CREDITS = f"{PREFIX}/billing/credits"
+PRICING = f"{PREFIX}/pricing"
+USER_LOGS = f"{PREFIX}/logs/user"
+ORGS = f"{PREFIX}/orgs"
+
+KEYS = f"{PREFIX}/auth/api-keys/"  # with the slash
+VALIDATE_KEY = f"{KEYS}validate"
+LOGIN = f"{PREFIX}/auth/login"
 REFRESH = f"{PREFIX}/auth/refresh"
+
+SECRETS = f"{PREFIX}/environment-variables/"  # with the slash
+
+STORAGE_CREDENTIALS = f"{PREFIX}/storage/credentials"
+LIST_FILES = f"{PREFIX}/storage/list-files"
+UPLOAD = f"{PREFIX}/storage/upload"
+UPLOAD_BULK = f"{PREFIX}/storage/upload-bulk"
+BLOCK_STORAGE = f"{PREFIX}/storage/block"
 
 # The embedded server alone has this one: it asks an idle server to end, so that a newer version
 # of the package can take its place.
@@ -21,6 +40,22 @@ SHUTDOWN = f"{PREFIX}/embedded/shutdown"
 
 def record(run_id: str) -> str:
     return f"{PREFIX}/execution/{run_id}"
+
+
+def metrics(run_id: str) -> str:
+    return f"{PREFIX}/execution/{run_id}/metrics"
+
+
+def download(key: str) -> str:
+    return f"{PREFIX}/storage/download/{key}"
+
+
+def delete_file(key: str) -> str:
+    return f"{PREFIX}/storage/delete/{key}"
+
+
+def delete_folder(prefix: str) -> str:
+    return f"{PREFIX}/storage/delete-folder/{prefix}"
 
 
 def timing(run_id: str) -> str:

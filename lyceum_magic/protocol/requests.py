@@ -1,37 +1,72 @@
-"""The bodies of start requests: one frozen type that the client fills and the server validates.
+"""The bodies of start requests, one frozen type for each kind of run: the client fills them, the
+server validates them.
 
-Source: `POST execution/streaming/start` of Lyceum's API v2, and the fields that the official
-client sends beyond it.
+Source: `POST execution/{streaming,image,compose}/start` of Lyceum's API v2, and the fields that the
+official client sends beyond it.
 """
 
 from __future__ import annotations
 
+import ast
 import json
-from typing import Annotated, Any
+from collections.abc import Sequence
+from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
 
 from .limits import (
+    DEFAULT_GRACE_S,
     DEFAULT_TIMEOUT_S,
+    MAX_GRACE_S,
     MAX_LABELS,
     MAX_METADATA,
     MAX_TIMEOUT_S,
+    MIN_GRACE_S,
     MIN_TIMEOUT_S,
 )
 from .machines import MACHINE_PATTERN
 
+_MACHINE_NAMES = AliasChoices("execution_type", "machine_type")
 
-class _Start(BaseModel):
-    """What every kind of start request may carry."""
+Kind = Literal["python", "image", "compose"]
+
+
+class Start(BaseModel):
+    """What every kind of start request carries. Times in seconds.
+
+    Class attributes:
+        kind: which kind of run it starts.
+        credentials: fields that open somebody's door; nothing keeps them beyond the run's end.
+        sealed: all fields that are kept in encrypted form alone, the credentials among them.
+    """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
 
+    kind: ClassVar[Kind]
+    credentials: ClassVar[frozenset[str]] = frozenset()
+    sealed: ClassVar[frozenset[str]] = frozenset({"user_callback_urls"})
+
+    execution_type: str
     timeout: Annotated[int, Field(ge=MIN_TIMEOUT_S, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
     file_name: str | None = None
-    user_callback_urls: list[str] | None = None
+    user_callback_urls: list[str] | None = Field(default=None, repr=False)
     run_name: str | None = None
     labels: Annotated[list[str], Field(max_length=MAX_LABELS)] | None = None
     metadata: Annotated[dict[str, str], Field(max_length=MAX_METADATA)] | None = None
+
+    @property
+    def grace_s(self) -> float:
+        """Seconds between SIGTERM and SIGKILL when the run is stopped or times out."""
+        return DEFAULT_GRACE_S
+
+    @property
+    def work_type(self) -> str:
+        """What the record calls the run's `job_type`."""
+        return self.kind
+
+    def without_credentials(self) -> Self:
+        """The request as it is kept once nothing needs its credentials any more."""
+        return self.model_copy(update=dict.fromkeys(self.credentials))
 
     def to_wire(self) -> dict[str, Any]:
         """The JSON object to send: fields that are None stay away, as the official client does."""
@@ -49,12 +84,14 @@ class _Start(BaseModel):
         return len(text.encode("utf-8", "surrogatepass"))
 
 
-class StartPython(_Start):
+class StartPython(Start):
     """`POST execution/streaming/start`. Times in seconds.
 
     `import_files` is JSON *text* of an object path -> source. `machine_type` and `requirements`
     are older names of `execution_type` and `requirements_content`; the modern name wins.
     """
+
+    kind = "python"
 
     code: str
     nbcode: int = 0
@@ -65,7 +102,7 @@ class StartPython(_Start):
     kernel_state: str | None = None
     import_files: str | None = None
     execution_type: Annotated[str, Field(pattern=MACHINE_PATTERN)] = Field(
-        "gpu.l40s", validation_alias=AliasChoices("execution_type", "machine_type")
+        "gpu.l40s", validation_alias=_MACHINE_NAMES
     )
 
     @field_validator("import_files")
@@ -74,6 +111,83 @@ class StartPython(_Start):
         if value is not None:
             decode_import_files(value)
         return value
+
+    @field_validator("prior_imports")
+    @classmethod
+    def _prior_imports_are_imports(cls, value: list[str] | None) -> list[str] | None:
+        import_statements(value or [])
+        return value
+
+
+class _StartContainers(Start):
+    """What images and stacks have in common: a registry to sign in to, and time to end.
+
+    `aws_region` was called `region` once; the modern name wins.
+    """
+
+    credentials = frozenset(
+        {"docker_password", "aws_access_key_id", "aws_secret_access_key", "aws_session_token"}
+    )
+    sealed = Start.sealed | credentials
+
+    docker_registry_credential_type: Literal["aws", "basic"] | None = None
+    aws_access_key_id: str | None = Field(default=None, repr=False)
+    aws_secret_access_key: str | None = Field(default=None, repr=False)
+    aws_session_token: str | None = Field(default=None, repr=False)
+    aws_region: str | None = Field(
+        "us-east-1", validation_alias=AliasChoices("aws_region", "region")
+    )
+    docker_username: str | None = None
+    docker_password: str | None = Field(default=None, repr=False)
+    execution_type: Annotated[str, Field(pattern=MACHINE_PATTERN)] = Field(
+        "cpu", validation_alias=_MACHINE_NAMES
+    )
+    graceful_timeout: Annotated[int, Field(ge=MIN_GRACE_S, le=MAX_GRACE_S)] | None = None
+
+    @property
+    def grace_s(self) -> float:
+        return DEFAULT_GRACE_S if self.graceful_timeout is None else float(self.graceful_timeout)
+
+
+class StartImage(_StartContainers):
+    """`POST execution/image/start`. Times in seconds.
+
+    `docker_run_env` is lines `KEY=value`; without `docker_run_cmd` the image's own command runs.
+    """
+
+    kind = "image"
+    sealed = _StartContainers.sealed | {"docker_run_env"}
+
+    docker_image_ref: Annotated[str, Field(min_length=1)]
+    docker_run_cmd: list[str] | None = None
+    docker_run_env: str | None = Field(default=None, repr=False)
+    docker_user: str | None = None
+    job_type: str | None = None
+    enable_s3_mount: bool = True
+    s3_mount_path: str = "/mnt/s3"
+
+    @property
+    def work_type(self) -> str:
+        return self.job_type or "customer_image"
+
+
+class StartCompose(_StartContainers):
+    """`POST execution/compose/start`. Times in seconds; `compose_file_code` is YAML text."""
+
+    kind = "compose"
+
+    compose_file_code: Annotated[str, Field(min_length=1)]
+    enable_s3_mount: bool = False
+
+    @property
+    def work_type(self) -> str:
+        return "customer_compose"
+
+
+#: The type of each kind of request.
+STARTS: dict[Kind, type[Start]] = {
+    "python": StartPython, "image": StartImage, "compose": StartCompose,
+}  # fmt: skip
 
 
 def decode_import_files(text: str) -> dict[str, str]:
@@ -96,3 +210,23 @@ def decode_import_files(text: str) -> dict[str, str]:
                 f"import_files: {path!r} is not a relative path below the run's folder"
             )
     return files
+
+
+def import_statements(items: Sequence[str]) -> list[str]:
+    """The import statements that `prior_imports` means: a name, or a statement as it is.
+
+    Raises:
+        ValueError: an item is neither.
+    """
+    return [_import_statement(item.strip()) for item in items]
+
+
+def _import_statement(item: str) -> str:
+    statement = f"import {item}" if all(p.isidentifier() for p in item.split(".")) else item
+    try:
+        body = ast.parse(statement).body
+    except (SyntaxError, ValueError):
+        body = []
+    if not body or not all(isinstance(node, ast.Import | ast.ImportFrom) for node in body):
+        raise ValueError(f"prior_imports: {item!r} is neither a module's name nor an import")
+    return statement

@@ -40,7 +40,7 @@ from ..outputs.notebook import ErrorOutput, NotebookOutput, to_outputs
 from ..outputs.values import Values
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.limits import MARK_CHARACTERS, TAG_KEY
-from ..protocol.requests import StartPython
+from ..protocol.requests import Start
 from ..protocol.states import State
 from .inbox import Inbox
 from .interrupts import noted_interrupts
@@ -403,7 +403,7 @@ class Run:
 
     # Its task on the loop thread.
 
-    def begin(self, request: StartPython | None) -> None:
+    def begin(self, request: Start | None) -> None:
         """Starts the task: start and follow, or only follow where `request` is None."""
         self._task = self._portal.start_task_soon(self._live, request)
 
@@ -445,7 +445,7 @@ class Run:
         for inbox in list(self._inboxes):
             await inbox.put(item)
 
-    async def _live(self, request: StartPython | None) -> None:
+    async def _live(self, request: Start | None) -> None:
         try:
             self._is_writer = self._log.claim()
             if request is not None:
@@ -487,10 +487,10 @@ class Run:
                 inbox.close()
             self._inboxes.clear()
 
-    async def _start(self, request: StartPython) -> None:
+    async def _start(self, request: Start) -> None:
         self._journal.write(self._entry)
         try:
-            started = await self._client.start_python(request)
+            started = await self._client.start(request)
         except (StartUnknown, ServerError) as exc:
             started = await self._find_lost_start(exc)
         self._know(started)

@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
 from .. import __version__
-from ..exceptions import EmbeddedServerError
+from ..protocol.requests import Kind
 from .guard import Guard
 from .routes import account, executions, streams, workloads
 from .routes.errors import install_handlers
@@ -19,28 +19,31 @@ from .settings import ServerSettings
 from .stores.base import Store
 from .stores.sqlite import SqliteStore
 from .stream_secrets import StreamSecrets
+from .vault import Vault
 
 
 def create_app(
     settings: ServerSettings,
     *,
     store: Store | None = None,
-    runner: Runner | None = None,
+    runners: Mapping[Kind, Runner] | None = None,
     end_server: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """The server as an ASGI application; its lifespan opens and closes the parts.
 
     Args:
-        store, runner: in place of SQLite and processes.
+        store, runners: in place of SQLite, and of processes and containers.
         end_server: asks the process around the application to end; must return at once.
-
-    Raises:
-        EmbeddedServerError: the profile does not allow what the settings ask for.
     """
-    store = store or SqliteStore(settings.state_dir / "runs.sqlite3")
-    runner = runner or _process_runner(settings)
+    vault = Vault(settings.state_dir / "vault.key")
+    store = store or SqliteStore(settings.state_dir / "runs.sqlite3", vault)
+    runners = runners or _runners(settings)
     service = RunService(
-        store, runner, settings.state_dir / "runs", max_running=settings.max_running
+        store,
+        runners,
+        settings.state_dir / "runs",
+        max_running=settings.max_running,
+        secrets=_no_secrets,
     )
     closing = asyncio.Event()
 
@@ -48,13 +51,15 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await store.open()
         try:
-            await runner.open()
+            for runner in runners.values():
+                await runner.open()
             try:
                 await service.open()
                 yield
             finally:
                 await service.close()
-                await runner.close()
+                for runner in runners.values():
+                    await runner.close()
         finally:
             await store.close()
 
@@ -85,14 +90,27 @@ def create_app(
     return app
 
 
-def _process_runner(settings: ServerSettings) -> Runner:
-    if settings.profile != "local":
-        raise EmbeddedServerError(
-            "Profile `shared` runs nothing as processes of the server's own user, and runs in "
-            "containers are not there yet; use `--profile local`."
-        )
+async def _no_secrets() -> Mapping[str, str]:
+    return {}
+
+
+def _runners(settings: ServerSettings) -> Mapping[Kind, Runner]:
+    from .runners.compose import ComposeRunner
+    from .runners.container import ContainerRunner
     from .runners.process import ProcessRunner
 
-    return ProcessRunner(
-        settings.state_dir, index_url=settings.index_url, find_links=settings.find_links
-    )
+    return {
+        "python": ProcessRunner(
+            settings.state_dir,
+            index_url=settings.index_url,
+            find_links=settings.find_links,
+            memory_limit_bytes=settings.memory_limit_bytes,
+            is_refused=settings.profile == "shared",
+        ),
+        "image": ContainerRunner(settings.state_dir, bucket=settings.bucket),
+        "compose": ComposeRunner(
+            settings.state_dir,
+            bucket=settings.bucket,
+            allow_privileged=settings.allow_privileged,
+        ),
+    }

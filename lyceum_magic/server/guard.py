@@ -19,11 +19,9 @@ from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from ..config import Secret
-from ..protocol.limits import MAX_BODY_BYTES
-from ..protocol.paths import HEALTH, STREAM
-
-#: The one organisation of an embedded server.
-ORG_SLUG = "local"
+from ..protocol.limits import MAX_BODY_BYTES, MAX_UPLOAD_BYTES
+from ..protocol.paths import HEALTH, STREAM, UPLOAD, UPLOAD_BULK
+from .settings import ORG_SLUG
 
 _REPLY_HEADERS = [
     (b"x-content-type-options", b"nosniff"),
@@ -31,6 +29,7 @@ _REPLY_HEADERS = [
     (b"content-security-policy", b"default-src 'none'; frame-ancestors 'none'"),
 ]
 
+_UPLOADS = frozenset({UPLOAD, UPLOAD_BULK})
 _STREAM_BY_SECRET = re.compile(rf"{STREAM}/[^/]+/[^/]+")
 _STREAM_BY_ID = re.compile(rf"{STREAM}/[^/]+")
 
@@ -66,13 +65,14 @@ class Guard:
         if refusal := self._refusal(scope):
             await refusal(scope, receive, send)
             return
-        if _declared_length(scope) > MAX_BODY_BYTES:
+        limit = _body_limit(scope)
+        if _declared_length(scope) > limit:
             # Read to the end: a reply before that reaches a client that still writes as a reset.
             while (await receive()).get("more_body"):
                 pass
-            await _reply(413, _TOO_LARGE)(scope, receive, send)
+            await _reply(413, _too_large(limit))(scope, receive, send)
             return
-        await self._app(scope, _limited(receive), send)
+        await self._app(scope, _limited(receive, limit), send)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         """What to answer instead of letting the request in; None lets it in."""
@@ -88,7 +88,11 @@ class Guard:
             return _reply(401, message, {"WWW-Authenticate": "Bearer"})
         if not {ORG_SLUG.encode()}.issuperset(headers.all(b"x-org-slug")):
             return _reply(403, f"This server has one organisation, {ORG_SLUG!r}.")
-        if _has_body(headers) and not _is_json(headers.only(b"content-type")):
+        content_type = headers.only(b"content-type")
+        if scope["path"] in _UPLOADS:
+            if not content_type.lower().startswith(b"multipart/form-data"):
+                return _reply(415, "An upload must be sent as Content-Type: multipart/form-data.")
+        elif _has_body(headers) and not _is_json(content_type):
             return _reply(415, "The body must be JSON, sent as Content-Type: application/json.")
         return None
 
@@ -120,7 +124,12 @@ class _Headers:
         return values[0] if len(values) == 1 else b""
 
 
-_TOO_LARGE = f"The body is larger than {MAX_BODY_BYTES // 2**20} MiB."
+def _body_limit(scope: Scope) -> int:
+    return MAX_UPLOAD_BYTES if scope["path"] in _UPLOADS else MAX_BODY_BYTES
+
+
+def _too_large(limit: int) -> str:
+    return f"The body is larger than {limit // 2**20} MiB."
 
 
 def _reply(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
@@ -148,7 +157,7 @@ def _declared_length(scope: Scope) -> int:
     return int(_Headers(scope).only(b"content-length") or 0)
 
 
-def _limited(receive: Receive) -> Receive:
+def _limited(receive: Receive, limit: int) -> Receive:
     """`receive`, but a body whose length was not declared ends at the limit too."""
     received = 0
 
@@ -157,10 +166,10 @@ def _limited(receive: Receive) -> Receive:
         message = await receive()
         if message["type"] == "http.request":
             received += len(message.get("body", b""))
-            if received > MAX_BODY_BYTES:
+            if received > limit:
                 while message.get("more_body"):
                     message = await receive()
-                raise HTTPException(413, _TOO_LARGE)
+                raise HTTPException(413, _too_large(limit))
         return message
 
     return limited

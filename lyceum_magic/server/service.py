@@ -10,18 +10,17 @@ import contextlib
 import logging
 import time
 import uuid
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from ..exceptions import LyceumError, UnknownRun
 from ..protocol.machines import MACHINES
-from ..protocol.requests import StartPython
+from ..protocol.requests import Kind, Start
 from ..protocol.states import State
 from .bell import Bell
-from .runners.base import RunEnd, RunHandle, Runner, RunSpec
-from .runners.process import check_prior_imports
+from .runners.base import InvalidField, RunEnd, RunHandle, Runner, RunSpec
 from .stores.base import HistoryPage, RunRecord, Store
 from .tracked_run import TrackedRun
 
@@ -30,6 +29,8 @@ logger = logging.getLogger(__name__)
 #: How long abort and stop wait for the end they ordered before they answer without it.
 CONFIRMATION_S = 5.0
 
+#: The account's secrets, name -> value.
+Secrets = Callable[[], Awaitable[Mapping[str, str]]]
 _Steps = Callable[[TrackedRun], Awaitable[None]]
 
 _NOTEBOOK_JOB = "customer_notebook"
@@ -37,18 +38,6 @@ _NOTEBOOK_JOB = "customer_notebook"
 
 class UnknownMachine(LyceumError):
     """No machine has the name that a request asks for."""
-
-
-class InvalidField(LyceumError):
-    """A field of a request has the right form and still cannot be used.
-
-    Attributes:
-        field: its name on the wire.
-    """
-
-    def __init__(self, message: str, *, field: str) -> None:
-        super().__init__(message)
-        self.field = field
 
 
 class ServerBusy(LyceumError):
@@ -59,22 +48,26 @@ class RunService:
     """Starts, follows and ends runs.
 
     Args:
+        runners: one for each kind of run.
         runs_folder: where every run gets a folder of its own.
-        max_running: how many runs a runner works on at a time.
+        max_running: how many runs are under way at a time.
+        secrets: gives the account's secrets, name -> value, when a run starts.
         clock: seconds since 1970.
     """
 
     def __init__(
         self,
         store: Store,
-        runner: Runner,
+        runners: Mapping[Kind, Runner],
         runs_folder: Path,
         *,
         max_running: int,
+        secrets: Secrets,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._runner = runner
+        self._runners = runners
+        self._secrets = secrets
         self._runs_folder = runs_folder
         self._max_running = max_running
         self._clock = clock
@@ -97,13 +90,13 @@ class RunService:
             driver.cancel()
         await asyncio.gather(*self._drivers, return_exceptions=True)
 
-    async def start(self, request: StartPython) -> RunRecord:
+    async def start(self, request: Start) -> RunRecord:
         """Writes a new run down and starts it as soon as a slot is free.
 
         Raises:
             UnknownMachine: no machine has that name; the message lists those that exist.
-            InvalidField: `prior_imports` holds something that is not an import, or a text is not
-                Unicode.
+            InvalidField: a field cannot be used, see `Runner.check`; or a text is not Unicode.
+            EngineUnavailable: there is no container engine.
         """
         if request.execution_type not in MACHINES:
             raise UnknownMachine(
@@ -111,10 +104,7 @@ class RunService:
                 f"choose one of: {', '.join(MACHINES)}."
             )
         _check_texts(request)
-        try:
-            check_prior_imports(request.prior_imports or [])
-        except ValueError as exc:
-            raise InvalidField(str(exc), field="prior_imports") from exc
+        await self._runners[request.kind].check(request)
         record = RunRecord(str(uuid.uuid4()), request, self._clock())
         await self._store.add(record)
         self._queue.append(self._track(record))
@@ -194,7 +184,7 @@ class RunService:
             run.show(detail=f"{ahead} {'run' if ahead == 1 else 'runs'} ahead")
 
     async def _take_up(self, run: TrackedRun) -> None:
-        handle = await self._runner.find(self._spec(run.record))
+        handle = await self._runner_of(run.record).find(self._spec(run.record))
         if handle is not None:
             await self._follow_to_the_end(run, handle)
             return
@@ -205,9 +195,10 @@ class RunService:
 
     async def _run(self, run: TrackedRun) -> None:
         run.show(replace(run.record, state=State.STARTING))
-        spec = self._spec(run.record)
+        spec = replace(self._spec(run.record), environment=await self._secrets())
         spec.folder.mkdir(mode=0o700, exist_ok=True)
-        handle = await self._runner.start(spec, lambda step: run.show(detail=step))
+        runner = self._runner_of(run.record)
+        handle = await runner.start(spec, lambda step: run.show(detail=step))
         await self._follow_to_the_end(run, handle)
 
     async def _follow_to_the_end(self, run: TrackedRun, handle: RunHandle) -> None:
@@ -273,6 +264,9 @@ class RunService:
         self.activity.ring()
         return run
 
+    def _runner_of(self, record: RunRecord) -> Runner:
+        return self._runners[record.request.kind]
+
     def _spec(self, record: RunRecord) -> RunSpec:
         return RunSpec(record.run_id, self._runs_folder / record.run_id, record.request)
 
@@ -282,6 +276,7 @@ def final_record(record: RunRecord, end: RunEnd) -> RunRecord:
     state, error = _outcome(record, end)
     return replace(
         record,
+        request=record.request.without_credentials(),
         state=state,
         timed_out=end.reason == "timeout",
         # A run that its limit ended has no exit code of its own to report.
@@ -314,7 +309,7 @@ def _outcome(record: RunRecord, end: RunEnd) -> tuple[State, str]:
             return State.SYSTEM_FAILURE, end.error or "the server lost the run"
 
 
-def _check_texts(request: StartPython) -> None:
+def _check_texts(request: Start) -> None:
     """Raises InvalidField for half of a surrogate pair: JSON can say it, no file can hold it."""
     for field, value in request:
         try:

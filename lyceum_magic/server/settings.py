@@ -10,7 +10,12 @@ from ..config import Secret
 
 Profile = Literal["local", "shared"]
 
+#: The one organisation of an embedded server, and the name of its bucket.
+ORG_SLUG = "local"
+
 DEFAULT_MAX_RUNNING = 8
+DEFAULT_KEEP_DAYS = 30.0
+DEFAULT_KEEP_BYTES = 10 * 2**30
 
 
 @dataclass(frozen=True)
@@ -26,6 +31,10 @@ class ServerSettings:
         max_running: how many runs at a time; more of them wait.
         index_url: the package index for requirements; None means the installer's own.
         find_links: a folder of wheels for requirements.
+        memory_limit_bytes: how much memory a process run may use; None for no limit.
+        allow_privileged: whether services of a stack may be privileged.
+        keep_days: how long ended runs are kept.
+        keep_bytes: how much the folders of ended runs may take; the oldest leave first.
     """
 
     state_dir: Path
@@ -36,3 +45,12 @@ class ServerSettings:
     max_running: int = DEFAULT_MAX_RUNNING
     index_url: str | None = None
     find_links: str | None = None
+    memory_limit_bytes: int | None = None
+    allow_privileged: bool = False
+    keep_days: float = DEFAULT_KEEP_DAYS
+    keep_bytes: int = DEFAULT_KEEP_BYTES
+
+    @property
+    def bucket(self) -> Path:
+        """The account's storage: the folder that stands for its one bucket."""
+        return self.state_dir / "storage" / ORG_SLUG

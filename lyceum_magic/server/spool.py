@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:  # the supervisor imports this module, and little else
@@ -39,7 +39,7 @@ def encode_record(stream: StreamName, timestamp: float, data: bytes) -> bytes:
 class SpoolWriter:
     """Appends output to a spool, holding back the beginning of a character that is not whole."""
 
-    def __init__(self, path: str | os.PathLike[str]) -> None:
+    def __init__(self, path: str | os.PathLike[str], *, secrets: Iterable[str] = ()) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
         self._held: dict[StreamName, bytes] = {}
 

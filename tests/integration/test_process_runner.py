@@ -22,7 +22,8 @@ import pytest
 
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.server.runners.base import RunEnd, RunSpec
-from lyceum_magic.server.runners.process import ProcessHandle, ProcessRunner
+from lyceum_magic.server.runners.handle import SupervisedRun
+from lyceum_magic.server.runners.process import ProcessRunner
 from lyceum_magic.server.spool import SpoolRecord, read_spool
 
 pytestmark = pytest.mark.anyio
@@ -48,7 +49,7 @@ def spec(folder: Path, code: str, *, grace_s: float = 10.0, **fields: Any) -> Ru
     return RunSpec(folder.name, folder, request, environment, grace_s)
 
 
-async def start(runner: ProcessRunner, folder: Path, code: str, **fields: Any) -> ProcessHandle:
+async def start(runner: ProcessRunner, folder: Path, code: str, **fields: Any) -> SupervisedRun:
     return await runner.start(spec(folder, code, **fields), lambda phrase: None)
 
 
@@ -60,18 +61,18 @@ async def run(
     return end, output(handle, "stdout"), output(handle, "stderr")
 
 
-def output(handle: ProcessHandle, stream: str) -> str:
+def output(handle: SupervisedRun, stream: str) -> str:
     return b"".join(r.data for r in records(handle) if r.stream == stream).decode(errors="replace")
 
 
-def records(handle: ProcessHandle) -> list[SpoolRecord]:
+def records(handle: SupervisedRun) -> list[SpoolRecord]:
     found: list[SpoolRecord] = []
     while more := read_spool(handle.spool, found[-1].end if found else 0):
         found += more
     return found
 
 
-async def until(handle: ProcessHandle, enough: Callable[[str], bool]) -> str:
+async def until(handle: SupervisedRun, enough: Callable[[str], bool]) -> str:
     """What the run has printed, as soon as that is enough."""
     while True:
         end = records(handle)[-1].end if records(handle) else 0
@@ -246,7 +247,7 @@ os.write(1, b'%d\\n' % os.getpid())
 """
 
 
-async def family(handle: ProcessHandle) -> list[int]:
+async def family(handle: SupervisedRun) -> list[int]:
     """The processes of FAMILY, once all four have spoken."""
     stdout = await until(handle, lambda stdout: stdout.count("\n") == 4)
     return [int(pid) for pid in stdout.split()]
@@ -644,12 +645,12 @@ async def stuck_index() -> AsyncIterator[tuple[str, asyncio.Event]]:
 
 
 @pytest.mark.parametrize(
-    ("order", "reason"), [(ProcessHandle.kill, "aborted"), (ProcessHandle.stop, "stopped")]
+    ("order", "reason"), [(SupervisedRun.kill, "aborted"), (SupervisedRun.stop, "stopped")]
 )
 async def test_an_installation_can_be_ended(
     tmp_path: Path,
     stuck_index: tuple[str, asyncio.Event],
-    order: Callable[[ProcessHandle], Any],
+    order: Callable[[SupervisedRun], Any],
     reason: str,
 ) -> None:
     url, asked = stuck_index

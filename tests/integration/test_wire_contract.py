@@ -85,7 +85,7 @@ async def test_a_record_of_the_fake_is_a_part_of_a_real_one(
     http: httpx.AsyncClient, account: Account
 ) -> None:
     async with Client(account) as client:
-        reply = await client.start_python(START)
+        reply = await client.start(START)
         await heard(client, reply.run_id, reply.streaming_url)
         real = await client.record(reply.run_id)
         listed = (await http.get(paths.HISTORY)).json()["executions"][0]
@@ -137,7 +137,7 @@ async def test_a_stream_of_the_embedded_server_is_frame_for_frame_what_the_fake_
 
 async def test_a_client_hears_the_same_of_both(account: Account) -> None:
     async with Client(account) as client:
-        reply = await client.start_python(START)
+        reply = await client.start(START)
         real = await heard(client, reply.run_id, reply.streaming_url)
     async with wire_server() as wire, Client(wire.account()) as client:
         wire.on("POST", paths.START_PYTHON, started(wire))
@@ -146,7 +146,7 @@ async def test_a_client_hears_the_same_of_both(account: Account) -> None:
 
 
 async def follow_fake(client: Client, wire: WireServer) -> Heard:
-    reply = await client.start_python(START)
+    reply = await client.start(START)
     assert reply.streaming_url is not None
     pieces = [frame(event, str(number)) for number, event in enumerate(SAID)]
     wire.on("POST", httpx.URL(reply.streaming_url).path, stream(*pieces, frame(END)))
@@ -166,7 +166,7 @@ async def test_every_call_of_the_client_is_understood_by_the_embedded_server(
     account: Account,
 ) -> None:
     async with Client(account) as client:
-        reply = await client.start_python(START)
+        reply = await client.start(START)
         got = await heard(client, reply.run_id, reply.streaming_url)
         assert got.end.return_code == 3
         assert (await client.machine_types())["cpu"] == 0.0

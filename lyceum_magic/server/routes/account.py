@@ -13,8 +13,8 @@ from ...config import Secret
 from ...protocol import paths
 from ...protocol.machines import MACHINES
 from ...protocol.proof import proof
-from ..guard import ORG_SLUG
 from ..service import RunService
+from ..settings import ORG_SLUG
 
 
 class KeyToCheck(BaseModel):

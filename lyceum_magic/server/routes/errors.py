@@ -11,7 +11,8 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse, Response
 
 from ...exceptions import LyceumError, UnknownRun
-from ..service import InvalidField, ServerBusy, UnknownMachine
+from ..runners.base import EngineUnavailable, InvalidField
+from ..service import ServerBusy, UnknownMachine
 
 
 class BadEventId(LyceumError):
@@ -23,6 +24,7 @@ _STATUS_CODES: dict[type[LyceumError], int] = {
     BadEventId: 400,
     UnknownRun: 404,
     ServerBusy: 409,
+    EngineUnavailable: 503,
 }
 
 

@@ -9,7 +9,7 @@ from fastapi import APIRouter, Request
 
 from ...protocol import paths
 from ...protocol.records import Record
-from ...protocol.requests import StartPython
+from ...protocol.requests import Start, StartCompose, StartImage, StartPython
 from ...protocol.states import legacy_name
 from ..output_tail import read_tail
 from ..service import RunService
@@ -24,6 +24,17 @@ def add_routes(router: APIRouter, service: RunService, secrets: StreamSecrets) -
 
     @router.post(paths.START_PYTHON)
     async def start_python(body: StartPython, request: Request) -> dict[str, str]:
+        return await start(body, request)
+
+    @router.post(paths.START_IMAGE)
+    async def start_image(body: StartImage, request: Request) -> dict[str, str]:
+        return await start(body, request)
+
+    @router.post(paths.START_COMPOSE)
+    async def start_compose(body: StartCompose, request: Request) -> dict[str, str]:
+        return await start(body, request)
+
+    async def start(body: Start, request: Request) -> dict[str, str]:
         record = await service.start(body)
         path = f"{paths.stream(record.run_id)}/{secrets.of(record.run_id)}"
         # The guard has checked the Host header that this origin comes from.

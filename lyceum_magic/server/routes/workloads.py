@@ -12,9 +12,9 @@ from fastapi import APIRouter, Query
 from ...protocol import paths
 from ...protocol.records import Record
 from ...protocol.states import parse_state
-from ..guard import ORG_SLUG
 from ..output_tail import read_lines
 from ..service import RunService
+from ..settings import ORG_SLUG
 from ..stores.base import RunRecord
 from .wire import iso, summary
 

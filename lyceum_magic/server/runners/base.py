@@ -9,9 +9,12 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import TYPE_CHECKING, Literal, Protocol
 
-from ...protocol.requests import StartPython
+from ...exceptions import LyceumError
+
+if TYPE_CHECKING:  # supervisors import this module
+    from ...protocol.requests import Start
 
 EndReason = Literal[
     "exited",  # the main process ended by itself; return_code says how
@@ -23,21 +26,66 @@ EndReason = Literal[
 ]
 
 
+class EngineUnavailable(LyceumError):
+    """There is no container engine that a run could use; the message says how to get one."""
+
+
+class InvalidField(LyceumError):
+    """A field of a request has the right form and still cannot be used.
+
+    Attributes:
+        field: its name on the wire.
+    """
+
+    def __init__(self, message: str, *, field: str) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Refusal(Exception):
+    """A run that cannot be started for a reason that lies in it: one sentence for people.
+
+    Attributes:
+        output: more about it, for the run's stderr.
+    """
+
+    def __init__(self, sentence: str, output: bytes = b"") -> None:
+        super().__init__(sentence)
+        self.output = output
+
+
 @dataclass(frozen=True)
 class RunSpec:
     """What a runner needs to start a run.
 
     Attributes:
         folder: the run's own folder (exists, 0700); everything of this run lives below it.
-        environment: variables to add for the program: the account's secrets.
-        stop_grace_s: seconds between SIGTERM and SIGKILL when the run is stopped or times out.
+        environment: the account's secrets: variables for the program, whose values are masked in
+            its output. Empty where a run is looked for rather than started.
     """
 
     run_id: str
     folder: Path
-    request: StartPython
-    environment: Mapping[str, str] = field(default_factory=dict)
-    stop_grace_s: float = 10.0
+    request: Start
+    environment: Mapping[str, str] = field(default_factory=dict, repr=False)
+
+    @property
+    def stop_grace_s(self) -> float:
+        """Seconds between SIGTERM and SIGKILL when the run is stopped or times out."""
+        return self.request.grace_s
+
+
+@dataclass(frozen=True)
+class Usage:
+    """What the processes of a run use at one moment, its program and all that it started.
+
+    Attributes:
+        cpu_s: seconds of processor time so far; only the difference of two says something.
+        memory_bytes: resident memory now.
+    """
+
+    cpu_s: float
+    memory_bytes: int
 
 
 @dataclass(frozen=True)
@@ -86,6 +134,10 @@ class RunHandle(Protocol):
         """Returns when the spool is longer than `offset`, or the run is over."""
         ...
 
+    async def usage(self) -> Usage | None:
+        """What it uses now; None where it does not run, or nobody can say."""
+        ...
+
     async def kill(self) -> None:
         """Kills every process of the run; returns when the order has been passed on."""
         ...
@@ -102,8 +154,17 @@ class Runner(Protocol):
         """Makes ready (a pool of interpreters, a connection to an engine)."""
         ...
 
+    async def check(self, request: Start) -> None:
+        """Looks at a request before it is accepted; the run starts later, or in another server.
+
+        Raises:
+            InvalidField: it asks for something that cannot be, or is not allowed.
+            EngineUnavailable: what would run it is not there.
+        """
+        ...
+
     async def start(self, spec: RunSpec, on_progress: ProgressListener) -> RunHandle:
-        """Begins the run; preparation (requirements) goes on behind the handle.
+        """Begins the run; preparation (requirements, images) goes on behind the handle.
 
         Never raises for what lies in the run: such a run ends as "refused".
         """

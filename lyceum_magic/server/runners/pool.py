@@ -87,20 +87,28 @@ class Interpreter:
         await asyncio.to_thread(os.waitpid, self.pid, 0)
 
 
-def spawn_interpreter() -> Interpreter:
-    """Starts a process of `supervisor`."""
+def spawn_interpreter(
+    module: str = "supervisor", environment: Mapping[str, str] | None = None
+) -> Interpreter:
+    """Starts a process that waits for a run.
+
+    Args:
+        module: `supervisor`, `container_work` or `compose_work`.
+        environment: variables to add for it.
+    """
     ours, theirs = socket.socketpair()
-    environment = clean_environment() | {
+    variables = clean_environment() | {
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
         SUPERVISOR_ID: uuid.uuid4().hex,
+        **(environment or {}),
     }
     with theirs:
         pid = os.posix_spawn(
             sys.executable,
             # -P: nothing of the server's working directory may shadow the standard library.
-            [sys.executable, "-P", "-m", "lyceum_magic.server.runners.supervisor"],
-            environment,
+            [sys.executable, "-P", "-m", f"lyceum_magic.server.runners.{module}"],
+            variables,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
                 (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_RDWR, 0),

@@ -28,19 +28,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from ...protocol.redaction import without_password
+from .base import Refusal
 from .pool import clean_environment
-
-
-class Refusal(Exception):
-    """A run that cannot be started for a reason that lies in it: one sentence for people.
-
-    Attributes:
-        output: more about it, for the run's stderr.
-    """
-
-    def __init__(self, sentence: str, output: bytes = b"") -> None:
-        super().__init__(sentence)
-        self.output = output
 
 
 @dataclass(frozen=True)

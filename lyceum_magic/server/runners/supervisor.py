@@ -223,7 +223,7 @@ class Supervisor:
         # The place for the last word is taken now, in case the disk is full by then.
         exit_file = os.open("exit.draft", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.write(exit_file, b" " * _EXIT_BYTES)
-        self._spool = SpoolWriter("spool")
+        self._spool = SpoolWriter("spool", secrets=self._assignment["environment"].values())
         self._started_at = time.time()
         facts = {
             "pid": os.getpid(),

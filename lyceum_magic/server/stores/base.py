@@ -11,7 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
-from ...protocol.requests import StartPython
+from ...protocol.requests import Start
 from ...protocol.states import State
 
 
@@ -20,7 +20,6 @@ class RunRecord:
     """All that is known of one run. Times in seconds since 1970.
 
     Attributes:
-        job_type: which kind of program it is, in the wire's words.
         timed_out: whether its time limit ended it; the state is `failed` then.
         return_code: exit code, 128 + n for signal n; None where there is none.
         error: one sentence for every end other than `completed`, else empty.
@@ -29,9 +28,8 @@ class RunRecord:
     """
 
     run_id: str
-    request: StartPython
+    request: Start
     created_at: float
-    job_type: str = "python"
     state: State = State.PENDING
     timed_out: bool = False
     return_code: int | None = None
@@ -39,6 +37,11 @@ class RunRecord:
     started_at: float | None = None
     finished_at: float | None = None
     spool: Path | None = None
+
+    @property
+    def job_type(self) -> str:
+        """Which kind of program it is, in the wire's words."""
+        return self.request.work_type
 
 
 @dataclass(frozen=True, slots=True)

@@ -7,6 +7,7 @@ transactions of ours can meet.
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import sqlite3
 from collections.abc import Callable, Sequence
@@ -15,8 +16,9 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...exceptions import EmbeddedServerError
-from ...protocol.requests import StartPython
+from ...protocol.requests import STARTS
 from ...protocol.states import FINAL, State
+from ..vault import Vault
 from .base import HistoryPage, RunRecord
 
 _T = TypeVar("_T")
@@ -40,20 +42,29 @@ _MIGRATIONS = (
     );
     CREATE INDEX runs_by_state ON runs (state);
     """,
+    """
+    ALTER TABLE runs ADD COLUMN kind TEXT NOT NULL DEFAULT 'python';
+    ALTER TABLE runs ADD COLUMN sealed BLOB;
+    """,
 )
 
 _COLUMNS = (
-    "run_id, request, job_type, created_at, state, timed_out, return_code, error, "
+    "run_id, kind, request, sealed, job_type, created_at, state, timed_out, return_code, error, "
     "started_at, finished_at, spool"
 )
 _IS_FINAL = "state IN (" + ", ".join(f"'{state}'" for state in sorted(FINAL)) + ")"
 
 
 class SqliteStore:
-    """Keeps records in the file at `path`, which is made with mode 0600 where it is missing."""
+    """Keeps records in the file at `path`, which is made with mode 0600 where it is missing.
 
-    def __init__(self, path: Path) -> None:
+    Args:
+        vault: encrypts what may not lie open in the file.
+    """
+
+    def __init__(self, path: Path, vault: Vault) -> None:
         self._path = path
+        self._vault = vault
         self._thread = ThreadPoolExecutor(1, thread_name_prefix="lyceum-store")
         self._connection: sqlite3.Connection | None = None
 
@@ -67,12 +78,12 @@ class SqliteStore:
         self._thread.shutdown()
 
     async def add(self, record: RunRecord) -> None:
-        row = _to_row(record)
+        row = self._to_row(record)
         places = ", ".join(f":{name}" for name in row)
         await self._execute(f"INSERT INTO runs ({_COLUMNS}) VALUES ({places})", row)
 
     async def update(self, record: RunRecord) -> None:
-        row = _to_row(record)
+        row = self._to_row(record)
         assignments = ", ".join(f"{name} = :{name}" for name in row if name != "run_id")
         await self._execute(f"UPDATE runs SET {assignments} WHERE run_id = :run_id", row)
 
@@ -81,13 +92,13 @@ class SqliteStore:
 
     async def get(self, run_id: str) -> RunRecord | None:
         rows = await self._execute(f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?", (run_id,))
-        return _to_record(rows[0]) if rows else None
+        return self._to_record(rows[0]) if rows else None
 
     async def unfinished(self) -> Sequence[RunRecord]:
         rows = await self._execute(
             f"SELECT {_COLUMNS} FROM runs WHERE NOT {_IS_FINAL} ORDER BY sequence"
         )
-        return [_to_record(row) for row in rows]
+        return [self._to_record(row) for row in rows]
 
     async def history(self, *, limit: int, offset: int) -> HistoryPage:
         rows = await self._execute(
@@ -95,7 +106,7 @@ class SqliteStore:
         )
         counted = await self._execute("SELECT state, count(*) FROM runs GROUP BY state")
         counts = {State(state): number for state, number in counted}
-        return HistoryPage([_to_record(row) for row in rows], sum(counts.values()), counts)
+        return HistoryPage([self._to_record(row) for row in rows], sum(counts.values()), counts)
 
     async def _execute(
         self, statement: str, values: Sequence[Any] | dict[str, Any] = ()
@@ -139,34 +150,38 @@ class SqliteStore:
         for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
             connection.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT")
 
+    def _to_row(self, record: RunRecord) -> dict[str, Any]:
+        request = record.request
+        sealed = request.model_dump_json(include=set(request.sealed), exclude_none=True)
+        return {
+            "run_id": record.run_id,
+            "kind": request.kind,
+            "request": request.model_dump_json(exclude=set(request.sealed), exclude_none=True),
+            "sealed": None if sealed == "{}" else self._vault.seal(sealed),
+            "job_type": record.job_type,
+            "created_at": record.created_at,
+            "state": record.state.value,
+            "timed_out": record.timed_out,
+            "return_code": record.return_code,
+            "error": record.error,
+            "started_at": record.started_at,
+            "finished_at": record.finished_at,
+            "spool": None if record.spool is None else str(record.spool),
+        }
 
-def _to_row(record: RunRecord) -> dict[str, Any]:
-    return {
-        "run_id": record.run_id,
-        "request": record.request.model_dump_json(exclude_none=True),
-        "job_type": record.job_type,
-        "created_at": record.created_at,
-        "state": record.state.value,
-        "timed_out": record.timed_out,
-        "return_code": record.return_code,
-        "error": record.error,
-        "started_at": record.started_at,
-        "finished_at": record.finished_at,
-        "spool": None if record.spool is None else str(record.spool),
-    }
-
-
-def _to_record(row: sqlite3.Row) -> RunRecord:
-    return RunRecord(
-        run_id=row["run_id"],
-        request=StartPython.model_validate_json(row["request"]),
-        created_at=row["created_at"],
-        job_type=row["job_type"],
-        state=State(row["state"]),
-        timed_out=bool(row["timed_out"]),
-        return_code=row["return_code"],
-        error=row["error"],
-        started_at=row["started_at"],
-        finished_at=row["finished_at"],
-        spool=None if row["spool"] is None else Path(row["spool"]),
-    )
+    def _to_record(self, row: sqlite3.Row) -> RunRecord:
+        members = json.loads(row["request"])
+        if row["sealed"] is not None:
+            members |= json.loads(self._vault.open(row["sealed"]))
+        return RunRecord(
+            run_id=row["run_id"],
+            request=STARTS[row["kind"]].model_validate(members),
+            created_at=row["created_at"],
+            state=State(row["state"]),
+            timed_out=bool(row["timed_out"]),
+            return_code=row["return_code"],
+            error=row["error"],
+            started_at=row["started_at"],
+            finished_at=row["finished_at"],
+            spool=None if row["spool"] is None else Path(row["spool"]),
+        )

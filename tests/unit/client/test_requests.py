@@ -66,7 +66,7 @@ async def test_every_request_carries_key_and_organisation(wire: WireServer, clie
     wire.on("GET", RECORD, json_answer(record()))
     wire.on("POST", paths.START_PYTHON, started(wire))
     await client.record("run")
-    await client.start_python(START)
+    await client.start(START)
     for request in wire.requests:
         assert request.headers["authorization"] == f"Bearer {KEY}"
         assert request.headers["x-org-slug"] == "team"
@@ -81,7 +81,7 @@ async def test_no_organisation_is_named_where_none_was_chosen(wire: WireServer) 
 
 async def test_a_start_is_sent_as_json_and_its_reply_read(wire: WireServer, client: Client) -> None:
     wire.on("POST", paths.START_PYTHON, started(wire, "run-7"))
-    reply = await client.start_python(START)
+    reply = await client.start(START)
     assert reply.run_id == "run-7"
     assert reply.streaming_url == f"{wire.base_url}/api/v1/stream/run-7/{STREAM_SECRET}"
     (request,) = wire.requests
@@ -95,7 +95,7 @@ async def test_a_streaming_url_that_is_not_http_is_left_for_the_path_by_id(
 ) -> None:
     reply = {"execution_id": "run", "streaming_url": url}
     wire.on("POST", paths.START_PYTHON, json_answer(reply, status=201))
-    assert (await client.start_python(START)).streaming_url is None
+    assert (await client.start(START)).streaming_url is None
 
 
 # How often.
@@ -135,7 +135,7 @@ async def test_a_start_that_was_answered_is_sent_once(
 ) -> None:
     wire.on("POST", paths.START_PYTHON, trouble)
     with pytest.raises(ApiError):
-        await client.start_python(START)
+        await client.start(START)
     assert len(wire.requests) == 1
 
 
@@ -144,7 +144,7 @@ async def test_a_start_whose_reply_was_lost_is_sent_once_and_said_to_be_unknown(
 ) -> None:
     wire.on("POST", paths.START_PYTHON, hang_up)
     with pytest.raises(StartUnknown, match="broke before it answered the start"):
-        await client.start_python(START)
+        await client.start(START)
     assert len(wire.requests) == 1
 
 
@@ -195,7 +195,7 @@ async def test_each_refusal_has_its_class_and_its_advice(
 ) -> None:
     wire.on("POST", paths.START_PYTHON, refusal(status))
     with pytest.raises(kind) as caught:
-        await client.start_python(START)
+        await client.start(START)
     assert type(caught.value) is kind
     assert caught.value.status_code == status
     assert advice in str(caught.value)
@@ -212,7 +212,7 @@ async def test_a_422_names_field_and_problem(wire: WireServer, client: Client) -
     ]
     wire.on("POST", paths.START_PYTHON, refusal(422, detail))
     with pytest.raises(RequestRefused) as caught:
-        await client.start_python(START)
+        await client.start(START)
     said = "timeout: must be at most 600; labels.3: must be text; body: odd; bare"
     assert said in str(caught.value)
 
@@ -224,7 +224,7 @@ async def test_an_answer_of_any_other_form_is_an_error_of_ours(
 ) -> None:
     wire.on("POST", paths.START_PYTHON, answer(body, status=status))
     wire.on("GET", RECORD, answer(body, status=status))
-    for call in (client.start_python(START), client.record("run")):
+    for call in (client.start(START), client.record("run")):
         with pytest.raises((ApiError, ProtocolError)) as caught:
             await call
         assert "\n" not in str(caught.value)
@@ -271,7 +271,7 @@ async def test_a_body_that_cannot_be_decoded_is_an_error_of_ours(
 async def test_a_server_that_is_not_there_cannot_be_reached(wire: WireServer) -> None:
     account = Account("http://127.0.0.1:1", Secret(KEY), "a test")
     async with Client(account) as client:
-        for call in (client.record("run"), client.start_python(START)):
+        for call in (client.record("run"), client.start(START)):
             with pytest.raises(ServerUnreachable, match=r"127\.0\.0\.1:1 cannot be reached") as c:
                 await call
             assert not isinstance(c.value, StartUnknown)  # nothing was sent
@@ -345,7 +345,7 @@ async def test_nothing_that_is_logged_tells_a_secret(wire: WireServer, talkative
     path = f"{paths.stream('run')}/{STREAM_SECRET}"
     wire.on("POST", path, stream(frame(Output("a"), "1"), cut=True), refusal(500),
             stream(frame(Finished(None, 0))))  # fmt: skip
-    reply = await talkative.start_python(START)
+    reply = await talkative.start(START)
     assert STREAM_SECRET not in repr(reply)
     await talkative.record("run")
     assert (await heard(talkative, "run", reply.streaming_url)).text == "a"
@@ -358,7 +358,7 @@ async def test_no_error_tells_a_secret(wire: WireServer, talkative: Client, trou
     wire.on("POST", paths.stream("run"), trouble)
     wire.on("GET", RECORD, refusal(401))
     calls = (
-        talkative.start_python(START),
+        talkative.start(START),
         heard(talkative, "run", f"{wire.base_url}/{STREAM_SECRET}", timeout_s=-120.0),
     )
     for call in calls:
@@ -388,7 +388,7 @@ async def test_a_server_that_moved_is_asked_again_even_for_a_start(wire: WireSer
     wire.on("POST", paths.START_PYTHON, started(wire))
     gone = Account("http://127.0.0.1:1", Secret(KEY), "a test", is_embedded=True)
     async with Client(gone, relocate=relocate) as client:
-        assert (await client.start_python(START)).run_id == "run"
+        assert (await client.start(START)).run_id == "run"
     assert moved == 1
     assert len(wire.requests) == 1
 

@@ -7,8 +7,9 @@ import time
 from pathlib import Path
 
 from lyceum_magic.protocol.events import StreamName
+from lyceum_magic.protocol.requests import Start
 from lyceum_magic.server.bell import Bell
-from lyceum_magic.server.runners.base import EndReason, ProgressListener, RunEnd, RunSpec
+from lyceum_magic.server.runners.base import EndReason, ProgressListener, RunEnd, RunSpec, Usage
 from lyceum_magic.server.spool import encode_record
 
 
@@ -23,6 +24,7 @@ class FakeHandle:
         self.tell = on_progress
         self.orders: list[str] = []
         self.obeys = True
+        self.uses: Usage | None = None
         self._end: RunEnd | None = None
         self._changed = Bell()
 
@@ -60,6 +62,9 @@ class FakeHandle:
         ):
             await self._changed.listen().wait()
 
+    async def usage(self) -> Usage | None:
+        return self.uses if self.started_at is not None and self._end is None else None
+
     async def kill(self) -> None:
         self._obey("kill", "aborted")
 
@@ -81,6 +86,7 @@ class FakeRunner:
     def __init__(self) -> None:
         self.handles: dict[str, FakeHandle] = {}
         self.failure: Exception | None = None
+        self.refusal: Exception | None = None
         self._started: asyncio.Queue[FakeHandle] = asyncio.Queue()
 
     async def next_run(self) -> FakeHandle:
@@ -90,6 +96,10 @@ class FakeRunner:
 
     async def open(self) -> None:
         pass
+
+    async def check(self, request: Start) -> None:
+        if self.refusal is not None:
+            raise self.refusal
 
     async def start(self, spec: RunSpec, on_progress: ProgressListener) -> FakeHandle:
         if self.failure is not None:

@@ -17,6 +17,7 @@ from fastapi import FastAPI
 
 from lyceum_magic.config import Secret
 from lyceum_magic.protocol import paths
+from lyceum_magic.protocol.requests import STARTS
 from lyceum_magic.server.app import create_app
 from lyceum_magic.server.runners.base import Runner
 from lyceum_magic.server.settings import Profile, ServerSettings
@@ -84,7 +85,7 @@ async def serving(
         app = create_app(
             settings,
             store=store or MemoryStore(),
-            runner=runner,
+            runners=dict.fromkeys(STARTS, runner),
             end_server=lambda: end_calls.append(None),
         )
         config = uvicorn.Config(

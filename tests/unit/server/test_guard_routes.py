@@ -17,6 +17,7 @@ from fastapi.routing import APIRoute
 from lyceum_magic.config import Secret
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_BODY_BYTES
+from lyceum_magic.protocol.requests import STARTS
 from lyceum_magic.server.app import create_app
 from lyceum_magic.server.settings import ServerSettings
 from lyceum_magic.server.stores.memory import MemoryStore
@@ -29,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 def _routes() -> Iterator[tuple[str, str]]:
     settings = ServerSettings(Path("/nowhere"), 1, Secret("lk_x"), "boot")
-    app = create_app(settings, store=MemoryStore(), runner=FakeRunner())
+    app = create_app(settings, store=MemoryStore(), runners=dict.fromkeys(STARTS, FakeRunner()))
     for route in app.routes:
         assert isinstance(route, APIRoute)
         for method in sorted(route.methods):

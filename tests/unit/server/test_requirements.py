@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 from packaging.version import Version
 
-from lyceum_magic.server.runners.process import check_prior_imports
+from lyceum_magic.protocol.requests import import_statements
 from lyceum_magic.server.runners.requirements import (
     Refusal,
     Wanted,
@@ -116,10 +116,10 @@ def test_an_extra_is_satisfied_only_with_what_it_needs() -> None:
     ],
 )
 def test_a_prior_import_is_a_name_or_a_statement(item: str, statement: str) -> None:
-    assert check_prior_imports([item]) == [statement]
+    assert import_statements([item]) == [statement]
 
 
 @pytest.mark.parametrize("item", ["", "print(1)", "a b", "import", "class", "import a; a()", "\0"])
 def test_a_prior_import_is_nothing_else(item: str) -> None:
     with pytest.raises(ValueError, match="prior_imports"):
-        check_prior_imports([item])
+        import_statements([item])

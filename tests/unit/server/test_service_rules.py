@@ -10,11 +10,10 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.exceptions import UnknownRun
-from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.protocol.requests import STARTS, StartImage, StartPython
 from lyceum_magic.protocol.states import State
-from lyceum_magic.server.runners.base import RunEnd
+from lyceum_magic.server.runners.base import InvalidField, RunEnd
 from lyceum_magic.server.service import (
-    InvalidField,
     RunService,
     ServerBusy,
     UnknownMachine,
@@ -35,12 +34,22 @@ CPU = StartPython(code="print(1)", execution_type="cpu")
 async def opened(
     folder: Path, runner: FakeRunner, store: MemoryStore | None = None, *, max_running: int = 8
 ) -> AsyncIterator[RunService]:
-    service = RunService(store or MemoryStore(), runner, folder, max_running=max_running)
+    service = RunService(
+        store or MemoryStore(),
+        dict.fromkeys(STARTS, runner),
+        folder,
+        max_running=max_running,
+        secrets=secrets,
+    )
     await service.open()
     try:
         yield service
     finally:
         await service.close()
+
+
+async def secrets() -> dict[str, str]:
+    return {"TOKEN": "from the account"}
 
 
 async def state_becomes(run: TrackedRun, *states: State) -> None:
@@ -76,7 +85,8 @@ def test_each_end_has_its_state_and_its_sentence(
 
 
 def test_a_stopped_notebook_is_completed() -> None:
-    record = RunRecord("a", CPU, 0.0, job_type="customer_notebook")
+    notebook = StartImage(docker_image_ref="jupyter", job_type="customer_notebook")
+    record = RunRecord("a", notebook, 0.0)
     assert final_record(record, ENDS[5][0]).state is State.COMPLETED
 
 
@@ -116,13 +126,20 @@ async def test_an_unknown_machine_is_refused_with_the_list(tmp_path: Path) -> No
         assert service.active() == []
 
 
-async def test_prior_imports_that_import_nothing_are_refused(tmp_path: Path) -> None:
-    async with opened(tmp_path, FakeRunner()) as service:
-        with pytest.raises(InvalidField) as caught:
-            await service.start(
-                StartPython(code="", execution_type="cpu", prior_imports=["os.system('x')"])
-            )
-        assert caught.value.field == "prior_imports"
+async def test_what_its_runner_refuses_is_not_accepted(tmp_path: Path) -> None:
+    runner = FakeRunner()
+    runner.refusal = InvalidField("not like this", field="docker_image_ref")
+    async with opened(tmp_path, runner) as service:
+        with pytest.raises(InvalidField):
+            await service.start(StartImage(docker_image_ref="x"))
+        assert service.active() == []
+
+
+async def test_a_run_gets_the_secrets_of_the_account(tmp_path: Path) -> None:
+    runner = FakeRunner()
+    async with opened(tmp_path, runner) as service:
+        await service.start(CPU)
+        assert (await runner.next_run()).spec.environment == {"TOKEN": "from the account"}
 
 
 async def test_a_gpu_that_is_not_here_is_said_in_the_progress(tmp_path: Path) -> None:

@@ -16,6 +16,7 @@ from lyceum_magic.protocol.states import State
 from lyceum_magic.server.stores.base import RunRecord, Store
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
+from lyceum_magic.server.vault import Vault
 
 pytestmark = pytest.mark.anyio
 
@@ -23,7 +24,9 @@ pytestmark = pytest.mark.anyio
 @pytest.fixture(params=["memory", "sqlite"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
     store: Store = (
-        MemoryStore() if request.param == "memory" else SqliteStore(tmp_path / "runs.sqlite3")
+        MemoryStore()
+        if request.param == "memory"
+        else SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
     )
     await store.open()
     yield store
@@ -87,7 +90,7 @@ async def test_history_is_paged_newest_first_and_counts_everything(store: Store)
 
 async def test_records_outlive_the_store(tmp_path: Path) -> None:
     for _ in range(2):
-        store = SqliteStore(tmp_path / "runs.sqlite3")
+        store = SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
         await store.open()
         if await store.get("a") is None:
             await store.add(record("a"))
@@ -98,7 +101,7 @@ async def test_records_outlive_the_store(tmp_path: Path) -> None:
 
 
 async def test_its_files_are_readable_by_their_owner_alone(tmp_path: Path) -> None:
-    store = SqliteStore(tmp_path / "runs.sqlite3")
+    store = SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
     await store.open()
     await store.add(record("a"))
     modes = {
@@ -115,7 +118,7 @@ async def test_a_file_of_a_newer_version_is_refused_in_one_sentence(tmp_path: Pa
     connection = sqlite3.connect(path)
     connection.execute("PRAGMA user_version = 999")
     connection.close()
-    store = SqliteStore(path)
+    store = SqliteStore(path, Vault(tmp_path / "vault.key"))
     with pytest.raises(EmbeddedServerError, match="LYCEUM_MAGIC_HOME"):
         await store.open()
     await store.close()

@@ -1,0 +1,297 @@
+"""The process between the server and a run in a container engine: its supervisor.
+
+It is to containers and stacks what `supervisor` is to Python programs, and shows the server the
+same face: the same hand-over and the same bytes on its socket, the same files in the run's folder.
+What runs in the engine is a `Work`; everything else is here: the spool, the time limit, the orders,
+the end. As the server may die at any time, nothing of a run is the server's once it is handed over.
+
+`container_work` and `compose_work` are its two programs, each started as `python -P -m ...` when
+an image or a stack is ready to begin.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import select
+import signal
+import socket
+import threading
+import time
+import traceback
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypedDict
+
+from ..spool import SpoolWriter
+from .base import Refusal
+from .supervisor import GROWN, KILL, STARTED, STOP, SUPERVISOR_ID, write_json
+
+if TYPE_CHECKING:
+    from ...protocol.events import StreamName
+    from ...protocol.requests import Kind
+
+_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+
+
+class EngineAssignment(TypedDict):
+    """What the server writes to `assignment.json`. Times in seconds.
+
+    Attributes:
+        environment: the account's secrets; their values are masked in the output.
+        work: what the kind's own `Work` needs.
+    """
+
+    run_id: str
+    kind: Kind
+    environment: dict[str, str]
+    timeout_s: float
+    stop_grace_s: float
+    work: dict[str, Any]
+
+
+class Events(Protocol):
+    """What a `Work` tells; any thread may call."""
+
+    def started(self) -> None:
+        """The first program began: the time limit counts from here."""
+        ...
+
+    def output(self, stream: StreamName, data: bytes) -> None:
+        """A program wrote."""
+        ...
+
+
+class Work(Protocol):
+    """What one run does in the engine. `run` has a thread of its own; the others may be called
+    meanwhile from another one, at any moment and more than once."""
+
+    def run(self, events: Events) -> tuple[int, str]:
+        """Starts everything, and returns when all of it is over and all output has been told.
+
+        Returns:
+            The return code, and a sentence for people where the code alone does not say it all.
+
+        Raises:
+            Refusal: it cannot be started for a reason that lies in the run.
+            Exception: the engine failed.
+        """
+        ...
+
+    def stop(self, grace_s: float) -> None:
+        """SIGTERM to all, SIGKILL after `grace_s`; returns when all have ended."""
+        ...
+
+    def kill(self) -> None:
+        """Kills all at once, also what is only about to start."""
+        ...
+
+    def remove(self) -> None:
+        """Takes everything of the run out of the engine; nothing there is no error."""
+        ...
+
+
+class Attendant:
+    """Keeps a run's output and its time limit, passes orders on, writes down how it ended."""
+
+    def __init__(
+        self,
+        assignment: EngineAssignment,
+        work: Work,
+        control: socket.socket,
+        listener: socket.socket,
+    ) -> None:
+        self._assignment = assignment
+        self._work = work
+        self._listener = listener
+        self._connections = {control.fileno(): control}
+        self._spool = SpoolWriter("spool", secrets=assignment["environment"].values())
+        # Guards the spool and the connections, which `work`'s threads use as well.
+        self._lock = threading.Lock()
+        self._wake_reader, self._wake_writer = os.pipe()
+        self._started_at: float | None = None
+        self._reason = ""  # why we ended it; empty where it ended by itself
+        self._failure = ""  # why we cannot go on
+        self._end: dict[str, Any] | None = None
+        self._limit_due = float("inf")  # a moment of time.monotonic()
+
+    def attend(self) -> None:
+        """Returns when the run is over, out of the engine and written down."""
+        signal.signal(signal.SIGINT, signal.SIG_IGN)
+        threading.Thread(target=self._carry_out, name="work", daemon=True).start()
+        self._listen_until_over()
+        try:
+            self._work.remove()
+        finally:
+            with self._lock:
+                self._spool.flush(time.time())
+            write_json("exit.json", self._end)
+
+    # What `work` tells, on its threads.
+
+    def started(self) -> None:
+        if self._started_at is not None:
+            return
+        self._started_at = time.time()
+        self._limit_due = time.monotonic() + self._assignment["timeout_s"]
+        facts = {
+            "pid": os.getpid(),
+            "id": os.environ.get(SUPERVISOR_ID, ""),
+            "started_at": self._started_at,
+        }
+        write_json("supervisor.json", facts)
+        with self._lock:
+            self._notify(STARTED)
+        self._wake()
+
+    def output(self, stream: StreamName, data: bytes) -> None:
+        with self._lock:
+            if self._failure:
+                return
+            try:
+                is_written = self._spool.append(stream, time.time(), data)
+            except OSError as exc:
+                if exc.errno not in _NO_SPACE:
+                    raise
+                self._failure = f"the run's output could not be written: {exc.strerror}"
+            else:
+                if is_written:
+                    self._notify(GROWN)
+                return
+        self._wake()  # which then kills
+
+    def _carry_out(self) -> None:
+        reason, code, error = "exited", None, ""
+        try:
+            code, error = self._work.run(self)
+        except Refusal as exc:
+            if exc.output:
+                self.output("stderr", exc.output)
+            reason, error = "refused", str(exc)
+        except Exception as exc:  # noqa: BLE001 - the top of a thread: the run shall not hang on it
+            with open("supervisor.log", "a", encoding="utf-8") as log:
+                traceback.print_exc(file=log)
+            reason, error = "lost", f"the container engine failed: {_first_line(exc)}"
+        self._end = self._ended(reason, code, error)
+        self._wake()
+
+    def _ended(self, reason: str, code: int | None, error: str) -> dict[str, Any]:
+        """The fields of a `RunEnd`."""
+        if self._failure:
+            reason, code, error = "lost", None, self._failure
+        elif self._reason == "timeout":
+            limit = f"{self._assignment['timeout_s']:g}"
+            reason, code = "timeout", None
+            error = f"the run exceeded its time limit of {limit} s"
+        elif self._reason == "aborted":
+            reason, code, error = "aborted", None, "the run was aborted"
+        elif self._reason == "stopped":
+            reason, error = "stopped", "the run was stopped"
+        return {
+            "reason": reason,
+            "return_code": code,
+            "error": error,
+            "started_at": self._started_at,
+            "finished_at": time.time(),
+        }
+
+    # What happens meanwhile, on the main thread.
+
+    def _listen_until_over(self) -> None:
+        poll = select.poll()
+        for descriptor in (self._wake_reader, self._listener.fileno(), *self._connections):
+            poll.register(descriptor, select.POLLIN)
+        os.set_blocking(self._wake_reader, False)
+        self._listener.setblocking(False)
+        for connection in self._connections.values():
+            connection.setblocking(False)
+        is_killed = False
+        while self._end is None:
+            if self._failure and not is_killed:
+                is_killed = True
+                self._work.kill()
+            if time.monotonic() >= self._limit_due and not self._reason:
+                self._terminate("timeout")
+            wait_s = self._limit_due - time.monotonic() if not self._reason else float("inf")
+            patience_ms = None if wait_s == float("inf") else max(0.0, wait_s) * 1000 + 0.5
+            for descriptor, _ in poll.poll(patience_ms):
+                if descriptor == self._wake_reader:
+                    os.read(descriptor, 4096)
+                elif descriptor == self._listener.fileno():
+                    poll.register(self._accept(), select.POLLIN)
+                elif not self._obey(descriptor):
+                    poll.unregister(descriptor)
+
+    def _accept(self) -> int:
+        """A server came back. It is told at once if the program runs."""
+        connection, _ = self._listener.accept()
+        connection.setblocking(False)
+        with self._lock:
+            self._connections[connection.fileno()] = connection
+            if self._started_at is not None:
+                self._notify(STARTED)
+        return connection.fileno()
+
+    def _obey(self, descriptor: int) -> bool:
+        """Does what a server orders; False where that server is gone."""
+        connection = self._connections[descriptor]
+        try:
+            orders = connection.recv(4096)
+        except ConnectionResetError:
+            orders = b""
+        if not orders:  # the run goes on
+            with self._lock:
+                del self._connections[descriptor]
+            connection.close()
+            return False
+        if KILL in orders:
+            self._reason = "aborted"
+            self._work.kill()
+        elif STOP in orders and not self._reason:
+            self._terminate("stopped")
+        return True
+
+    def _terminate(self, reason: str) -> None:
+        self._reason = reason
+        # On a thread: an abort must get through while it takes its time.
+        grace_s = self._assignment["stop_grace_s"]
+        threading.Thread(target=self._work.stop, args=(grace_s,), name="stop", daemon=True).start()
+
+    def _notify(self, byte: bytes) -> None:
+        for connection in self._connections.values():
+            # A full buffer holds notices enough, and a closed one is noticed by _obey.
+            with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
+                connection.send(byte)
+
+    def _wake(self) -> None:
+        os.write(self._wake_writer, b".")
+
+
+def _first_line(exc: Exception) -> str:
+    return next(iter(str(exc).splitlines()), type(exc).__name__)
+
+
+def attend_one_run(work_of: Callable[[EngineAssignment], Work]) -> NoReturn:
+    """Takes one run over from the server and sees it through to its end: a whole process."""
+    control = socket.socket(fileno=os.dup(0))
+    folder, descriptors, *_ = socket.recv_fds(control, 4096, 2)
+    if not folder:  # the server is gone, and never needed us
+        os._exit(0)
+    os.chdir(folder)
+    null = os.open(os.devnull, os.O_RDWR)
+    os.dup2(null, 2)
+    try:
+        # The lock is held until this process ends.
+        _lock, listener = descriptors
+        with open("assignment.json", encoding="utf-8") as file:
+            assignment: EngineAssignment = json.load(file)
+        os.unlink("assignment.json")  # it holds secrets
+        listening = socket.socket(fileno=listener)
+        Attendant(assignment, work_of(assignment), control, listening).attend()
+    except BaseException:  # noqa: BLE001 - the top of this process, with nobody left to tell
+        with open("supervisor.log", "a", encoding="utf-8") as log:
+            traceback.print_exc(file=log)
+        os._exit(1)
+    # Threads that still talk to the engine have nothing left to say.
+    os._exit(0)

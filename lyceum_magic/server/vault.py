@@ -1,0 +1,66 @@
+"""What must not lie open on disk: texts in, authenticated ciphertext out, and back.
+
+The key is in a file of its own, mode 0600, beside the database: whoever gets hold of the database
+alone (a copy, a backup, a bug report) has nothing.
+"""
+
+from __future__ import annotations
+
+import os
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from ..exceptions import EmbeddedServerError
+
+if TYPE_CHECKING:
+    from cryptography.fernet import Fernet
+
+
+class Vault:
+    """Seals and opens texts with the key in the file at `path`, which is made when first needed."""
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+
+    def seal(self, text: str) -> bytes:
+        """The text as ciphertext that only this vault opens, and that nobody can change unseen."""
+        return self._fernet.encrypt(text.encode())
+
+    def open(self, sealed: bytes) -> str:
+        """The text that was sealed.
+
+        Raises:
+            EmbeddedServerError: it was sealed with another key, or changed.
+        """
+        from cryptography.fernet import InvalidToken
+
+        try:
+            return self._fernet.decrypt(sealed).decode()
+        except InvalidToken:
+            raise EmbeddedServerError(
+                f"What the server keeps encrypted does not fit the key in {self._path}; put that "
+                "file back as it was, or set the secrets anew."
+            ) from None
+
+    @cached_property
+    def _fernet(self) -> Fernet:
+        # Imported when the first secret comes by: most servers never see one.
+        from cryptography.fernet import Fernet
+
+        try:
+            key = self._path.read_bytes()
+        except FileNotFoundError:
+            key = Fernet.generate_key()
+            draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
+            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            with os.fdopen(descriptor, "wb") as file:
+                file.write(key)
+            draft.rename(self._path)
+        try:
+            return Fernet(key)
+        except ValueError:
+            raise EmbeddedServerError(
+                f"{self._path} should hold the key of this server's secrets, and holds something "
+                "else; put it back as it was, or remove it and set the secrets anew."
+            ) from None
