@@ -268,7 +268,12 @@ class RunService:
         return self._runners[record.request.kind]
 
     def _spec(self, record: RunRecord) -> RunSpec:
-        return RunSpec(record.run_id, self._runs_folder / record.run_id, record.request)
+        return RunSpec(
+            record.run_id,
+            self._runs_folder / record.run_id,
+            record.request,
+            stop_grace_s=record.request.grace_s,
+        )
 
 
 def final_record(record: RunRecord, end: RunEnd) -> RunRecord:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, Protocol
 
 from ...exceptions import LyceumError
+from ...protocol.limits import DEFAULT_GRACE_S
 
 if TYPE_CHECKING:  # supervisors import this module
     from ...protocol.requests import Start
@@ -62,17 +63,14 @@ class RunSpec:
         folder: the run's own folder (exists, 0700); everything of this run lives below it.
         environment: the account's secrets: variables for the program, whose values are masked in
             its output. Empty where a run is looked for rather than started.
+        stop_grace_s: seconds between SIGTERM and SIGKILL when the run is stopped or times out.
     """
 
     run_id: str
     folder: Path
     request: Start
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
-
-    @property
-    def stop_grace_s(self) -> float:
-        """Seconds between SIGTERM and SIGKILL when the run is stopped or times out."""
-        return self.request.grace_s
+    stop_grace_s: float = DEFAULT_GRACE_S
 
 
 @dataclass(frozen=True)
