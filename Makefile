@@ -33,9 +33,10 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# One run, so that its last line speaks for all of it; the folders come in the order named.
+# Two runs: the second has an engine, and a network, of its own.
 test: check
 	$(BIN)/pytest tests/test_architecture.py tests/unit tests/integration tests/browser
+	PYTHON=$(BIN)/python tests/tools/docker-engine $(BIN)/pytest tests/containers
 
 bench: .venv/installed-dev
 	$(BIN)/python -m tests.benchmarks.bench

@@ -1,0 +1,46 @@
+"""A real engine, and an image made without a registry: run these tests by `tests/tools/docker-engine`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+TOOLS = Path(__file__).resolve().parents[1] / "tools"
+
+#: An image with Python and busybox.
+IMAGE = "localhost/python:test"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def engine() -> None:
+    """There is an engine, or the tests are skipped with the reason; on CI they fail."""
+    done = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
+    if done.returncode == 0:
+        return
+    reason = os.environ.get("NO_ENGINE") or done.stderr.strip() or "no Docker engine answers"
+    if os.environ.get("CI") == "true":
+        pytest.fail(reason)
+    pytest.skip(reason)
+
+
+@pytest.fixture(scope="session")
+def image(engine: None) -> Iterator[str]:
+    """The name of an image with Python and busybox."""
+    with tempfile.TemporaryDirectory() as folder:
+        root = Path(folder) / "root"
+        environment = {**os.environ, "PYTHON": sys.executable}
+        subprocess.run([TOOLS / "python-rootfs", root], env=environment, check=True)
+        archive = Path(folder) / "root.tar"
+        subprocess.run(["tar", "-C", root, "-cf", archive, "."], check=True)
+        changes = ["--change", "ENV PATH=/bin:/usr/bin", "--change", 'CMD ["/bin/sh"]']
+        subprocess.run(
+            ["docker", "import", *changes, archive, IMAGE], check=True, capture_output=True
+        )
+    yield IMAGE
+    subprocess.run(["docker", "rmi", "--force", IMAGE], check=True, capture_output=True)
