@@ -1,4 +1,4 @@
-"""A real engine, and an image made without a registry: run these tests by `tests/tools/docker-engine`."""
+"""A real engine, and an image made without a registry; run by `tests/tools/docker-engine`."""
 
 from __future__ import annotations
 
