@@ -33,6 +33,8 @@ UPLOAD = f"{PREFIX}/storage/upload"
 UPLOAD_BULK = f"{PREFIX}/storage/upload-bulk"
 BLOCK_STORAGE = f"{PREFIX}/storage/block"
 
+OPENAPI = "/openapi.json"  # what the embedded server speaks
+
 # The embedded server alone has this one: it asks an idle server to end, so that a newer version
 # of the package can take its place.
 SHUTDOWN = f"{PREFIX}/embedded/shutdown"

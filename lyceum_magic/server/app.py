@@ -12,6 +12,7 @@ from .. import __version__
 from ..protocol.requests import Kind
 from .guard import Guard
 from .routes import account, executions, streams, workloads
+from .routes.description import EVERYWHERE, install_description
 from .routes.errors import install_handlers
 from .runners.base import Runner
 from .service import RunService
@@ -70,6 +71,7 @@ def create_app(
         # A schema nobody asks for costs a quarter of the start-up time, and more paths to guard.
         openapi_url=None,
         redirect_slashes=False,
+        responses=EVERYWHERE,
     )
     app.state.service = service
     app.state.closing = closing
@@ -78,6 +80,7 @@ def create_app(
     streams.add_routes(app.router, service, secrets, closing)
     workloads.add_routes(app.router, service)
     account.add_routes(app.router, service, settings.api_key, end_server)
+    install_description(app)
     install_handlers(app)
     # Not add_middleware(): that puts it behind the handler of unexpected errors, whose replies
     # would then leave unguarded.

@@ -6,6 +6,7 @@ import asyncio
 from typing import Any
 
 from fastapi import APIRouter, Request
+from pydantic import BaseModel
 
 from ...protocol import paths
 from ...protocol.records import Record
@@ -14,37 +15,46 @@ from ...protocol.states import legacy_name
 from ..output_tail import read_tail
 from ..service import RunService
 from ..stream_secrets import StreamSecrets
+from .description import problems
 from .wire import full, iso
 
 #: How much of each stream a record shows; the whole output is in the event stream.
 RECORD_OUTPUT_BYTES = 1 << 20
 
 
+class Started(BaseModel):
+    """The answer to a start. The URL holds a secret: whoever knows it may read the run."""
+
+    execution_id: str
+    status: str
+    streaming_url: str
+
+
 def add_routes(router: APIRouter, service: RunService, secrets: StreamSecrets) -> None:
 
-    @router.post(paths.START_PYTHON)
-    async def start_python(body: StartPython, request: Request) -> dict[str, str]:
+    @router.post(paths.START_PYTHON, responses=problems(503))
+    async def start_python(body: StartPython, request: Request) -> Started:
         return await start(body, request)
 
-    @router.post(paths.START_IMAGE)
-    async def start_image(body: StartImage, request: Request) -> dict[str, str]:
+    @router.post(paths.START_IMAGE, responses=problems(503))
+    async def start_image(body: StartImage, request: Request) -> Started:
         return await start(body, request)
 
-    @router.post(paths.START_COMPOSE)
-    async def start_compose(body: StartCompose, request: Request) -> dict[str, str]:
+    @router.post(paths.START_COMPOSE, responses=problems(503))
+    async def start_compose(body: StartCompose, request: Request) -> Started:
         return await start(body, request)
 
-    async def start(body: Start, request: Request) -> dict[str, str]:
+    async def start(body: Start, request: Request) -> Started:
         record = await service.start(body)
         path = f"{paths.stream(record.run_id)}/{secrets.of(record.run_id)}"
-        # The guard has checked the Host header that this origin comes from.
-        return {
-            "execution_id": record.run_id,
-            "status": record.state.value,
-            "streaming_url": f"{str(request.base_url).rstrip('/')}{path}",
-        }
+        return Started(
+            execution_id=record.run_id,
+            status=record.state.value,
+            # The guard has checked the Host header that this origin comes from.
+            streaming_url=f"{str(request.base_url).rstrip('/')}{path}",
+        )
 
-    @router.get(paths.legacy_status("{run_id}"))
+    @router.get(paths.legacy_status("{run_id}"), responses=problems(404))
     async def read_legacy_status(run_id: str) -> dict[str, Any]:
         record = (await service.find(run_id)).record
         return {
@@ -53,13 +63,13 @@ def add_routes(router: APIRouter, service: RunService, secrets: StreamSecrets) -
             "errors": record.error or None,
         }
 
-    @router.get(paths.record("{run_id}"), response_model=None)
+    @router.get(paths.record("{run_id}"), response_model=None, responses=problems(404))
     async def read_record(run_id: str) -> Record:
         run = await service.find(run_id)
         tail = await asyncio.to_thread(read_tail, run.spool, max_bytes=RECORD_OUTPUT_BYTES)
         return full(run.record, tail)
 
-    @router.get(paths.timing("{run_id}"))
+    @router.get(paths.timing("{run_id}"), responses=problems(404))
     async def read_timing(run_id: str) -> dict[str, Any]:
         record = (await service.find(run_id)).record
         is_timed = record.started_at is not None and record.finished_at is not None

@@ -13,19 +13,24 @@ from ...protocol import paths
 from ..event_stream import EventStreamResponse, is_record_end
 from ..service import RunService
 from ..stream_secrets import StreamSecrets
+from .description import Responses, problems
 from .errors import BadEventId
 
 LastEventId = Annotated[str | None, Header()]
 
-# The official client POSTs, older ones GET.
-_METHODS = ["GET", "POST"]
+_EVENTS: Responses = {
+    200: {"content": {"text/event-stream": {}}, "description": "The run's events."},
+    **problems(404),
+}
 
 
 def add_routes(
     router: APIRouter, service: RunService, secrets: StreamSecrets, closing: asyncio.Event
 ) -> None:
 
-    @router.api_route(paths.stream("{run_id}") + "/{secret}", methods=_METHODS)
+    # The official client POSTs, older ones GET.
+    @router.get(paths.stream("{run_id}") + "/{secret}", responses=_EVENTS, response_class=Response)
+    @router.post(paths.stream("{run_id}") + "/{secret}", responses=_EVENTS, response_class=Response)
     async def stream_by_secret(
         run_id: str, secret: str, last_event_id: LastEventId = None
     ) -> Response:
@@ -34,7 +39,8 @@ def add_routes(
             raise UnknownRun(f"No run has the id {run_id!r}.")
         return await respond(run_id, last_event_id)
 
-    @router.api_route(paths.stream("{run_id}"), methods=_METHODS)
+    @router.get(paths.stream("{run_id}"), responses=_EVENTS, response_class=Response)
+    @router.post(paths.stream("{run_id}"), responses=_EVENTS, response_class=Response)
     async def stream_by_id(run_id: str, last_event_id: LastEventId = None) -> Response:
         return await respond(run_id, last_event_id)
 

@@ -1,0 +1,69 @@
+"""The OpenAPI description of what the server speaks, and what each route says of its errors."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel
+from starlette.responses import JSONResponse, Response
+
+from ...protocol import paths
+
+_MEANINGS = {
+    400: "The request cannot be understood, or names something that does not exist.",
+    401: "The token is missing, wrong or expired.",
+    403: "The request comes from another origin, or names another organisation.",
+    404: "There is nothing of this name.",
+    409: "Not in the present state of things.",
+    413: "The body is too large.",
+    415: "The body has the wrong content type.",
+    416: "The range lies outside the file.",
+    501: "Lyceum Cloud has this; the embedded server has not.",
+    503: "What the request needs is not there: a container engine, or an optional package.",
+    507: "The disk is full.",
+}
+
+
+class Problem(BaseModel):
+    """Why a request was refused, in one sentence."""
+
+    detail: str
+
+
+Responses = dict[int | str, dict[str, Any]]
+
+
+def problems(*status_codes: int) -> Responses:
+    """`responses=` of a route that may answer so, beside what `EVERYWHERE` names."""
+    return {code: {"model": Problem, "description": _MEANINGS[code]} for code in status_codes}
+
+
+#: What the guard in front of every route, or the HTTP parser, may answer.
+EVERYWHERE = problems(400, 401, 403, 413, 415)
+
+
+def install_description(app: FastAPI) -> None:
+    """Serves the description of all routes that `app` has by the time somebody asks."""
+
+    def describe() -> dict[str, Any]:
+        if app.openapi_schema is None:
+            schema = get_openapi(
+                title=app.title,
+                version=app.version,
+                description="The part of Lyceum's API that the server of lyceum-magic speaks.",
+                routes=app.routes,
+            )
+            schema["components"]["securitySchemes"] = {
+                "token": {"type": "http", "scheme": "bearer"}
+            }
+            schema["security"] = [{"token": []}]
+            app.openapi_schema = schema
+        return app.openapi_schema
+
+    app.openapi = describe  # type: ignore[method-assign]
+
+    @app.get(paths.OPENAPI, include_in_schema=False)
+    async def read_description() -> Response:
+        return JSONResponse(app.openapi())
