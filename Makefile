@@ -5,6 +5,7 @@
 #   make serve    serve Lyceum's API on this machine
 #   make check    lint, format, types
 #   make test     check, then every test, the quick ones first
+#   make fuzz     ten minutes of made-up requests to the server
 #   make bench    measure against %%script, %%px and a plain cell
 
 PYTHON ?= python3
@@ -14,7 +15,7 @@ BIN := .venv/bin
 export UV_SYSTEM_CERTS ?= true
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab serve check test bench
+.PHONY: help demo lab serve check test fuzz bench
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -37,6 +38,9 @@ check: .venv/installed-dev
 test: check
 	$(BIN)/pytest tests/test_architecture.py tests/unit tests/integration tests/browser
 	PYTHON=$(BIN)/python tests/tools/docker-engine $(BIN)/pytest tests/containers
+
+fuzz: .venv/installed-dev
+	FUZZ_S=600 PYTHON=$(BIN)/python tests/tools/docker-engine $(BIN)/pytest tests/containers/test_fuzz.py
 
 bench: .venv/installed-dev
 	$(BIN)/python -m tests.benchmarks.bench
