@@ -1,13 +1,13 @@
 """What a store is: the narrow face that the service sees of memory and SQLite alike.
 
-A store keeps records of runs, and what must happen because of them. No output byte passes
-through it.
+A store keeps records of runs, and what must happen because of them, and beside them what belongs
+to the account: secrets and API keys. No output byte passes through it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -53,6 +53,43 @@ class HistoryPage:
     counts_by_state: Mapping[State, int]
 
 
+@dataclass(frozen=True, slots=True)
+class SecretRecord:
+    """All that is known of one secret but its value. Times in seconds since 1970.
+
+    Attributes:
+        name: of the variable; no two secrets have the same.
+        is_secret: what the account said of it, for those who list it.
+        size_bytes: of the value, as UTF-8.
+    """
+
+    secret_id: str
+    name: str
+    is_secret: bool
+    size_bytes: int
+    updated_at: float
+
+
+@dataclass(frozen=True, slots=True)
+class ApiKey:
+    """All that is known of one API key once it was handed out. Times in seconds since 1970.
+
+    Attributes:
+        prefix: the first characters of the key, for people to tell keys apart.
+        digest: SHA-256 of the key.
+        expires_at: None: never.
+    """
+
+    key_id: str
+    name: str
+    prefix: str
+    digest: bytes = field(repr=False)
+    created_at: float
+    expires_at: float | None = None
+    is_active: bool = True
+    last_used_at: float | None = None
+
+
 class Store(Protocol):
     """Keeps records. One server uses one store; its methods may be awaited concurrently."""
 
@@ -95,3 +132,50 @@ class Store(Protocol):
     async def history(self, *, limit: int, offset: int) -> HistoryPage:
         """A page of all runs, newest first."""
         ...
+
+
+class AccountStore(Protocol):
+    """Keeps what belongs to the account."""
+
+    async def put_secrets(self, secrets: Sequence[tuple[SecretRecord, str]]) -> None:
+        """Writes secrets with their values down, all of them or none.
+
+        One whose name is there already takes that one's place, and its id.
+        """
+        ...
+
+    async def secrets(self) -> Sequence[SecretRecord]:
+        """All secrets, by name."""
+        ...
+
+    async def secret_values(self) -> Mapping[str, str]:
+        """Name -> value of all secrets.
+
+        Raises:
+            EmbeddedServerError: the values cannot be decrypted.
+        """
+        ...
+
+    async def remove_secret(self, secret_id: str) -> bool:
+        """Forgets a secret; False where there is none of that id."""
+        ...
+
+    async def remove_all_secrets(self) -> None:
+        """Forgets every secret."""
+        ...
+
+    async def put_key(self, key: ApiKey) -> None:
+        """Writes a key down, in place of the one of its id where there is one."""
+        ...
+
+    async def keys(self) -> Sequence[ApiKey]:
+        """All keys, oldest first."""
+        ...
+
+    async def remove_key(self, key_id: str) -> None:
+        """Forgets a key."""
+        ...
+
+
+class WholeStore(Store, AccountStore, Protocol):
+    """All that a server keeps."""

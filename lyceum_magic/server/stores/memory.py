@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
 
-from .base import HistoryPage, RunRecord
+from .base import ApiKey, HistoryPage, RunRecord, SecretRecord
 
 
 class MemoryStore:
@@ -13,6 +14,8 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._records: dict[str, RunRecord] = {}
+        self._secrets: dict[str, tuple[SecretRecord, str]] = {}  # by name
+        self._keys: dict[str, ApiKey] = {}
 
     async def open(self) -> None:
         """Nothing to make ready."""
@@ -39,3 +42,33 @@ class MemoryStore:
         newest_first = list(reversed(self._records.values()))
         counts = Counter(record.state for record in newest_first)
         return HistoryPage(newest_first[offset : offset + limit], len(newest_first), counts)
+
+    async def put_secrets(self, secrets: Sequence[tuple[SecretRecord, str]]) -> None:
+        for record, value in secrets:
+            if before := self._secrets.get(record.name):
+                record = replace(record, secret_id=before[0].secret_id)
+            self._secrets[record.name] = record, value
+
+    async def secrets(self) -> Sequence[SecretRecord]:
+        return [self._secrets[name][0] for name in sorted(self._secrets)]
+
+    async def secret_values(self) -> Mapping[str, str]:
+        return {name: value for name, (_, value) in self._secrets.items()}
+
+    async def remove_secret(self, secret_id: str) -> bool:
+        names = [name for name, (r, _) in self._secrets.items() if r.secret_id == secret_id]
+        for name in names:
+            del self._secrets[name]
+        return bool(names)
+
+    async def remove_all_secrets(self) -> None:
+        self._secrets.clear()
+
+    async def put_key(self, key: ApiKey) -> None:
+        self._keys[key.key_id] = key
+
+    async def keys(self) -> Sequence[ApiKey]:
+        return list(self._keys.values())
+
+    async def remove_key(self, key_id: str) -> None:
+        self._keys.pop(key_id, None)

@@ -10,8 +10,10 @@ import asyncio
 import json
 import os
 import sqlite3
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -19,7 +21,7 @@ from ...exceptions import EmbeddedServerError
 from ...protocol.requests import STARTS
 from ...protocol.states import FINAL, State
 from ..vault import Vault
-from .base import HistoryPage, RunRecord
+from .base import ApiKey, HistoryPage, RunRecord, SecretRecord
 
 _T = TypeVar("_T")
 
@@ -46,12 +48,35 @@ _MIGRATIONS = (
     ALTER TABLE runs ADD COLUMN kind TEXT NOT NULL DEFAULT 'python';
     ALTER TABLE runs ADD COLUMN sealed BLOB;
     """,
+    """
+    CREATE TABLE secrets (
+        secret_id TEXT NOT NULL PRIMARY KEY,
+        name TEXT NOT NULL UNIQUE,
+        is_secret INTEGER NOT NULL,
+        size_bytes INTEGER NOT NULL,
+        updated_at REAL NOT NULL,
+        sealed BLOB NOT NULL
+    );
+    CREATE TABLE api_keys (
+        sequence INTEGER PRIMARY KEY,
+        key_id TEXT NOT NULL UNIQUE,
+        name TEXT NOT NULL,
+        prefix TEXT NOT NULL,
+        digest BLOB NOT NULL UNIQUE,
+        created_at REAL NOT NULL,
+        expires_at REAL,
+        is_active INTEGER NOT NULL,
+        last_used_at REAL
+    );
+    """,
 )
 
 _COLUMNS = (
     "run_id, kind, request, sealed, job_type, created_at, state, timed_out, return_code, error, "
     "started_at, finished_at, spool"
 )
+_SECRET_COLUMNS = "secret_id, name, is_secret, size_bytes, updated_at"
+_KEY_COLUMNS = "key_id, name, prefix, digest, created_at, expires_at, is_active, last_used_at"
 _IS_FINAL = "state IN (" + ", ".join(f"'{state}'" for state in sorted(FINAL)) + ")"
 
 
@@ -108,17 +133,85 @@ class SqliteStore:
         counts = {State(state): number for state, number in counted}
         return HistoryPage([self._to_record(row) for row in rows], sum(counts.values()), counts)
 
+    # The account.
+
+    async def put_secrets(self, secrets: Sequence[tuple[SecretRecord, str]]) -> None:
+        def put() -> None:
+            rows = [{**asdict(r), "sealed": self._vault.seal(value)} for r, value in secrets]
+            with self._transaction() as connection:
+                connection.executemany(
+                    f"INSERT INTO secrets ({_SECRET_COLUMNS}, sealed) VALUES "
+                    "(:secret_id, :name, :is_secret, :size_bytes, :updated_at, :sealed) "
+                    "ON CONFLICT (name) DO UPDATE SET is_secret = :is_secret, "
+                    "size_bytes = :size_bytes, updated_at = :updated_at, sealed = :sealed",
+                    rows,
+                )
+
+        await self._on_thread(put)
+
+    async def secrets(self) -> Sequence[SecretRecord]:
+        rows = await self._execute(f"SELECT {_SECRET_COLUMNS} FROM secrets ORDER BY name")
+        return [SecretRecord(**{**row, "is_secret": bool(row["is_secret"])}) for row in rows]
+
+    async def secret_values(self) -> Mapping[str, str]:
+        rows = await self._execute("SELECT name, sealed FROM secrets ORDER BY name")
+        return {row["name"]: self._vault.open(row["sealed"]) for row in rows}
+
+    async def remove_secret(self, secret_id: str) -> bool:
+        removed = await self._execute(
+            "DELETE FROM secrets WHERE secret_id = ? RETURNING name", (secret_id,)
+        )
+        return bool(removed)
+
+    async def remove_all_secrets(self) -> None:
+        await self._execute("DELETE FROM secrets")
+
+    async def put_key(self, key: ApiKey) -> None:
+        row = asdict(key)
+        names = _KEY_COLUMNS.split(", ")
+        places = ", ".join(f":{name}" for name in names)
+        assignments = ", ".join(f"{name} = :{name}" for name in names)
+        await self._execute(
+            f"INSERT INTO api_keys ({_KEY_COLUMNS}) VALUES ({places}) "
+            f"ON CONFLICT (key_id) DO UPDATE SET {assignments}",
+            row,
+        )
+
+    async def keys(self) -> Sequence[ApiKey]:
+        rows = await self._execute(f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY sequence")
+        return [ApiKey(**{**row, "is_active": bool(row["is_active"])}) for row in rows]
+
+    async def remove_key(self, key_id: str) -> None:
+        await self._execute("DELETE FROM api_keys WHERE key_id = ?", (key_id,))
+
+    # Underneath.
+
     async def _execute(
         self, statement: str, values: Sequence[Any] | dict[str, Any] = ()
     ) -> list[sqlite3.Row]:
         """Runs one statement, which is a transaction of its own; returns all its rows."""
 
         def execute() -> list[sqlite3.Row]:
-            if self._connection is None:
-                raise RuntimeError("the store is used before open() or after close()")
-            return self._connection.execute(statement, values).fetchall()
+            return self._opened().execute(statement, values).fetchall()
 
         return await self._on_thread(execute)
+
+    @contextmanager
+    def _transaction(self) -> Iterator[sqlite3.Connection]:
+        """On the store's thread: all that the block does, or nothing of it."""
+        connection = self._opened()
+        connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield connection
+        except BaseException:
+            connection.execute("ROLLBACK")
+            raise
+        connection.execute("COMMIT")
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise RuntimeError("the store is used before open() or after close()")
+        return self._connection
 
     async def _on_thread(self, function: Callable[[], _T]) -> _T:
         return await asyncio.get_running_loop().run_in_executor(self._thread, function)

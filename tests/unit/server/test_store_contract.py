@@ -13,7 +13,7 @@ import pytest
 from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
-from lyceum_magic.server.stores.base import RunRecord, Store
+from lyceum_magic.server.stores.base import ApiKey, RunRecord, SecretRecord, WholeStore
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
@@ -22,8 +22,8 @@ pytestmark = pytest.mark.anyio
 
 
 @pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[Store]:
-    store: Store = (
+async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[WholeStore]:
+    store: WholeStore = (
         MemoryStore()
         if request.param == "memory"
         else SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
@@ -44,7 +44,7 @@ def record(run_id: str, state: State = State.PENDING) -> RunRecord:
     return RunRecord(run_id, request, created_at=1.5, state=state)
 
 
-async def test_a_record_comes_back_as_it_was_written(store: Store) -> None:
+async def test_a_record_comes_back_as_it_was_written(store: WholeStore) -> None:
     written = replace(
         record("a", State.FAILED),
         timed_out=True,
@@ -58,11 +58,11 @@ async def test_a_record_comes_back_as_it_was_written(store: Store) -> None:
     assert await store.get("a") == written
 
 
-async def test_an_unknown_run_is_none(store: Store) -> None:
+async def test_an_unknown_run_is_none(store: WholeStore) -> None:
     assert await store.get("nobody") is None
 
 
-async def test_update_and_finish_replace_the_record(store: Store) -> None:
+async def test_update_and_finish_replace_the_record(store: WholeStore) -> None:
     await store.add(record("a"))
     running = replace(record("a"), state=State.RUNNING, started_at=2.0)
     await store.update(running)
@@ -72,20 +72,108 @@ async def test_update_and_finish_replace_the_record(store: Store) -> None:
     assert await store.get("a") == final
 
 
-async def test_unfinished_runs_come_oldest_first(store: Store) -> None:
+async def test_unfinished_runs_come_oldest_first(store: WholeStore) -> None:
     for number, state in enumerate(State):
         await store.add(record(str(number), state))
     unfinished = [item.state for item in await store.unfinished()]
     assert unfinished == [State.PENDING, State.STARTING, State.RUNNING]
 
 
-async def test_history_is_paged_newest_first_and_counts_everything(store: Store) -> None:
+async def test_history_is_paged_newest_first_and_counts_everything(store: WholeStore) -> None:
     for number in range(5):
         await store.add(record(str(number), State.COMPLETED if number else State.FAILED))
     page = await store.history(limit=2, offset=1)
     assert [item.run_id for item in page.records] == ["3", "2"]
     assert page.total == 5
     assert page.counts_by_state == {State.COMPLETED: 4, State.FAILED: 1}
+
+
+def secret(name: str, value: str, *, secret_id: str = "") -> tuple[SecretRecord, str]:
+    size = len(value.encode())
+    return SecretRecord(secret_id or f"id-{name}", name, True, size, updated_at=1.5), value
+
+
+async def test_secrets_come_back_with_their_values(store: WholeStore) -> None:
+    written = [secret("B", "värde\n"), secret("A", "")]
+    await store.put_secrets(written)
+    assert list(await store.secrets()) == [written[1][0], written[0][0]]
+    assert dict(await store.secret_values()) == {"A": "", "B": "värde\n"}
+
+
+async def test_a_secret_of_the_same_name_takes_the_place_and_the_id(store: WholeStore) -> None:
+    await store.put_secrets([secret("A", "one"), secret("B", "two")])
+    later = replace(secret("A", "three")[0], secret_id="another", is_secret=False, updated_at=9.0)
+    await store.put_secrets([(later, "three")])
+    (first, second) = await store.secrets()
+    assert first == replace(later, secret_id="id-A")
+    assert second.name == "B"
+    assert (await store.secret_values())["A"] == "three"
+
+
+async def test_secrets_are_removed_one_by_one_or_all(store: WholeStore) -> None:
+    await store.put_secrets([secret(name, "x") for name in "ABC"])
+    assert await store.remove_secret("id-B")
+    assert not await store.remove_secret("id-B")
+    assert set(await store.secret_values()) == {"A", "C"}
+    await store.remove_all_secrets()
+    assert list(await store.secrets()) == []
+
+
+async def test_keys_come_back_as_they_were_written_last(store: WholeStore) -> None:
+    one = ApiKey("1", "one", "lk_abcde", b"\x00\xff", 1.5)
+    two = ApiKey("2", "two", "lk_fghij", b"\x01", 2.5, expires_at=9.25)
+    await store.put_key(one)
+    await store.put_key(two)
+    assert list(await store.keys()) == [one, two]
+    used = replace(one, is_active=False, last_used_at=3.0)
+    await store.put_key(used)
+    assert list(await store.keys()) == [used, two]
+    await store.remove_key("1")
+    await store.remove_key("1")
+    assert list(await store.keys()) == [two]
+
+
+async def test_several_secrets_are_written_all_or_none(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
+    await store.open()
+    with pytest.raises(sqlite3.IntegrityError):
+        await store.put_secrets([secret("A", "x", secret_id="1"), secret("B", "y", secret_id="1")])
+    assert list(await store.secrets()) == []
+    await store.put_secrets([secret("A", "x")])
+    await store.close()
+
+
+async def test_secrets_are_listed_and_removed_without_the_key_of_the_vault(tmp_path: Path) -> None:
+    path, key = tmp_path / "runs.sqlite3", tmp_path / "vault.key"
+    store = SqliteStore(path, Vault(key))
+    await store.open()
+    await store.put_secrets([secret("A", "x")])
+    await store.close()
+    key.unlink()
+    store = SqliteStore(path, Vault(key))
+    await store.open()
+    assert [item.name for item in await store.secrets()] == ["A"]
+    with pytest.raises(EmbeddedServerError, match="set the secrets anew"):
+        await store.secret_values()
+    await store.remove_all_secrets()
+    assert dict(await store.secret_values()) == {}
+    await store.close()
+
+
+async def test_a_file_of_an_older_version_keeps_its_records(tmp_path: Path) -> None:
+    store = SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
+    await store.open()
+    await store.add(record("a"))
+    await store.close()
+    connection = sqlite3.connect(tmp_path / "runs.sqlite3")
+    connection.executescript("DROP TABLE secrets; DROP TABLE api_keys; PRAGMA user_version = 2")
+    connection.close()
+    store = SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
+    await store.open()
+    assert await store.get("a") == record("a")
+    await store.put_secrets([secret("A", "x")])
+    assert list(await store.keys()) == []
+    await store.close()
 
 
 async def test_records_outlive_the_store(tmp_path: Path) -> None:
