@@ -12,7 +12,6 @@ an image or a stack is ready to begin.
 from __future__ import annotations
 
 import contextlib
-import errno
 import json
 import os
 import select
@@ -22,17 +21,19 @@ import threading
 import time
 import traceback
 from collections.abc import Callable
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypedDict
 
 from ..spool import SpoolWriter
-from .base import Refusal
+from .base import EndReason, Refusal
 from .supervisor import GROWN, KILL, STARTED, STOP, SUPERVISOR_ID, write_json
 
 if TYPE_CHECKING:
     from ...protocol.events import StreamName
     from ...protocol.requests import Kind
 
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO})
+_EXIT_BYTES = 4096
+_MAX_SENTENCE = 600  # characters: they fit into those bytes, whatever they are
 
 
 class EngineAssignment(TypedDict):
@@ -92,6 +93,16 @@ class Work(Protocol):
         ...
 
 
+@dataclass(frozen=True)
+class _End:
+    """How `work` ended, before it is known why. `finished_at` in seconds since 1970."""
+
+    reason: EndReason
+    return_code: int | None
+    error: str
+    finished_at: float = field(default_factory=time.time)
+
+
 class Attendant:
     """Keeps a run's output and its time limit, passes orders on, writes down how it ended."""
 
@@ -113,36 +124,48 @@ class Attendant:
         self._started_at: float | None = None
         self._reason = ""  # why we ended it; empty where it ended by itself
         self._failure = ""  # why we cannot go on
-        self._end: dict[str, Any] | None = None
+        self._end: _End | None = None
         self._limit_due = float("inf")  # a moment of time.monotonic()
 
     def attend(self) -> None:
         """Returns when the run is over, out of the engine and written down."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
-        threading.Thread(target=self._carry_out, name="work", daemon=True).start()
-        self._listen_until_over()
+        # The place for the last word is taken now, in case the disk is full by then.
+        exit_file = os.open("exit.draft", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        os.write(exit_file, b" " * _EXIT_BYTES)
+        self._on_thread("work", self._carry_out)
+        end = self._listen_until_over()
         try:
             self._work.remove()
-        finally:
-            with self._lock:
+        except Exception:  # noqa: BLE001 - what stays in the engine does not change how it ended
+            _log_exception()
+        with self._lock:
+            try:
                 self._spool.flush(time.time())
-            write_json("exit.json", self._end)
+            except OSError as exc:
+                self._fail(exc)
+        os.pwrite(exit_file, json.dumps(self._written(end), ensure_ascii=False).encode(), 0)
+        os.rename("exit.draft", "exit.json")
 
     # What `work` tells, on its threads.
 
     def started(self) -> None:
-        if self._started_at is not None:
-            return
-        self._started_at = time.time()
-        self._limit_due = time.monotonic() + self._assignment["timeout_s"]
-        facts = {
-            "pid": os.getpid(),
-            "id": os.environ.get(SUPERVISOR_ID, ""),
-            "started_at": self._started_at,
-        }
-        write_json("supervisor.json", facts)
         with self._lock:
-            self._notify(STARTED)
+            if self._started_at is not None:
+                return
+            self._started_at = time.time()
+            self._limit_due = time.monotonic() + self._assignment["timeout_s"]
+            facts = {
+                "pid": os.getpid(),
+                "id": os.environ.get(SUPERVISOR_ID, ""),
+                "started_at": self._started_at,
+            }
+            try:
+                write_json("supervisor.json", facts)
+            except OSError as exc:
+                self._fail(exc)
+            else:
+                self._notify(STARTED)
         self._wake()
 
     def output(self, stream: StreamName, data: bytes) -> None:
@@ -152,34 +175,52 @@ class Attendant:
             try:
                 is_written = self._spool.append(stream, time.time(), data)
             except OSError as exc:
-                if exc.errno not in _NO_SPACE:
-                    raise
-                self._failure = f"the run's output could not be written: {exc.strerror}"
+                self._fail(exc)
             else:
                 if is_written:
                     self._notify(GROWN)
                 return
         self._wake()  # which then kills
 
+    def _fail(self, exc: OSError) -> None:
+        self._failure = f"the run's output could not be written: {exc.strerror}"
+
     def _carry_out(self) -> None:
-        reason, code, error = "exited", None, ""
         try:
             code, error = self._work.run(self)
         except Refusal as exc:
             if exc.output:
                 self.output("stderr", exc.output)
-            reason, error = "refused", str(exc)
-        except Exception as exc:  # noqa: BLE001 - the top of a thread: the run shall not hang on it
-            with open("supervisor.log", "a", encoding="utf-8") as log:
-                traceback.print_exc(file=log)
-            reason, error = "lost", f"the container engine failed: {_first_line(exc)}"
-        self._end = self._ended(reason, code, error)
+            self._over(_End("refused", None, str(exc)))
+        else:
+            self._over(_End("exited", code, error))
+
+    def _over(self, end: _End) -> None:
+        with self._lock:
+            self._end = self._end or end
         self._wake()
 
-    def _ended(self, reason: str, code: int | None, error: str) -> dict[str, Any]:
+    def _on_thread(self, name: str, steps: Callable[[], object]) -> None:
+        """Whatever fails there ends the run: nobody shall wait for it for ever."""
+
+        def attempt() -> None:
+            try:
+                steps()
+            except Exception as exc:  # noqa: BLE001 - the top of a thread
+                _log_exception()
+                sentence = f"the container engine failed: {_first_line(exc)}"
+                self._over(_End("lost", None, sentence))
+
+        threading.Thread(target=attempt, name=name, daemon=True).start()
+
+    def _written(self, end: _End) -> dict[str, Any]:
         """The fields of a `RunEnd`."""
+        reason: EndReason = end.reason
+        code, error = end.return_code, end.error
         if self._failure:
             reason, code, error = "lost", None, self._failure
+        elif reason == "lost":
+            pass  # also where it was ended: nobody knows whether it has
         elif self._reason == "timeout":
             limit = f"{self._assignment['timeout_s']:g}"
             reason, code = "timeout", None
@@ -191,14 +232,14 @@ class Attendant:
         return {
             "reason": reason,
             "return_code": code,
-            "error": error,
+            "error": error[:_MAX_SENTENCE],
             "started_at": self._started_at,
-            "finished_at": time.time(),
+            "finished_at": end.finished_at,
         }
 
     # What happens meanwhile, on the main thread.
 
-    def _listen_until_over(self) -> None:
+    def _listen_until_over(self) -> _End:
         poll = select.poll()
         for descriptor in (self._wake_reader, self._listener.fileno(), *self._connections):
             poll.register(descriptor, select.POLLIN)
@@ -210,7 +251,7 @@ class Attendant:
         while self._end is None:
             if self._failure and not is_killed:
                 is_killed = True
-                self._work.kill()
+                self._on_thread("kill", self._work.kill)
             if time.monotonic() >= self._limit_due and not self._reason:
                 self._terminate("timeout")
             wait_s = self._limit_due - time.monotonic() if not self._reason else float("inf")
@@ -222,6 +263,7 @@ class Attendant:
                     poll.register(self._accept(), select.POLLIN)
                 elif not self._obey(descriptor):
                     poll.unregister(descriptor)
+        return self._end
 
     def _accept(self) -> int:
         """A server came back. It is told at once if the program runs."""
@@ -247,16 +289,16 @@ class Attendant:
             return False
         if KILL in orders:
             self._reason = "aborted"
-            self._work.kill()
+            self._on_thread("kill", self._work.kill)
         elif STOP in orders and not self._reason:
             self._terminate("stopped")
         return True
 
     def _terminate(self, reason: str) -> None:
         self._reason = reason
-        # On a thread: an abort must get through while it takes its time.
+        # On a thread, as all orders: an abort must get through while it takes its time.
         grace_s = self._assignment["stop_grace_s"]
-        threading.Thread(target=self._work.stop, args=(grace_s,), name="stop", daemon=True).start()
+        self._on_thread("stop", lambda: self._work.stop(grace_s))
 
     def _notify(self, byte: bytes) -> None:
         for connection in self._connections.values():
@@ -270,6 +312,12 @@ class Attendant:
 
 def _first_line(exc: Exception) -> str:
     return next(iter(str(exc).splitlines()), type(exc).__name__)
+
+
+def _log_exception() -> None:
+    # A full disk takes the log, and nothing else.
+    with contextlib.suppress(OSError), open("supervisor.log", "a", encoding="utf-8") as log:
+        traceback.print_exc(file=log)
 
 
 def attend_one_run(work_of: Callable[[EngineAssignment], Work]) -> NoReturn:
@@ -290,8 +338,7 @@ def attend_one_run(work_of: Callable[[EngineAssignment], Work]) -> NoReturn:
         listening = socket.socket(fileno=listener)
         Attendant(assignment, work_of(assignment), control, listening).attend()
     except BaseException:  # noqa: BLE001 - the top of this process, with nobody left to tell
-        with open("supervisor.log", "a", encoding="utf-8") as log:
-            traceback.print_exc(file=log)
+        _log_exception()
         os._exit(1)
     # Threads that still talk to the engine have nothing left to say.
     os._exit(0)

@@ -21,7 +21,7 @@ from pathlib import Path
 from typing import Any
 
 from ..spool import SpoolWriter
-from .base import Refusal, RunEnd, RunSpec, Usage
+from .base import EngineUnavailable, Refusal, RunEnd, RunSpec, Usage
 from .pool import Interpreter
 from .supervisor import KILL, STARTED, STOP, write_json
 
@@ -110,6 +110,8 @@ class SupervisedRun:
                 if exc.output:
                     report(self._folder, exc.output)
                 self._finish(_unstarted("refused", str(exc)))
+            except EngineUnavailable as exc:  # it was there when the run was accepted
+                self._finish(_unstarted("lost", str(exc)))
             except OSError as exc:
                 self._finish(_unstarted("lost", f"the run could not be started: {exc.strerror}"))
 
@@ -235,6 +237,8 @@ class SupervisedRun:
     def _bury_lost_run(self) -> RunEnd:
         """Ends what is left of a run whose supervisor died, and writes its end in its place."""
         started_at = None
+        # It may have died before it read this, and took the secrets in it away.
+        (self._folder / "assignment.json").unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):  # it died before the program began
             started_at = read_json(self._folder / "supervisor.json")["started_at"]
         self._clean_up(self._folder)
@@ -317,6 +321,18 @@ def _locked(folder: Path) -> Iterator[int]:
     try:
         fcntl.flock(lock, fcntl.LOCK_EX)
         yield lock
+    finally:
+        os.close(lock)
+
+
+def is_supervised(folder: Path) -> bool:
+    """Whether a supervisor has the run in `folder`."""
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR)
+    except FileNotFoundError:
+        return False
+    try:
+        return _is_held(lock)
     finally:
         os.close(lock)
 

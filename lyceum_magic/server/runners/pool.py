@@ -125,11 +125,19 @@ def spawn_interpreter(
 class InterpreterPool:
     """Keeps `size` interpreters waiting, and replaces those that leave or die.
 
-    To be used in one event loop.
+    To be used in one event loop. `module` and `environment` are those of `spawn_interpreter`.
     """
 
-    def __init__(self, *, size: int = 2) -> None:
+    def __init__(
+        self,
+        *,
+        size: int = 2,
+        module: str = "supervisor",
+        environment: Mapping[str, str] | None = None,
+    ) -> None:
         self._size = size
+        self._module = module
+        self._environment = environment
         self._waiting: list[Interpreter] = []
         self._burials: set[asyncio.Task[None]] = set()
         self._refill_due: asyncio.TimerHandle | None = None
@@ -138,7 +146,7 @@ class InterpreterPool:
         """Starts what is missing."""
         self._refill_due = None
         while len(self._waiting) < self._size:
-            interpreter = spawn_interpreter()
+            interpreter = self._spawn()
             self._waiting.append(interpreter)
             # One that waits never sends anything: it is readable when it has died.
             asyncio.get_running_loop().add_reader(interpreter.control, self._on_death, interpreter)
@@ -149,7 +157,7 @@ class InterpreterPool:
         if self._refill_due is None:
             self._refill_due = loop.call_later(REFILL_DELAY_S, self.refill)
         if not self._waiting:
-            return spawn_interpreter()
+            return self._spawn()
         interpreter = self._waiting.pop(0)
         loop.remove_reader(interpreter.control)
         return interpreter
@@ -170,6 +178,9 @@ class InterpreterPool:
         task = asyncio.get_running_loop().create_task(interpreter.buried())
         self._burials.add(task)
         task.add_done_callback(self._burials.discard)
+
+    def _spawn(self) -> Interpreter:
+        return spawn_interpreter(self._module, self._environment)
 
     def _on_death(self, interpreter: Interpreter) -> None:
         # Replaced at the next take(), not now: an interpreter that cannot even start would
