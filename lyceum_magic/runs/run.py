@@ -1,6 +1,6 @@
 """`Run`: the handle of one run, from before its start to after its end.
 
-All its work (start, follow, abort, write down) is done by one task on the session's loop thread.
+All its work (start, follow, abort, write down) is done by `Following` on the session's loop thread.
 The methods here are called from any other thread, or from the user's own event loop.
 """
 
@@ -14,34 +14,25 @@ import uuid
 from collections.abc import Awaitable, Callable, Generator, Iterator
 from concurrent import futures
 from concurrent.futures import Future
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-import anyio
-
-from ..client.api import Client, Started, StartUnknown
-from ..client.stream import Item, Notice, follow
+from ..client.api import Client
 from ..exceptions import (
-    JournalUnavailable,
-    LyceumError,
     RunAborted,
     RunFailed,
     RunLost,
     RunTimedOut,
-    ServerError,
-    ServerUnreachable,
     TransferError,
-    UnknownRun,
 )
 from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Harvest, decode
 from ..outputs.notebook import ErrorOutput, NotebookOutput, to_outputs
 from ..outputs.values import Values
-from ..protocol.events import Finished, Output, Progress
-from ..protocol.limits import MARK_CHARACTERS, TAG_KEY
+from ..protocol.events import Output
 from ..protocol.requests import Start
 from ..protocol.states import State
+from .following import CONFIRM_S, Following
 from .inbox import Inbox
 from .interrupts import noted_interrupts
 from .journal import Entry, Journal
@@ -54,10 +45,6 @@ T = TypeVar("T")
 
 #: How often a wait in the user's own event loop lets Python notice an interrupt.
 TICK_S = 0.1
-#: The pauses before each look for a run whose start got no reply: it may be listed a bit later.
-LOOK_UP_PAUSES_S = (0.0, 0.5, 2.0)
-#: How long the end of an aborted run is waited for before the abort is asked for again.
-CONFIRM_S = 10.0
 
 
 def new_tag() -> str:
@@ -82,89 +69,76 @@ class Run:
         self, portal: BlockingPortal, journal: Journal, client: Client, entry: Entry
     ) -> None:
         self._portal = portal
-        self._journal = journal
         self._client = client
-        self._entry = entry
-        self._log = journal.open_log(entry.tag)
-        self._inboxes: list[Inbox] = []
-        self._error: LyceumError | None = None
-        self._abort_asked: str = ""
-        self._is_writer = False
+        self._life = Following(journal, client, entry)
         self.note = ""
+        self.allow_pickle = False
         self._harvest: Harvest | None = None
         self._values: Values | None = None
-        self.allow_pickle = False
         self._task: Future[None] | None = None
-        # Futures, because both threads and event loops can wait for them.
-        self._known: Future[None] = Future()
-        self._ended: Future[None] = Future()
-        if entry.run_id is not None:
-            self._known.set_result(None)
-        if entry.is_final:
-            self._ended.set_result(None)
 
     # What it is.
 
     @property
     def id(self) -> str:
-        return self._entry.run_id or ""
+        return self._life.entry.run_id or ""
 
     @property
     def machine(self) -> str:
-        return self._entry.machine
+        return self._life.entry.machine
 
     @property
     def name(self) -> str:
-        return self._entry.name
+        return self._life.entry.name
 
     @property
     def timeout_s(self) -> int:
-        return self._entry.timeout_s
+        return self._life.entry.timeout_s
 
     @property
     def is_embedded(self) -> bool:
-        return self._entry.is_embedded
+        return self._life.entry.is_embedded
 
     @property
     def state(self) -> State:
         """Its state as last heard."""
-        return State(self._entry.state)
+        return State(self._life.entry.state)
 
     @property
     def return_code(self) -> int | None:
         """Exit code of its main process, 128 + n for signal n; None where there is none (yet)."""
-        return self._entry.return_code
+        return self._life.entry.return_code
 
     @property
     def reason(self) -> str:
         """Why it did not complete, in one sentence; empty while it runs and when it completed."""
-        return self._entry.reason
+        return self._life.entry.reason
 
     @property
     def created_at(self) -> float:
         """When it was sent, in seconds since 1970 by this machine's clock."""
-        return self._entry.created_at
+        return self._life.entry.created_at
 
     @property
     def elapsed_s(self) -> float:
         """Seconds from sending it to its end, or to now."""
-        return (self._entry.ended_at or time.time()) - self._entry.created_at
+        return (self._life.entry.ended_at or time.time()) - self._life.entry.created_at
 
     @property
     def price_per_hour(self) -> float | None:
         """Of its machine, in dollars; None where it is free or unknown."""
-        return self._entry.price_per_hour
+        return self._life.entry.price_per_hour
 
     @property
     def waited_s(self) -> float | None:
         """Seconds from sending it to its leaving the queue; None while it is there."""
-        started_at = self._entry.started_at
-        return None if started_at is None else max(0.0, started_at - self._entry.created_at)
+        started_at = self._life.entry.started_at
+        return None if started_at is None else max(0.0, started_at - self._life.entry.created_at)
 
     @property
     def billed(self) -> float | None:
         """What the server says it cost, in dollars; None where it does not say (yet)."""
-        return self._entry.billed
+        return self._life.entry.billed
 
     @property
     def cost(self) -> float | None:
@@ -172,12 +146,12 @@ class Run:
 
         None where it is free or its price is unknown.
         """
-        return self._entry.cost(time.time())
+        return self._life.entry.cost(time.time())
 
     @property
     def mark(self) -> str:
         """What tells the frames of this run from other text, for `outputs.decoding`."""
-        return self._entry.tag[:MARK_CHARACTERS]
+        return self._life.mark
 
     @property
     def text(self) -> str:
@@ -207,8 +181,9 @@ class Run:
     @property
     def harvest(self) -> Harvest:
         """What it has sent home so far beside its outputs."""
-        if self._harvest is not None:
-            return self._harvest
+        live = self._life.harvest or self._harvest
+        if live is not None:
+            return live
         harvest = Harvest(self.mark)
         for event in self.read_log():
             harvest.feed(event)
@@ -253,10 +228,10 @@ class Run:
 
     def read_log(self) -> Iterator[Output]:
         """Its output so far as it came, piece by piece, read from disk as it goes."""
-        return (event for event, _ in self._log.read())
+        return (event for event, _ in self._life.log.read())
 
     def __repr__(self) -> str:
-        where = "LOCAL" if self.is_embedded else self._entry.base_url
+        where = "LOCAL" if self.is_embedded else self._life.entry.base_url
         return f"<Run {self.id or '(starting)'} {self.state} on {self.machine} ({where})>"
 
     # Waiting for it.
@@ -274,7 +249,7 @@ class Run:
             TimeoutError: it has not ended in time; it goes on.
             ServerUnreachable, ...: its end cannot be learnt; it may go on.
         """
-        if not self._wait_for(self._ended, timeout_s):
+        if not self._wait_for(self._life.ended, timeout_s):
             raise TimeoutError(f"run {self.id} has not ended within {timeout_s} s")
         return self.state
 
@@ -284,17 +259,17 @@ class Run:
         Raises:
             LyceumError: it could not be started.
         """
-        self._wait_for(self._known, None)
+        self._wait_for(self._life.known, None)
 
     def _wait_for(self, milestone: Future[None], timeout_s: float | None) -> bool:
         try:
             done = bool(futures.wait([milestone], timeout_s).done)
         except KeyboardInterrupt:
             self.request_abort("interrupted")
-            futures.wait([self._ended], CONFIRM_S)
+            futures.wait([self._life.ended], CONFIRM_S)
             raise KeyboardInterrupt(f"run {self.id}: {self.state}") from None
-        if done and self._error is not None:
-            raise self._error
+        if done and self._life.error is not None:
+            raise self._life.error
         return done
 
     def result(self, timeout_s: float | None = None) -> Run:
@@ -316,7 +291,7 @@ class Run:
         return self._wait_in_loop().__await__()
 
     async def _wait_in_loop(self) -> Run:
-        ended = asyncio.wrap_future(self._ended)
+        ended = asyncio.wrap_future(self._life.ended)
         is_interrupted = False
 
         def note() -> bool:
@@ -349,7 +324,7 @@ class Run:
             State.CANCELLED: RunAborted,
             State.SYSTEM_FAILURE: RunLost,
         }
-        kind = RunTimedOut if self._entry.timed_out else kinds.get(self.state, RunFailed)
+        kind = RunTimedOut if self._life.entry.timed_out else kinds.get(self.state, RunFailed)
         raised = self.harvest.raised if kind is RunFailed else None
         error = raised.error if raised is not None else {}
         cause = tracebacks.rebuild(error, cell_name or f"<cell of run {self.id[:8]}>")
@@ -379,14 +354,14 @@ class Run:
 
     def _end(self, order: Callable[[str], Awaitable[str]]) -> State:
         self.wait_started()
-        if not self._ended.done():
+        if not self._life.ended.done():
             self._call(order, self.id)
         return self.wait()
 
     def request_abort(self, why: str) -> None:
         """Asks for an abort and returns at once; a run that is still being started is aborted as
         soon as its id is known."""
-        self._portal.start_task_soon(self._abort_when_known, why)
+        self._portal.start_task_soon(self._life.abort_when_known, why)
 
     def logs(self) -> list[str]:
         """Its log lines as the server keeps them."""
@@ -401,17 +376,17 @@ class Run:
     def _call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         return self._portal.call(function, *args)
 
-    # Its task on the loop thread.
+    # Its life on the loop thread.
 
     def begin(self, request: Start | None) -> None:
         """Starts the task: start and follow, or only follow where `request` is None."""
-        self._task = self._portal.start_task_soon(self._live, request)
+        self._task = self._portal.start_task_soon(self._life.live, request)
 
     def leave(self) -> None:
         """Stops following it; it goes on where it runs."""
         if self._task is not None:
             self._task.cancel()
-            futures.wait([self._ended])
+            futures.wait([self._life.ended])
 
     def watch(self) -> tuple[Iterator[Output], Inbox]:
         """What it has printed so far, and an inbox with what happens from then on.
@@ -419,17 +394,8 @@ class Run:
         Close the inbox as soon as nobody reads it: the run is followed no faster than it is read.
         """
         inbox = Inbox()
-
-        async def subscribe() -> Iterator[Output]:
-            # Both on the loop thread at once, so that nothing falls between them.
-            if self._ended.done():
-                inbox.close()
-            else:
-                self._inboxes.append(inbox)
-            return (event for event, _ in self._log.read(self._log.size()))
-
         try:
-            return self._portal.call(subscribe), inbox
+            return self._portal.call(self._life.subscribe, inbox), inbox
         except BaseException:
             inbox.close()  # an interrupt may have come when it was in the list already
             raise
@@ -437,183 +403,10 @@ class Run:
     @property
     def is_out_of_sight(self) -> bool:
         """Whether following it failed, so that its end is not known here."""
-        return self._error is not None and not self.state.is_final
-
-    async def _tell(self, item: Item) -> None:
-        self._inboxes = [inbox for inbox in self._inboxes if not inbox.is_closed]
-        # A copy: who subscribes while this waits for another has read the item from the log.
-        for inbox in list(self._inboxes):
-            await inbox.put(item)
-
-    async def _live(self, request: Start | None) -> None:
-        try:
-            self._is_writer = self._log.claim()
-            if request is not None:
-                self._harvest = Harvest(self.mark)
-                await self._start(request)
-            elif not self.id:
-                await self._find_unanswered_start()
-            if not self._entry.is_final:
-                last_event_id = self._log.last_event_id()
-                before = self._log.read() if last_event_id is None else ()
-                await follow(
-                    self._client,
-                    self.id,
-                    self._entry.streaming_url,
-                    self._take,
-                    timeout_s=self.timeout_s,
-                    last_event_id=last_event_id,
-                    delivered=(event.text for event, _ in before),
-                )
-                await self._learn_bill()
-        except JournalUnavailable as exc:
-            self._error = exc
-        except LyceumError as exc:
-            self._error = exc
-            if not self.id and (request is not None or isinstance(exc, UnknownRun)):
-                self._write(state=State.SYSTEM_FAILURE.value, reason=str(exc), ended_at=time.time())
-            elif isinstance(exc, RunLost):
-                self._write(state=exc.state, reason=exc.reason, ended_at=time.time())
-        except Exception as exc:  # noqa: BLE001 - the top of the task: nobody else would see it
-            self._error = LyceumError(f"lyceum-magic failed while it followed the run: {exc!r}.")
-            self._error.__cause__ = exc
-        finally:
-            self._log.close()
-            if self._harvest is not None and self.state.is_final:
-                self._harvest.close()
-            _reach(self._known)
-            _reach(self._ended)
-            for inbox in self._inboxes:
-                inbox.close()
-            self._inboxes.clear()
-
-    async def _start(self, request: Start) -> None:
-        self._journal.write(self._entry)
-        try:
-            started = await self._client.start(request)
-        except (StartUnknown, ServerError) as exc:
-            started = await self._find_lost_start(exc)
-        self._know(started)
-
-    async def _find_unanswered_start(self) -> None:
-        """Finds a run whose kernel ended between sending the start and hearing the answer.
-
-        Raises:
-            UnknownRun: the server never had it.
-        """
-        never = UnknownRun("This run was never started: its kernel ended before the server had it.")
-        self._know(await self._find_lost_start(never))
-
-    def _know(self, started: Started) -> None:
-        self._write(run_id=started.run_id, streaming_url=started.streaming_url)
-        _reach(self._known)
-
-    async def _find_lost_start(self, cause: LyceumError) -> Started:
-        """Looks for a run that carries this run's tag, where a start got no reply.
-
-        Raises:
-            ServerUnreachable: nobody could be asked, or the server never had the run.
-            LyceumError: the cause, where it already says that nothing was started.
-        """
-        unasked: ServerUnreachable | None = None
-        for pause_s in LOOK_UP_PAUSES_S:
-            await anyio.sleep(pause_s)
-            try:
-                records = [*await self._client.active(), *await self._client.history()]
-            except ServerUnreachable as exc:
-                unasked = exc
-                continue
-            unasked = None
-            for record in records:
-                metadata = record.get("metadata")
-                if isinstance(metadata, dict) and metadata.get(TAG_KEY) == self._entry.tag:
-                    return Started(str(record["execution_id"]), None)
-        if not isinstance(cause, StartUnknown):
-            raise unasked or cause
-        if unasked is not None:
-            raise StartUnknown(
-                f"{cause} Nobody can be asked now whether it was started: look at `%lyceum list` "
-                "before you run the cell again."
-            ) from cause
-        raise ServerUnreachable(
-            f"{cause} The server has no such run, so nothing was started: run the cell again."
-        ) from cause
-
-    async def _take(self, item: Item, event_id: str | None) -> None:
-        """Takes what the stream gives: writes it down first, then tells the cell."""
-        match item:
-            case Output():
-                if self.state is not State.RUNNING:
-                    self._write_state(State.RUNNING)
-                self._log.append(item, event_id)
-                if self._harvest is not None:
-                    self._harvest.feed(item)
-            case Progress():
-                self._write_state(item.state)
-            case Finished():
-                self._finish(item)
-            case Notice():
-                pass
-        await self._tell(item)
-
-    def _write_state(self, state: State) -> None:
-        started_at = self._entry.started_at
-        if started_at is None and state in (State.STARTING, State.RUNNING):
-            started_at = time.time()
-        self._write(state=state.value, started_at=started_at)
-
-    def _finish(self, end: Finished) -> None:
-        state = end.final_state
-        started_at = self._entry.started_at
-        if started_at is None and state in (State.COMPLETED, State.FAILED):
-            started_at = self._entry.created_at  # nobody said when
-        reason = end.error
-        if not reason and state is not State.COMPLETED:
-            code = end.return_code
-            reason = f"the program ended with exit code {code}" if code else f"the run {state}"
-        if state is State.FAILED and not end.timed_out and self._harvest is not None:
-            # What the program raised says more than its exit code.
-            reason = tracebacks.headline(self._harvest.raised) or reason
-        if self._abort_asked and state in (State.ABORTED, State.CANCELLED):
-            reason = f"{reason} ({self._abort_asked})"
-        self._write(
-            state=state.value,
-            return_code=end.return_code,
-            reason=reason,
-            timed_out=end.timed_out,
-            started_at=started_at,
-            ended_at=time.time(),
-        )
-
-    async def _learn_bill(self) -> None:
-        if self.price_per_hour and self.state.is_final:
-            self._write(billed=await self._client.billed(self.id))
-
-    def _write(self, **changes: Any) -> None:
-        self._entry = replace(self._entry, **changes)
-        if self._is_writer:
-            self._journal.write(self._entry)
-
-    async def _abort_when_known(self, why: str) -> None:
-        if self._abort_asked:
-            return
-        self._abort_asked = why
-        await asyncio.wait([asyncio.wrap_future(self._known)])
-        ended = asyncio.wrap_future(self._ended)
-        while not self._ended.done():
-            try:
-                await self._client.abort(self.id)
-            except LyceumError as exc:
-                await self._tell(Notice(f"the abort failed: {exc}"))
-            await asyncio.wait([ended], timeout=CONFIRM_S)
+        return self._life.error is not None and not self.state.is_final
 
 
 def _let_scripts_print_lines() -> None:
     """Up to Python 3.12 the interpreter prints what ends a script itself, without `linecache`."""
     if sys.version_info < (3, 13) and sys.excepthook is sys.__excepthook__:
         sys.excepthook = traceback.print_exception
-
-
-def _reach(milestone: Future[None]) -> None:
-    if not milestone.done():
-        milestone.set_result(None)

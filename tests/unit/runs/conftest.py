@@ -9,6 +9,7 @@ import pytest
 from lyceum_magic.client import stream as stream_module
 from lyceum_magic.client import transport
 from lyceum_magic.protocol import paths
+from lyceum_magic.runs import following as following_module
 from lyceum_magic.runs import run as run_module
 from lyceum_magic.session import Session
 from tests.tools.wire_server import WireServer, json_answer, started, wire_thread
@@ -25,8 +26,9 @@ def session() -> Iterator[Session]:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FIRST_PAUSE_S", "LONGEST_PAUSE_S", "FIRST_POLL_S"):
         monkeypatch.setattr(stream_module, name, 0.01)
-    monkeypatch.setattr(run_module, "CONFIRM_S", 0.05)
-    monkeypatch.setattr(run_module, "LOOK_UP_PAUSES_S", (0.0, 0.01))
+    for module in (following_module, run_module):
+        monkeypatch.setattr(module, "CONFIRM_S", 0.05)
+    monkeypatch.setattr(following_module, "LOOK_UP_PAUSES_S", (0.0, 0.01))
     monkeypatch.setattr(transport.RETRY_READS, "backoff_factor", 0.001)
 
 

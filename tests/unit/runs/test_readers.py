@@ -155,4 +155,4 @@ def test_a_reader_that_has_left_is_forgotten(held: HeldRun) -> None:
         other.get(LIMIT_S)
     assert inbox.get() == []
     held.run.wait(LIMIT_S)
-    assert held.run._inboxes == []
+    assert held.run._life._inboxes == []

@@ -277,7 +277,7 @@ def test_a_later_process_writes_nothing_twice_where_there_are_no_ids(
 def orphan(session: Session, wire: WireServer) -> str:
     """A run whose process was killed between sending the start and hearing the answer."""
     run, _ = session.new_run(session.client(), REQUEST)
-    entry = replace(run._entry, created_at=time.time() - 3600)
+    entry = replace(run._life.entry, created_at=time.time() - 3600)
     session._portal.call(_write, session, entry)
     session._runs.clear()
     return entry.tag

@@ -1,0 +1,272 @@
+"""The life of one run on the session's loop thread: started, followed, aborted, written down.
+
+`Run` is what users hold; this is what works for it. Everything here happens in one event loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections.abc import Iterator
+from concurrent.futures import Future
+from dataclasses import replace
+from http import HTTPStatus
+from typing import Any
+
+import anyio
+
+from ..client.api import Client, Started, StartUnknown
+from ..client.stream import Item, Notice, follow
+from ..exceptions import (
+    JournalUnavailable,
+    LyceumError,
+    RunLost,
+    ServerError,
+    ServerUnreachable,
+    UnknownRun,
+)
+from ..outputs import tracebacks
+from ..outputs.decoding import Harvest
+from ..protocol.events import Finished, Output, Progress
+from ..protocol.limits import MARK_CHARACTERS, TAG_KEY
+from ..protocol.requests import Start
+from ..protocol.states import State
+from .inbox import Inbox
+from .journal import Entry, Journal
+
+#: The pauses before each look for a run whose start got no reply: it may be listed a bit later.
+LOOK_UP_PAUSES_S = (0.0, 0.5, 2.0)
+#: How long the end of an aborted run is waited for before the abort is asked for again.
+CONFIRM_S = 10.0
+
+
+class Following:
+    """One run, from before its start to after its end.
+
+    Attributes:
+        entry: the newest that is known of it.
+        log: its output on disk.
+        harvest: what it has sent home beside its outputs; None where it was not followed from its
+            start by this process.
+        error: why following it failed.
+        known, ended: reached when its id is known, and when it has ended or following it has.
+            Futures, because both threads and event loops can wait for them.
+    """
+
+    def __init__(self, journal: Journal, client: Client, entry: Entry) -> None:
+        self.entry = entry
+        self.log = journal.open_log(entry.tag)
+        self.harvest: Harvest | None = None
+        self.error: LyceumError | None = None
+        self.known: Future[None] = Future()
+        self.ended: Future[None] = Future()
+        self._journal = journal
+        self._client = client
+        self._inboxes: list[Inbox] = []
+        self._abort_asked = ""
+        self._is_writer = False
+        if entry.run_id is not None:
+            self.known.set_result(None)
+        if entry.is_final:
+            self.ended.set_result(None)
+
+    @property
+    def state(self) -> State:
+        return State(self.entry.state)
+
+    @property
+    def mark(self) -> str:
+        """What tells the frames of this run from other text."""
+        return self.entry.tag[:MARK_CHARACTERS]
+
+    async def subscribe(self, inbox: Inbox) -> Iterator[Output]:
+        """What it has printed so far; the inbox gets what happens from then on."""
+        # Both at once, so that nothing falls between them.
+        if self.ended.done():
+            inbox.close()
+        else:
+            self._inboxes.append(inbox)
+        return (event for event, _ in self.log.read(self.log.size()))
+
+    async def live(self, request: Start | None) -> None:
+        """Starts the run and follows it to its end, or only follows it where `request` is None."""
+        try:
+            self._is_writer = self.log.claim()
+            if request is not None:
+                self.harvest = Harvest(self.mark)
+                await self._start(request)
+            elif not self._run_id:
+                await self._find_unanswered_start()
+            if not self.entry.is_final:
+                last_event_id = self.log.last_event_id()
+                before = self.log.read() if last_event_id is None else ()
+                await follow(
+                    self._client,
+                    self._run_id,
+                    self.entry.streaming_url,
+                    self._take,
+                    timeout_s=self.entry.timeout_s,
+                    last_event_id=last_event_id,
+                    delivered=(event.text for event, _ in before),
+                )
+                await self._learn_bill()
+        except JournalUnavailable as exc:
+            self.error = exc
+        except LyceumError as exc:
+            self.error = exc
+            if not self._run_id and (request is not None or isinstance(exc, UnknownRun)):
+                self._write(state=State.SYSTEM_FAILURE.value, reason=str(exc), ended_at=time.time())
+            elif isinstance(exc, RunLost):
+                self._write(state=exc.state, reason=exc.reason, ended_at=time.time())
+        except Exception as exc:  # noqa: BLE001 - the top of the task: nobody else would see it
+            self.error = LyceumError(f"lyceum-magic failed while it followed the run: {exc!r}.")
+            self.error.__cause__ = exc
+        finally:
+            self.log.close()
+            if self.harvest is not None and self.state.is_final:
+                self.harvest.close()
+            _reach(self.known)
+            _reach(self.ended)
+            for inbox in self._inboxes:
+                inbox.close()
+            self._inboxes.clear()
+
+    async def abort_when_known(self, why: str) -> None:
+        """Aborts it as soon as its id is known, again and again until it has ended."""
+        if self._abort_asked:
+            return
+        self._abort_asked = why
+        await asyncio.wait([asyncio.wrap_future(self.known)])
+        ended = asyncio.wrap_future(self.ended)
+        while not self.ended.done():
+            try:
+                await self._client.abort(self._run_id)
+            except LyceumError as exc:
+                await self._tell(Notice(f"the abort failed: {exc}"))
+            await asyncio.wait([ended], timeout=CONFIRM_S)
+
+    # Underneath.
+
+    @property
+    def _run_id(self) -> str:
+        return self.entry.run_id or ""
+
+    async def _tell(self, item: Item) -> None:
+        self._inboxes = [inbox for inbox in self._inboxes if not inbox.is_closed]
+        # A copy: who subscribes while this waits for another has read the item from the log.
+        for inbox in list(self._inboxes):
+            await inbox.put(item)
+
+    async def _start(self, request: Start) -> None:
+        self._journal.write(self.entry)
+        try:
+            started = await self._client.start(request)
+        except (StartUnknown, ServerError) as exc:
+            if isinstance(exc, ServerError) and exc.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
+                raise  # it says that nothing was started, and why
+            started = await self._find_lost_start(exc)
+        self._know(started)
+
+    async def _find_unanswered_start(self) -> None:
+        """Finds a run whose kernel ended between sending the start and hearing the answer.
+
+        Raises:
+            UnknownRun: the server never had it.
+        """
+        never = UnknownRun("This run was never started: its kernel ended before the server had it.")
+        self._know(await self._find_lost_start(never))
+
+    def _know(self, started: Started) -> None:
+        self._write(run_id=started.run_id, streaming_url=started.streaming_url)
+        _reach(self.known)
+
+    async def _find_lost_start(self, cause: LyceumError) -> Started:
+        """Looks for a run that carries this run's tag, where a start got no reply.
+
+        Raises:
+            ServerUnreachable: nobody could be asked, or the server never had the run.
+            LyceumError: the cause, where it already says that nothing was started.
+        """
+        unasked: ServerUnreachable | None = None
+        for pause_s in LOOK_UP_PAUSES_S:
+            await anyio.sleep(pause_s)
+            try:
+                records = [*await self._client.active(), *await self._client.history()]
+            except ServerUnreachable as exc:
+                unasked = exc
+                continue
+            unasked = None
+            for record in records:
+                metadata = record.get("metadata")
+                if isinstance(metadata, dict) and metadata.get(TAG_KEY) == self.entry.tag:
+                    return Started(str(record["execution_id"]), None)
+        if not isinstance(cause, StartUnknown):
+            raise unasked or cause
+        if unasked is not None:
+            raise StartUnknown(
+                f"{cause} Nobody can be asked now whether it was started: look at `%lyceum list` "
+                "before you run the cell again."
+            ) from cause
+        raise ServerUnreachable(
+            f"{cause} The server has no such run, so nothing was started: run the cell again."
+        ) from cause
+
+    async def _take(self, item: Item, event_id: str | None) -> None:
+        """Takes what the stream gives: writes it down first, then tells the cell."""
+        match item:
+            case Output():
+                if self.state is not State.RUNNING:
+                    self._write_state(State.RUNNING)
+                self.log.append(item, event_id)
+                if self.harvest is not None:
+                    self.harvest.feed(item)
+            case Progress():
+                self._write_state(item.state)
+            case Finished():
+                self._finish(item)
+            case Notice():
+                pass
+        await self._tell(item)
+
+    def _write_state(self, state: State) -> None:
+        started_at = self.entry.started_at
+        if started_at is None and state in (State.STARTING, State.RUNNING):
+            started_at = time.time()
+        self._write(state=state.value, started_at=started_at)
+
+    def _finish(self, end: Finished) -> None:
+        state = end.final_state
+        started_at = self.entry.started_at
+        if started_at is None and state in (State.COMPLETED, State.FAILED):
+            started_at = self.entry.created_at  # nobody said when
+        reason = end.error
+        if not reason and state is not State.COMPLETED:
+            code = end.return_code
+            reason = f"the program ended with exit code {code}" if code else f"the run {state}"
+        if state is State.FAILED and not end.timed_out and self.harvest is not None:
+            # What the program raised says more than its exit code.
+            reason = tracebacks.headline(self.harvest.raised) or reason
+        if self._abort_asked and state in (State.ABORTED, State.CANCELLED):
+            reason = f"{reason} ({self._abort_asked})"
+        self._write(
+            state=state.value,
+            return_code=end.return_code,
+            reason=reason,
+            timed_out=end.timed_out,
+            started_at=started_at,
+            ended_at=time.time(),
+        )
+
+    async def _learn_bill(self) -> None:
+        if self.entry.price_per_hour and self.state.is_final:
+            self._write(billed=await self._client.billed(self._run_id))
+
+    def _write(self, **changes: Any) -> None:
+        self.entry = replace(self.entry, **changes)
+        if self._is_writer:
+            self._journal.write(self.entry)
+
+
+def _reach(milestone: Future[None]) -> None:
+    if not milestone.done():
+        milestone.set_result(None)
