@@ -33,12 +33,14 @@ ARROWS = {
     # The embedded server, from the top.
     "server": "",
     "server.serve": "exceptions server.app server.settings server.state_folder",
-    "server.app": "protocol server.guard server.routes server.runners server.service "
-    "server.settings server.stores server.stores.base server.stream_secrets server.vault",
-    "server.routes": "config exceptions protocol server.event_stream server.output_tail "
-    "server.runners server.service server.settings server.stores.base server.stream_secrets "
-    "server.tracked_run",
-    "server.guard": "config protocol server.settings",
+    "server.app": "protocol server.account server.guard server.routes server.runners "
+    "server.service server.settings server.state_folder server.stores server.stores.base "
+    "server.stream_secrets server.vault",
+    "server.routes": "config exceptions protocol server.account server.event_stream "
+    "server.output_tail server.runners server.service server.settings server.stores.base "
+    "server.stream_secrets server.tracked_run",
+    "server.account": "config exceptions server.stores.base server.vault",
+    "server.guard": "protocol server.settings",
     "server.event_stream": "protocol server.service server.spool server.tracked_run",
     "server.output_tail": "protocol server.spool",
     "server.service": "exceptions protocol server.bell server.runners server.stores.base "

@@ -13,6 +13,8 @@ MACHINE_TYPES = f"{PREFIX}/machine-types"
 AVAILABLE_HARDWARE = f"{PREFIX}/user/quotas/available-hardware"
 ORG = f"{PREFIX}/user/org"
 HEALTH = f"{PREFIX}/health/ping"
+VERSION = f"{PREFIX}/health/version"
+USER_STATUS = f"{PREFIX}/user/status"
 WORKLOADS = f"{PREFIX}/workloads/list"
 HISTORY = f"{PREFIX}/billing/history"
 CREDITS = f"{PREFIX}/billing/credits"
@@ -38,6 +40,22 @@ OPENAPI = "/openapi.json"  # what the embedded server speaks
 # The embedded server alone has this one: it asks an idle server to end, so that a newer version
 # of the package can take its place.
 SHUTDOWN = f"{PREFIX}/embedded/shutdown"
+
+
+def key(key_id: str) -> str:
+    return f"{KEYS}{key_id}"
+
+
+def toggle_key(key_id: str) -> str:
+    return f"{KEYS}{key_id}/toggle"
+
+
+def secret(secret_id: str) -> str:
+    return f"{SECRETS}{secret_id}"
+
+
+def org(slug: str) -> str:
+    return f"{ORGS}/{slug}"
 
 
 def record(run_id: str) -> str:

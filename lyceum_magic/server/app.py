@@ -10,14 +10,18 @@ from fastapi import FastAPI
 
 from .. import __version__
 from ..protocol.requests import Kind
+from .account.keys import Keys
+from .account.secrets import AccountSecrets
+from .account.tokens import Tokens
 from .guard import Guard
-from .routes import account, executions, streams, workloads
+from .routes import account, elsewhere, executions, keys, orgs, secrets, streams, workloads
 from .routes.description import EVERYWHERE, install_description
 from .routes.errors import install_handlers
 from .runners.base import Runner
 from .service import RunService
 from .settings import ServerSettings
-from .stores.base import Store
+from .state_folder import new_key
+from .stores.base import WholeStore
 from .stores.sqlite import SqliteStore
 from .stream_secrets import StreamSecrets
 from .vault import Vault
@@ -26,7 +30,7 @@ from .vault import Vault
 def create_app(
     settings: ServerSettings,
     *,
-    store: Store | None = None,
+    store: WholeStore | None = None,
     runners: Mapping[Kind, Runner] | None = None,
     end_server: Callable[[], None] = lambda: None,
 ) -> FastAPI:
@@ -39,12 +43,14 @@ def create_app(
     vault = Vault(settings.state_dir / "vault.key")
     store = store or SqliteStore(settings.state_dir / "runs.sqlite3", vault)
     runners = runners or _runners(settings)
+    account_secrets = AccountSecrets(store)
+    account_keys = Keys(store, Tokens(vault), settings.api_key, new_key)
     service = RunService(
         store,
         runners,
         settings.state_dir / "runs",
         max_running=settings.max_running,
-        secrets=_no_secrets,
+        secrets=account_secrets.values,
     )
     closing = asyncio.Event()
 
@@ -52,6 +58,7 @@ def create_app(
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
         await store.open()
         try:
+            await account_keys.open()
             for runner in runners.values():
                 await runner.open()
             try:
@@ -75,26 +82,26 @@ def create_app(
     )
     app.state.service = service
     app.state.closing = closing
-    secrets = StreamSecrets(settings.api_key)
-    executions.add_routes(app.router, service, secrets)
-    streams.add_routes(app.router, service, secrets, closing)
+    stream_secrets = StreamSecrets(settings.api_key)
+    executions.add_routes(app.router, service, stream_secrets)
+    streams.add_routes(app.router, service, stream_secrets, closing)
     workloads.add_routes(app.router, service)
     account.add_routes(app.router, service, settings.api_key, end_server)
+    keys.add_routes(app.router, account_keys)
+    secrets.add_routes(app.router, account_secrets)
+    orgs.add_routes(app.router)
+    elsewhere.add_routes(app.router)  # behind all others
     install_description(app)
     install_handlers(app)
     # Not add_middleware(): that puts it behind the handler of unexpected errors, whose replies
     # would then leave unguarded.
     app.middleware_stack = Guard(
         app.build_middleware_stack(),
-        api_key=settings.api_key,
+        lets_in=account_keys.lets_in,
         hosts=[f"{name}:{settings.port}" for name in ("127.0.0.1", "localhost", "[::1]")],
         open_streams=settings.profile == "local",
     )
     return app
-
-
-async def _no_secrets() -> Mapping[str, str]:
-    return {}
 
 
 def _runners(settings: ServerSettings) -> Mapping[Kind, Runner]:

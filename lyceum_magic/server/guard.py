@@ -9,18 +9,15 @@ leaves without its headers and no route can be forgotten.
 
 from __future__ import annotations
 
-import hashlib
-import hmac
 import re
-from collections.abc import Collection
+from collections.abc import Awaitable, Callable, Collection
 
 from starlette.exceptions import HTTPException
 from starlette.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from ..config import Secret
 from ..protocol.limits import MAX_BODY_BYTES, MAX_UPLOAD_BYTES
-from ..protocol.paths import HEALTH, STREAM, UPLOAD, UPLOAD_BULK
+from ..protocol.paths import HEALTH, LOGIN, REFRESH, STREAM, UPLOAD, UPLOAD_BULK
 from .settings import ORG_SLUG
 
 _REPLY_HEADERS = [
@@ -30,6 +27,9 @@ _REPLY_HEADERS = [
 ]
 
 _UPLOADS = frozenset({UPLOAD, UPLOAD_BULK})
+#: Where those without a token get one. Anybody may send there, so not much.
+_SIGN_INS = frozenset({LOGIN, REFRESH})
+_MAX_SIGN_IN_BYTES = 16 * 1024
 _STREAM_BY_SECRET = re.compile(rf"{STREAM}/[^/]+/[^/]+")
 _STREAM_BY_ID = re.compile(rf"{STREAM}/[^/]+")
 
@@ -38,16 +38,21 @@ class Guard:
     """ASGI middleware.
 
     Args:
-        api_key: what `Authorization: Bearer` must hold.
+        lets_in: whether what `Authorization: Bearer` holds is good.
         hosts: every value that a Host header may have.
         open_streams: whether a run's id alone opens its stream.
     """
 
     def __init__(
-        self, app: ASGIApp, *, api_key: Secret, hosts: Collection[str], open_streams: bool
+        self,
+        app: ASGIApp,
+        *,
+        lets_in: Callable[[str], Awaitable[bool]],
+        hosts: Collection[str],
+        open_streams: bool,
     ) -> None:
         self._app = app
-        self._key_digest = _digest(api_key.reveal().encode())
+        self._lets_in = lets_in
         self._hosts = frozenset(host.encode() for host in hosts)
         self._origins = frozenset(b"http://" + host for host in self._hosts)
         self._open_streams = open_streams
@@ -62,7 +67,7 @@ class Guard:
             await send({"type": "websocket.close", "code": 1008})
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if refusal := self._refusal(scope):
+        if refusal := await self._refusal(scope):
             await refusal(scope, receive, send)
             return
         limit = _body_limit(scope)
@@ -74,7 +79,7 @@ class Guard:
             return
         await self._app(scope, _limited(receive, limit), send)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    async def _refusal(self, scope: Scope) -> JSONResponse | None:
         """What to answer instead of letting the request in; None lets it in."""
         headers = _Headers(scope)
         if headers.only(b"host") not in self._hosts:
@@ -83,8 +88,11 @@ class Guard:
             return _reply(403, "Requests from pages of another origin are refused.")
         if not {b"same-origin", b"none"}.issuperset(headers.all(b"sec-fetch-site")):
             return _reply(403, "Requests from pages of another site are refused.")
-        if self._needs_key(scope) and not self._holds_key(headers):
-            message = "The API key is missing or wrong; send `Authorization: Bearer lk_...`."
+        if self._needs_token(scope) and not await self._holds_token(headers):
+            message = (
+                "The API key is missing, wrong, switched off or expired; send "
+                "`Authorization: Bearer lk_...`."
+            )
             return _reply(401, message, {"WWW-Authenticate": "Bearer"})
         if not {ORG_SLUG.encode()}.issuperset(headers.all(b"x-org-slug")):
             return _reply(403, f"This server has one organisation, {ORG_SLUG!r}.")
@@ -96,19 +104,21 @@ class Guard:
             return _reply(415, "The body must be JSON, sent as Content-Type: application/json.")
         return None
 
-    def _needs_key(self, scope: Scope) -> bool:
+    def _needs_token(self, scope: Scope) -> bool:
         path = scope["path"]
         if _STREAM_BY_SECRET.fullmatch(path):
             return False  # the path carries a secret of its own, which its route compares
         if _STREAM_BY_ID.fullmatch(path):
             return not self._open_streams
+        if path in _SIGN_INS:
+            return scope["method"] != "POST"
         return not (path == HEALTH and scope["method"] == "GET")
 
-    def _holds_key(self, headers: _Headers) -> bool:
-        scheme, _, token = headers.only(b"authorization").partition(b" ")
-        # Digests have one length, so the comparison tells nothing about the key's.
-        is_key = hmac.compare_digest(_digest(token.strip()), self._key_digest)
-        return is_key and scheme.lower() == b"bearer"
+    async def _holds_token(self, headers: _Headers) -> bool:
+        scheme, _, credential = headers.only(b"authorization").partition(b" ")
+        if scheme.lower() != b"bearer":
+            return False
+        return await self._lets_in(credential.strip().decode("latin-1"))
 
 
 class _Headers:
@@ -125,19 +135,18 @@ class _Headers:
 
 
 def _body_limit(scope: Scope) -> int:
+    if scope["path"] in _SIGN_INS:
+        return _MAX_SIGN_IN_BYTES
     return MAX_UPLOAD_BYTES if scope["path"] in _UPLOADS else MAX_BODY_BYTES
 
 
 def _too_large(limit: int) -> str:
-    return f"The body is larger than {limit // 2**20} MiB."
+    size = f"{limit // 2**20} MiB" if limit >= 2**20 else f"{limit // 2**10} KiB"
+    return f"The body is larger than {size}."
 
 
 def _reply(status: int, detail: str, headers: dict[str, str] | None = None) -> JSONResponse:
     return JSONResponse({"detail": detail}, status, headers)
-
-
-def _digest(value: bytes) -> bytes:
-    return hashlib.sha256(value).digest()
 
 
 def _has_body(headers: _Headers) -> bool:

@@ -43,13 +43,32 @@ class Vault:
                 "file back as it was, or set the secrets anew."
             ) from None
 
+    def derived_key(self, purpose: str) -> bytes:
+        """256 bits that only who holds the vault's key can know; others for each purpose."""
+        from cryptography.hazmat.primitives.hashes import SHA256
+        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+        return HKDF(SHA256(), length=32, salt=None, info=purpose.encode()).derive(self._key)
+
     @cached_property
     def _fernet(self) -> Fernet:
         # Imported when the first secret comes by: most servers never see one.
         from cryptography.fernet import Fernet
 
         try:
-            key = self._path.read_bytes()
+            return Fernet(self._key)
+        except ValueError:
+            raise EmbeddedServerError(
+                f"{self._path} should hold the key of this server's secrets, and holds something "
+                "else; put it back as it was, or remove it and set the secrets anew."
+            ) from None
+
+    @cached_property
+    def _key(self) -> bytes:
+        from cryptography.fernet import Fernet
+
+        try:
+            return self._path.read_bytes()
         except FileNotFoundError:
             key = Fernet.generate_key()
             draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
@@ -57,10 +76,4 @@ class Vault:
             with os.fdopen(descriptor, "wb") as file:
                 file.write(key)
             draft.rename(self._path)
-        try:
-            return Fernet(key)
-        except ValueError:
-            raise EmbeddedServerError(
-                f"{self._path} should hold the key of this server's secrets, and holds something "
-                "else; put it back as it was, or remove it and set the secrets anew."
-            ) from None
+            return key

@@ -1,4 +1,4 @@
-"""The account, its machines, and the server itself: what clients ask before and beside runs."""
+"""The machines and the server itself: what clients ask before and beside runs."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
-from pydantic import BaseModel
 
 from ... import __version__
 from ...config import Secret
@@ -14,13 +13,6 @@ from ...protocol import paths
 from ...protocol.machines import MACHINES
 from ...protocol.proof import proof
 from ..service import RunService
-from ..settings import ORG_SLUG
-
-
-class KeyToCheck(BaseModel):
-    """The body of `auth/api-keys/validate`; no source publishes its shape."""
-
-    api_key: str
 
 
 def add_routes(
@@ -43,21 +35,9 @@ def add_routes(
     async def list_available_hardware() -> dict[str, Any]:
         return {"available_hardware_profiles": list(MACHINES)}
 
-    @router.get(paths.ORG)
-    async def read_org() -> dict[str, Any]:
-        return {
-            "org_id": ORG_SLUG,
-            "slug": ORG_SLUG,
-            "name": "This machine",
-            "is_personal": True,
-            "is_key_scoped": False,
-        }
-
-    @router.post(paths.VALIDATE_KEY)
-    async def validate_key(body: KeyToCheck | None = None) -> dict[str, Any]:
-        # Without a body the key in question is the request's own, which the guard let pass.
-        is_valid = body is None or Secret(body.api_key) == api_key
-        return {"valid": is_valid, "org_id": ORG_SLUG if is_valid else None}
+    @router.get(paths.VERSION)
+    async def read_version() -> dict[str, str]:
+        return {"version": __version__, "build": "embedded"}
 
     @router.post(paths.SHUTDOWN)
     async def shut_down() -> dict[str, str]:

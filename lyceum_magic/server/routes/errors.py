@@ -11,8 +11,14 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse, Response
 
 from ...exceptions import LyceumError, UnknownRun
+from ..account.keys import KeyInUse, SignInRefused, UnknownApiKey
+from ..account.secrets import SecretsTooLarge, UnknownSecret
+from ..bucket import InvalidKey, KeyConflict, StorageFull, UnknownKey
 from ..runners.base import EngineUnavailable, InvalidField
+from ..s3_endpoint import StorageUnavailable
 from ..service import ServerBusy, UnknownMachine
+from .orgs import UnknownOrg
+from .uploads import BadUpload
 
 
 class BadEventId(LyceumError):
@@ -22,9 +28,21 @@ class BadEventId(LyceumError):
 _STATUS_CODES: dict[type[LyceumError], int] = {
     UnknownMachine: 400,
     BadEventId: 400,
+    SecretsTooLarge: 400,
+    SignInRefused: 401,
+    BadUpload: 400,
+    InvalidKey: 400,
     UnknownRun: 404,
+    UnknownApiKey: 404,
+    UnknownOrg: 404,
+    UnknownSecret: 404,
+    UnknownKey: 404,
+    KeyInUse: 409,
     ServerBusy: 409,
+    KeyConflict: 409,
     EngineUnavailable: 503,
+    StorageUnavailable: 503,
+    StorageFull: 507,
 }
 
 

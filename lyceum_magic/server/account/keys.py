@@ -1,0 +1,196 @@
+"""The account's API keys: who may ask the server at all.
+
+A key is 256 random bits. So its SHA-256 is enough at rest: a slow hash protects what people think
+up, which can be guessed, and would cost every request its time for nothing.
+
+One server owns the state folder, so what is in memory here is the truth, and the store its copy.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import time
+import uuid
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+
+from ...config import Secret
+from ...exceptions import LyceumError
+from ..stores.base import AccountStore, ApiKey
+from .tokens import TokenPair, Tokens
+
+SHOWN_CHARACTERS = 8
+#: `last_used_at` on disk is so old at most: a key is used with each request, and not written then.
+USE_IS_WRITTEN_EVERY_S = 60.0
+
+
+class UnknownApiKey(LyceumError):
+    """No API key has the id."""
+
+
+class KeyInUse(LyceumError):
+    """The key of this machine's own clients can be neither revoked nor switched off."""
+
+
+class SignInRefused(LyceumError):
+    """Neither a key nor a token that is good."""
+
+
+class Keys:
+    """The keys of an account, and the tokens that stand for them.
+
+    Args:
+        own_key: the key in `server.json`, by which the clients of this machine find in. It is
+            listed like the others, and always good.
+        new_key: makes a key.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        store: AccountStore,
+        tokens: Tokens,
+        own_key: Secret,
+        new_key: Callable[[], Secret],
+        *,
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._tokens = tokens
+        self._new_key = new_key
+        self._clock = clock
+        own = own_key.reveal()
+        # Its id changes with it, so that the tokens of an older one are worth nothing.
+        own_id = str(uuid.UUID(bytes=_digest(own)[:16]))
+        self._own = ApiKey(own_id, "this machine", _prefix(own), _digest(own), clock())
+        self._keys: dict[str, ApiKey] = {}
+        self._written_at: dict[str, float] = {}
+
+    async def open(self) -> None:
+        """Reads the keys."""
+        self._keys = {key.key_id: key for key in await self._store.keys()}
+
+    def list(self) -> Sequence[ApiKey]:
+        """All keys, this machine's own first, the others from the oldest on."""
+        return [self._own, *self._keys.values()]
+
+    async def create(self, name: str, expires_at: float | None) -> tuple[ApiKey, Secret]:
+        """A new key, and the key itself: nobody can see it again.
+
+        Args:
+            expires_at: seconds since 1970; None: never.
+        """
+        secret = self._new_key()
+        text = secret.reveal()
+        key_id = str(uuid.uuid4())
+        key = ApiKey(key_id, name, _prefix(text), _digest(text), self._clock(), expires_at)
+        await self._keep(key)
+        return key, secret
+
+    async def toggle(self, key_id: str) -> ApiKey:
+        """Switches a key off, or on again.
+
+        Raises:
+            UnknownApiKey, KeyInUse: it cannot be.
+        """
+        key = self._own_or_raise(key_id)
+        return await self._keep(replace(key, is_active=not key.is_active))
+
+    async def revoke(self, key_id: str) -> None:
+        """Forgets a key for good.
+
+        Raises:
+            UnknownApiKey, KeyInUse: it cannot be.
+        """
+        self._own_or_raise(key_id)
+        del self._keys[key_id]
+        await self._store.remove_key(key_id)
+
+    # Who may come in.
+
+    async def lets_in(self, token: str) -> bool:
+        """Whether a bearer token is good: a key, or an access token of one. It is a use of it."""
+        key = self.find(token) or self._good(self._tokens.key_id(token, "access"))
+        if key is not None:
+            await self._note_use(key)
+        return key is not None
+
+    def find(self, text: str) -> ApiKey | None:
+        """The key that a text is; None if it is none, or one that is switched off or expired."""
+        digest = _digest(text)
+        # The digests of two keys have nothing in common, so that the time this takes tells
+        # nothing about a key.
+        found = [key for key in self.list() if hmac.compare_digest(key.digest, digest)]
+        return self._good(found[0].key_id) if found else None
+
+    def sign_in(self, text: str) -> TokenPair:
+        """Tokens for a key.
+
+        Raises:
+            SignInRefused: it is no key that is good.
+        """
+        key = self.find(text)
+        if key is None:
+            raise SignInRefused(
+                "This server has no passwords: sign in with one of its API keys as the password."
+            )
+        return self._tokens.pair(key.key_id)
+
+    def renew(self, refresh_token: str) -> TokenPair:
+        """New tokens for a refresh token, which stays good until it expires.
+
+        Raises:
+            SignInRefused: it is no refresh token that is good.
+        """
+        key = self._good(self._tokens.key_id(refresh_token, "refresh"))
+        if key is None:
+            raise SignInRefused(
+                "The refresh token is wrong, has expired, or its API key was revoked; sign in "
+                "again."
+            )
+        return self._tokens.pair(key.key_id)
+
+    # Underneath.
+
+    def _good(self, key_id: str | None) -> ApiKey | None:
+        key = self._own if key_id == self._own.key_id else self._keys.get(key_id or "")
+        if key is None or not key.is_active:
+            return None
+        is_expired = key.expires_at is not None and key.expires_at <= self._clock()
+        return None if is_expired else key
+
+    async def _note_use(self, key: ApiKey) -> None:
+        now = self._clock()
+        if key.key_id == self._own.key_id:
+            self._own = replace(key, last_used_at=now)
+            return
+        self._keys[key.key_id] = key = replace(key, last_used_at=now)
+        if now - self._written_at.get(key.key_id, 0.0) >= USE_IS_WRITTEN_EVERY_S:
+            self._written_at[key.key_id] = now
+            await self._store.put_key(key)
+
+    async def _keep(self, key: ApiKey) -> ApiKey:
+        self._keys[key.key_id] = key
+        await self._store.put_key(key)
+        return key
+
+    def _own_or_raise(self, key_id: str) -> ApiKey:
+        if key_id == self._own.key_id:
+            raise KeyInUse(
+                "This key is the one in server.json, by which this machine's own clients find "
+                "in; it can be neither revoked nor switched off."
+            )
+        try:
+            return self._keys[key_id]
+        except KeyError:
+            raise UnknownApiKey(f"No API key has the id {key_id!r}.") from None
+
+
+def _digest(text: str) -> bytes:
+    # A header may hold half of a surrogate pair once it was decoded; no key does.
+    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
+
+
+def _prefix(text: str) -> str:
+    return text[:SHOWN_CHARACTERS]

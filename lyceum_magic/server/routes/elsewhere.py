@@ -1,0 +1,45 @@
+"""What Lyceum Cloud has and an embedded server has not: 501, and a sentence that says so.
+
+Nothing is pretended. A path that is in no table stays 404, as for a client that is newer than both.
+"""
+
+from __future__ import annotations
+
+from fastapi import APIRouter
+from starlette.responses import JSONResponse
+
+from ...protocol.paths import PREFIX
+
+_METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
+
+#: Path below the prefix -> what it is about. Added behind all other routes: of a path that one of
+#: them serves too, these are the methods that are left.
+_ELSEWHERE = {
+    "/vms/{rest:path}": "Virtual machines are",
+    "/serverless/{rest:path}": "Inference is",
+    "/inference/{rest:path}": "Inference is",
+    "/billing/checkout": "Buying credits is",
+    "/billing/invoices": "Invoices are",
+    "/billing/activities": "Billing activities are",
+    "/billing/credits/details": "The details of credits are",
+    "/orgs": "Creating organisations is",
+    "/orgs/{slug}": "Changing and deleting organisations is",
+    "/orgs/{slug}/{rest:path}": "Members, invites, keys and balances of organisations are",
+    "/invites/{rest:path}": "Invites to organisations are",
+    "/execution/gpu_selection/{rest:path}": "The selection of a GPU by trial runs is",
+    "/storage/block": "Creating block storage is",
+    "/user/delete": "Deleting the account is",
+}
+
+
+def add_routes(router: APIRouter) -> None:
+    for path, subject in _ELSEWHERE.items():
+        _add_route(router, f"{PREFIX}{path}", subject)
+
+
+def _add_route(router: APIRouter, path: str, subject: str) -> None:
+    detail = f"{subject} not part of the embedded server; use Lyceum Cloud for that."
+
+    @router.api_route(path, methods=_METHODS, include_in_schema=False)
+    async def refuse() -> JSONResponse:
+        return JSONResponse({"detail": detail}, 501)
