@@ -174,7 +174,7 @@ def test_a_start_whose_reply_was_lost_is_found_by_its_tag(
 
 
 @pytest.mark.parametrize(
-    ("trouble", "kind"), [(hang_up, LyceumError), (refusal(503, "later"), ServerError)]
+    ("trouble", "kind"), [(hang_up, LyceumError), (refusal(500, "later"), ServerError)]
 )
 @pytest.mark.usefixtures("cloud")
 def test_a_start_that_cannot_be_found_is_an_error_and_not_sent_again(
@@ -190,10 +190,15 @@ def test_a_start_that_cannot_be_found_is_an_error_and_not_sent_again(
     assert (entry.run_id, entry.is_final) == (None, True)
 
 
+@pytest.mark.parametrize(
+    ("refusal_", "kind"), [(refusal(401), NotAuthorised), (refusal(503, "none here"), ServerError)]
+)
 @pytest.mark.usefixtures("cloud")
-def test_a_start_that_was_refused_is_not_looked_for(wire: WireServer, session: Session) -> None:
-    wire.on("POST", paths.START_PYTHON, refusal(401))
-    with pytest.raises(NotAuthorised):
+def test_a_start_that_was_refused_is_not_looked_for(
+    wire: WireServer, session: Session, refusal_: Reply, kind: type[LyceumError]
+) -> None:
+    wire.on("POST", paths.START_PYTHON, refusal_)
+    with pytest.raises(kind):
         submit(session)
     assert not wire.asked("GET", paths.WORKLOADS)
     assert session.entries()[0].is_final
