@@ -110,8 +110,8 @@ class Guard:
             return False  # the path carries a secret of its own, which its route compares
         if _STREAM_BY_ID.fullmatch(path):
             return not self._open_streams
-        if path in _SIGN_INS:
-            return scope["method"] != "POST"
+        if path in _SIGN_INS and scope["method"] == "POST":
+            return False
         return not (path == HEALTH and scope["method"] == "GET")
 
     async def _holds_token(self, headers: _Headers) -> bool:
