@@ -13,7 +13,7 @@ from starlette.responses import JSONResponse, Response
 from ...exceptions import LyceumError, UnknownRun
 from ..account.keys import KeyInUse, SignInRefused, UnknownApiKey
 from ..account.secrets import SecretsTooLarge, UnknownSecret
-from ..bucket import InvalidKey, KeyConflict, StorageFull, UnknownKey
+from ..bucket import InvalidKey, KeyConflict, StorageFull, UnknownFile
 from ..runners.base import EngineUnavailable, InvalidField
 from ..s3_endpoint import StorageUnavailable
 from ..service import ServerBusy, UnknownMachine
@@ -36,7 +36,7 @@ _STATUS_CODES: dict[type[LyceumError], int] = {
     UnknownApiKey: 404,
     UnknownOrg: 404,
     UnknownSecret: 404,
-    UnknownKey: 404,
+    UnknownFile: 404,
     KeyInUse: 409,
     ServerBusy: 409,
     KeyConflict: 409,
