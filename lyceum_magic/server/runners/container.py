@@ -1,16 +1,64 @@
 """Runs Docker images: a `RunSpec` in, a `RunHandle` out.
 
-The server pulls the image; from then on the run
-belongs to its attendant (see `attendant` and `container_work`), and the handle only listens to it.
+The server pulls the image, since its credentials shall reach no disk; from then on the run belongs
+to its attendant (see `attendant` and `container_work`), and the handle only listens to it.
 """
 
 from __future__ import annotations
 
-from pathlib import Path
+import asyncio
+import contextlib
+import logging
+import re
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
 
-from ...protocol.requests import Start
-from .base import EngineUnavailable, ProgressListener, RunSpec
-from .handle import SupervisedRun
+from ...protocol.machines import needs_gpu
+from ...protocol.requests import Start, StartImage
+from .attendant import EngineAssignment
+from .base import EngineUnavailable, InvalidField, ProgressListener, Refusal, RunSpec, Usage
+from .container_work import ContainerPlan, Mount
+from .engine import (
+    RUN_LABEL,
+    STATE_LABEL,
+    Engine,
+    check_credentials,
+    connect,
+    container_name,
+    engine_environment,
+    remove_container,
+    sign_in,
+)
+from .handle import SupervisedRun, hand_over, is_supervised
+from .images import is_present, parse_reference, pull
+from .pool import InterpreterPool
+from .supervisor import write_json
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+logger = logging.getLogger(__name__)
+
+#: What Linux takes for one argument or variable, with the zero byte behind it.
+_MAX_ARGUMENT_BYTES = 128 * 1024 - 1
+
+#: The name of an environment variable as engines take it; a `.` or `-` in it is not rare.
+_VARIABLE_NAME = re.compile(r"[^\s=\0]+")
+
+#: Folders that a program needs: nothing is mounted over them, nor inside of those of the kernel.
+_SYSTEM_FOLDERS = frozenset(
+    f"/{name}"
+    for name in (
+        *("", "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run"),
+        *("sbin", "sys", "usr", "usr/bin", "usr/lib", "usr/lib64", "usr/local", "usr/local/bin"),
+        *("usr/local/lib", "usr/sbin", "usr/share", "var", "var/lib", "var/run"),
+    )
+)
+_KERNEL_FOLDERS = ("/dev/", "/proc/", "/sys/")
+
+#: Marks containers that Compose has made; they are not this runner's.
+_COMPOSE_LABEL = "com.docker.compose.project"
 
 
 class ContainerRunner:
@@ -24,18 +72,278 @@ class ContainerRunner:
     def __init__(self, state_dir: Path, *, bucket: Path) -> None:
         self._state_dir = state_dir
         self._bucket = bucket
+        self._engine = Engine()
+        # They need a quarter of a second to wake up and 40 MB: none waits for a run to come.
+        self._attendants = InterpreterPool(
+            size=0, module="container_work", environment=engine_environment()
+        )
+        self._handles: set[SupervisedRun] = set()
+        self._sweeping: asyncio.Task[None] | None = None
 
     async def open(self) -> None:
-        pass
+        # Nothing is asked of an engine, and nothing imported for it, where there was no image yet.
+        if self._mark.exists():
+            self._sweeping = asyncio.create_task(asyncio.to_thread(self._sweep))
 
     async def check(self, request: Start) -> None:
-        raise EngineUnavailable("There is no container engine.")
+        assert isinstance(request, StartImage)
+        check_fields(request)
+        check_credentials(request)
+        await self._engine.client()
 
     async def start(self, spec: RunSpec, on_progress: ProgressListener) -> SupervisedRun:
-        raise NotImplementedError
+        handle = self._new_handle(spec)
+        handle.launch(self._launch(spec, handle, on_progress))
+        return handle
 
     async def find(self, spec: RunSpec) -> SupervisedRun | None:
-        raise NotImplementedError
+        handle = self._new_handle(spec)
+        if await handle.recover():
+            return handle
+        self._handles.discard(handle)
+        return None
 
     async def close(self) -> None:
-        pass
+        for handle in list(self._handles):
+            await handle.leave()
+        await self._attendants.close()
+        if self._sweeping is not None:
+            await self._sweeping
+
+    @property
+    def _mark(self) -> Path:
+        """Exists once there may be containers of this state folder."""
+        return self._state_dir / "containers"
+
+    def _new_handle(self, spec: RunSpec) -> SupervisedRun:
+        handle = SupervisedRun(
+            spec, on_end=self._handles.discard, clean_up=_clean_up, measure=self._measure
+        )
+        self._handles.add(handle)
+        return handle
+
+    async def _launch(
+        self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
+    ) -> None:
+        request = spec.request
+        assert isinstance(request, StartImage)
+        image = parse_reference(request.docker_image_ref)
+        client = await self._engine.client()
+        credentials = await asyncio.to_thread(sign_in, request)
+        # An image that is here already says nothing about who may have it.
+        if credentials is not None or not await asyncio.to_thread(is_present, client, image):
+            await pull(image, credentials, on_progress)
+        on_progress("starting the container")
+        has_gpus = needs_gpu(request.execution_type) and await asyncio.to_thread(_has_gpus, client)
+        plan = ContainerPlan(
+            name=container_name(spec.run_id),
+            image=str(image),
+            # An empty list is no command either.
+            command=request.docker_run_cmd or None,
+            environment=_environment(spec, request),
+            user=request.docker_user or None,
+            mount=self._mount(request) if request.enable_s3_mount else None,
+            has_gpus=has_gpus,
+            labels={RUN_LABEL: spec.run_id, STATE_LABEL: str(self._state_dir)},
+        )
+        self._mark.touch()
+        # No await from here on: a kill() finds either no container at all or its attendant.
+        self._hand_over(spec, handle, plan)
+
+    def _hand_over(self, spec: RunSpec, handle: SupervisedRun, plan: ContainerPlan) -> None:
+        for remains in ("spool", "control.sock"):  # an earlier server may have got this far
+            (spec.folder / remains).unlink(missing_ok=True)
+        assignment = EngineAssignment(
+            run_id=spec.run_id,
+            kind="image",
+            environment=dict(spec.environment),
+            timeout_s=spec.request.timeout,
+            stop_grace_s=spec.stop_grace_s,
+            work={**plan},
+        )
+        write_json(spec.folder / "assignment.json", assignment)
+        try:
+            hand_over(spec, handle, self._attendants.take, self._attendants.bury)
+        except OSError:
+            (spec.folder / "assignment.json").unlink(missing_ok=True)  # it holds secrets
+            raise
+
+    def _mount(self, request: StartImage) -> Mount:
+        self._bucket.mkdir(parents=True, exist_ok=True)
+        if self._bucket.stat().st_mode & 0o777 != 0o777:
+            # The program may be any user. On this machine only the folder's owner gets this far:
+            # the state folder around it is 0700.
+            self._bucket.chmod(0o777)
+        return Mount(source=str(self._bucket), target=request.s3_mount_path)
+
+    def _measure(self, folder: Path) -> Usage | None:
+        try:
+            client = self._engine.client_at_once()
+        except EngineUnavailable:
+            return None
+        from docker.errors import DockerException
+
+        with contextlib.suppress(DockerException, OSError):
+            name = container_name(folder.name)
+            return usage_of(client.api.stats(name, stream=False, one_shot=True))
+        return None
+
+    def _sweep(self) -> None:
+        """Removes what runs have left behind that nobody attends to any more."""
+        try:
+            client = connect()
+        except EngineUnavailable:
+            return
+        from docker.errors import DockerException
+
+        try:
+            label = f"{STATE_LABEL}={self._state_dir}"
+            for found in client.api.containers(all=True, filters={"label": label}):
+                run_id = found["Labels"].get(RUN_LABEL, "")
+                folder = self._state_dir / "runs" / run_id
+                # Looked at after the container was: whoever made it had the run by then.
+                if _COMPOSE_LABEL not in found["Labels"] and not is_supervised(folder):
+                    remove_container(client, found["Id"])
+        except (DockerException, OSError):
+            logger.warning("containers of earlier runs could not be removed", exc_info=True)
+
+
+# --- what is asked for -----------------------------------------------------------------------
+
+
+def check_fields(request: StartImage) -> None:
+    """Looks at what no engine is needed for.
+
+    Raises:
+        InvalidField: a field cannot be used.
+    """
+    try:
+        parse_reference(request.docker_image_ref)
+    except ValueError as exc:
+        raise InvalidField(
+            "docker_image_ref must be the name of an image such as python:3.12 or "
+            f"registry.example.com/team/tool:1.0, in lower case; {exc}.",
+            field="docker_image_ref",
+        ) from None
+    for number, argument in enumerate(request.docker_run_cmd or (), start=1):
+        _check_size(argument, f"argument {number}", "docker_run_cmd")
+    decode_environment(request.docker_run_env or "")
+    if request.docker_user is not None:
+        _check_size(request.docker_user, "the user", "docker_user")
+    if request.enable_s3_mount:
+        _check_mount_path(request.s3_mount_path)
+
+
+def decode_environment(text: str) -> dict[str, str | None]:
+    """The variables in a `docker_run_env` field, lines `NAME=value`.
+
+    A line without `=` gives None, as `docker run -e NAME` does where NAME is not set.
+
+    Raises:
+        InvalidField: a line has no name, or is too long; the message does not quote it.
+    """
+    field = "docker_run_env"
+    variables: dict[str, str | None] = {}
+    # Not splitlines(): a value may contain what else that takes for the end of a line.
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if not line.strip():
+            continue
+        _check_size(line, f"line {number}", field)
+        name, equals, value = line.partition("=")
+        if not _VARIABLE_NAME.fullmatch(name):
+            raise InvalidField(
+                f"{field} must be lines NAME=value; line {number} has no name that a variable can "
+                "have (a value cannot go on in the next line).",
+                field=field,
+            )
+        variables[name] = value if equals else None
+    return variables
+
+
+def _check_size(text: str, what: str, field: str) -> None:
+    size = len(text.encode())
+    if size > _MAX_ARGUMENT_BYTES:
+        raise InvalidField(
+            f"{what} of {field} has {size} bytes, and a program takes at most "
+            f"{_MAX_ARGUMENT_BYTES}; put it into a file of the storage or of the image.",
+            field=field,
+        )
+    if "\0" in text:
+        raise InvalidField(f"{what} of {field} contains a zero byte, which ends it.", field=field)
+
+
+def _check_mount_path(path: str) -> None:
+    field = "s3_mount_path"
+    parts = PurePosixPath(path)
+    if not parts.is_absolute() or ".." in parts.parts or "\0" in path:
+        raise InvalidField(
+            f"{field} must be an absolute path without `..` such as /mnt/s3; it is {path[:300]!r}.",
+            field=field,
+        )
+    plain = "/" + "/".join(parts.parts[1:])
+    if plain in _SYSTEM_FOLDERS or plain.startswith(_KERNEL_FOLDERS):
+        raise InvalidField(
+            f"{field} must not hide what programs need, as {plain} would; choose another one "
+            "such as /mnt/s3.",
+            field=field,
+        )
+
+
+def _environment(spec: RunSpec, request: StartImage) -> list[str]:
+    """The account's secrets, and what the request says instead, as engines take them.
+
+    Raises:
+        Refusal: a secret is too long.
+    """
+    variables: dict[str, str | None] = {**spec.environment, "LYCEUM_RUN_ID": spec.run_id}
+    for name, value in spec.environment.items():
+        if len(f"{name}={value}".encode()) > _MAX_ARGUMENT_BYTES:
+            raise Refusal(
+                f"the secret {name} is too long for a variable: with its name it may have "
+                f"{_MAX_ARGUMENT_BYTES} bytes"
+            )
+    for name, asked in decode_environment(request.docker_run_env or "").items():
+        # A name alone means the variable around: here that is the account's.
+        if asked is not None or name not in variables:
+            variables[name] = asked
+    return [name if value is None else f"{name}={value}" for name, value in variables.items()]
+
+
+# --- what is there ---------------------------------------------------------------------------
+
+
+def _has_gpus(client: DockerClient) -> bool:
+    """Whether the engine hands out GPUs."""
+    return "nvidia" in client.info().get("Runtimes", {})
+
+
+def _clean_up(folder: Path) -> None:
+    """Removes the container of a run whose attendant died."""
+    try:
+        client = connect()
+    except EngineUnavailable as exc:
+        logger.warning("run %s may have left a container: %s", folder.name, exc)
+        return
+    from docker.errors import DockerException
+
+    try:
+        remove_container(client, container_name(folder.name))
+    except (DockerException, OSError):
+        # The next server sweeps it up.
+        logger.warning("run %s left a container", folder.name, exc_info=True)
+
+
+def usage_of(counters: Mapping[str, Any]) -> Usage | None:
+    """What a container uses, from the engine's counters; None where it does not run any more.
+
+    Memory that the kernel would give back at once (files read once) does not count, as in
+    `docker stats`.
+    """
+    memory = counters.get("memory_stats", {})
+    if "usage" not in memory:
+        return None
+    details = memory.get("stats", {})
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    nanoseconds = counters["cpu_stats"]["cpu_usage"]["total_usage"]
+    return Usage(nanoseconds / 1e9, max(0, memory["usage"] - cache))

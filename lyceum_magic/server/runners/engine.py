@@ -8,11 +8,15 @@ server starts without them.
 
 from __future__ import annotations
 
+import asyncio
 import base64
+import contextlib
 import os
+import time
 import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from .base import EngineUnavailable, InvalidField, Refusal
@@ -28,6 +32,12 @@ STATE_LABEL = "lyceum.state"
 
 #: How long the engine may take to answer; a working one takes milliseconds.
 PATIENCE_S = 60
+
+#: The same for what somebody waits for, such as the start of a run.
+_SHORT_PATIENCE_S = 5
+
+#: For so long an engine that answered is taken to be there, and one that did not, not to be.
+_MEMORY_S = 2.0
 
 #: The variables that say where the engine is and how to talk to it.
 _VARIABLES = (
@@ -72,6 +82,79 @@ def connect(timeout_s: int = PATIENCE_S) -> DockerClient:
         host = os.environ.get("DOCKER_HOST")
         place = f"at DOCKER_HOST={host}" if host else "on this machine"
         raise EngineUnavailable(f"No container engine answers {place}; {_HOW_TO_GET_ONE}.") from exc
+
+
+class Engine:
+    """The engine as a server sees it: one client, of an engine that has just been there.
+
+    To be used in one event loop.
+    """
+
+    def __init__(self) -> None:
+        self._client: DockerClient | None = None
+        self._failure = ""
+        self._looked_at = float("-inf")
+        self._looking = asyncio.Lock()
+
+    async def client(self) -> DockerClient:
+        """A client with little patience.
+
+        Raises:
+            EngineUnavailable: there is no engine; it was looked for now, or moments ago.
+        """
+        async with self._looking:
+            if time.monotonic() - self._looked_at > _MEMORY_S:
+                try:
+                    self._client = await asyncio.to_thread(self._look)
+                    self._failure = ""
+                except EngineUnavailable as exc:
+                    self._client = None
+                    self._failure = str(exc)
+                self._looked_at = time.monotonic()
+        if self._client is None:
+            raise EngineUnavailable(self._failure)
+        return self._client
+
+    def client_at_once(self) -> DockerClient:
+        """The same without another look where there was an engine before. Blocks; on any thread.
+
+        Raises:
+            EngineUnavailable: there is no engine.
+        """
+        if self._client is None:
+            self._client = connect(_SHORT_PATIENCE_S)
+        return self._client
+
+    def _look(self) -> DockerClient:
+        if self._client is not None:
+            from docker.errors import DockerException
+
+            with contextlib.suppress(DockerException, OSError):
+                self._client.ping()
+                return self._client
+        return connect(_SHORT_PATIENCE_S)
+
+
+def container_name(run_id: str) -> str:
+    """What the container of an image run is called."""
+    return f"lyceum-{run_id}"
+
+
+def remove_container(client: DockerClient, name: str) -> None:
+    """Kills and removes a container with its anonymous volumes; one that is gone is no error."""
+    from docker.errors import APIError
+
+    try:
+        client.api.remove_container(name, v=True, force=True)
+    except APIError as exc:
+        if exc.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):  # 409: just going
+            raise
+
+
+def explanation(exc: Exception) -> str:
+    """What the engine said, without the HTTP around it, in one line."""
+    text = str(getattr(exc, "explanation", None) or exc)
+    return " ".join(text.split())
 
 
 # --- registries ------------------------------------------------------------------------------

@@ -11,6 +11,7 @@ import asyncio
 import contextlib
 import fcntl
 import json
+import logging
 import os
 import socket
 import sys
@@ -24,6 +25,8 @@ from ..spool import SpoolWriter
 from .base import EngineUnavailable, Refusal, RunEnd, RunSpec, Usage
 from .pool import Interpreter
 from .supervisor import KILL, STARTED, STOP, write_json
+
+logger = logging.getLogger(__name__)
 
 #: How many interpreters may die over one run before it is given up.
 MAX_HAND_OVERS = 3
@@ -113,7 +116,12 @@ class SupervisedRun:
             except EngineUnavailable as exc:  # it was there when the run was accepted
                 self._finish(_unstarted("lost", str(exc)))
             except OSError as exc:
-                self._finish(_unstarted("lost", f"the run could not be started: {exc.strerror}"))
+                reason = exc.strerror or type(exc).__name__
+                self._finish(_unstarted("lost", f"the run could not be started: {reason}"))
+            except Exception:  # the top of a task: nobody may wait for the run for ever
+                logger.exception("run %s failed while it was prepared", self.run_id)
+                sentence = "the server failed while it prepared the run; its log says why"
+                self._finish(_unstarted("lost", sentence))
 
         self._task = asyncio.get_running_loop().create_task(carry_out())
 
