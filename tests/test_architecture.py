@@ -33,11 +33,11 @@ ARROWS = {
     # The embedded server, from the top.
     "server": "",
     "server.serve": "exceptions server.app server.settings server.state_folder",
-    "server.app": "protocol server.account server.guard server.routes server.runners "
-    "server.service server.settings server.state_folder server.stores server.stores.base "
+    "server.app": "protocol server.account server.bucket server.guard server.routes "
+    "server.runners server.s3_endpoint server.service server.settings server.state_folder server.stores server.stores.base "
     "server.stream_secrets server.vault",
-    "server.routes": "config exceptions protocol server.account server.event_stream "
-    "server.output_tail server.runners server.service server.settings server.stores.base "
+    "server.routes": "config exceptions protocol server.account server.bucket "
+    "server.event_stream server.output_tail server.runners server.s3_endpoint server.service server.settings server.stores.base "
     "server.stream_secrets server.tracked_run",
     "server.account": "config exceptions server.stores.base server.vault",
     "server.guard": "protocol server.settings",
@@ -50,6 +50,9 @@ ARROWS = {
     "server.stores": "exceptions protocol server.stores.base server.vault",
     "server.stores.base": "protocol",
     "server.spool": "protocol",
+    "server.bucket": "exceptions",
+    "server.s3_endpoint": "config exceptions",
+    "server.s3_process": "",
     "server.state_folder": "config exceptions",
     "server.stream_secrets": "config",
     "server.settings": "config",

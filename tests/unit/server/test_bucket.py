@@ -1,0 +1,199 @@
+"""The bucket: what its keys lead to, and that none of them leads out of it."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from lyceum_magic.server.bucket import Bucket, InvalidKey, KeyConflict, UnknownFile
+
+
+@pytest.fixture
+def bucket(tmp_path: Path) -> Bucket:
+    bucket = Bucket(tmp_path / "storage" / "local", drafts=tmp_path / "uploads")
+    bucket.open()
+    return bucket
+
+
+@pytest.fixture
+def folder(tmp_path: Path, bucket: Bucket) -> Path:
+    return tmp_path / "storage" / "local"
+
+
+@pytest.fixture
+def outside(tmp_path: Path) -> Path:
+    """A folder that nobody may get at, with one file."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "secret").write_text("secret")
+    return outside
+
+
+def put(bucket: Bucket, key: str, data: bytes = b"data") -> None:
+    with bucket.draft() as draft:
+        (draft / "0").write_bytes(data)
+        bucket.put(draft / "0", key)
+
+
+def read(bucket: Bucket, key: str) -> bytes:
+    with os.fdopen(bucket.open_file(key), "rb") as file:
+        return file.read()
+
+
+def keys(bucket: Bucket, prefix: str = "", limit: int = 1000) -> list[str]:
+    return [file.key for file in bucket.list(prefix, limit=limit).files]
+
+
+def test_a_file_comes_back_as_it_was_put_and_may_be_replaced(bucket: Bucket) -> None:
+    put(bucket, "a/b/grün.txt", b"one")
+    put(bucket, "a/b/grün.txt", b"second")
+    assert read(bucket, "a/b/grün.txt") == b"second"
+    (file,) = bucket.list(limit=10).files
+    assert (file.key, file.size) == ("a/b/grün.txt", 6)
+
+
+def test_files_are_listed_in_the_order_of_their_keys_up_to_a_limit(bucket: Bucket) -> None:
+    for key in ("b", "a/2", "a/1/x", "a.txt", "ab", "a/10"):
+        put(bucket, key)
+    # As S3 has it: by the bytes of the whole key, in which `.` comes before `/`.
+    assert keys(bucket) == ["a.txt", "a/1/x", "a/10", "a/2", "ab", "b"]
+    assert keys(bucket, "a/1") == ["a/1/x", "a/10"]
+    assert keys(bucket, "a/") == ["a/1/x", "a/10", "a/2"]
+    assert keys(bucket, "nothing/here") == []
+    assert bucket.list(limit=5).is_truncated
+    assert not bucket.list(limit=6).is_truncated
+
+
+@pytest.mark.parametrize(
+    "key",
+    ["", "/etc/passwd", "..", "../x", "a/../b", "a/./b", "a//b", "a/", "a\\b", "a\0b", "a\nb",
+     "\x7f", "x" * 256, "x/" * 513 + "x", "\ud800"],
+)  # fmt: skip
+def test_what_cannot_be_a_key_is_refused_in_one_sentence(bucket: Bucket, key: str) -> None:
+    for use in (bucket.open_file, bucket.delete):
+        with pytest.raises(InvalidKey) as refusal:
+            use(key)
+        assert str(refusal.value).isprintable()
+        assert str(refusal.value).endswith((".", "..."))
+
+
+def test_a_folder_is_no_file_and_a_file_no_folder(bucket: Bucket) -> None:
+    put(bucket, "a/b")
+    for wrong in ("a", "a/b/c", "missing", "missing/too"):
+        with pytest.raises(UnknownFile):
+            bucket.open_file(wrong)
+    for wrong in ("a", "a/b/c"):
+        with pytest.raises(KeyConflict):
+            put(bucket, wrong)
+    with pytest.raises(KeyConflict, match="delete-folder"):
+        bucket.delete("a")
+    with pytest.raises(KeyConflict):
+        bucket.delete_folder("a/b")
+    assert keys(bucket) == ["a/b"]
+
+
+def test_deleting_leaves_no_empty_folders(bucket: Bucket, folder: Path) -> None:
+    put(bucket, "a/b/c/d")
+    put(bucket, "a/e")
+    bucket.delete("a/b/c/d")
+    assert [path.name for path in (folder / "a").iterdir()] == ["e"]
+    bucket.delete("a/e")
+    assert list(folder.iterdir()) == []
+    with pytest.raises(UnknownFile):
+        bucket.delete("a/e")
+
+
+@pytest.mark.parametrize("prefix", ["a", "a/"])
+def test_a_folder_goes_with_all_that_is_in_it(bucket: Bucket, prefix: str) -> None:
+    for key in ("a/1", "a/b/2", "a/b/c/3", "ab"):
+        put(bucket, key)
+    assert bucket.delete_folder(prefix) == 3
+    assert keys(bucket) == ["ab"]
+    with pytest.raises(UnknownFile):
+        bucket.delete_folder(prefix)
+    with pytest.raises(InvalidKey):
+        bucket.delete_folder("")
+
+
+def test_links_of_a_container_lead_nowhere(bucket: Bucket, folder: Path, outside: Path) -> None:
+    (folder / "way").symlink_to(outside)
+    (folder / "file").symlink_to(outside / "secret")
+    assert keys(bucket) == []
+    assert keys(bucket, "way/") == []
+    for key in ("way/secret", "file", "way"):
+        with pytest.raises(UnknownFile):
+            bucket.open_file(key)
+    for key in ("way/new", "way/secret"):
+        with pytest.raises(KeyConflict):
+            put(bucket, key)
+        with pytest.raises(KeyConflict):
+            bucket.delete(key)
+    with pytest.raises(KeyConflict):
+        bucket.delete_folder("way")
+    put(bucket, "file", b"mine")  # in place of the link, not of what it names
+    assert read(bucket, "file") == b"mine"
+    assert [(path.name, path.read_text()) for path in outside.iterdir()] == [("secret", "secret")]
+
+
+def test_links_are_removed_with_their_folder_and_not_followed(
+    bucket: Bucket, folder: Path, outside: Path
+) -> None:
+    put(bucket, "a/b")
+    (folder / "a" / "way").symlink_to(outside)
+    assert bucket.delete_folder("a") == 2
+    assert (outside / "secret").exists()
+
+
+def test_a_pipe_of_a_container_holds_nobody_up(bucket: Bucket, folder: Path) -> None:
+    os.mkfifo(folder / "pipe")
+    with pytest.raises(UnknownFile):
+        bucket.open_file("pipe")
+    assert keys(bucket) == []
+
+
+def test_names_that_are_no_keys_are_not_listed(bucket: Bucket, folder: Path) -> None:
+    for name in (b"\xff", b"a\nb", b"back\\slash", b"fine"):
+        Path(os.fsdecode(os.fsencode(folder) + b"/" + name)).write_bytes(b"")
+    assert keys(bucket) == ["fine"]
+
+
+def test_folders_nested_deeper_than_keys_reach_are_passed_over(
+    bucket: Bucket, folder: Path
+) -> None:
+    put(bucket, "file")
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("deep", dir_fd=here)
+        below = os.open("deep", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    try:
+        assert keys(bucket) == ["file"]
+    finally:  # pytest could not remove it
+        subprocess.run(["rm", "-rf", folder / "deep"], check=True)
+
+
+def test_containers_of_any_user_may_write_and_read(bucket: Bucket, folder: Path) -> None:
+    old = os.umask(0o077)
+    try:
+        put(bucket, "a/b")
+    finally:
+        os.umask(old)
+    assert folder.stat().st_mode & 0o777 == 0o777
+    assert (folder / "a").stat().st_mode & 0o777 == 0o777
+    assert (folder / "a" / "b").stat().st_mode & 0o666 == 0o666
+    assert folder.parent.stat().st_mode & 0o777 == 0o700
+
+
+def test_an_upload_that_was_broken_off_is_forgotten(bucket: Bucket, tmp_path: Path) -> None:
+    with pytest.raises(RuntimeError), bucket.draft() as draft:
+        (draft / "0").write_bytes(b"half")
+        raise RuntimeError
+    assert list((tmp_path / "uploads").iterdir()) == []
+    (tmp_path / "uploads" / "of a server that was killed").mkdir()
+    bucket.open()
+    assert list((tmp_path / "uploads").iterdir()) == []
