@@ -10,9 +10,8 @@ import asyncio
 import contextlib
 import logging
 import re
-from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ...protocol.machines import needs_gpu
 from ...protocol.requests import Start, StartImage
@@ -29,6 +28,7 @@ from .engine import (
     engine_environment,
     remove_container,
     sign_in,
+    usage_of,
 )
 from .handle import SupervisedRun, hand_over, is_supervised
 from .images import is_present, parse_reference, pull
@@ -332,18 +332,3 @@ def _clean_up(folder: Path) -> None:
     except (DockerException, OSError):
         # The next server sweeps it up.
         logger.warning("run %s left a container", folder.name, exc_info=True)
-
-
-def usage_of(counters: Mapping[str, Any]) -> Usage | None:
-    """What a container uses, from the engine's counters; None where it does not run any more.
-
-    Memory that the kernel would give back at once (files read once) does not count, as in
-    `docker stats`.
-    """
-    memory = counters.get("memory_stats", {})
-    if "usage" not in memory:
-        return None
-    details = memory.get("stats", {})
-    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
-    nanoseconds = counters["cpu_stats"]["cpu_usage"]["total_usage"]
-    return Usage(nanoseconds / 1e9, max(0, memory["usage"] - cache))

@@ -17,9 +17,9 @@ import urllib.parse
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from http import HTTPStatus
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from .base import EngineUnavailable, InvalidField, Refusal
+from .base import EngineUnavailable, InvalidField, Refusal, Usage
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -149,6 +149,21 @@ def remove_container(client: DockerClient, name: str) -> None:
     except APIError as exc:
         if exc.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):  # 409: just going
             raise
+
+
+def usage_of(counters: Mapping[str, Any]) -> Usage | None:
+    """What a container uses, from the engine's counters; None where it does not run any more.
+
+    Memory that the kernel would give back at once (files read once) does not count, as in
+    `docker stats`.
+    """
+    memory = counters.get("memory_stats", {})
+    if "usage" not in memory:
+        return None
+    details = memory.get("stats", {})
+    cache = details.get("total_inactive_file", details.get("inactive_file", 0))
+    nanoseconds = counters["cpu_stats"]["cpu_usage"]["total_usage"]
+    return Usage(nanoseconds / 1e9, max(0, memory["usage"] - cache))
 
 
 def explanation(exc: Exception) -> str:
