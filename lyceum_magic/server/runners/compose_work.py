@@ -1,27 +1,231 @@
-"""What one run does in the engine; see `attendant`."""
+"""What a stack run does in the engine: a stack, from its first container to the removal of all.
+
+See `attendant`, whose process this is. `docker compose up` starts the stack in the order that its
+dependencies ask for; whatever else happens to it is read from the engine and asked of it directly.
+"""
 
 from __future__ import annotations
 
+import json
+import math
+import os
+import queue
+import signal
+import subprocess
+import threading
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypedDict, cast
+
 from .attendant import EngineAssignment, Events, attend_one_run
+from .base import Refusal
+from .compose_command import failure_of, start_stack
+from .compose_file import Model, replicas, with_environment
+from .engine import connect
+from .stack import NUMBER_LABEL, SERVICE_LABEL, ContainerState, Stack
+from .stack_output import OutputReader
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+
+class StackPlan(TypedDict):
+    """The stack to be: a complete model, without the account's secrets."""
+
+    project: str
+    model: Model
+
+
+@dataclass(frozen=True)
+class _Began:
+    """A container has been started, perhaps not for the first time."""
+
+    container_id: str
+    service: str
+    number: int
+
+
+@dataclass(frozen=True)
+class _Started:
+    """`docker compose up` is over; `failure` says why it failed, and is empty where it did not."""
+
+    failure: str
+
+
+@dataclass(frozen=True)
+class _Changed:
+    """There is a reason to look whether all is over; `error` if nothing will tell of the next."""
+
+    error: Exception | None = None
 
 
 class ComposeWork:
     """A `Work`."""
 
     def __init__(self, assignment: EngineAssignment) -> None:
-        self._assignment = assignment
+        plan = cast(StackPlan, assignment["work"])
+        self._run_id = assignment["run_id"]
+        self._grace_s = assignment["stop_grace_s"]
+        self._project = plan["project"]
+        self._model = with_environment(plan["model"], assignment["environment"])
+        self._replicas = replicas(self._model)
+        self._changes: queue.SimpleQueue[_Began | _Started | _Changed] = queue.SimpleQueue()
+        self._readers: dict[str, OutputReader] = {}
+        # Guards what follows: orders come from other threads.
+        self._lock = threading.Lock()
+        self._command: subprocess.Popen[bytes] | None = None
+        self._is_ordered_to_end = False
 
     def run(self, events: Events) -> tuple[int, str]:
-        raise NotImplementedError
+        self._stack.remove()  # what an earlier attempt may have left
+        self._watch()
+        self._start()
+        failure = self._follow(events)
+        ended = [state for state in self._states(events) if not state.is_alive]
+        # What would go on for ever, or has nothing left to wait for.
+        self._stack.stop(math.ceil(self._grace_s))
+        self._states(events)
+        for reader in self._readers.values():
+            reader.finish()
+        code, error = _outcome(state for state in ended if state.was_started)
+        if not failure or self._is_ordered_to_end:
+            return code, error
+        if not self._readers:
+            raise Refusal(failure)
+        return code or 1, failure
 
     def stop(self, grace_s: float) -> None:
-        raise NotImplementedError
+        self._cancel_start()
+        self._stack.stop(math.ceil(grace_s))
+        self._changes.put(_Changed())
 
     def kill(self) -> None:
-        raise NotImplementedError
+        self._cancel_start()
+        self._stack.kill()
+        self._changes.put(_Changed())
 
     def remove(self) -> None:
-        raise NotImplementedError
+        self._stack.remove()
+
+    @cached_property
+    def _engine(self) -> DockerClient:
+        return connect()
+
+    @cached_property
+    def _stack(self) -> Stack:
+        return Stack(self._engine, self._run_id)
+
+    # Beginning.
+
+    def _watch(self) -> None:
+        changes = self._stack.changes()
+
+        def listen() -> None:
+            try:
+                for event in changes:
+                    self._changes.put(_change(event))
+                error: Exception = ConnectionError("it tells no more of its containers")
+            except Exception as exc:  # noqa: BLE001 - the top of a thread; _follow() raises it
+                error = exc
+            self._changes.put(_Changed(error))
+
+        threading.Thread(target=listen, name="changes", daemon=True).start()
+
+    def _start(self) -> None:
+        with self._lock:
+            if self._is_ordered_to_end:
+                self._changes.put(_Started(""))
+                return
+            command = self._command = start_stack(self._project, Path("work").absolute())
+
+        def wait() -> None:
+            _, stderr = command.communicate(json.dumps(self._model).encode())
+            failure = failure_of(stderr, self._project) if command.returncode else ""
+            self._changes.put(_Started(failure))
+
+        threading.Thread(target=wait, name="start", daemon=True).start()
+
+    def _cancel_start(self) -> None:
+        with self._lock:
+            self._is_ordered_to_end = True
+            if self._command is not None and self._command.poll() is None:
+                # The command has started another one, the plugin: they are a group.
+                os.killpg(self._command.pid, signal.SIGKILL)
+
+    # Going on.
+
+    def _follow(self, events: Events) -> str:
+        """Returns when the stack is over, or could not be started as a whole: then it says why."""
+        is_started = False
+        while True:
+            change = self._changes.get()
+            match change:
+                case _Began(container_id, service, number):
+                    events.started()
+                    self._reader(events, container_id, service, number).started()
+                    if self._is_ordered_to_end:
+                        # Ordered from the engine before the order to end, and only done now.
+                        self._stack.kill()
+                case _Started(failure):
+                    is_started = True
+                    if failure and not self._is_ordered_to_end:
+                        return failure
+                case _Changed(error):
+                    if error is not None:
+                        raise error
+            if is_started and self._is_over(self._states(events)):
+                return ""
+
+    def _is_over(self, states: Sequence[ContainerState]) -> bool:
+        """Whether all have ended that end by themselves; all of them where none does."""
+        jobs = [state for state in states if state.is_job]
+        if self._is_ordered_to_end or not jobs:
+            return not any(state.is_alive for state in states)
+        return not any(state.is_alive for state in jobs)
+
+    def _states(self, events: Events) -> list[ContainerState]:
+        states = self._stack.states()
+        for state in states:
+            if state.was_started:
+                events.started()
+                self._reader(events, state.id, state.service, state.number)
+        if self._readers.keys() - {state.id for state in states}:
+            raise RuntimeError("somebody has removed a container of the stack from the engine")
+        return states
+
+    def _reader(self, events: Events, container_id: str, service: str, number: int) -> OutputReader:
+        if container_id not in self._readers:
+            name = f"{service}-{number}" if self._replicas.get(service, 1) > 1 else service
+            self._readers[container_id] = OutputReader(
+                self._engine, container_id, name, events.output
+            )
+        return self._readers[container_id]
+
+
+def _change(event: dict[str, Any]) -> _Began | _Changed:
+    if event["Action"] != "start":
+        return _Changed()
+    labels = event["Actor"]["Attributes"]
+    number = int(labels.get(NUMBER_LABEL, 1))
+    return _Began(event["Actor"]["ID"], labels.get(SERVICE_LABEL, ""), number)
+
+
+def _outcome(ended: Iterable[ContainerState]) -> tuple[int, str]:
+    """The code and the sentence of whatever failed first; 0 and nothing where nothing did."""
+    for state in sorted(ended, key=lambda state: state.finished_at):
+        if state.return_code:
+            return state.return_code, _describe(state)
+    return 0, ""
+
+
+def _describe(state: ContainerState) -> str:
+    if state.is_out_of_memory:
+        limit = state.memory_limit_bytes
+        more = f" (its limit is {limit / 2**20:.0f} MiB)" if limit else ""
+        return f"service `{state.service}` ran out of memory{more}"
+    return f"service `{state.service}` ended with exit code {state.return_code}"
 
 
 if __name__ == "__main__":

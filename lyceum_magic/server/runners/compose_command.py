@@ -1,0 +1,145 @@
+"""The command `docker compose`: a file's content in, a model or a started stack out.
+
+Whatever a stack consists of goes to the command on its stdin, so that nothing of it lies on disk
+or shows in the list of processes.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+from pathlib import Path
+from typing import Any
+
+from .base import EngineUnavailable
+from .compose_file import Model, refuse
+from .engine import engine_environment
+
+#: What every name of a run's stack in the engine begins with.
+PROJECT_PREFIX = "lyceum-"
+
+#: Set for each command that works on a run, so that it can be found should its starter die.
+PROJECT_VARIABLE = "COMPOSE_PROJECT_NAME"
+
+_PATIENCE_S = 60
+_HOW_TO_GET_ONE = (
+    "install Docker with its Compose plugin (https://docs.docker.com/compose/install), "
+    "or run this in the cloud"
+)
+
+
+def project_name(run_id: str) -> str:
+    return PROJECT_PREFIX + run_id
+
+
+def check_compose() -> None:
+    """Sees to it that there is a `docker compose`. Blocks.
+
+    Raises:
+        EngineUnavailable: there is none; the message says how to get one.
+    """
+    command = [_docker(), "--config", _config_folder(), "compose", "version", "--short"]
+    done = subprocess.run(
+        command, env={}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
+        timeout=_PATIENCE_S, check=False,
+    )  # fmt: skip
+    if done.returncode or not re.match(r"v?([2-9]|\d\d)", done.stdout):
+        raise EngineUnavailable(
+            f"Stacks need `docker compose` 2 or later, and it is not here; {_HOW_TO_GET_ONE}."
+        )
+
+
+def model_of(content: Model, folder: Path, project: str) -> Model:
+    """What Compose makes of a file: checked against its schema, every short form written out.
+
+    It runs without a single variable of ours: `${HOME}` is empty, whatever it is here. Blocks.
+
+    Args:
+        content: what `read_compose_file` returned.
+        folder: what relative paths are resolved against; nothing is read from it.
+
+    Raises:
+        InvalidField: it is not a valid Compose file; one sentence says why.
+        EngineUnavailable: there is no `docker` command.
+    """
+    done = subprocess.run(
+        [*_command(folder), "--project-name", project, "config", "--format", "json"],
+        input=json.dumps(content).encode(),
+        env={},
+        capture_output=True,
+        timeout=_PATIENCE_S,
+        check=False,
+    )
+    if done.returncode:
+        refuse(f"is not a valid Compose file: {_complaint(done.stderr)}")
+    model: dict[str, Any] = json.loads(done.stdout)
+    return model
+
+
+def start_stack(project: str, folder: Path) -> subprocess.Popen[bytes]:
+    """A `docker compose up` that takes a complete model on its stdin, and ends when all services
+    of it have been started, or cannot be. Only errors are on its stderr; it leads a process group.
+    """
+    return subprocess.Popen(
+        [*_command(folder), "--progress", "quiet", "up", "--detach", "--no-build"],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.PIPE,
+        process_group=0,
+        env={**engine_environment(), "HOME": os.path.expanduser("~"), PROJECT_VARIABLE: project},
+    )
+
+
+def failure_of(stderr: bytes, project: str) -> str:
+    """Why a stack could not be started, as a sentence without a full stop."""
+    text = _complaint(stderr)
+    name = rf"{re.escape(project)}-(.+?)-\d+"
+    if found := re.search(rf"container {name} is unhealthy", text):
+        return f"service `{found[1]}` never became healthy, so what waits for it was not started"
+    if found := re.search(rf"container {name} exited \((\d+)\)", text):
+        return (
+            f"service `{found[1]}` ended with code {found[2]} before it was healthy, "
+            "so what waits for it was not started"
+        )
+    if found := re.search(r'service "(.+?)" didn\'t complete successfully: exit (\d+)', text):
+        return (
+            f"service `{found[1]}` ended with code {found[2]}, so what waits for it was not started"
+        )
+    return "the stack could not be started: " + re.sub(name, r"`\1`", text)
+
+
+def _command(folder: Path) -> list[str]:
+    return [
+        _docker(), "--config", _config_folder(), "compose", "--ansi", "never",
+        "--project-directory", os.fspath(folder), "--env-file", os.devnull, "--file", "-",
+    ]  # fmt: skip
+
+
+def _docker() -> str:
+    found = shutil.which("docker")
+    if found is None:
+        raise EngineUnavailable(
+            f"Stacks need the command `docker`, and it is not here; {_HOW_TO_GET_ONE}."
+        )
+    return found
+
+
+def _config_folder() -> str:
+    """Where the user's plugins are, and what the user is signed in to."""
+    return os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
+
+
+def _complaint(stderr: bytes) -> str:
+    """The last thing that it said, without warnings and what means nothing to users."""
+    lines = [
+        line.strip()
+        for line in stderr.decode(errors="replace").splitlines()
+        if line.strip() and not line.startswith("time=")
+    ]
+    text = " ".join(lines[-1:]) or "it gives no reason"
+    text = re.sub(r"^validating \S+: ", "", text)
+    text = re.sub(r"^Error response from daemon: ", "", text)
+    return text.removesuffix(": invalid compose project").rstrip(".")

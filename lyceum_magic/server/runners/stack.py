@@ -1,0 +1,157 @@
+"""A run's stack as it stands in the engine: a run's id in, the state of its containers out.
+
+All of it carries the run's label, so that it is found and removed whoever put it there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from functools import partial
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from .base import Usage
+from .engine import RUN_LABEL, remove_container, usage_of
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+#: Set by Compose: which stack something belongs to, which service of it, and which of the
+#: service's containers it is.
+PROJECT_LABEL = "com.docker.compose.project"
+SERVICE_LABEL = "com.docker.compose.service"
+NUMBER_LABEL = "com.docker.compose.container-number"
+
+_ALIVE = frozenset({"running", "restarting", "paused"})
+_NEVER = "0001-"
+_MAX_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class ContainerState:
+    """A container as the engine sees it now.
+
+    Attributes:
+        number: from 1 on, among the containers of its service.
+        is_job: nothing starts it again when it has ended.
+        finished_at: when it last ended; such texts sort as their moments do.
+        memory_limit_bytes: 0 for none.
+    """
+
+    id: str
+    service: str
+    number: int
+    was_started: bool
+    is_alive: bool
+    is_job: bool
+    return_code: int
+    finished_at: str
+    is_out_of_memory: bool
+    memory_limit_bytes: int
+
+
+class Stack:
+    """The containers, networks and volumes of one run. Everything here blocks."""
+
+    def __init__(self, engine: DockerClient, run_id: str) -> None:
+        self._engine = engine
+        self._filter = {"label": f"{RUN_LABEL}={run_id}"}
+
+    def changes(self) -> Iterator[dict[str, Any]]:
+        """The starts and ends of its containers from now on, as the engine's events."""
+        filters = {**self._filter, "type": "container", "event": ["start", "die"]}
+        return iter(self._engine.api.events(decode=True, filters=filters))
+
+    def states(self) -> list[ContainerState]:
+        """Its containers, those too that have ended or not begun."""
+        found = []
+        for container in self._containers():
+            with contextlib.suppress(_not_found()):
+                found.append(_state(self._engine.api.inspect_container(container["Id"])))
+        return found
+
+    def stop(self, grace_s: int) -> None:
+        """SIGTERM to all that run, SIGKILL to those that still do after `grace_s` seconds."""
+        self._with_all_alive(partial(self._engine.api.stop, timeout=grace_s))
+
+    def kill(self) -> None:
+        """SIGKILL to all that run."""
+        self._with_all_alive(self._engine.api.kill)
+
+    def usage(self) -> Usage | None:
+        """What its containers use together; None where none runs."""
+        stats = [
+            measured
+            for container in self._containers()
+            if container["State"] == "running"
+            and (measured := _usage(self._engine, container["Id"])) is not None
+        ]
+        if not stats:
+            return None
+        return Usage(sum(s.cpu_s for s in stats), sum(s.memory_bytes for s in stats))
+
+    def remove(self) -> None:
+        """Kills and removes all of it; nothing there is no error."""
+        api = self._engine.api
+        while containers := self._containers():
+            _in_parallel(
+                partial(remove_container, self._engine), [each["Id"] for each in containers]
+            )
+        for network in api.networks(filters=self._filter):
+            with contextlib.suppress(_not_found()):
+                api.remove_network(network["Id"])
+        for volume in api.volumes(filters=self._filter)["Volumes"] or ():
+            with contextlib.suppress(_not_found()):
+                api.remove_volume(volume["Name"])
+
+    def _containers(self) -> list[dict[str, Any]]:
+        return list(self._engine.api.containers(all=True, filters=self._filter))
+
+    def _with_all_alive(self, act: Callable[[str], object]) -> None:
+        def attempt(container_id: str) -> None:
+            from docker.errors import APIError
+
+            try:
+                act(container_id)
+            except APIError as exc:
+                if exc.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
+                    raise  # else it has ended meanwhile
+
+        _in_parallel(attempt, [c["Id"] for c in self._containers() if c["State"] in _ALIVE])
+
+
+def _in_parallel(act: Callable[[str], object], ids: Iterable[str]) -> None:
+    with ThreadPoolExecutor(_MAX_AT_ONCE) as threads:
+        list(threads.map(act, ids))
+
+
+def _not_found() -> type[Exception]:
+    from docker.errors import NotFound
+
+    return NotFound
+
+
+def _state(facts: dict[str, Any]) -> ContainerState:
+    state, host, labels = facts["State"], facts["HostConfig"], facts["Config"]["Labels"]
+    return ContainerState(
+        id=facts["Id"],
+        service=labels.get(SERVICE_LABEL, ""),
+        number=int(labels.get(NUMBER_LABEL, 1)),
+        was_started=not state["StartedAt"].startswith(_NEVER),
+        is_alive=bool(state["Running"] or state.get("Restarting")),
+        is_job=(host.get("RestartPolicy") or {}).get("Name", "") in ("", "no"),
+        return_code=state["ExitCode"],
+        finished_at=state["FinishedAt"],
+        is_out_of_memory=bool(state.get("OOMKilled")),
+        memory_limit_bytes=host.get("Memory") or 0,
+    )
+
+
+def _usage(engine: DockerClient, container_id: str) -> Usage | None:
+    try:
+        return usage_of(engine.api.stats(container_id, stream=False, one_shot=True))
+    except _not_found():
+        return None
