@@ -13,7 +13,7 @@ del runs  # noqa: F821
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import attach, nest_loops, runs, submit
+    from .api import attach, nest_loops, runs, submit, submit_compose, submit_image
     from .client.api import Client
     from .exceptions import (
         LyceumError,
@@ -40,6 +40,8 @@ _HOMES = {
     "nest_loops": "api",
     "runs": "api",
     "submit": "api",
+    "submit_compose": "api",
+    "submit_image": "api",
 }
 
 __all__ = [
@@ -55,6 +57,8 @@ __all__ = [
     "nest_loops",
     "runs",
     "submit",
+    "submit_compose",
+    "submit_image",
 ]
 
 

@@ -5,17 +5,23 @@ from __future__ import annotations
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import cast
 
 from .exceptions import OptionError
 from .protocol.limits import MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from .protocol.requests import Start
 from .runs.journal import Entry
 from .runs.run import Run
 from .session import Place, session
+from .submission.compose_request import compose_request
 from .submission.files import read_files, sizes_of
+from .submission.image_request import image_request, shell_command
 from .submission.inputs import check_load, check_outputs, check_raw, pack_values
-from .submission.request import python_request
+from .submission.python_request import python_request
+from .submission.registry import RegistryFields, aws_account, basic_account
 from .submission.source import code_of
+from .submission.start import Choices
 
 
 def submit(
@@ -28,6 +34,7 @@ def submit(
     name: str | None = None,
     labels: Sequence[str] = (),
     metadata: Mapping[str, str] | None = None,
+    callback_urls: str | Sequence[str] = (),
     inputs: Mapping[str, object] | None = None,
     outputs: str | Sequence[str] = (),
     allow_pickle: bool = False,
@@ -47,6 +54,7 @@ def submit(
         requirements: a requirement line or the path of a requirements file, or several of them.
         auto_requirements: whether to add what the code imports.
         name, labels, metadata: kept with the run, for lists and look-ups.
+        callback_urls: https URLs that are told of the run's end.
         inputs: name -> value, for the code's namespace; at most 10 MiB together with `files`.
         outputs: names of the values to bring back, as `run.values`.
         allow_pickle: let values travel that only a pickle can carry.
@@ -64,16 +72,9 @@ def submit(
         OptionError, SyntaxError: nothing was started.
         LyceumError: it could not be started.
     """
-    if place not in ("auto", "local", "cloud"):
-        raise OptionError(f'place takes "auto", "local" or "cloud", not {place!r}.')
     if not isinstance(code, str):
         raise OptionError(f"code takes the text of a cell, not a {type(code).__name__}.")
-    if not isinstance(timeout_s, int) or not MIN_TIMEOUT_S <= timeout_s <= MAX_TIMEOUT_S:
-        raise OptionError(
-            f"timeout_s takes {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S} seconds, not {timeout_s!r}."
-        )
-    if budget is not None and not (isinstance(budget, int | float) and 0 < budget < math.inf):
-        raise OptionError(f"budget takes dollars such as 0.50, not {budget!r}.")
+    choices = _choices(machine, timeout_s, name, labels, metadata, callback_urls)
     if raw:
         check_raw({"inputs": inputs, "outputs": outputs, "files": files, "save": save})
     notes: list[str] = []
@@ -86,13 +87,9 @@ def submit(
     patterns = _several("save", save)
     request = python_request(
         code,
-        machine=machine,
-        timeout_s=timeout_s,
+        choices,
         requirements=[requirements] if isinstance(requirements, str) else requirements,
         auto_requirements=auto_requirements,
-        name=name,
-        labels=labels,
-        metadata=metadata,
         raw=raw,
         inputs=packed,
         outputs=wanted,
@@ -102,11 +99,166 @@ def submit(
         first_line=1,
         note=notes.append,
     )
+    return _start(request, place, budget, allow_pickle=allow_pickle, notes=notes)
+
+
+def submit_image(
+    image: str,
+    command: str | Sequence[str] | None = None,
+    machine: str = "cpu",
+    *,
+    timeout_s: int = MAX_TIMEOUT_S,
+    env: Mapping[str, str] | None = None,
+    user: str | None = None,
+    s3: bool = True,
+    s3_path: str = "/mnt/s3",
+    registry: str | None = None,
+    registry_user: str | None = None,
+    registry_password: str | None = None,
+    aws_region: str | None = None,
+    graceful_timeout_s: int | None = None,
+    name: str | None = None,
+    labels: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    callback_urls: str | Sequence[str] = (),
+    place: str = "auto",
+    budget: float | None = None,
+) -> Run:
+    """Starts a Docker image on Lyceum and returns as soon as the server has accepted it.
+
+    Args:
+        image: as `docker run` takes it.
+        command: a text is a script for the image's shell, `sh -c`; a list is a program and its
+            arguments; None is the image's own command.
+        machine, timeout_s, name, labels, metadata, callback_urls, place, budget: as for `submit`.
+        env: variables of the container. `%lyceum secrets` keeps those that are secret.
+        user: who runs the command there: a name, "1000" or "1000:1000".
+        s3: whether the account's storage is mounted, at `s3_path`.
+        registry: "basic" signs in with `registry_user` and `registry_password`; "aws" with the keys
+            that boto3 finds here, for a registry in `aws_region`.
+        graceful_timeout_s: seconds between SIGTERM and SIGKILL when it is stopped, 1 to 300.
+
+    Returns:
+        The run: `run.result()` or `await run` waits for its end.
+
+    Raises:
+        OptionError: nothing was started.
+        LyceumError: it could not be started.
+    """
+    request = image_request(
+        image,
+        shell_command(command, first_line=1) if isinstance(command, str) else command,
+        _choices(machine, timeout_s, name, labels, metadata, callback_urls),
+        env=env,
+        user=user,
+        s3=s3,
+        s3_path=s3_path,
+        graceful_timeout_s=graceful_timeout_s,
+        registry=_registry(registry, registry_user, registry_password, aws_region),
+    )
+    return _start(request, place, budget)
+
+
+def submit_compose(
+    file: str | Path,
+    machine: str = "cpu",
+    *,
+    timeout_s: int = MAX_TIMEOUT_S,
+    s3: bool = False,
+    registry: str | None = None,
+    registry_user: str | None = None,
+    registry_password: str | None = None,
+    aws_region: str | None = None,
+    graceful_timeout_s: int | None = None,
+    name: str | None = None,
+    labels: Sequence[str] = (),
+    metadata: Mapping[str, str] | None = None,
+    callback_urls: str | Sequence[str] = (),
+    place: str = "auto",
+    budget: float | None = None,
+) -> Run:
+    """Starts a Docker Compose stack on Lyceum and returns as soon as the server has accepted it.
+
+    Args:
+        file: the text of a Compose file, or the `Path` of one.
+        s3: whether the account's storage is mounted in its services.
+        others: as for `submit_image`.
+
+    Returns:
+        The run: it ends when every service without a restart policy has ended.
+
+    Raises:
+        OptionError: nothing was started.
+        LyceumError: it could not be started.
+    """
+    file_name = "compose.yaml"
+    if isinstance(file, Path):
+        file_name = file.name
+        try:
+            file = file.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            why = getattr(exc, "strerror", None) or "it is not UTF-8"
+            raise OptionError(f"{file_name} cannot be read: {why}.") from None
+    request = compose_request(
+        file,
+        _choices(machine, timeout_s, name, labels, metadata, callback_urls),
+        file_name=file_name,
+        s3=s3,
+        graceful_timeout_s=graceful_timeout_s,
+        registry=_registry(registry, registry_user, registry_password, aws_region),
+    )
+    return _start(request, place, budget)
+
+
+def _choices(
+    machine: str,
+    timeout_s: int,
+    name: str | None,
+    labels: Sequence[str],
+    metadata: Mapping[str, str] | None,
+    callback_urls: str | Sequence[str],
+) -> Choices:
+    if not isinstance(timeout_s, int) or not MIN_TIMEOUT_S <= timeout_s <= MAX_TIMEOUT_S:
+        raise OptionError(
+            f"timeout_s takes {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S} seconds, not {timeout_s!r}."
+        )
+    urls = [callback_urls] if isinstance(callback_urls, str) else list(callback_urls)
+    return Choices(machine, timeout_s, name, labels, metadata, urls)
+
+
+def _registry(
+    kind: str | None, user: str | None, password: str | None, region: str | None
+) -> RegistryFields | None:
+    if kind not in (None, "basic", "aws"):
+        raise OptionError(f'registry takes "basic" or "aws", not {kind!r}.')
+    if kind != "basic" and (user is not None or password is not None):
+        raise OptionError('registry_user and registry_password belong to registry="basic".')
+    if kind != "aws" and region is not None:
+        raise OptionError('aws_region belongs to registry="aws".')
+    if kind == "aws":
+        return aws_account(region)
+    if kind == "basic" and not (user and password):
+        raise OptionError('registry="basic" needs registry_user and registry_password.')
+    return basic_account(user, password) if user and password else None
+
+
+def _start(
+    request: Start,
+    place: str,
+    budget: float | None,
+    *,
+    allow_pickle: bool = False,
+    notes: Sequence[str] = (),
+) -> Run:
+    if place not in ("auto", "local", "cloud"):
+        raise OptionError(f'place takes "auto", "local" or "cloud", not {place!r}.')
+    if budget is not None and not (isinstance(budget, int | float) and 0 < budget < math.inf):
+        raise OptionError(f"budget takes dollars such as 0.50, not {budget!r}.")
     here = session()
     client = here.client(cast(Place, place))
     if not client.account.is_embedded:
         for sentence in notes:
-            warnings.warn(sentence, stacklevel=2)
+            warnings.warn(sentence, stacklevel=3)
     return here.submit(client, request, budget=budget, allow_pickle=allow_pickle)
 
 

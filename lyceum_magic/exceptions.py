@@ -11,6 +11,7 @@
     ├── RequestRefused          any other 4xx: the server understood and said no
     ├── ServerUnreachable       no connection could be made, or it broke and stayed broken
     ├── ServerError             5xx: the server failed
+    │   └── ServiceUnavailable  503: it says that it lacks something, and has done nothing
     ├── ProtocolError           the answer is not what Lyceum's API says
     ├── EmbeddedServerError     the server of this package could not be started or used
     ├── JournalUnavailable      the journal of runs on this machine cannot be written
@@ -92,6 +93,10 @@ class RequestRefused(ApiError):
 
 class ServerError(ApiError):
     """5xx, after the retries that are safe."""
+
+
+class ServiceUnavailable(ServerError):
+    """503 with a reason: what was asked for needs something that the server does not have now."""
 
 
 class ServerUnreachable(LyceumError):

@@ -13,6 +13,7 @@ import functools
 import os
 import time
 from collections.abc import Awaitable, Callable, Sequence
+from concurrent import futures
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
@@ -45,6 +46,9 @@ StartT = TypeVar("StartT", bound=Start)
 
 #: A start that was not answered within this time has no kernel any more that waits for it.
 START_LIMIT_S = 120.0
+
+#: How often something is done while an answer is waited for.
+TICK_S = 0.2
 
 #: Where a cell runs: as the credentials say, on the embedded server, or on the cloud.
 Place = Literal["auto", "local", "cloud"]
@@ -195,6 +199,23 @@ class Session:
     def ask(self, question: Callable[..., Awaitable[T]], *args: object) -> T:
         """Waits for a coroutine function of a client, on the loop thread."""
         return self._portal.call(question, *args)
+
+    def wait_for(
+        self, question: Callable[[], Awaitable[T]], *, while_waiting: Callable[[], object]
+    ) -> T:
+        """As `ask`, with something to do meanwhile, several times a second, on this thread.
+
+        An interrupt ends what is waited for.
+        """
+        answer = self._portal.start_task_soon(question)
+        try:
+            while not futures.wait([answer], TICK_S).done:
+                while_waiting()
+        except BaseException:
+            answer.cancel()
+            futures.wait([answer])
+            raise
+        return answer.result()
 
     def price_of(self, client: Client, machine: str) -> float | None:
         """A machine's price in dollars an hour; 0 where it is free, None where nobody says."""

@@ -14,6 +14,7 @@ from ..exceptions import (
     QuotaExceeded,
     RequestRefused,
     ServerError,
+    ServiceUnavailable,
 )
 
 _CLASSES: dict[int, type[ApiError]] = {
@@ -65,6 +66,10 @@ def error_of(response: httpx.Response, *, source: str) -> ApiError | ProtocolErr
     if status < 400:
         return not_lyceum(response)
     detail = _detail(response)
+    if status == 503 and detail:
+        return ServiceUnavailable(
+            detail, status_code=status, retry_after_s=_retry_after_s(response)
+        )
     if status >= 500:
         text = f"{_host(response)} failed with status {status}: {detail or 'it gave no reason'}."
         return ServerError(text, status_code=status, retry_after_s=_retry_after_s(response))

@@ -7,6 +7,7 @@ import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
 from typing import Any, Self, cast
+from urllib.parse import quote
 
 import anyio
 import httpx
@@ -16,8 +17,9 @@ from ..exceptions import ConfigError, LyceumError, ProtocolError, RequestRefused
 from ..protocol import paths
 from ..protocol.records import Record
 from ..protocol.requests import Start
-from .answers import read_json, read_object
+from .answers import error_of, read_json, read_object
 from .sign_in import needs_refresh, refreshed
+from .storage import Storage
 from .transport import build_http_client
 
 #: Prices change rarely, and are shown with every cell.
@@ -35,6 +37,15 @@ class Started:
 
     run_id: str
     streaming_url: str | None = field(repr=False)  # it holds the stream's secret
+
+
+@dataclass(frozen=True, slots=True)
+class Secret:
+    """A secret of the account, without its value; `updated_at` is as the server words it."""
+
+    id: str
+    name: str
+    updated_at: str = ""
 
 
 class StartUnknown(ServerUnreachable):
@@ -96,7 +107,7 @@ class Client:
         Raises:
             StartUnknown: it was sent, and no reply came.
         """
-        response = await self._send("POST", paths.STARTS[request.kind], json=request.to_wire())
+        response = await self.send("POST", paths.STARTS[request.kind], json=request.to_wire())
         reply = read_object(response, source=self.account.source)
         run_id = reply.get("execution_id")
         if not isinstance(run_id, str) or not run_id:
@@ -122,7 +133,7 @@ class Client:
 
     async def active(self) -> list[Record]:
         """The runs that have not ended, newest first."""
-        response = await self._send("GET", paths.WORKLOADS)
+        response = await self.send("GET", paths.WORKLOADS)
         return _records(read_json(response, source=self.account.source))
 
     async def history(self, limit: int = 50) -> list[Record]:
@@ -184,6 +195,38 @@ class Client:
         answer = await self._get_object(paths.logs(run_id), limit=limit, hours=hours)
         return [str(line.get("message", "")) for line in _objects(answer.get("logs"))]
 
+    async def metrics(self, run_id: str) -> dict[str, Any]:
+        """What a run has used: name of a series -> its list of `timestamp` and `value`."""
+        return await self._get_object(paths.metrics(run_id))
+
+    # The account's own.
+
+    @property
+    def storage(self) -> Storage:
+        """The account's files."""
+        return Storage(self)
+
+    async def secrets(self) -> list[Secret]:
+        """The account's secrets, by name; nobody is ever told their values."""
+        answer = await self._get_object(paths.SECRETS)
+        found = [
+            Secret(str(item.get("id")), str(item.get("name") or item.get("key")),
+                   str(item.get("updated_at") or ""))
+            for item in _objects(answer.get("environment_variables"))
+        ]  # fmt: skip
+        return sorted(found, key=lambda secret: secret.name)
+
+    async def set_secret(self, name: str, value: str) -> None:
+        """Keeps a value under a name, in the place of an earlier one."""
+        variables = [{"name": name, "value": value}]
+        body = {"environment_variables": variables}
+        read_json(await self.send("POST", paths.SECRETS, json=body), source=self.account.source)
+
+    async def remove_secret(self, secret_id: str) -> None:
+        response = await self.send("DELETE", f"{paths.SECRETS}{quote(secret_id, safe='')}")
+        if not response.is_success:
+            raise error_of(response, source=self.account.source)
+
     # Ending.
 
     async def abort(self, run_id: str) -> str:
@@ -195,7 +238,7 @@ class Client:
         return await self._end(paths.stop(run_id))
 
     async def _end(self, path: str) -> str:
-        response = await self._send("POST", path)
+        response = await self.send("POST", path)
         if response.status_code in (404, 409):
             return "already over"
         return str(read_object(response, source=self.account.source).get("status", ""))
@@ -253,20 +296,46 @@ class Client:
             self._http.base_url = httpx.URL(self.account.base_url)
 
     async def _get_object(self, path: str, **query: Any) -> dict[str, Any]:
-        response = await self._send("GET", path, params=query or None)
+        response = await self.send("GET", path, params=query or None)
         return read_object(response, source=self.account.source)
 
-    async def _send(self, method: str, path: str, **what: Any) -> httpx.Response:
+    async def send(
+        self,
+        method: str,
+        path: str,
+        *,
+        is_streamed: bool = False,
+        silence_s: float | None = None,
+        **what: Any,
+    ) -> httpx.Response:
+        """The answer to a request, whatever its status.
+
+        Args:
+            is_streamed: its body has not been read, and whoever asks closes it.
+            silence_s: how long the server may be silent; None for the usual.
+            what: as httpx takes it: params, json, files.
+        """
+
+        async def once() -> httpx.Response:
+            request = self._http.build_request(
+                method,
+                path,
+                headers=self._credentials(),
+                timeout=httpx.USE_CLIENT_DEFAULT if silence_s is None else silence_s,
+                **what,
+            )
+            return await self._http.send(request, stream=is_streamed)
+
         await self._sign_in()
         try:
             try:
-                return await self._http.request(method, path, headers=self._credentials(), **what)
+                return await once()
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 # Nothing was sent, so even a start may be tried once more.
                 if self._relocate is None:
                     raise
                 await self.relocate()
-                return await self._http.request(method, path, headers=self._credentials(), **what)
+                return await once()
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             raise self._unreachable(exc) from None
         except httpx.RequestError as exc:

@@ -5,7 +5,6 @@ Loopback servers are reached past any proxy; other hosts by the proxy variables 
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import urllib.request
 from collections.abc import Callable
@@ -14,6 +13,7 @@ import httpx
 from httpx_retries import Retry, RetryTransport
 
 from ..exceptions import ConfigError
+from ..protocol.addresses import is_loopback
 
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 30.0
@@ -57,16 +57,6 @@ def build_http_client(
         timeout=httpx.Timeout(REQUEST_TIMEOUT_S, connect=CONNECT_TIMEOUT_S),
         follow_redirects=False,  # a redirect would carry the key to wherever it points
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a host name or address of a URL is this machine."""
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 class _Checked(httpx.AsyncBaseTransport):

@@ -1,26 +1,29 @@
-"""One `%%lyceum` cell, from its line to its last output: `run_cell` names every step."""
+"""One cell of any cell magic, from what it asks for to its last output: `run_cell` names every
+step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import cast
+from typing import TYPE_CHECKING, cast
 
 from .. import config
 from ..display.body import CellBody
 from ..display.strip import Strip
-from ..protocol.requests import Start, StartPython
+from ..protocol.requests import Start
 from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
 from ..session import Place, check_body, session
-from ..submission.files import sizes_of
-from ..submission.request import python_request
-from ..submission.source import code_of
 from .errors import failure_of
-from .options import CellOptions, parse_cell_line
-from .transfer import Transfer, bring_home, gather, say_what_will_come
+from .options import RunOptions
 from .view import View
+
+if TYPE_CHECKING:
+    from ..submission.start import Choices
+
+#: Puts a value into the user's namespace.
+Bind = Callable[[str, object], None]
 
 
 @dataclass(frozen=True)
@@ -29,50 +32,74 @@ class Defaults:
 
     Attributes:
         max_lines, max_bytes: how much text a cell shows before it keeps only the tail.
+        callback_urls: told of every run's end, beside those of the line.
     """
 
     machine: str
     timeout_s: int
     max_lines: int
     max_bytes: int
+    callback_urls: tuple[str, ...] = ()
 
 
-def run_cell(
-    line: str,
-    cell: str,
-    defaults: Defaults,
-    bind: Callable[[str, object], None],
-    namespace: Mapping[str, object],
-) -> None:
+class Cell:
+    """What a magic has made of its line and its text; each magic has a class of its own.
+
+    Attributes:
+        options: what the line says of any run.
+        request: what travels, but for credentials.
+        notes: what the reader should know about it.
+        python: the text, where it is Python whose errors are the notebook's own.
+    """
+
+    options: RunOptions
+    request: Start
+    notes: list[str]
+    python: str | None = None
+
+    def signed_in(self) -> Start:
+        """The request with the credentials that it needs, which may be asked for.
+
+        Raises:
+            OptionError: they cannot be had.
+        """
+        return self.request
+
+    def sizes(self) -> Iterator[tuple[str, Mapping[str, int]]]:
+        """What is packed into the request: a heading, and name -> size in bytes."""
+        yield from ()
+
+    def say_what_will_come(self) -> None:
+        """Says, of a detached run, where its results will be."""
+
+    def bring_home(self, run: Run, bind: Bind) -> None:
+        """Takes what a run that has ended sends beside its outputs.
+
+        Raises:
+            TransferError: something is missing.
+        """
+
+
+def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
     """Runs one cell and returns when it has ended.
 
-    Args:
-        line, cell: as IPython gives them.
-        bind: puts a value into the user's namespace.
-        namespace: the user's, from which `--in` takes.
-
     Raises:
-        OptionError, SyntaxError: the line or the cell is wrong; nothing was started.
+        OptionError: what it asks for cannot be had; nothing was started.
         RunFailed: the run ended other than completed, unless --no-raise was given.
         TransferError: it completed, and a value or file did not come home.
         LyceumError: it could not be started, or not be followed.
     """
-    options = parse_cell_line(line)
-    code = code_of(cell, check=options.check, raw=options.raw)
-    notes: list[str] = []
-    transfer = gather(code, options, namespace)
-    request = build_request(code, options, defaults, transfer, notes.append)
+    options, notes = cell.options, cell.notes
     if options.dry_run:
-        show_request(request, options, transfer, notes)
+        show_request(cell)
         return
     here = session()
     client = here.client(cast(Place, options.place))
-    here.check_machine(client, request.execution_type)
+    here.check_machine(client, cell.request.execution_type)
     # What is installed here is installed for the embedded server, wherever it came from.
     notes = [] if client.account.is_embedded else notes
-    run, request = here.new_run(
-        client, request, budget=options.budget, notes=notes, allow_pickle=options.pickle
-    )
+    run, request = here.new_run(client, cell.signed_in(), budget=options.budget, notes=notes)
+    run.allow_pickle = getattr(options, "pickle", False)
     bind("_run", run)
     if options.as_name:
         bind(options.as_name, run)
@@ -80,48 +107,29 @@ def run_cell(
         from .detached import detach_in_cell
 
         detach_in_cell(run, request)
-        say_what_will_come(options)
+        cell.say_what_will_come()
         return
     run_in_cell(run, defaults, request, may_fail=options.may_fail)
-    bring_home(run, options, bind)
-    if not options.may_fail and (failure := failure_of(run, code)) is not None:
+    cell.bring_home(run, bind)
+    if not options.may_fail and (failure := failure_of(run, cell.python)) is not None:
         raise failure
 
 
-def build_request(
-    cell: str,
-    options: CellOptions,
-    defaults: Defaults,
-    transfer: Transfer,
-    note: Callable[[str], object],
-) -> StartPython:
-    """What travels for a cell.
+def choices_of(options: RunOptions, defaults: Defaults) -> Choices:
+    """What is chosen for a run of any kind: by its line, else by the configuration."""
+    from ..submission.start import Choices
 
-    Args:
-        note: see `python_request`.
-    """
-    return python_request(
-        cell,
-        machine=options.machine or defaults.machine,
-        timeout_s=options.timeout_s or defaults.timeout_s,
-        requirements=options.requirements,
-        auto_requirements=options.auto_requirements,
+    return Choices(
+        options.machine or defaults.machine,
+        options.timeout_s or defaults.timeout_s,
         name=options.name,
         labels=options.labels,
         metadata=options.metadata,
-        raw=options.raw,
-        inputs=transfer.inputs,
-        outputs=options.outputs,
-        allow_pickle=options.pickle,
-        files=transfer.files,
-        save=options.save,
-        note=note,
+        callback_urls=[*defaults.callback_urls, *options.callback_urls],
     )
 
 
-def show_request(
-    request: StartPython, options: CellOptions, transfer: Transfer, notes: list[str]
-) -> None:
+def show_request(cell: Cell) -> None:
     """Prints the request as it would travel.
 
     Raises:
@@ -129,6 +137,7 @@ def show_request(
     """
     from .dry_run import describe
 
+    options, request, notes = cell.options, cell.request, cell.notes
     if options.place != "local" and (options.place == "cloud" or config.find_account()):
         here = session()
         client = here.client("cloud")
@@ -137,14 +146,7 @@ def show_request(
         notes = [*notes, *more]
     else:
         place, price = "the embedded server of this machine (LOCAL)", 0.0
-    text = describe(
-        request,
-        place=place,
-        price_per_hour=price,
-        inputs=transfer.inputs.sizes,
-        files=sizes_of(transfer.files),
-        notes=notes,
-    )
+    text = describe(request, place=place, price_per_hour=price, sizes=cell.sizes(), notes=notes)
     print(f"{text}\nnothing was sent")  # noqa: T201 - a cell shows what it prints
     check_body(request)
 

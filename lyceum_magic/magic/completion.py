@@ -1,4 +1,4 @@
-"""Tab completion for `%%lyceum` and `%lyceum`: options, machines, subcommands, run ids."""
+"""Tab completion for the magics: options, machines, subcommands, run ids."""
 
 from __future__ import annotations
 
@@ -7,9 +7,11 @@ from collections.abc import Callable
 from typing import Any
 
 from ..protocol.machines import MACHINES
-from .options import cell_parser, line_parser
+from .options import CELL_PARSERS
+from .parsing import Parser
+from .subcommands import line_parser
 
-_CELL, _LINE = "%%lyceum", "%lyceum"
+_LINE = "%lyceum"
 
 
 def complete(line: str, run_ids: Callable[[], list[str]]) -> list[str] | None:
@@ -23,35 +25,38 @@ def complete(line: str, run_ids: Callable[[], list[str]]) -> list[str] | None:
     """
     words = line.split(" ")
     magic, *before, word = words if len(words) > 1 else [*words, ""]
-    if len(words) < 2 or magic not in (_CELL, _LINE):
+    if len(words) < 2 or not magic.startswith(_LINE[:1]):
         return None
-    if magic == _CELL:
-        offers = _cell_offers(before)
+    before = [part for part in before if part]
+    if magic == _LINE:
+        offers = _line_offers(line_parser(), before, run_ids)
+    elif parser := CELL_PARSERS.get(magic.removeprefix("%").removeprefix("%")):
+        offers = _cell_offers(parser(), before)
     else:
-        offers = _line_offers([part for part in before if part], run_ids)
+        return None
     return [offer for offer in offers if offer.startswith(word)]
 
 
-def _cell_offers(before: list[str]) -> list[str]:
+def _cell_offers(parser: Parser, before: list[str]) -> list[str]:
     if before and before[-1] in ("-m", "--machine"):
         return list(MACHINES)
-    action = cell_parser()._option_string_actions.get(before[-1]) if before else None
+    if "--cmd" in before:
+        return []  # what follows is another program's line
+    action = parser._option_string_actions.get(before[-1]) if before else None
     if action is not None and action.nargs != 0:
-        return []  # the option's value, which only the user knows
-    return sorted(cell_parser()._option_string_actions, key=lambda name: name.lstrip("-"))
+        return list(action.choices or ())  # else the option's value, which only the user knows
+    return sorted(parser._option_string_actions, key=lambda name: name.lstrip("-"))
 
 
-def _line_offers(before: list[str], run_ids: Callable[[], list[str]]) -> list[str]:
-    (commands,) = (
-        action
-        for action in line_parser()._actions
-        if isinstance(action, argparse._SubParsersAction)
-    )
-    if not before:
-        return sorted(commands.choices)
-    parser = commands.choices.get(before[0])
-    if parser is None:
-        return []
+def _line_offers(
+    parser: argparse.ArgumentParser, before: list[str], run_ids: Callable[[], list[str]]
+) -> list[str]:
+    for action in parser._actions:
+        if isinstance(action, argparse._SubParsersAction):
+            if not before:
+                return sorted(action.choices)
+            below = action.choices.get(before[0])
+            return [] if below is None else _line_offers(below, before[1:], run_ids)
     options = sorted(parser._option_string_actions)
     takes_id = any(action.dest == "id" for action in parser._actions)
     return [*options, *(["last", *run_ids()] if takes_id else [])]
@@ -74,7 +79,7 @@ def install(shell: Any, run_ids: Callable[[], list[str]]) -> None:
     @context_matcher()  # type: ignore[untyped-decorator]
     def match_line(context: Any) -> dict[str, Any]:
         offers = None
-        if context.cursor_line == 0 or context.line_with_cursor.startswith(_LINE + " "):
+        if context.cursor_line == 0 or context.line_with_cursor.startswith(_LINE):
             offers = complete(context.line_with_cursor[: context.cursor_position], run_ids)
         if offers is None:
             return {"completions": []}

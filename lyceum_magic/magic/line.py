@@ -21,14 +21,13 @@ from ..runs.inbox import Inbox
 from ..runs.journal import Entry
 from ..runs.run import Run
 from ..session import session
-from .cell import Defaults, run_in_cell
+from .asking import ask_secret
+from .cell import Bind, Defaults, run_in_cell
 from .doctor import examine
 from .errors import failure_of
-from .options import line_parser, split
-from .tables import Table
-
-#: Puts a value into the user's namespace.
-Bind = Callable[[str, object], None]
+from .parsing import split
+from .subcommands import line_parser
+from .tables import Says, Table
 
 #: How long a live run's log may be silent before it counts as read up to now.
 CAUGHT_UP_S = 1.0
@@ -48,22 +47,13 @@ def run_line(line: str, defaults: Defaults, bind: Bind) -> object:
 
 
 def login(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> str:
-    import getpass
-
-    key = getpass.getpass("Lyceum API key (lk_...): ").strip()
+    key = ask_secret("Lyceum API key (lk_...)", "set LYCEUM_API_KEY where the kernel starts")
     if not key.startswith("lk_"):
         raise LyceumError("An API key begins with lk_; nothing was written.")
     origin = config.read_login().get("base_url") or PRODUCTION_ORIGIN
     session().check_account(config.Account(origin, config.Secret(key), "what you typed"))
     path = config.write_login(api_key=key, refresh_token=None)
     return Says(f"Signed in: the key is in {path}. Cells run on the cloud from now on.")
-
-
-class Says(str):
-    """A sentence, shown without quotes."""
-
-    def __repr__(self) -> str:
-        return str(self)
 
 
 def status(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object:
@@ -234,6 +224,24 @@ def stop(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
     return Says(f"run {run.id[:8]}: {run.stop()}")
 
 
+def metrics(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object:
+    from .metrics import metrics_of
+
+    return metrics_of(session().attach(parsed.id))
+
+
+def secrets(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object:
+    from .secrets import run_secrets
+
+    return run_secrets(parsed)
+
+
+def storage(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object:
+    from .storage import run_storage
+
+    return run_storage(parsed)
+
+
 def server(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
     folder = config.server_folder()
     client = session().embedded_if_running()
@@ -274,6 +282,9 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Defaults, Bind], object]] = {
     "attach": attach,
     "abort": abort,
     "stop": stop,
+    "metrics": metrics,
+    "secrets": secrets,
+    "storage": storage,
     "server": server,
     "forget": forget,
     "doctor": doctor,

@@ -5,15 +5,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, magics_class, no_var_expand
-from traitlets import Int, Unicode
+from traitlets import Int, List, Unicode
 
 if TYPE_CHECKING:
-    from .cell import Defaults
+    from collections.abc import Callable
+
+    from .cell import Cell, Defaults
 
 
 @magics_class
 class LyceumMagics(Magics):  # type: ignore[misc]
-    """`%%lyceum` and `%lyceum`. Configure with `%config LyceumMagics` or `c.LyceumMagics`."""
+    """The magics of Lyceum. Configure with `%config LyceumMagics` or `c.LyceumMagics`."""
 
     machine = Unicode("cpu", help="The machine of a cell without -m.").tag(config=True)
     timeout_s = Int(600, min=1, max=600, help="The time limit of a cell without -t.").tag(
@@ -26,11 +28,30 @@ class LyceumMagics(Magics):  # type: ignore[misc]
         1_200_000, min=1, help="Bytes that a cell shows before it keeps only the last ones."
     ).tag(config=True)
 
+    callback_urls = List(
+        Unicode(), help="URLs that are told of the end of every run, beside those of --callback."
+    ).tag(config=True)
+
     def cell(self, line: str, cell: str) -> None:
+        from .python_cell import PythonCell
+
+        self._run(lambda: PythonCell(line, cell, self._defaults(), self.shell.user_ns))
+
+    def image(self, line: str, cell: str | None = None) -> None:
+        from .container_cell import ImageCell
+
+        self._run(lambda: ImageCell(line, cell, self._defaults()))
+
+    def compose(self, line: str, cell: str) -> None:
+        from .container_cell import ComposeCell
+
+        self._run(lambda: ComposeCell(line, cell, self._defaults()))
+
+    def _run(self, read: Callable[[], Cell]) -> None:
         from .cell import run_cell
         from .errors import plainly
 
-        plainly(run_cell)(line, cell, self._defaults(), self._bind, self.shell.user_ns)
+        plainly(lambda: run_cell(read(), self._defaults(), self._bind))()
 
     def line(self, line: str) -> object:
         from .errors import plainly
@@ -47,7 +68,13 @@ class LyceumMagics(Magics):  # type: ignore[misc]
     def _defaults(self) -> Defaults:
         from .cell import Defaults
 
-        return Defaults(self.machine, self.timeout_s, self.max_cell_lines, self.max_cell_bytes)
+        return Defaults(
+            self.machine,
+            self.timeout_s,
+            self.max_cell_lines,
+            self.max_cell_bytes,
+            tuple(self.callback_urls),
+        )
 
     def _bind(self, name: str, value: object) -> None:
         self.shell.user_ns[name] = value
@@ -56,22 +83,33 @@ class LyceumMagics(Magics):  # type: ignore[misc]
 def load(shell: Any) -> None:
     """Registers the magics, with their help and their completion."""
     from .completion import install
-    from .options import cell_parser, line_parser
+    from .options import CELL_PARSERS
+    from .subcommands import line_parser
 
     magics = LyceumMagics(shell)
     shell.register_magics(magics)  # for %config
 
     # As functions, since `?` shows a function's docstring, and a method's cannot be made here.
     @no_var_expand  # type: ignore[untyped-decorator]
-    def lyceum_cell(line: str, cell: str) -> None:
+    def lyceum(line: str, cell: str) -> None:
         magics.cell(line, cell)
+
+    @no_var_expand  # type: ignore[untyped-decorator]
+    def lyceum_image(line: str, cell: str | None = None) -> None:
+        magics.image(line, cell)
+
+    @no_var_expand  # type: ignore[untyped-decorator]
+    def lyceum_compose(line: str, cell: str) -> None:
+        magics.compose(line, cell)
 
     @no_var_expand  # type: ignore[untyped-decorator]
     def lyceum_line(line: str) -> object:
         return magics.line(line)
 
-    lyceum_cell.__doc__ = cell_parser().format_help()
+    for magic, kind in ((lyceum, "cell"), (lyceum_image, "line_cell"), (lyceum_compose, "cell")):
+        name = magic.__name__
+        magic.__doc__ = CELL_PARSERS[name]().format_help()
+        shell.register_magic_function(magic, kind, name)
     lyceum_line.__doc__ = line_parser().format_help()
-    shell.register_magic_function(lyceum_cell, "cell", "lyceum")
     shell.register_magic_function(lyceum_line, "line", "lyceum")
     install(shell, magics.run_ids)

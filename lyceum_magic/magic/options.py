@@ -1,55 +1,101 @@
-"""The magic's line -> parsed options: a real parser, whose errors are one sentence."""
+"""The line of a cell magic -> parsed options: a real parser, whose errors are one sentence."""
 
 from __future__ import annotations
 
 import argparse
 import keyword
-import shlex
 from dataclasses import dataclass, field
 from functools import cache
-from typing import NoReturn
+from typing import Any, Literal
 
 from ..exceptions import OptionError
-from ..protocol.limits import MAX_LABELS, MAX_METADATA, MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from ..protocol.limits import (
+    MAX_GRACE_S,
+    MAX_LABELS,
+    MAX_METADATA,
+    MAX_TIMEOUT_S,
+    MIN_GRACE_S,
+    MIN_TIMEOUT_S,
+)
 from ..protocol.machines import is_machine_name
+from .parsing import Parser, dollars, pairs, split, whole_number
 
 
-@dataclass(frozen=True)
-class CellOptions:
-    """What the line of a `%%lyceum` cell says. None: not said, so the configuration decides."""
+@dataclass(frozen=True, kw_only=True)
+class RunOptions:
+    """What the line of every cell magic may say. None: not said, so the configuration decides."""
 
     machine: str | None = None
     timeout_s: int | None = None
-    requirements: list[str] = field(default_factory=list)
-    auto_requirements: bool = True
     name: str | None = None
     labels: list[str] = field(default_factory=list)
     metadata: dict[str, str] = field(default_factory=dict)
-    raw: bool = False
-    check: bool = True
+    callback_urls: list[str] = field(default_factory=list, repr=False)
+    detach: bool = False
     as_name: str | None = None
     may_fail: bool = False
     dry_run: bool = False
+    budget: float | None = None
+    place: str = "auto"
+
+
+@dataclass(frozen=True, kw_only=True)
+class CellOptions(RunOptions):
+    """What the line of a `%%lyceum` cell says."""
+
+    requirements: list[str] = field(default_factory=list)
+    auto_requirements: bool = True
+    raw: bool = False
+    check: bool = True
     inputs: list[str] = field(default_factory=list)
     outputs: list[str] = field(default_factory=list)
     pickle: bool = False
     files: list[str] = field(default_factory=list)
     save: list[str] = field(default_factory=list)
     yes: bool = False
-    detach: bool = False
-    budget: float | None = None
-    place: str = "auto"
 
 
-class Parser(argparse.ArgumentParser):
-    """An argument parser that raises instead of ending the process."""
+@dataclass(frozen=True, kw_only=True)
+class RegistryOptions:
+    """Who pulls the images.
 
-    def error(self, message: str) -> NoReturn:
-        magic = self.prog.split()[0]
-        raise OptionError(f"{self.prog}: {message}; see `{magic}?` for the options.")
+    Attributes:
+        password_env: the variable of this process that holds the password; None asks for it.
+    """
 
-    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
-        raise OptionError(message or f"see `{self.prog.split()[0]}?` for the options.")
+    kind: Literal["basic", "aws"]
+    user: str = ""
+    password_env: str | None = None
+    region: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ComposeOptions(RunOptions):
+    """What the line of a `%%lyceum_compose` cell says."""
+
+    s3: bool = False
+    registry: RegistryOptions | None = None
+    graceful_timeout_s: int | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class ImageOptions(ComposeOptions):
+    """What the line of a `%%lyceum_image` cell says.
+
+    Attributes:
+        python: the cell is Python.
+        check: whether that Python is compiled here first.
+        words: the line's own command; None where it has none, empty where the cell is one.
+    """
+
+    image: str
+    env: dict[str, str] = field(default_factory=dict, repr=False)
+    user: str | None = None
+    s3: bool = True
+    s3_path: str = "/mnt/s3"
+    python: bool = False
+    check: bool = True
+    words: list[str] | None = None
 
 
 def parse_cell_line(line: str) -> CellOptions:
@@ -59,6 +105,46 @@ def parse_cell_line(line: str) -> CellOptions:
         OptionError: in one sentence, what was expected, what came and what to do.
     """
     parsed = cell_parser().parse_args(split(line, "%%lyceum"))
+    return CellOptions(
+        **_run_options(parsed),
+        requirements=parsed.requirements,
+        auto_requirements=not parsed.no_auto_requirements,
+        raw=parsed.raw,
+        check=not parsed.no_check,
+        inputs=_names("-i/--in", parsed.inputs),
+        outputs=_names("-o/--out", parsed.outputs),
+        pickle=parsed.pickle,
+        files=parsed.files,
+        save=parsed.save,
+        yes=parsed.yes,
+    )
+
+
+def parse_image_line(line: str) -> ImageOptions:
+    """The options in the line of a `%%lyceum_image` cell; raises as `parse_cell_line`."""
+    parsed = image_parser().parse_args(split(line, "%%lyceum_image"))
+    if parsed.python and parsed.cmd is not None:
+        raise OptionError("--python and --cmd say both what the cell is: choose one of them.")
+    return ImageOptions(
+        **_run_options(parsed),
+        **_container_options(parsed),
+        image=parsed.image,
+        env=pairs("--env", parsed.env, "; `%lyceum secrets set` keeps what is secret"),
+        user=parsed.user,
+        s3_path=parsed.s3_path,
+        python=parsed.python,
+        check=not parsed.no_check,
+        words=parsed.cmd,
+    )
+
+
+def parse_compose_line(line: str) -> ComposeOptions:
+    """The options in the line of a `%%lyceum_compose` cell; raises as `parse_cell_line`."""
+    parsed = compose_parser().parse_args(split(line, "%%lyceum_compose"))
+    return ComposeOptions(**_run_options(parsed), **_container_options(parsed))
+
+
+def _run_options(parsed: argparse.Namespace) -> dict[str, Any]:
     if parsed.timeout is not None and not MIN_TIMEOUT_S <= parsed.timeout <= MAX_TIMEOUT_S:
         raise OptionError(
             f"-t/--timeout takes {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S} seconds, not {parsed.timeout}; "
@@ -75,28 +161,57 @@ def parse_cell_line(line: str) -> CellOptions:
         raise OptionError(f"--as takes a Python name, not {parsed.as_name!r}.")
     if len(parsed.label) > MAX_LABELS:
         raise OptionError(f"--label: at most {MAX_LABELS} labels, not {len(parsed.label)}.")
-    return CellOptions(
-        machine=parsed.machine,
-        timeout_s=parsed.timeout,
-        requirements=parsed.requirements,
-        auto_requirements=not parsed.no_auto_requirements,
-        name=parsed.name,
-        labels=parsed.label,
-        metadata=_metadata(parsed.meta),
-        raw=parsed.raw,
-        check=not parsed.no_check,
-        as_name=parsed.as_name,
-        may_fail=parsed.no_raise,
-        dry_run=parsed.dry_run,
-        inputs=_names("-i/--in", parsed.inputs),
-        outputs=_names("-o/--out", parsed.outputs),
-        pickle=parsed.pickle,
-        files=parsed.files,
-        save=parsed.save,
-        yes=parsed.yes,
-        detach=parsed.detach,
-        budget=parsed.budget,
-        place="local" if parsed.local else "cloud" if parsed.cloud else "auto",
+    metadata = pairs("--meta", parsed.meta)
+    # One is taken by the tag under which the client finds its run again.
+    if len(metadata) > MAX_METADATA - 1:
+        raise OptionError(f"--meta: at most {MAX_METADATA - 1} pairs, not {len(metadata)}.")
+    return {
+        "machine": parsed.machine,
+        "timeout_s": parsed.timeout,
+        "name": parsed.name,
+        "labels": parsed.label,
+        "metadata": metadata,
+        "callback_urls": parsed.callback,
+        "detach": parsed.detach,
+        "as_name": parsed.as_name,
+        "may_fail": parsed.no_raise,
+        "dry_run": parsed.dry_run,
+        "budget": parsed.budget,
+        "place": "local" if parsed.local else "cloud" if parsed.cloud else "auto",
+    }
+
+
+def _container_options(parsed: argparse.Namespace) -> dict[str, Any]:
+    grace_s = parsed.graceful_timeout
+    if grace_s is not None and not MIN_GRACE_S <= grace_s <= MAX_GRACE_S:
+        raise OptionError(
+            f"--graceful-timeout takes {MIN_GRACE_S} to {MAX_GRACE_S} seconds, not {grace_s}."
+        )
+    return {
+        "s3": parsed.s3,
+        "registry": _registry_options(parsed),
+        "graceful_timeout_s": grace_s,
+    }
+
+
+def _registry_options(parsed: argparse.Namespace) -> RegistryOptions | None:
+    only_for = {
+        "--registry-user": ("basic", parsed.registry_user),
+        "--registry-password-env": ("basic", parsed.registry_password_env),
+        "--aws-region": ("aws", parsed.aws_region),
+    }
+    for option, (kind, value) in only_for.items():
+        if value is not None and parsed.registry != kind:
+            raise OptionError(f"{option} belongs to --registry {kind}; add it, or leave both.")
+    if parsed.registry == "basic" and not parsed.registry_user:
+        raise OptionError("--registry basic needs --registry-user NAME.")
+    if parsed.registry is None:
+        return None
+    return RegistryOptions(
+        kind=parsed.registry,
+        user=parsed.registry_user or "",
+        password_env=parsed.registry_password_env,
+        region=parsed.aws_region,
     )
 
 
@@ -111,27 +226,6 @@ def _names(option: str, lists: list[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def split(line: str, prog: str) -> list[str]:
-    """The words of a line by shell rules; nothing is substituted."""
-    try:
-        return shlex.split(line, comments=False)
-    except ValueError as exc:
-        raise OptionError(f"{prog}: the line cannot be split into words: {exc}.") from None
-
-
-def _metadata(pairs: list[str]) -> dict[str, str]:
-    metadata: dict[str, str] = {}
-    for pair in pairs:
-        key, equals, value = pair.partition("=")
-        if not equals or not key.strip():
-            raise OptionError(f"--meta takes KEY=VALUE, not {pair!r}.")
-        metadata[key.strip()] = value
-    # One is taken by the tag under which the client finds its run again.
-    if len(metadata) > MAX_METADATA - 1:
-        raise OptionError(f"--meta: at most {MAX_METADATA - 1} pairs, not {len(metadata)}.")
-    return metadata
-
-
 @cache
 def cell_parser() -> Parser:
     """The parser of `%%lyceum`."""
@@ -139,19 +233,9 @@ def cell_parser() -> Parser:
         prog="%%lyceum",
         description="Run this cell on Lyceum: on the cloud with LYCEUM_API_KEY or a login, "
         "else on the server that comes with lyceum-magic.",
-        allow_abbrev=False,
-        add_help=False,
-        formatter_class=_Wide,
     )
     add = parser.add_argument
-    add("-m", "--machine", metavar="NAME", help="machine to run on, such as cpu or gpu.a100")
-    add(
-        "-t",
-        "--timeout",
-        metavar="SECONDS",
-        type=_whole_number,
-        help="time limit, 1 to 600 seconds",
-    )
+    _add_machine(parser)
     add(
         "-r",
         "--requirements",
@@ -201,25 +285,132 @@ def cell_parser() -> Parser:
         help="files that the cell writes, to be brought back beside the notebook",
     )
     add("--yes", action="store_true", help="send more than 1 MiB, write over files")
+    add(
+        "--raw",
+        action="store_true",
+        help="send the cell as it is, without what shows its last value and its own line numbers",
+    )
+    _add_no_check(parser)
+    _add_run(parser)
+    return parser
+
+
+@cache
+def image_parser() -> Parser:
+    """The parser of `%%lyceum_image`."""
+    parser = Parser(
+        prog="%%lyceum_image",
+        description="Run this cell in a Docker image on Lyceum. The cell is a script for the "
+        "image's shell, `sh -c`: its last command decides how the run ends, and `set -e` in its "
+        "first line lets every command. `%lyceum_image IMAGE`, a line without a cell, runs "
+        "the image's own command.",
+    )
+    add = parser.add_argument
+    add("image", metavar="IMAGE", help="such as python:3.12-slim or registry.example/team/app:1")
+    _add_machine(parser)
+    add("--python", action="store_true", help="the cell is Python, for the image's own python3")
+    _add_no_check(parser)
+    add(
+        "--cmd",
+        metavar="WORD",
+        nargs=argparse.REMAINDER,
+        help="run no shell: the rest of the line, or else the cell, is a command and its "
+        "arguments by shell quoting; comes last",
+    )
+    add("--env", metavar="K=V", action="append", default=[], help="a variable; repeat at will")
+    add("--user", metavar="USER", help="who runs it there: a name, 1000 or 1000:1000")
+    add("--s3-path", metavar="PATH", default="/mnt/s3", help="where the storage is mounted")
+    _add_container(parser, s3=True)
+    _add_run(parser)
+    return parser
+
+
+@cache
+def compose_parser() -> Parser:
+    """The parser of `%%lyceum_compose`."""
+    parser = Parser(
+        prog="%%lyceum_compose",
+        description="Run this cell, a Docker Compose file, as a stack on Lyceum. It ends when "
+        "every service without a restart policy has ended, and fails with the first exit code "
+        "that is not 0.",
+    )
+    _add_machine(parser)
+    _add_container(parser, s3=False)
+    _add_run(parser)
+    return parser
+
+
+#: Each cell magic's parser, by the magic's name.
+CELL_PARSERS = {
+    "lyceum": cell_parser,
+    "lyceum_image": image_parser,
+    "lyceum_compose": compose_parser,
+}
+
+
+def _add_machine(parser: Parser) -> None:
+    add = parser.add_argument
+    add("-m", "--machine", metavar="NAME", help="machine to run on, such as cpu or gpu.a100")
+    add(
+        "-t",
+        "--timeout",
+        metavar="SECONDS",
+        type=whole_number,
+        help=f"time limit, {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S} seconds",
+    )
+
+
+def _add_no_check(parser: Parser) -> None:
+    parser.add_argument(
+        "--no-check",
+        action="store_true",
+        help="do not compile the cell here first: for code of a newer Python",
+    )
+
+
+def _add_container(parser: Parser, *, s3: bool) -> None:
+    add = parser.add_argument
+    usual = "" if s3 else "not "
+    add(
+        "--s3",
+        action=argparse.BooleanOptionalAction,
+        default=s3,
+        help=f"mount the account's storage; it is {usual}mounted where nothing is said",
+    )
+    add("--registry", choices=["basic", "aws"], help="sign in to the images' registry")
+    add("--registry-user", metavar="NAME", help="the user of a basic registry")
+    add(
+        "--registry-password-env",
+        metavar="NAME",
+        help="the variable of this process that holds the user's password; else it is asked for",
+    )
+    add("--aws-region", metavar="REGION", help="of an aws registry; boto3 finds the keys here")
+    add(
+        "--graceful-timeout",
+        metavar="SECONDS",
+        type=whole_number,
+        help=f"time to end between SIGTERM and SIGKILL, {MIN_GRACE_S} to {MAX_GRACE_S} seconds",
+    )
+
+
+def _add_run(parser: Parser) -> None:
+    add = parser.add_argument
     add("--detach", action="store_true", help="return at once; outputs go on arriving here")
     add(
         "--budget",
         metavar="DOLLARS",
-        type=_dollars,
+        type=dollars,
         help="the most that the run may cost; shortens the time limit",
     )
     add("--name", metavar="TEXT", help="name of the run, shown in lists")
     add("--label", metavar="TEXT", action="append", default=[], help="a label; repeat at will")
     add("--meta", metavar="K=V", action="append", default=[], help="a fact to keep with the run")
     add(
-        "--raw",
-        action="store_true",
-        help="send the cell as it is, without what shows its last value and its own line numbers",
-    )
-    add(
-        "--no-check",
-        action="store_true",
-        help="do not compile the cell here first: for code of a newer Python",
+        "--callback",
+        metavar="URL",
+        action="append",
+        default=[],
+        help="an https URL that is told of the run's end; repeat at will",
     )
     add(
         "--as",
@@ -232,71 +423,3 @@ def cell_parser() -> Parser:
     place = parser.add_mutually_exclusive_group()
     place.add_argument("--local", action="store_true", help="on the embedded server, key or not")
     place.add_argument("--cloud", action="store_true", help="on the cloud, or not at all")
-    return parser
-
-
-@cache
-def line_parser() -> Parser:
-    """The parser of `%lyceum`; `command` is the subcommand's name, None without one."""
-    parser = Parser(
-        prog="%lyceum",
-        description="Look at runs and at the server.",
-        allow_abbrev=False,
-        add_help=False,
-        formatter_class=_Wide,
-    )
-    commands = parser.add_subparsers(dest="command", metavar="SUBCOMMAND", parser_class=Parser)
-
-    def command(name: str, text: str) -> argparse.ArgumentParser:
-        return commands.add_parser(
-            name, help=text, description=text, add_help=False, allow_abbrev=False
-        )
-
-    one = "a run: its id, a unique beginning of it, or `last`"
-    command("login", "sign in with an API key, for this and every notebook")
-    command("status", "where cells run, or how one run is doing").add_argument(
-        "id", nargs="?", help=one
-    )
-    command("machines", "the machines and their prices")
-    command("list", "your active runs, or all of them").add_argument(
-        "--all", action="store_true", help="those that have ended as well"
-    )
-    logs = command("logs", "all that a run has printed so far")
-    logs.add_argument("id", nargs="?", default="last", help=one)
-    logs.add_argument("--grep", metavar="TEXT", help="only the lines that hold this text")
-    command("attach", "show a run in this cell, and follow it").add_argument(
-        "id", nargs="?", default="last", help=one
-    )
-    command("abort", "kill a run").add_argument("id", help=one)
-    command("stop", "end a run gracefully").add_argument("id", help=one)
-    command("server", "the embedded server: where it is")
-    forget = command("forget", "remove ended runs and their output from this machine")
-    forget.add_argument("id", nargs="*", help=one)
-    forget.add_argument("--older-than", metavar="DAYS", type=float, help="all that are older")
-    forget.add_argument("--all", action="store_true", help="all that have ended")
-    command("doctor", "look for what could be wrong here")
-    return parser
-
-
-class _Wide(argparse.HelpFormatter):
-    """Help of one width everywhere: the default asks a terminal, which a kernel has not."""
-
-    def __init__(self, prog: str) -> None:
-        super().__init__(prog, width=96, max_help_position=32)
-
-
-def _whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a whole number is expected, not {text!r}") from None
-
-
-def _dollars(text: str) -> float:
-    try:
-        dollars = float(text.removeprefix("$"))
-    except ValueError:
-        dollars = float("nan")
-    if not 0 < dollars < float("inf"):
-        raise argparse.ArgumentTypeError(f"a sum such as 0.50 is expected, not {text!r}")
-    return dollars

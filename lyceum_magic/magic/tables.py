@@ -1,9 +1,16 @@
-"""Rows -> a table that a notebook shows as HTML and everything else as aligned text."""
+"""What a subcommand answers: a sentence, or rows -> a table, as HTML and as aligned text."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from html import escape
+
+
+class Says(str):
+    """A sentence, shown without quotes."""
+
+    def __repr__(self) -> str:
+        return str(self)
 
 
 class Table:

@@ -10,7 +10,6 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
-from http import HTTPStatus
 from typing import Any
 
 import anyio
@@ -23,6 +22,7 @@ from ..exceptions import (
     RunLost,
     ServerError,
     ServerUnreachable,
+    ServiceUnavailable,
     UnknownRun,
 )
 from ..outputs import tracebacks
@@ -161,9 +161,9 @@ class Following:
         self._journal.write(self.entry)
         try:
             started = await self._client.start(request)
+        except ServiceUnavailable:
+            raise  # it says that nothing was started, and why
         except (StartUnknown, ServerError) as exc:
-            if isinstance(exc, ServerError) and exc.status_code == HTTPStatus.SERVICE_UNAVAILABLE:
-                raise  # it says that nothing was started, and why
             started = await self._find_lost_start(exc)
         self._know(started)
 

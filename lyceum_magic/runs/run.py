@@ -373,6 +373,11 @@ class Run:
         self.wait_started()
         return dict(self._call(self._client.record, self.id))
 
+    def metrics(self) -> dict[str, Any]:
+        """What it has used: name of a series -> its list of `timestamp` and `value`."""
+        self.wait_started()
+        return self._call(self._client.metrics, self.id)
+
     def _call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         return self._portal.call(function, *args)
 

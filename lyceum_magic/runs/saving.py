@@ -94,7 +94,7 @@ def _write(path: str, content: bytes, folder: Path, overwrite: bool, saved: Save
     if not os.path.lexists(place):
         with _written(content, place.parent) as temporary:
             try:
-                _name(temporary, place)
+                name_file(temporary, place)
                 saved.written.append(path)
                 return
             except FileExistsError:
@@ -130,7 +130,7 @@ def _written(content: bytes, folder: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _name(temporary: Path, place: Path) -> None:
+def name_file(temporary: Path, place: Path) -> None:
     """Gives a file its name, never over another.
 
     Raises:

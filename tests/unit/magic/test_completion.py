@@ -40,7 +40,7 @@ def test_a_value_that_only_the_user_knows_is_not_guessed(line: str) -> None:
 
 def test_subcommands_and_their_options() -> None:
     assert offers("%lyceum ma") == ["machines"]
-    assert offers("%lyceum s") == ["server", "status", "stop"]
+    assert offers("%lyceum st") == ["status", "stop", "storage"]
     assert offers("%lyceum list --") == ["--all"]
     assert offers("%lyceum nonsense ") == []
 

@@ -9,8 +9,9 @@ import pytest
 
 from lyceum_magic.exceptions import OptionError
 from lyceum_magic.magic import cell as cell_module
-from lyceum_magic.magic.cell import Defaults, run_cell
+from lyceum_magic.magic.cell import Cell, Defaults, run_cell
 from lyceum_magic.magic.dry_run import describe
+from lyceum_magic.magic.python_cell import PythonCell
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.session import Session
@@ -20,7 +21,11 @@ DEFAULTS = Defaults(machine="gpu.a100", timeout_s=600, max_lines=10, max_bytes=1
 
 
 def dry_run(cell: str, line: str = "") -> None:
-    run_cell(f"--dry-run {line}", cell, DEFAULTS, lambda name, value: pytest.fail("bound"), {})
+    run(PythonCell(f"--dry-run {line}", cell, DEFAULTS, {}))
+
+
+def run(cell: Cell) -> None:
+    run_cell(cell, DEFAULTS, lambda name, value: pytest.fail("bound"))
 
 
 def test_a_whole_request_in_words() -> None:
@@ -39,8 +44,7 @@ def test_a_whole_request_in_words() -> None:
         request,
         place="https://api.example",
         price_per_hour=3.6,
-        inputs={"frame": 1234, "x": 5},
-        files={"data.csv": 1_000_000},
+        sizes=[("inputs", {"frame": 1234, "x": 5}), ("files", {"data.csv": 1_000_000})],
         notes=["look out"],
     )
     assert text == (
@@ -119,7 +123,7 @@ def test_values_and_files_are_measured(
     line = "--dry-run -m cpu -i x --file data.csv"
     cell = "import local_to_this; print(x)"
     monkeypatch.syspath_prepend("")
-    run_cell(line, cell, DEFAULTS, lambda name, value: None, {"x": "canary"})
+    run(PythonCell(line, cell, DEFAULTS, {"x": "canary"}))
     said = capsys.readouterr().out
     assert "modules       local_to_this.py         13 bytes\n" in said
     assert "inputs        x " in said

@@ -9,7 +9,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.magic.options import CellOptions, line_parser, parse_cell_line, split
+from lyceum_magic.magic.options import CellOptions, parse_cell_line
+from lyceum_magic.magic.parsing import split
+from lyceum_magic.magic.subcommands import line_parser
 
 
 def test_an_empty_line_leaves_everything_to_the_configuration() -> None:

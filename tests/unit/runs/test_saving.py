@@ -62,13 +62,13 @@ def test_a_file_has_the_permissions_that_the_umask_leaves(
 
 
 def test_a_file_that_comes_meanwhile_is_kept(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    link = saving._name
+    link = saving.name_file
 
     def late(temporary: Path, place: Path) -> None:
         place.write_bytes(b"another's")
         link(temporary, place)
 
-    monkeypatch.setattr(saving, "_name", late)
+    monkeypatch.setattr(saving, "name_file", late)
     saved = write_files({"f": b"x"}, folder, overwrite=False)
     assert (saved.kept, saved.written) == (["f"], [])
     assert [(p.name, p.read_bytes()) for p in folder.iterdir()] == [("f", b"another's")]

@@ -9,18 +9,15 @@ import pytest
 import lyceum_magic
 from lyceum_magic.exceptions import OptionError
 from lyceum_magic.protocol.limits import TAG_KEY
-from lyceum_magic.submission.request import python_request
+from lyceum_magic.submission.python_request import python_request
+from lyceum_magic.submission.start import Choices
 
 
 def test_every_choice_is_in_the_request() -> None:
     request = python_request(
         "import nowhere\n1",
-        machine="gpu.a100",
-        timeout_s=5,
+        Choices("gpu.a100", 5, name="n", labels=["l"], metadata={"k": "v"}),
         requirements=["rich"],
-        name="n",
-        labels=["l"],
-        metadata={"k": "v"},
         raw=True,
     )
     tag = (request.metadata or {}).get(TAG_KEY, "")

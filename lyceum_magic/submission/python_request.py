@@ -3,23 +3,16 @@
 from __future__ import annotations
 
 import json
-import uuid
 from collections.abc import Callable, Mapping, Sequence
 
-from pydantic import ValidationError
-
-from ..exceptions import OptionError
-from ..protocol.limits import MARK_CHARACTERS, MAX_METADATA, TAG_KEY
 from ..protocol.requests import StartPython
 from .files import check_patterns, pack_files
 from .inputs import PackedInputs
 from .modules import find_needs, imports_of
 from .requirements import names_in, read_named, requirements_of
 from .source import BELOW_MAGIC_LINE, wrap_cell
+from .start import Choices, build_start
 from .there.values import encode_inputs
-
-#: What the wire's fields are called by those who choose their values.
-_CHOICES = {"execution_type": "machine", "timeout": "timeout_s", "run_name": "name"}
 
 _NO_INPUTS = PackedInputs()
 _NO_FILES: Mapping[str, bytes] = {}
@@ -27,14 +20,10 @@ _NO_FILES: Mapping[str, bytes] = {}
 
 def python_request(
     code: str,
+    choices: Choices,
     *,
-    machine: str,
-    timeout_s: int,
     requirements: Sequence[str] = (),
     auto_requirements: bool = True,
-    name: str | None = None,
-    labels: Sequence[str] = (),
-    metadata: Mapping[str, str] | None = None,
     raw: bool = False,
     inputs: PackedInputs = _NO_INPUTS,
     outputs: Sequence[str] = (),
@@ -58,7 +47,6 @@ def python_request(
     Raises:
         OptionError: a value that the wire does not take, in one sentence.
     """
-    tag = uuid.uuid4().hex
     named = read_named(requirements)
     needs = find_needs(code, apart_from=names_in(named))
     unpacking = {*inputs.needs, *(["cloudpickle"] if allow_pickle and outputs else [])}
@@ -66,9 +54,6 @@ def python_request(
     wanted = requirements_of(imports if auto_requirements else (), named)
     for sentence in wanted.notes:
         note(sentence)
-    # One is taken by the tag under which the client finds its run again.
-    if metadata is not None and len(metadata) > MAX_METADATA - 1:
-        raise OptionError(f"metadata: at most {MAX_METADATA - 1} pairs, not {len(metadata)}.")
     job: dict[str, object] = {
         "inputs": encode_inputs(dict(inputs.packed)) if inputs.packed else "",
         "outputs": list(outputs),
@@ -78,20 +63,11 @@ def python_request(
         "first_line": first_line,
     }
     job = {name: value for name, value in job.items() if value}
-    try:
-        return StartPython(
-            code=code if raw else wrap_cell(code, mark=tag[:MARK_CHARACTERS], **job),
-            timeout=timeout_s,
-            execution_type=machine,
-            requirements_content="\n".join(wanted.lines) or None,
-            import_files=json.dumps(needs.files) if needs.files else None,
-            file_name="cell.py",
-            run_name=name,
-            labels=list(labels) or None,
-            metadata={**(metadata or {}), TAG_KEY: tag},
-        )
-    except ValidationError as exc:
-        problem = exc.errors(include_url=False, include_context=False)[0]
-    field, *place = map(str, problem["loc"])
-    where = ".".join([_CHOICES.get(field, field), *place])
-    raise OptionError(f"{where}: {problem['msg']}, not {str(problem['input'])[:80]!r}.")
+    return build_start(
+        StartPython,
+        choices,
+        code=code if raw else wrap_cell(code, mark=choices.mark, **job),
+        requirements_content="\n".join(wanted.lines) or None,
+        import_files=json.dumps(needs.files) if needs.files else None,
+        file_name="cell.py",
+    )

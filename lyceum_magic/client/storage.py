@@ -1,0 +1,153 @@
+"""The account's files: what a listing says, an upload that tells how far it is, a download."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Protocol
+from urllib.parse import quote
+
+import httpx
+
+from .. import config
+from ..exceptions import ProtocolError
+from ..protocol import paths
+from .answers import error_of, read_json, read_object
+
+#: Told how many bytes have gone or come so far.
+OnBytes = Callable[[int], object]
+
+#: Bytes come and go in pieces; between two of them, and before the answer to the last one, a
+#: connection may be silent for so long.
+SILENCE_S = 300.0
+
+
+@dataclass(frozen=True, slots=True)
+class StoredFile:
+    """A file of the account; `modified` is as the server words it, empty where it does not say."""
+
+    key: str
+    size: int | None = None
+    modified: str = ""
+
+
+class Sender(Protocol):
+    """What a `Client` is to its storage."""
+
+    account: config.Account
+
+    async def send(
+        self, method: str, path: str, *, is_streamed: bool = ..., silence_s: float | None = ...,
+        **what: Any,
+    ) -> httpx.Response: ...  # fmt: skip
+
+
+class Storage:
+    """The account's files. Raises what `Client` raises."""
+
+    def __init__(self, client: Sender) -> None:
+        self._client = client
+
+    async def list(self, prefix: str = "", max_files: int = 1000) -> tuple[list[StoredFile], bool]:
+        """Files whose keys begin with `prefix`, and whether there are more."""
+        query = {"prefix": prefix, "max_files": max_files}
+        response = await self._client.send("GET", paths.LIST_FILES, params=query)
+        answer = read_json(response, source=self._client.account.source)
+        return listed_files(answer), isinstance(answer, dict) and answer.get("truncated") is True
+
+    async def upload(self, file: BinaryIO, key: str, on_bytes: OnBytes) -> None:
+        """Sends an open file, piece by piece."""
+        response = await self._client.send(
+            "POST",
+            paths.UPLOAD,
+            params={"key": key},
+            files={"file": (key.rpartition("/")[2], _Counted(file, on_bytes))},
+            silence_s=SILENCE_S,
+        )
+        read_object(response, source=self._client.account.source)
+
+    @asynccontextmanager
+    async def download(self, key: str) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
+        """The size of a file, if the server says it, and its pieces."""
+        path = paths.download(quote(key))
+        response = await self._client.send("GET", path, is_streamed=True, silence_s=SILENCE_S)
+        try:
+            if not response.is_success:
+                await response.aread()
+                raise error_of(response, source=self._client.account.source)
+            size = response.headers.get("content-length", "")
+            yield (
+                int(size) if size.isdigit() else None,
+                _unbroken(response.aiter_bytes(), str(response.request.url.host)),
+            )
+        finally:
+            await response.aclose()
+
+    async def delete(self, key: str) -> None:
+        """Removes a file, or all whose keys begin with one that ends in `/`."""
+        path_of = paths.delete_folder if key.endswith("/") else paths.delete_file
+        response = await self._client.send("DELETE", path_of(quote(key)))
+        if not response.is_success:
+            raise error_of(response, source=self._client.account.source)
+
+
+class _Counted:
+    """An open file that tells how much of it has been read.
+
+    httpx asks a file for its descriptor to learn its size, and for its beginning.
+    """
+
+    def __init__(self, file: BinaryIO, on_bytes: OnBytes) -> None:
+        self._file = file
+        self._on_bytes = on_bytes
+        self._read = 0
+
+    def read(self, size: int = -1) -> bytes:
+        data = self._file.read(size)
+        self._read += len(data)
+        self._on_bytes(self._read)
+        return data
+
+    def seek(self, offset: int, whence: int = os.SEEK_SET) -> int:
+        self._read = self._file.seek(offset, whence)
+        return self._read
+
+    def fileno(self) -> int:
+        return self._file.fileno()
+
+
+async def _unbroken(pieces: AsyncIterator[bytes], host: str) -> AsyncIterator[bytes]:
+    try:
+        async for piece in pieces:
+            yield piece
+    except httpx.RequestError as exc:
+        raise ProtocolError(
+            f"{host} broke off before the file was whole ({type(exc).__name__}); try it again."
+        ) from None
+
+
+def listed_files(answer: Any) -> list[StoredFile]:
+    """The files in a listing, by key.
+
+    The embedded server says `{"files": [{"key", "size", "last_modified"}]}`; what the cloud says is
+    not documented, so other names are taken too.
+    """
+    if isinstance(answer, dict):
+        names = ("files", "objects", "items", "Contents")
+        answer = next((answer[name] for name in names if isinstance(answer.get(name), list)), [])
+    found = []
+    for item in answer if isinstance(answer, list) else ():
+        if isinstance(item, str):
+            item = {"key": item}
+        if isinstance(item, dict) and (key := _first(item, "key", "name", "path", "Key")):
+            size = _first(item, "size", "size_bytes", "Size")
+            modified = _first(item, "last_modified", "updated_at", "modified", "LastModified")
+            is_size = isinstance(size, int) and not isinstance(size, bool)
+            found.append(StoredFile(str(key), size if is_size else None, str(modified or "")))
+    return sorted(found, key=lambda file: file.key)
+
+
+def _first(item: dict[str, Any], *names: str) -> Any:
+    return next((item[name] for name in names if item.get(name) is not None), None)

@@ -1,0 +1,90 @@
+"""How far a transfer is, shown while it lasts; one line of text remains."""
+
+from __future__ import annotations
+
+import sys
+import time
+from html import escape
+
+from .faces import is_notebook
+from .slot import Slot
+
+#: A shorter transfer shows its end alone.
+SHOWN_AFTER_S = 0.4
+#: Of the bar in a terminal, in characters.
+WIDTH = 30
+
+
+class ProgressBar:
+    """A bar in a notebook, a line that rewrites itself in a terminal, nothing where both are
+    missing. All calls come from the thread of the cell.
+
+    Args:
+        what: names the transfer, such as "put data.csv".
+        total: how many bytes there will be; None where nobody knows, and it may be set later.
+    """
+
+    def __init__(self, what: str, total: int | None = None) -> None:
+        self.done = 0
+        self.total = total
+        self._what = what
+        self._began_at = time.monotonic()
+        self._slot: Slot | None = None
+        self._is_line_open = False
+
+    def show(self) -> None:
+        """Show how far it is now."""
+        if time.monotonic() - self._began_at < SHOWN_AFTER_S:
+            return
+        if is_notebook():
+            if self._slot is None:
+                self._slot = Slot()
+                self._slot.reserve()
+            self._slot.fill({"text/html": self._html(), "text/plain": self._text()})
+        elif sys.stdout.isatty():
+            self._is_line_open = True
+            sys.stdout.write(f"\r{self._text()}")
+            sys.stdout.flush()
+
+    def finish(self, sentence: str) -> None:
+        """Put a sentence in its place."""
+        if self._slot is not None:
+            self._slot.fill({"text/plain": sentence, "text/html": f"<pre>{escape(sentence)}</pre>"})
+            return
+        if self._is_line_open:
+            sys.stdout.write("\r\x1b[K")
+        sys.stdout.write(f"{sentence}\n")
+
+    def leave(self) -> None:
+        """Nothing more will come: an error says the rest."""
+        if self._slot is not None:
+            self._slot.fill({"text/plain": self._text(), "text/html": self._html()})
+        elif self._is_line_open:
+            sys.stdout.write("\n")
+
+    def _text(self) -> str:
+        if not self.total:
+            return f"{self._what}  {size(self.done)}"
+        full = WIDTH * min(self.done, self.total) // self.total
+        bar = "█" * full + "░" * (WIDTH - full)
+        return f"{self._what}  {bar} {size(self.done)} of {size(self.total)}"
+
+    def _html(self) -> str:
+        share = "" if not self.total else f' value="{self.done}" max="{self.total}"'
+        of = "" if not self.total else f" of {size(self.total)}"
+        return (
+            f'<div style="font-size:13px">{escape(self._what)} <progress{share}></progress> '
+            f"{size(self.done)}{of}</div>"
+        )
+
+
+def size(count: float) -> str:
+    """Bytes in words of three digits or so: `12 bytes`, `3.4 MB`."""
+    if count < 1000:
+        return f"{count:.0f} byte{'' if count == 1 else 's'}"
+    units = iter(("kB", "MB", "GB", "TB"))
+    unit = next(units)
+    count /= 1000
+    while count >= 999.5 and (larger := next(units, "")):
+        unit, count = larger, count / 1000
+    return f"{count:.3g} {unit}"

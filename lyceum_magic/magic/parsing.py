@@ -1,0 +1,67 @@
+"""What all parsers of magic lines share: words by shell rules, errors that are one sentence."""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+from typing import Any, NoReturn
+
+from ..exceptions import OptionError
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that raises instead of ending the process."""
+
+    def __init__(self, **members: Any) -> None:
+        members = {"allow_abbrev": False, "add_help": False, "formatter_class": _Wide, **members}
+        super().__init__(**members)
+
+    def error(self, message: str) -> NoReturn:
+        magic = self.prog.split()[0]
+        raise OptionError(f"{self.prog}: {message}; see `{magic}?` for the options.")
+
+    def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
+        raise OptionError(message or f"see `{self.prog.split()[0]}?` for the options.")
+
+
+class _Wide(argparse.HelpFormatter):
+    """Help of one width everywhere: the default asks a terminal, which a kernel has not."""
+
+    def __init__(self, prog: str) -> None:
+        super().__init__(prog, width=96, max_help_position=32)
+
+
+def split(line: str, prog: str) -> list[str]:
+    """The words of a line by shell rules; nothing is substituted."""
+    try:
+        return shlex.split(line, comments=False)
+    except ValueError as exc:
+        raise OptionError(f"{prog}: the line cannot be split into words: {exc}.") from None
+
+
+def pairs(option: str, texts: list[str], advice: str = "") -> dict[str, str]:
+    """The values of an option that takes KEY=VALUE; the last one of a name wins."""
+    found: dict[str, str] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals or not key.strip():
+            raise OptionError(f"{option} takes KEY=VALUE, not {text!r}{advice}.")
+        found[key.strip()] = value
+    return found
+
+
+def whole_number(text: str) -> int:
+    try:
+        return int(text)
+    except ValueError:
+        raise argparse.ArgumentTypeError(f"a whole number is expected, not {text!r}") from None
+
+
+def dollars(text: str) -> float:
+    try:
+        dollars = float(text.removeprefix("$"))
+    except ValueError:
+        dollars = float("nan")
+    if not 0 < dollars < float("inf"):
+        raise argparse.ArgumentTypeError(f"a sum such as 0.50 is expected, not {text!r}")
+    return dollars

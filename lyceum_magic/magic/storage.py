@@ -1,0 +1,136 @@
+"""`%lyceum storage ls|put|get|rm`: the account's files."""
+
+from __future__ import annotations
+
+import argparse
+import os
+import time
+import uuid
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import BinaryIO
+
+from ..client.storage import Storage
+from ..display.progress import ProgressBar, size
+from ..display.summary import duration
+from ..exceptions import OptionError, RequestRefused
+from ..runs.saving import name_file
+from ..session import session
+from .tables import Says, Table
+
+
+def run_storage(parsed: argparse.Namespace) -> object:
+    """Raises:
+    OptionError: a path or a key that is not there, or is taken.
+    LyceumError: what the server says.
+    """
+    here = session()
+    storage = here.client().storage
+    match parsed.action:
+        case "ls":
+            files, has_more = here.ask(storage.list, parsed.prefix)
+            rows = [
+                (file.key, "" if file.size is None else size(file.size), file.modified[:19])
+                for file in files
+            ]
+            if has_more:
+                rows.append(("… and more; name a PREFIX", "", ""))
+            where = f" whose keys begin with {parsed.prefix!r}" if parsed.prefix else ""
+            return Table(["key", "size", "modified"], rows, empty=f"no files{where}")
+        case "put":
+            _put(storage, parsed.path, parsed.key)
+        case "get":
+            _get(storage, parsed.key, parsed.path, may_overwrite=parsed.yes)
+        case "rm":
+            with _known(parsed.key):
+                here.ask(storage.delete, parsed.key)
+            return Says(f"{parsed.key} is removed.")
+    return None
+
+
+def _put(storage: Storage, named: str, key: str | None) -> None:
+    path = Path(named).expanduser()
+    if path.is_dir():
+        raise OptionError(f"{named} is a folder; one file is put at a time.")
+    if key is None or key.endswith("/"):
+        key = f"{key or ''}{path.name}"
+    try:
+        file = path.open("rb")
+    except OSError as exc:
+        raise OptionError(f"{named} cannot be read: {exc.strerror}.") from None
+    with file:
+        bar = ProgressBar(f"put {key}", os.fstat(file.fileno()).st_size)
+
+        def note(count: int) -> None:
+            bar.done = count
+
+        _transfer(bar, lambda: storage.upload(file, key, note), f"put {named} as {key}")
+
+
+def _get(storage: Storage, key: str, named: str | None, *, may_overwrite: bool) -> None:
+    name = key.rpartition("/")[2]
+    if not name:
+        raise OptionError(f"{key!r} names a folder; one file is got at a time.")
+    place = Path(named or ".").expanduser()
+    if place.is_dir() or (named or "").endswith("/"):
+        place = place / name
+    taken = OptionError(f"{place} is here already; --yes writes over it, or name another PATH.")
+    if place.is_dir() or (os.path.lexists(place) and not may_overwrite):
+        raise taken
+    bar = ProgressBar(f"get {key}")
+
+    async def download() -> None:
+        async with storage.download(key) as (bar.total, pieces):
+            # In the folder of its place: only there can it be renamed, whole or not at all.
+            with _draft(place.parent) as (draft, path):
+                async for piece in pieces:
+                    draft.write(piece)
+                    bar.done += len(piece)
+                draft.close()
+                if may_overwrite:
+                    path.replace(place)
+                else:
+                    name_file(path, place)
+
+    try:
+        with _known(key):
+            _transfer(bar, download, f"got {key} as {place}")
+    except FileExistsError:
+        raise taken from None  # another one was first
+    except OSError as exc:
+        raise OptionError(f"{place} cannot be written: {exc.strerror or exc}.") from None
+
+
+@contextmanager
+def _draft(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / f".lyceum-{uuid.uuid4().hex}"
+    try:
+        with path.open("xb") as file:
+            yield file, path
+    finally:
+        path.unlink(missing_ok=True)
+
+
+def _transfer(bar: ProgressBar, work: Callable[[], Awaitable[None]], done: str) -> None:
+    began_at = time.monotonic()
+    try:
+        session().wait_for(work, while_waiting=bar.show)
+    except BaseException:
+        bar.leave()
+        raise
+    bar.finish(f"{done}: {size(bar.done)} in {duration(time.monotonic() - began_at)}")
+
+
+@contextmanager
+def _known(key: str) -> Iterator[None]:
+    """Says of a key that is not there, that it is not there."""
+    try:
+        yield
+    except RequestRefused as exc:
+        if exc.status_code == 404:
+            raise OptionError(
+                f"The storage has no {key!r}; `%lyceum storage ls` lists what it has."
+            ) from None
+        raise

@@ -1,0 +1,41 @@
+"""A Compose file and what was chosen for it -> the start request that travels."""
+
+from __future__ import annotations
+
+from ..exceptions import OptionError
+from ..protocol.requests import StartCompose
+from .registry import RegistryFields
+from .start import Choices, build_start
+
+
+def compose_request(
+    file: str,
+    choices: Choices,
+    *,
+    file_name: str = "compose.yaml",
+    s3: bool = False,
+    graceful_timeout_s: int | None = None,
+    registry: RegistryFields | None = None,
+) -> StartCompose:
+    """The request that runs a stack; see `lyceum_magic.submit_compose` for the arguments.
+
+    Args:
+        file: the text of a Compose file, which travels as it is.
+
+    Raises:
+        OptionError: a value that the wire does not take, in one sentence.
+    """
+    if not isinstance(file, str) or not file.strip():
+        raise OptionError(
+            "The Compose file is empty: write `services:` and what belongs to it below the magic "
+            "line."
+        )
+    return build_start(
+        StartCompose,
+        choices,
+        compose_file_code=file,
+        file_name=file_name,
+        enable_s3_mount=s3,
+        graceful_timeout=graceful_timeout_s,
+        **(registry or {}),
+    )

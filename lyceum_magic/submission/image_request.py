@@ -1,0 +1,158 @@
+"""An image, what is to run in it and what was chosen -> the start request that travels."""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Mapping, Sequence
+
+from ..exceptions import OptionError
+from ..protocol.requests import StartImage
+from .registry import RegistryFields
+from .source import BELOW_MAGIC_LINE, wrap_cell
+from .start import Choices, build_start
+
+#: Linux takes no longer argument; the zero byte at its end counts.
+MAX_ARGUMENT_BYTES = 128 * 1024 - 1
+#: Linux takes a quarter of the stack for all arguments and variables: 2 MiB, unless the image's
+#: engine was told otherwise. Half of that leaves room.
+MAX_COMMAND_BYTES = 1 << 20
+
+#: Runs the program that its arguments make together, as a file of its own where one can be
+#: written: the workers of `multiprocessing` begin by reading it.
+_STARTER = """\
+def __lyceum():
+    import os, sys, tempfile
+    program = "".join(sys.argv[1:])
+    name = "cell.py"
+    try:
+        path = os.path.join(tempfile.mkdtemp(prefix="lyceum-"), name)
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(program)
+        globals()["__file__"] = name = path
+    except OSError:
+        pass
+    sys.argv[:] = [name]
+    return compile(program, name, "exec")
+exec(globals().pop("__lyceum")())
+"""
+
+
+def image_request(
+    image: str,
+    command: Sequence[str] | None,
+    choices: Choices,
+    *,
+    env: Mapping[str, str] | None = None,
+    user: str | None = None,
+    s3: bool = True,
+    s3_path: str = "/mnt/s3",
+    graceful_timeout_s: int | None = None,
+    registry: RegistryFields | None = None,
+) -> StartImage:
+    """The request that runs an image; see `lyceum_magic.submit_image` for the arguments.
+
+    Args:
+        command: the arguments that follow the image's entry point; None: the image's own command.
+
+    Raises:
+        OptionError: a value that the wire does not take, in one sentence.
+    """
+    if not isinstance(image, str) or not image or re.search(r"\s", image) or image[0] == "-":
+        raise OptionError(f"An image is named as in python:3.12-slim, not {image!r:.80}.")
+    if command is not None:
+        check_command(command)
+    if not s3_path.startswith("/") or ".." in s3_path.split("/") or s3_path.strip("/") == "":
+        raise OptionError(f"The storage is mounted at a path such as /mnt/s3, not {s3_path!r}.")
+    return build_start(
+        StartImage,
+        choices,
+        docker_image_ref=image,
+        docker_run_cmd=None if command is None else list(command),
+        docker_run_env=env_lines(env or {}) or None,
+        docker_user=user,
+        enable_s3_mount=s3,
+        s3_mount_path=s3_path,
+        graceful_timeout=graceful_timeout_s,
+        **(registry or {}),
+    )
+
+
+def shell_command(script: str, *, first_line: int = BELOW_MAGIC_LINE) -> list[str]:
+    """What runs a script in the image's shell: its last command decides how the run ends.
+
+    Args:
+        first_line: the number of the script's first line in the shell's complaints.
+
+    Raises:
+        OptionError: there is no script, or it is too long for an argument.
+    """
+    if not script.strip():
+        raise OptionError(
+            "The cell is empty: write the shell script to run in the image below the magic line."
+        )
+    return ["sh", "-c", "\n" * (first_line - 1) + script]
+
+
+def python_command(code: str, choices: Choices, *, first_line: int = BELOW_MAGIC_LINE) -> list[str]:
+    """What runs Python code in the image's `python3` as if it had run here.
+
+    Args:
+        code: as `source.code_of` gives it.
+        first_line: the number of the code's first line in tracebacks.
+    """
+    program = wrap_cell(code, mark=choices.mark, first_line=first_line)
+    return ["python3", "-c", _STARTER, *_pieces(program)]
+
+
+def words_command(words: str) -> list[str]:
+    """The words of a text by shell rules, as the arguments they are; nothing is substituted.
+
+    Raises:
+        OptionError: there are none, or a quote is not closed.
+    """
+    try:
+        command = shlex.split(words.replace("\\\n", ""), comments=False)
+    except ValueError as exc:
+        raise OptionError(f"The command cannot be split into words: {exc}.") from None
+    if not command:
+        raise OptionError("The cell is empty: write the command's words below the magic line.")
+    return command
+
+
+def env_lines(env: Mapping[str, str]) -> str:
+    """Variables as the wire carries them: `KEY=value` lines.
+
+    Raises:
+        OptionError: a name or a value that no such line can carry.
+    """
+    for name, value in env.items():
+        if not isinstance(name, str) or not re.fullmatch(r"[^=\s\0]+", name):
+            raise OptionError(f"A variable is named as in BATCH_SIZE, not {name!r:.80}.")
+        if not isinstance(value, str) or re.search(r"[\r\n\0]", value):
+            raise OptionError(f"The value of the variable {name} takes a text of one line.")
+    return "\n".join(f"{name}={value}" for name, value in env.items())
+
+
+def check_command(command: Sequence[str]) -> None:
+    """
+    Raises:
+        OptionError: no engine could start it.
+    """
+    if isinstance(command, str) or not all(isinstance(word, str) for word in command):
+        raise OptionError("A command is a list of texts, such as ['python', '-V'].")
+    sizes = [len(word.encode("utf-8", "surrogatepass")) for word in command]
+    if any("\0" in word for word in command):
+        raise OptionError("The command holds a zero byte, which no argument can carry.")
+    if max(sizes, default=0) > MAX_ARGUMENT_BYTES or sum(sizes) > MAX_COMMAND_BYTES:
+        raise OptionError(
+            f"What is to run has {sum(sizes):,} bytes, and as arguments of a command it may have "
+            f"{MAX_ARGUMENT_BYTES:,} each and {MAX_COMMAND_BYTES:,} together: put it into the "
+            "image, or into the account's storage, which is mounted there."
+        )
+
+
+def _pieces(text: str) -> list[str]:
+    """A text in parts that are short enough for an argument each, whatever its characters."""
+    size = MAX_ARGUMENT_BYTES // 4
+    return [text[at : at + size] for at in range(0, len(text), size)]
