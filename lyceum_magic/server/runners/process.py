@@ -20,6 +20,7 @@ import psutil
 from ...protocol.requests import Start, StartPython, decode_import_files, import_statements
 from .base import EngineUnavailable, ProgressListener, Refusal, RunSpec, Usage
 from .handle import SupervisedRun, hand_over, read_json, report
+from .memory import MEMORY_ERROR, remove_group
 from .pool import InterpreterPool
 from .requirements import Installer, Wanted, installed_versions, missing_requirements
 from .supervisor import SUPERVISOR_ID, Assignment, write_json
@@ -96,11 +97,12 @@ class ProcessRunner:
     async def _launch(
         self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
     ) -> None:
-        wanted = await asyncio.to_thread(_prepare, spec)
+        limit = self._memory_limit_bytes
+        wanted = await asyncio.to_thread(_prepare, spec, limit)
         if wanted.requirements:
             on_progress("installing requirements")
             folder = await self._installer.install(wanted.requirements)
-            await asyncio.to_thread(_write_assignment, spec, [str(folder)])
+            await asyncio.to_thread(_write_assignment, spec, [str(folder)], limit)
         # No await from here on: a kill() finds either no program at all or its supervisor.
         hand_over(spec, handle, self._pool.take, self._pool.bury)
 
@@ -108,14 +110,18 @@ class ProcessRunner:
 # --- the run's folder ------------------------------------------------------------------------
 
 
-def _prepare(spec: RunSpec) -> Wanted:
+def _prepare(spec: RunSpec, memory_limit_bytes: int | None) -> Wanted:
     """Writes what the supervisor and the program need; returns what is to be installed.
 
     Raises:
         Refusal: the request cannot be carried out.
     """
     request = _python(spec)
-    for remains in ("spool", "control.sock"):  # an earlier server may have got this far
+    for remains in (
+        "spool",
+        "control.sock",
+        MEMORY_ERROR,
+    ):  # an earlier server may have got this far
         (spec.folder / remains).unlink(missing_ok=True)
     files = decode_import_files(request.import_files) if request.import_files else {}
     modules = {name.partition("/")[0].removesuffix(".py") for name in files}
@@ -126,7 +132,7 @@ def _prepare(spec: RunSpec) -> Wanted:
         report(spec.folder, "\n".join(wanted.notices).encode() + b"\n")
     _write_program(spec.folder / "work", {**files, _script_name(request, files): request.code})
     if not wanted.requirements:
-        _write_assignment(spec, [])
+        _write_assignment(spec, [], memory_limit_bytes)
     return wanted
 
 
@@ -152,7 +158,7 @@ def _write_program(work: Path, files: Mapping[str, str]) -> None:
             raise Refusal(f"{name!r} cannot be written: {exc.strerror}") from exc
 
 
-def _write_assignment(spec: RunSpec, path: Sequence[str]) -> None:
+def _write_assignment(spec: RunSpec, path: Sequence[str], memory_limit_bytes: int | None) -> None:
     request = _python(spec)
     files = decode_import_files(request.import_files) if request.import_files else {}
     assignment = Assignment(
@@ -163,6 +169,7 @@ def _write_assignment(spec: RunSpec, path: Sequence[str]) -> None:
         environment=dict(spec.environment),
         timeout_s=request.timeout,
         stop_grace_s=spec.stop_grace_s,
+        memory_limit_bytes=memory_limit_bytes,
     )
     write_json(spec.folder / "assignment.json", assignment)
 
@@ -183,7 +190,11 @@ def _script_name(request: StartPython, taken: Container[str]) -> str:
 
 def _kill_what_is_left(folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # its supervisor died before the program began
-        _kill_marked(read_json(folder / "supervisor.json")["id"])
+        facts = read_json(folder / "supervisor.json")
+        _kill_marked(facts["id"])
+        # Runs that an older version started have none.
+        if group := facts.get("memory_group"):
+            remove_group(group)
 
 
 def _kill_marked(supervisor_id: str) -> None:
@@ -200,4 +211,17 @@ def _kill_marked(supervisor_id: str) -> None:
 
 
 def _measure(folder: Path) -> Usage | None:
-    return None
+    """What the program and all that it started use now; None where it is over by now."""
+    try:
+        supervisor = psutil.Process(read_json(folder / "supervisor.json")["pid"])
+        family = supervisor.children(recursive=True)
+        # What has ended is counted with the one that it left its exit code to.
+        cpu_s = sum(supervisor.cpu_times()[2:4])
+    except (OSError, psutil.Error):
+        return None
+    memory_bytes = 0
+    for process in family:
+        with contextlib.suppress(psutil.Error), process.oneshot():  # it may have ended just now
+            cpu_s += sum(process.cpu_times()[:4])
+            memory_bytes += process.memory_info().rss
+    return Usage(cpu_s, memory_bytes)

@@ -11,6 +11,7 @@ outlives the server. The run's folder holds:
     supervisor.json   written before the program begins: without it, nothing has run
     spool             the output
     exit.json         how it ended
+    memory-error      there if the program died of its memory limit and knew it
     work/             the program's own folder
 
 The lock is the truth about life and death. It belongs to an open file that the server locks and
@@ -51,10 +52,14 @@ from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
+from ..masking import program_variables
 from ..spool import SpoolWriter
+from . import memory
 
 if TYPE_CHECKING:
     from ...protocol.events import StreamName
+
+_ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], None]
 
 # What goes over the control socket: single bytes, so that nothing is ever half sent.
 KILL = b"k"
@@ -81,6 +86,7 @@ class Assignment(TypedDict):
     Attributes:
         script: the program's file name below `work/`.
         path: folders to put on the import path, behind `work/`.
+        memory_limit_bytes: how much memory the program may use; None for no limit.
     """
 
     run_id: str
@@ -90,6 +96,7 @@ class Assignment(TypedDict):
     environment: dict[str, str]
     timeout_s: float
     stop_grace_s: float
+    memory_limit_bytes: int | None
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:
@@ -215,6 +222,8 @@ class Supervisor:
         self._reason = ""  # why we ended it; empty where it ended by itself
         self._return_code: int | None = None  # of the program, once it is gone
         self._failure = ""  # why we cannot go on
+        self._memory_group: str | None = None  # the cgroup that limits the program
+        self._kills_before = 0  # of processes of this machine, for want of memory
         # Moments of time.monotonic(); infinity where nothing is due.
         self._limit_due = self._kill_due = self._drain_due = float("inf")
 
@@ -224,8 +233,12 @@ class Supervisor:
         exit_file = os.open("exit.draft", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
         os.write(exit_file, b" " * _EXIT_BYTES)
         self._spool = SpoolWriter("spool", secrets=self._assignment["environment"].values())
+        if limit := self._assignment["memory_limit_bytes"]:
+            run_id = self._assignment["run_id"]
+            self._memory_group = memory.limit_memory(self._program, limit, run_id)
         self._started_at = time.time()
         facts = {
+            "memory_group": self._memory_group,
             "pid": os.getpid(),
             "id": os.environ.get(SUPERVISOR_ID, ""),
             "started_at": self._started_at,
@@ -233,6 +246,8 @@ class Supervisor:
         write_json("supervisor.json", facts)
         self._supervise(let_go, stdout, stderr)
         os.pwrite(exit_file, json.dumps(self._end()).encode(), 0)
+        if self._memory_group is not None:
+            memory.remove_group(self._memory_group)
         os.rename("exit.draft", "exit.json")
 
     def _supervise(self, let_go: Callable[[], object], stdout: int, stderr: int) -> None:
@@ -254,6 +269,8 @@ class Supervisor:
         let_go()
         self._limit_due = time.monotonic() + self._assignment["timeout_s"]
         self._notify(STARTED)
+        # Behind the two lines that somebody waits for.
+        self._kills_before = memory.kills_on_machine()
         try:
             while not self._is_over():
                 for descriptor, _ in self._poll.poll(self._patience_ms()):
@@ -411,7 +428,7 @@ class Supervisor:
         elif reason == "stopped":
             error = "the run was stopped"
         elif code:
-            error = describe_return_code(code)
+            error = self._want_of_memory() or describe_return_code(code)
         return {
             "reason": reason,
             "return_code": code,
@@ -419,6 +436,22 @@ class Supervisor:
             "started_at": self._started_at,
             "finished_at": time.time(),
         }
+
+    def _want_of_memory(self) -> str:
+        """The sentence for a program that ended for want of memory; empty if it was not that."""
+        limit = self._assignment["memory_limit_bytes"]
+        if limit and (
+            memory.kills_in_group(self._memory_group)
+            if self._memory_group is not None
+            else os.path.exists(memory.MEMORY_ERROR)
+        ):
+            return memory.out_of_memory(limit)
+        if (
+            self._return_code == 128 + signal.SIGKILL
+            and memory.kills_on_machine() > self._kills_before
+        ):
+            return "the program was killed: the machine ran out of memory"
+        return ""
 
 
 def describe_return_code(code: int) -> str:
@@ -445,7 +478,7 @@ def _become_program(run_folder: bytes) -> tuple[CodeType, dict[str, Any]]:
     os.chdir("work")
     work = os.getcwd()
     script = os.path.join(work, assignment["script"])
-    os.environ.update(assignment["environment"])
+    os.environ.update(program_variables(assignment["environment"]))
     os.environ["LYCEUM_RUN_ID"] = assignment["run_id"]
     if assignment["path"]:
         os.environ["PYTHONPATH"] = os.pathsep.join(assignment["path"])
@@ -453,6 +486,8 @@ def _become_program(run_folder: bytes) -> tuple[CodeType, dict[str, Any]]:
     sys.argv[:] = [script]
     sys.orig_argv[:] = [sys.executable, script]
     sys.excepthook = _print_program_error
+    if assignment["memory_limit_bytes"]:
+        sys.excepthook = _leave_word_of_memory(os.fsdecode(run_folder))
     for name in [name for name in sys.modules if name.partition(".")[0] == "lyceum_magic"]:
         del sys.modules[name]
     main = ModuleType("__main__")
@@ -479,6 +514,20 @@ def _print_program_error(
     while frames and frames.tb_frame.f_code.co_filename in (__file__, "<frozen runpy>"):
         frames = frames.tb_next
     sys.__excepthook__(kind, error.with_traceback(frames), frames)
+
+
+def _leave_word_of_memory(run_folder: str) -> _ExceptHook:
+    """The same, for a program with a limit: the supervisor is to know a MemoryError by it."""
+
+    def hook(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
+        if issubclass(kind, MemoryError):
+            # Where even this fails, the traceback says it all the same.
+            with contextlib.suppress(OSError, MemoryError):
+                path = os.path.join(run_folder, memory.MEMORY_ERROR)
+                os.close(os.open(path, os.O_WRONLY | os.O_CREAT, 0o600))
+        _print_program_error(kind, error, frames)
+
+    return hook
 
 
 if __name__ == "__main__":

@@ -1,0 +1,140 @@
+"""How much memory a run may use, and whether it was the want of it that ended one.
+
+The supervisor limits its program before it lets it go. Where the system gives this user a cgroup
+(version 2, with the memory controller), all processes of the run share the limit, and the kernel
+says when it has killed them. Elsewhere each process gets the limit for its address space, as
+RLIMIT_AS: cruder, since that counts what is reserved and never used, and by process. Only the
+standard library is used, and only where there is something to limit or to explain.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import resource
+import sys
+from collections.abc import Iterator
+
+#: The name of a run's cgroup begins so.
+GROUP_PREFIX = "lyceum-run-"
+#: What the program leaves in the run's folder when a MemoryError ended it.
+MEMORY_ERROR = "memory-error"
+
+_VMSTAT = "/proc/vmstat"
+
+
+def limit_memory(pid: int, limit_bytes: int, run_id: str) -> str | None:
+    """Limits a process and all that it will start.
+
+    Returns:
+        The folder of its cgroup, to be asked and removed when the run is over; None where every
+        process has a limit of its own instead.
+    """
+    for parent in _usable_groups():
+        with contextlib.suppress(OSError):
+            return make_group(parent, pid, limit_bytes, run_id)
+    if sys.platform == "linux":
+        resource.prlimit(pid, resource.RLIMIT_AS, (limit_bytes, limit_bytes))
+    return None
+
+
+def make_group(parent: str, pid: int, limit_bytes: int, run_id: str) -> str:
+    """Puts a process into a new cgroup below `parent`; returns the group's folder.
+
+    Raises:
+        OSError: it cannot be done there; nothing is left.
+    """
+    group = os.path.join(parent, GROUP_PREFIX + run_id)
+    with contextlib.suppress(FileExistsError):
+        os.mkdir(group)
+    try:
+        _write(group, "memory.max", str(limit_bytes))
+        # All of the run or nothing: what is left of a program that lost a part hangs.
+        _write(group, "memory.oom.group", "1")
+        with contextlib.suppress(FileNotFoundError):  # a kernel without swap
+            _write(group, "memory.swap.max", "0")
+        _write(group, "cgroup.procs", str(pid))
+    except OSError:
+        remove_group(group)
+        raise
+    return group
+
+
+def remove_group(group: str) -> None:
+    """Removes a cgroup whose processes are gone; nothing there is no error."""
+    with contextlib.suppress(OSError):
+        os.rmdir(group)
+
+
+def kills_in_group(group: str) -> int:
+    """How many processes of a cgroup the kernel has killed for want of memory."""
+    return _count(os.path.join(group, "memory.events"), "oom_kill")
+
+
+def kills_on_machine() -> int:
+    """How many processes of this machine the kernel has killed for want of memory since it booted;
+    0 where nobody says."""
+    return _count(_VMSTAT, "oom_kill")
+
+
+def out_of_memory(limit_bytes: int) -> str:
+    """The sentence for a run that its limit ended."""
+    size = f"{limit_bytes} bytes"
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB")):
+        if limit_bytes >= unit:
+            size = f"{limit_bytes / unit:.4g} {name}"
+            break
+    return f"the program ran out of memory: its limit is {size}"
+
+
+def _usable_groups() -> Iterator[str]:
+    """The cgroups below which this process may make one of its own with a memory limit: its own
+    and those above it, the nearest first."""
+    try:
+        with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
+            fields = [line.split() for line in mounts]
+        with open("/proc/self/cgroup", encoding="utf-8", errors="surrogateescape") as groups:
+            own = [line.rstrip("\n")[3:] for line in groups if line.startswith("0::")]
+    except OSError:  # not Linux
+        return
+    # proc(5): the type of the file system is the first field behind the lone dash.
+    points = [mount[4] for mount in fields if mount[mount.index("-") + 1] == "cgroup2"]
+    if points and own:
+        yield from usable_groups(points[0], own[0])
+
+
+def usable_groups(root: str, own: str) -> Iterator[str]:
+    """As `_usable_groups`, for the hierarchy mounted at `root` and a process in the group `own`."""
+    # A group's path may lie outside of what a container sees of the hierarchy.
+    path = "" if "/.." in own else own.strip("/")
+    while True:
+        group = os.path.join(root, path) if path else root
+        with contextlib.suppress(OSError):
+            with open(os.path.join(group, "cgroup.subtree_control"), encoding="ascii") as file:
+                has_memory = "memory" in file.read().split()
+            if has_memory and os.access(group, os.W_OK):
+                yield group
+        if not path:
+            return
+        path = os.path.dirname(path)
+
+
+def _write(group: str, name: str, value: str) -> None:
+    # Without O_CREAT: only the kernel makes files in a cgroup.
+    descriptor = os.open(os.path.join(group, name), os.O_WRONLY)
+    try:
+        os.write(descriptor, value.encode())
+    finally:
+        os.close(descriptor)
+
+
+def _count(path: str, name: str) -> int:
+    try:
+        with open(path, encoding="ascii") as file:
+            for line in file:
+                key, _, value = line.partition(" ")
+                if key == name:
+                    return int(value)
+    except OSError:
+        pass
+    return 0
