@@ -48,10 +48,11 @@ ARROWS = {
     "server.service": "exceptions protocol server.bell server.runners server.stores.base "
     "server.tracked_run",
     "server.tracked_run": "protocol server.bell server.runners server.stores.base",
-    "server.runners": "exceptions protocol server.spool",
+    "server.runners": "exceptions protocol server.masking server.spool",
     "server.stores": "exceptions protocol server.stores.base server.vault",
     "server.stores.base": "protocol",
-    "server.spool": "protocol",
+    "server.spool": "protocol server.masking",
+    "server.masking": "",
     "server.bucket": "exceptions",
     "server.s3_endpoint": "config exceptions",
     "server.s3_process": "",

@@ -13,6 +13,8 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from .masking import Masker, SecretTexts
+
 if TYPE_CHECKING:  # the supervisor imports this module, and little else
     from pathlib import Path
 
@@ -37,10 +39,16 @@ def encode_record(stream: StreamName, timestamp: float, data: bytes) -> bytes:
 
 
 class SpoolWriter:
-    """Appends output to a spool, holding back the beginning of a character that is not whole."""
+    """Appends output to a spool, holding back the beginning of a character that is not whole.
+
+    Args:
+        secrets: what is masked in the output, see `masking`. It holds back more.
+    """
 
     def __init__(self, path: str | os.PathLike[str], *, secrets: Iterable[str] = ()) -> None:
         self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        texts = SecretTexts(secrets)
+        self._maskers = {stream: Masker(texts) for stream in _STREAMS} if texts else {}
         self._held: dict[StreamName, bytes] = {}
 
     def append(self, stream: StreamName, timestamp: float, data: bytes) -> bool:
@@ -49,6 +57,22 @@ class SpoolWriter:
         Raises:
             OSError: the disk is full, or fails; the spool ends with a whole record all the same.
         """
+        if self._maskers:
+            data = self._maskers[stream].feed(data)
+        return self._append(stream, timestamp, data)
+
+    def flush(self, timestamp: float) -> None:
+        """Adds what is held back: nothing will follow that could complete it."""
+        for stream, masker in self._maskers.items():
+            self._append(stream, timestamp, masker.close())
+        while self._held:
+            stream, data = self._held.popitem()
+            self._write(encode_record(stream, timestamp, data))
+
+    def close(self) -> None:
+        os.close(self._file)
+
+    def _append(self, stream: StreamName, timestamp: float, data: bytes) -> bool:
         data = self._held.pop(stream, b"") + data
         end = whole_characters(data)
         if end < len(data):
@@ -57,15 +81,6 @@ class SpoolWriter:
             return False
         self._write(encode_record(stream, timestamp, data[:end]))
         return True
-
-    def flush(self, timestamp: float) -> None:
-        """Adds what is held back: nothing will follow that could complete it."""
-        while self._held:
-            stream, data = self._held.popitem()
-            self._write(encode_record(stream, timestamp, data))
-
-    def close(self) -> None:
-        os.close(self._file)
 
     def _write(self, record: bytes) -> None:
         written = 0

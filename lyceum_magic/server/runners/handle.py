@@ -53,6 +53,7 @@ class SupervisedRun:
         self.run_id = spec.run_id
         self.spool = spec.folder / "spool"
         self.started_at: float | None = None
+        self._spec = spec
         self._folder = spec.folder
         self._on_end = on_end
         self._clean_up = clean_up
@@ -111,7 +112,7 @@ class SupervisedRun:
                 self._finish(_unstarted(word, f"the run was {word} before it began"))
             except Refusal as exc:
                 if exc.output:
-                    report(self._folder, exc.output)
+                    report(self._spec, exc.output)
                 self._finish(_unstarted("refused", str(exc)))
             except EngineUnavailable as exc:  # it was there when the run was accepted
                 self._finish(_unstarted("lost", str(exc)))
@@ -245,8 +246,6 @@ class SupervisedRun:
     def _bury_lost_run(self) -> RunEnd:
         """Ends what is left of a run whose supervisor died, and writes its end in its place."""
         started_at = None
-        # It may have died before it read this, and took the secrets in it away.
-        (self._folder / "assignment.json").unlink(missing_ok=True)
         with contextlib.suppress(FileNotFoundError):  # it died before the program began
             started_at = read_json(self._folder / "supervisor.json")["started_at"]
         self._clean_up(self._folder)
@@ -255,6 +254,9 @@ class SupervisedRun:
         return end
 
     def _finish(self, end: RunEnd) -> None:
+        # Holds secrets, and is still there where no supervisor came to read it.
+        with contextlib.suppress(OSError):
+            (self._folder / "assignment.json").unlink(missing_ok=True)
         self._end = end
         self._begun.set()
         self._over.set()
@@ -294,9 +296,9 @@ def hand_over(
     )
 
 
-def report(folder: Path, text: bytes) -> None:
+def report(spec: RunSpec, text: bytes) -> None:
     """Adds to the run's stderr, before there is a supervisor that does it."""
-    spool = SpoolWriter(folder / "spool")
+    spool = SpoolWriter(spec.folder / "spool", secrets=spec.environment.values())
     spool.append("stderr", time.time(), text)
     spool.flush(time.time())
     spool.close()

@@ -129,7 +129,7 @@ def _prepare(spec: RunSpec, memory_limit_bytes: int | None) -> Wanted:
     if request.requirements_content:
         wanted = missing_requirements(request.requirements_content, modules, installed_versions())
     if wanted.notices:
-        report(spec.folder, "\n".join(wanted.notices).encode() + b"\n")
+        report(spec, "\n".join(wanted.notices).encode() + b"\n")
     _write_program(spec.folder / "work", {**files, _script_name(request, files): request.code})
     if not wanted.requirements:
         _write_assignment(spec, [], memory_limit_bytes)
