@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import os
+import re
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -13,6 +14,10 @@ from .exceptions import LyceumError
 
 EXIT_ERROR = 1
 EXIT_ALREADY_SERVED = 3
+_WHAT_A_KEY_OPENS = {
+    "local": "Runs execute as this user: whoever has the key can do what you can do.",
+    "shared": "Whoever has the key can start containers; Python runs are refused.",
+}
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
 
@@ -50,12 +55,43 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument(
         "--state-dir", type=Path, metavar="DIR", help="where records and output are kept"
     )
-    serve.add_argument("--profile", choices=("local", "shared"), default="local")
+    serve.add_argument(
+        "--profile",
+        choices=("local", "shared"),
+        default="local",
+        help="local: for yourself (default); shared: for others too, so containers only, and no "
+        "stream without its secret or the key",
+    )
     serve.add_argument(
         "--max-running", type=_positive, metavar="N", default=8, help="runs at a time (default: 8)"
     )
     serve.add_argument("--index-url", metavar="URL", help="package index for requirements")
     serve.add_argument("--find-links", metavar="DIR", help="folder of wheels for requirements")
+    serve.add_argument(
+        "--memory-limit",
+        type=_memory_limit,
+        metavar="BYTES",
+        help="how much memory a Python run may use, such as 512M or 2G (default: no limit)",
+    )
+    serve.add_argument(
+        "--allow-privileged",
+        action="store_true",
+        help="let stacks have privileged services, which are root on this machine",
+    )
+    serve.add_argument(
+        "--keep-days",
+        type=_days,
+        metavar="N",
+        default=30,
+        help="how long ended runs are kept (default: 30)",
+    )
+    serve.add_argument(
+        "--keep-bytes",
+        type=_size,
+        metavar="SIZE",
+        default="10G",
+        help="how much ended runs may take on the disk; the oldest leave first (default: 10G)",
+    )
     # For whoever starts a server on demand.
     serve.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     serve.add_argument("--idle-exit", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
@@ -91,7 +127,7 @@ def _serve(options: argparse.Namespace) -> int:
             f"Lyceum listens on {server.base_url}; Ctrl-C ends it, runs go on.\n"
             f"Its key is `api_key` in {server_file(state_dir)}. For the official client:\n"
             f"  lyceum auth login --url {server.base_url} --api-key lk_...\n"
-            "Runs execute as this user: whoever has the key can do what you can do.",
+            + _WHAT_A_KEY_OPENS[options.profile],
             flush=True,
         )
 
@@ -104,6 +140,10 @@ def _serve(options: argparse.Namespace) -> int:
                 max_running=options.max_running,
                 index_url=options.index_url,
                 find_links=options.find_links,
+                memory_limit_bytes=options.memory_limit,
+                allow_privileged=options.allow_privileged,
+                keep_days=options.keep_days,
+                keep_bytes=options.keep_bytes,
                 idle_exit_s=options.idle_exit,
             ),
             on_ready,
@@ -144,6 +184,32 @@ def _doctor(options: argparse.Namespace) -> int:
 
     print(Table(["what", "found", "advice"], examine()))
     return 0
+
+
+def _size(text: str) -> int:
+    """`512M`, `2G`, `2GiB` or a number of bytes."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
+    size = float(match[1]) * 1024 ** " kmgt".index(match[2] or " ") if match else 0
+    if not 1 <= size < 2**63:
+        raise argparse.ArgumentTypeError(f"a size is written like 512M or 2G, not {text!r}")
+    return int(size)
+
+
+def _memory_limit(text: str) -> int:
+    size = _size(text)
+    if size < 64 * 2**20:
+        raise argparse.ArgumentTypeError("Python itself needs some: at least 64M")
+    return size
+
+
+def _days(text: str) -> float:
+    try:
+        days = float(text)
+    except ValueError:
+        days = -1
+    if not 0 <= days <= 36_500:
+        raise argparse.ArgumentTypeError(f"a number of days is expected, not {text!r}")
+    return days
 
 
 def _port(text: str) -> int:

@@ -12,7 +12,13 @@ from pathlib import Path
 
 from .. import __version__
 from ..exceptions import EmbeddedServerError
-from .settings import DEFAULT_MAX_RUNNING, Profile, ServerSettings
+from .settings import (
+    DEFAULT_KEEP_BYTES,
+    DEFAULT_KEEP_DAYS,
+    DEFAULT_MAX_RUNNING,
+    Profile,
+    ServerSettings,
+)
 from .state_folder import (
     ServerFile,
     boot_id,
@@ -29,7 +35,7 @@ _SHUTDOWN_S = 1
 
 @dataclass(frozen=True)
 class ServeOptions:
-    """What the command line asks for.
+    """What the command line asks for; see `ServerSettings` for what is not explained here.
 
     Attributes:
         port: where to listen; None means where the last server of this folder did, else anywhere.
@@ -42,6 +48,10 @@ class ServeOptions:
     max_running: int = DEFAULT_MAX_RUNNING
     index_url: str | None = None
     find_links: str | None = None
+    memory_limit_bytes: int | None = None
+    allow_privileged: bool = False
+    keep_days: float = DEFAULT_KEEP_DAYS
+    keep_bytes: int = DEFAULT_KEEP_BYTES
     idle_exit_s: float | None = None
 
 
@@ -76,6 +86,10 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
                 max_running=options.max_running,
                 index_url=options.index_url,
                 find_links=options.find_links,
+                memory_limit_bytes=options.memory_limit_bytes,
+                allow_privileged=options.allow_privileged,
+                keep_days=options.keep_days,
+                keep_bytes=options.keep_bytes,
             )
 
             def ready() -> None:

@@ -107,10 +107,47 @@ def test_a_key_that_others_could_read_is_refused(folder: Path) -> None:
     assert refused.stderr.count("\n") == 1
 
 
-def test_the_shared_profile_does_not_run_processes(folder: Path) -> None:
-    refused = run_serve(folder, "--profile", "shared")
-    assert refused.returncode == 1
-    assert refused.stderr.count("\n") == 1
+def test_the_shared_profile_runs_no_processes_and_opens_no_stream_by_id(folder: Path) -> None:
+    with served(folder) as server:
+        started = server.start("print('hello')")
+        server.client.post(started["streaming_url"])
+        server.end()
+    with served(folder, "--profile", "shared") as server:
+        refused = server.client.post(paths.START_PYTHON, json={"code": "print(1)"})
+        assert refused.status_code == 503
+        assert "profile" in refused.json()["detail"]
+        by_id = f"{server.base_url}{paths.stream(started['execution_id'])}"
+        assert httpx.post(by_id, trust_env=False).status_code == 401
+        assert "hello" in server.client.post(by_id).text
+        assert "hello" in httpx.post(started["streaming_url"], trust_env=False).text
+
+
+def test_a_memory_limit_is_taken_from_the_command_line(folder: Path) -> None:
+    with served(folder, "--memory-limit", "300M") as server:
+        started = server.start("taken = [bytearray(b'x' * 2**20) for _ in range(10_000)]")
+        server.client.post(started["streaming_url"])
+        record = server.client.get(paths.record(started["execution_id"])).json()
+    assert record["status"] == "failed"
+    assert record["system_errors"] == ["the program ran out of memory: its limit is 300 MiB"]
+
+
+@pytest.mark.parametrize(
+    ("option", "value", "advice"),
+    [
+        ("--memory-limit", "5X", "512M"),
+        ("--memory-limit", "1K", "64M"),
+        ("--keep-days", "soon", "number of days"),
+        ("--keep-bytes", "-1", "2G"),
+        ("--profile", "public", "shared"),
+    ],
+)
+def test_an_option_that_makes_no_sense_is_refused(
+    folder: Path, option: str, value: str, advice: str
+) -> None:
+    refused = run_serve(folder, option, value)
+    assert refused.returncode == 2
+    assert advice in refused.stderr.splitlines()[-1]
+    assert not folder.exists()
 
 
 def test_it_proves_itself_before_it_is_sent_the_key(folder: Path) -> None:
