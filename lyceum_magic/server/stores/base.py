@@ -133,6 +133,14 @@ class Store(Protocol):
         """A page of all runs, newest first."""
         ...
 
+    async def ended(self) -> Sequence[tuple[str, float]]:
+        """Id and end of every run that is over, the oldest end first."""
+        ...
+
+    async def forget(self, run_id: str) -> None:
+        """Removes a run that is over, with all that followed from its end; others stay."""
+        ...
+
 
 class AccountStore(Protocol):
     """Keeps what belongs to the account."""

@@ -43,6 +43,18 @@ class MemoryStore:
         counts = Counter(record.state for record in newest_first)
         return HistoryPage(newest_first[offset : offset + limit], len(newest_first), counts)
 
+    async def ended(self) -> Sequence[tuple[str, float]]:
+        ended = [
+            (record.run_id, record.finished_at or record.created_at)
+            for record in self._records.values()
+            if record.state.is_final
+        ]
+        return sorted(ended, key=lambda end: end[1])
+
+    async def forget(self, run_id: str) -> None:
+        if (record := self._records.get(run_id)) and record.state.is_final:
+            del self._records[run_id]
+
     async def put_secrets(self, secrets: Sequence[tuple[SecretRecord, str]]) -> None:
         for record, value in secrets:
             if before := self._secrets.get(record.name):

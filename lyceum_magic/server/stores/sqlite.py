@@ -133,6 +133,16 @@ class SqliteStore:
         counts = {State(state): number for state, number in counted}
         return HistoryPage([self._to_record(row) for row in rows], sum(counts.values()), counts)
 
+    async def ended(self) -> Sequence[tuple[str, float]]:
+        rows = await self._execute(
+            "SELECT run_id, coalesce(finished_at, created_at) AS ended_at FROM runs "
+            f"WHERE {_IS_FINAL} ORDER BY ended_at, sequence"
+        )
+        return [(row["run_id"], row["ended_at"]) for row in rows]
+
+    async def forget(self, run_id: str) -> None:
+        await self._execute(f"DELETE FROM runs WHERE run_id = ? AND {_IS_FINAL}", (run_id,))
+
     # The account.
 
     async def put_secrets(self, secrets: Sequence[tuple[SecretRecord, str]]) -> None:

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sqlite3
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 
@@ -210,3 +212,77 @@ async def test_a_file_of_a_newer_version_is_refused_in_one_sentence(tmp_path: Pa
     with pytest.raises(EmbeddedServerError, match="LYCEUM_MAGIC_HOME"):
         await store.open()
     await store.close()
+
+
+# --- forgetting ------------------------------------------------------------------------------
+
+
+async def test_runs_that_are_over_are_listed_by_their_ends(store: WholeStore) -> None:
+    for run_id, finished_at in (("late", 9.0), ("early", 3.5), ("middle", 5.0)):
+        await store.add(replace(record(run_id, State.COMPLETED), finished_at=finished_at))
+    await store.add(replace(record("on its way", State.RUNNING), started_at=1.0))
+    assert list(await store.ended()) == [("early", 3.5), ("middle", 5.0), ("late", 9.0)]
+
+
+async def test_a_run_that_is_over_can_be_forgotten_and_no_other(store: WholeStore) -> None:
+    await store.add(record("over", State.FAILED))
+    await store.add(record("running", State.RUNNING))
+    for run_id in ("over", "running", "unknown"):
+        await store.forget(run_id)
+    assert await store.get("over") is None
+    assert (await store.get("running")) == record("running", State.RUNNING)
+    assert (await store.history(limit=9, offset=0)).total == 1
+
+
+# --- what earlier versions wrote -------------------------------------------------------------
+
+VERSION_1 = """
+    CREATE TABLE runs (
+        sequence INTEGER PRIMARY KEY,
+        run_id TEXT NOT NULL UNIQUE,
+        request TEXT NOT NULL,
+        job_type TEXT NOT NULL,
+        created_at REAL NOT NULL,
+        state TEXT NOT NULL,
+        timed_out INTEGER NOT NULL,
+        return_code INTEGER,
+        error TEXT NOT NULL,
+        started_at REAL,
+        finished_at REAL,
+        spool TEXT
+    );
+    CREATE INDEX runs_by_state ON runs (state);
+    PRAGMA user_version = 1;
+"""
+
+
+async def test_the_records_of_the_first_version_are_read_and_gone_on_with(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite3"
+    with closing(sqlite3.connect(path)) as old:
+        old.executescript(VERSION_1)
+        for run_id, state, code in (("done", "failed", 7), ("alive", "running", None)):
+            request = json.dumps({"code": "print('é')", "execution_type": "cpu", "labels": ["a"]})
+            old.execute(
+                "INSERT INTO runs VALUES (NULL, ?, ?, 'python', 1.5, ?, 0, ?, 'why', 2.25, 3.5, ?)",
+                (run_id, request, state, code, "/somewhere/spool"),
+            )
+        old.commit()
+    store = SqliteStore(path, Vault(tmp_path / "vault.key"))
+    await store.open()
+    done = await store.get("done")
+    assert done is not None
+    assert isinstance(done.request, StartPython)
+    assert (done.request.code, done.request.labels) == ("print('é')", ["a"])
+    assert (done.state, done.return_code, done.error) == (State.FAILED, 7, "why")
+    assert (done.created_at, done.started_at, done.finished_at) == (1.5, 2.25, 3.5)
+    assert done.spool == Path("/somewhere/spool")
+    (alive,) = await store.unfinished()
+    await store.finish(replace(alive, state=State.COMPLETED, return_code=0))
+    await store.add(record("new"))
+    await store.close()
+    again = SqliteStore(path, Vault(tmp_path / "vault.key"))
+    await again.open()
+    assert [r.run_id for r in (await again.history(limit=9, offset=0)).records] == [
+        "new", "alive", "done",
+    ]  # fmt: skip
+    await again.close()
