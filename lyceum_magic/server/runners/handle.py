@@ -105,11 +105,6 @@ class SupervisedRun:
         async def carry_out() -> None:
             try:
                 await steps
-            except asyncio.CancelledError:
-                if not self._order:
-                    raise
-                word = "aborted" if self._order == KILL else "stopped"
-                self._finish(_unstarted(word, f"the run was {word} before it began"))
             except Refusal as exc:
                 if exc.output:
                     report(self._spec, exc.output)
@@ -124,7 +119,15 @@ class SupervisedRun:
                 sentence = "the server failed while it prepared the run; its log says why"
                 self._finish(_unstarted("lost", sentence))
 
+        def on_done(task: asyncio.Task[None]) -> None:
+            steps.close()
+            if task.cancelled() and self._order:
+                word = "aborted" if self._order == KILL else "stopped"
+                self._finish(_unstarted(word, f"the run was {word} before it began"))
+
         self._task = asyncio.get_running_loop().create_task(carry_out())
+        # Not inside the task: an order may come before it has taken its first step.
+        self._task.add_done_callback(on_done)
 
     def follow(
         self,
