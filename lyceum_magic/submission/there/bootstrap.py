@@ -62,6 +62,9 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
     remember_source(cell, name, is_sent=is_main and bool(job["mark"]))
     if job["mark"]:
         frames.open_frames(job["mark"])
+        # Their values now: the cell may change them, or take them away.
+        names = os.environ.get("LYCEUM_SECRET_NAMES", "").split(",")
+        frames.secrets += [os.environ[name] for name in names if name in os.environ]
         from .hooks import install_hooks
 
         install_hooks(name)

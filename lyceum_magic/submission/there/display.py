@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 
-from .frames import send
+from .frames import secrets, send
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -135,11 +135,12 @@ def merged(into: Any, other: Any) -> Any:
 
 def _send(data: Bundle, metadata: Bundle | None, **head: Any) -> None:
     head = {name: value for name, value in head.items() if value}
-    send(
-        "display",
-        {"data": jsonable(data), "metadata": jsonable(metadata or {}), **head},
-        readable=readable(data),
-    )
+    text, data, metadata = readable(data), jsonable(data), jsonable(metadata or {})
+    if secrets:
+        from .masking import masked_bundle, masked_text
+
+        text, data, metadata = masked_text(text), masked_bundle(data), masked_bundle(metadata)
+    send("display", {"data": data, "metadata": metadata, **head}, readable=text)
 
 
 # What an object looks like.

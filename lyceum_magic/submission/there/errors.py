@@ -57,7 +57,12 @@ def say(
         linked.__traceback__ = without_ours(linked.__traceback__)
     text = "".join(traceback.format_exception(type(error), error, trace))
     if is_sent:
-        frames.send("raised", describe(error, name), readable=text, descriptor=2)
+        described = describe(error, name)
+        if frames.secrets:
+            from .masking import masked, masked_text
+
+            described, text = masked(described), masked_text(text)
+        frames.send("raised", described, readable=text, descriptor=2)
     elif sys.stderr is not None:
         sys.stderr.write(text)
 

@@ -26,6 +26,9 @@ MAX_FRAME_BYTES = 3000
 MAX_READABLE_BYTES = 1800
 MAX_OVERHEAD_BYTES = 200
 
+#: What must not be seen in what is shown; see `masking`.
+secrets: list[str] = []
+
 _mark = ""
 _descriptors = {1: 1, 2: 2}
 _counts = count(1)  # threads may send at the same time

@@ -1,0 +1,83 @@
+"""The account's secrets in what a cell shows: `***` stands for them before it is encoded.
+
+Printed text is masked by whoever runs the program; what is inside a frame only we can see. Where
+there are no secrets, as far as we are told, this module is not imported.
+"""
+
+from __future__ import annotations
+
+import re
+
+from .frames import secrets
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from typing import Any
+
+#: Shorter values are words of any text.
+MIN_CHARACTERS = 6
+#: Types whose data is no text, but base64.
+BINARY = {"image/png", "image/jpeg", "application/pdf"}
+
+_find: Any = None
+
+
+def masked_bundle(data: dict[str, Any]) -> dict[str, Any]:
+    """A MIME bundle, or its metadata, with all its texts masked."""
+    return {
+        kind: item if kind in BINARY else masked(item, with_keys=True)
+        for kind, item in data.items()
+    }
+
+
+def masked(value: Any, with_keys: bool = False) -> Any:
+    """The same with all its texts masked, also in lists and dicts.
+
+    Args:
+        with_keys: whether the keys of dicts are texts too.
+    """
+    if isinstance(value, str):
+        return masked_text(value)
+    if isinstance(value, list):
+        return [masked(item, with_keys) for item in value]
+    if isinstance(value, dict):
+        return {
+            masked_text(key) if with_keys and isinstance(key, str) else key: masked(item, with_keys)
+            for key, item in value.items()
+        }
+    return value
+
+
+def masked_text(text: str) -> str:
+    global _find
+    if _find is None:
+        _find = pattern_of(secrets).finditer
+    pieces = []
+    at = done = 0
+    for found in _find(text):
+        start, end = found.span(1)
+        if start >= done:  # what overlaps is one
+            pieces += [text[at:start], "***"]
+        at = done = max(done, end)
+    return "".join(pieces) + text[at:] if pieces else text
+
+
+def pattern_of(values: list[str]) -> re.Pattern[str]:
+    """Finds the longest secret at each place, as it is and as Python, JSON and HTML write it."""
+    forms = set()
+    for value in values:
+        if len(value) >= MIN_CHARACTERS:
+            for form in (value, repr(value)[1:-1], ascii(value)[1:-1], json_text(value)):
+                html = form.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+                forms |= {form, html}
+                for apostrophe in ("&#x27;", "&#39;"):
+                    forms.add(html.replace('"', "&quot;").replace("'", apostrophe))
+    longest_first = sorted(forms, key=len, reverse=True)
+    # Without any there is nothing to find, which is not what an empty alternative finds.
+    return re.compile("(?=(" + "|".join(map(re.escape, longest_first)) + "))" if forms else "(?!)")
+
+
+def json_text(value: str) -> str:
+    import json
+
+    return json.dumps(value)[1:-1]
