@@ -25,6 +25,7 @@ PROJECT_PREFIX = "lyceum-"
 PROJECT_VARIABLE = "COMPOSE_PROJECT_NAME"
 
 _PATIENCE_S = 60
+_WAITED = "what waits for it was not started"
 _HOW_TO_GET_ONE = (
     "install Docker with its Compose plugin (https://docs.docker.com/compose/install), "
     "or run this in the cloud"
@@ -98,16 +99,13 @@ def failure_of(stderr: bytes, project: str) -> str:
     text = _complaint(stderr)
     name = rf"{re.escape(project)}-(.+?)-\d+"
     if found := re.search(rf"container {name} is unhealthy", text):
-        return f"service `{found[1]}` never became healthy, so what waits for it was not started"
+        return f"service `{found[1]}` never became healthy, and {_WAITED}"
     if found := re.search(rf"container {name} exited \((\d+)\)", text):
         return (
-            f"service `{found[1]}` ended with code {found[2]} before it was healthy, "
-            "so what waits for it was not started"
+            f"service `{found[1]}` ended with code {found[2]} before it was healthy, and {_WAITED}"
         )
     if found := re.search(r'service "(.+?)" didn\'t complete successfully: exit (\d+)', text):
-        return (
-            f"service `{found[1]}` ended with code {found[2]}, so what waits for it was not started"
-        )
+        return f"service `{found[1]}` ended with code {found[2]}, and {_WAITED}"
     return "the stack could not be started: " + re.sub(name, r"`\1`", text)
 
 

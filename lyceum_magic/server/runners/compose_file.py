@@ -402,10 +402,11 @@ def _completed(service: Model, labels: Mapping[str, str], bucket: str | None) ->
         "tty": False,
         # The server has pulled what there is to pull.
         "pull_policy": "never",
-        # Output is read from here, all of it, at the pace of the reader.
+        # Output is read from here, all of it, at the pace of the reader: nothing is rotated away,
+        # whatever the engine does by default.
         "logging": {
             "driver": "json-file",
-            "options": {"max-size": "-1", "max-file": "1", "compress": "false"},
+            "options": {"max-size": "1t", "max-file": "1", "compress": "false"},
         },
     }
     if done["init"] is None:

@@ -69,7 +69,8 @@ class ComposeWork:
         self._run_id = assignment["run_id"]
         self._grace_s = assignment["stop_grace_s"]
         self._project = plan["project"]
-        self._model = with_environment(plan["model"], assignment["environment"])
+        added = {**assignment["environment"], "LYCEUM_RUN_ID": assignment["run_id"]}
+        self._model = with_environment(plan["model"], added)
         self._replicas = replicas(self._model)
         self._changes: queue.SimpleQueue[_Began | _Started | _Changed] = queue.SimpleQueue()
         self._readers: dict[str, OutputReader] = {}
