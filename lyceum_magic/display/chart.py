@@ -79,7 +79,7 @@ class Chart:
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="11" '
             'fill="#555"><rect width="100%" height="100%" rx="6" fill="#fff"/>'
-            f'<text x="14" y="20" font-size="13" fill="#222">{escape(self.title)}</text>'
+            f'<text x="14" y="20" font-size="13" fill="#222">{_words(self.title)}</text>'
             f"{panels}</svg>"
         )
 
@@ -90,7 +90,7 @@ def sparkline(series: Series) -> str:
     width = min(len(values), _TEXT_WIDTH)
     cuts = [at * len(values) // width for at in range(width + 1)]
     means = [sum(values[i:k]) / (k - i) for i, k in pairwise(cuts)]
-    top = series.limit or _ceiling(series)
+    top = _ceiling(series)
     return "".join(_TICKS[min(7, max(0, int(8 * mean / top)))] for mean in means)
 
 
@@ -115,7 +115,7 @@ def _panel(series: Series, colour: str) -> str:
         for y in [_TOP + high * (1 - level / top)]
     )
     return (
-        f'<text x="14" y="16" fill="#222" font-weight="600">{escape(series.name)}</text>'
+        f'<text x="14" y="16" fill="#222" font-weight="600">{_words(series.name)}</text>'
         f'<text x="14" y="30">{series.summary}</text>{grid}'
         f'<polygon points="{_LEFT},{bottom} {line} {last_x},{bottom}" fill="{colour}" '
         'fill-opacity="0.12"/>'
@@ -124,6 +124,11 @@ def _panel(series: Series, colour: str) -> str:
         f'<text x="{_LEFT}" y="{bottom + 16}">{duration(begin)}</text>'
         f'<text x="{right}" y="{bottom + 16}" text-anchor="end">{duration(end)}</text>'
     )
+
+
+def _words(text: str) -> str:
+    # XML knows no control characters, however they are written.
+    return escape("".join(filter(str.isprintable, text)))
 
 
 def _ceiling(series: Series) -> float:

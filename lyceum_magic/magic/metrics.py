@@ -27,7 +27,7 @@ def metrics_of(run: Run) -> Chart | Says:
         LyceumError: the server does not give them.
     """
     series = read_series(run.metrics())
-    name = f" ({run.name})" if run.name else ""
+    name = f" ({run.name:.40})" if run.name else ""
     title = f"run {run.id[:8]}{name} on {run.machine}, {run.state}"
     if not series:
         when = "was measured" if run.state.is_final else "has been measured so far"
