@@ -132,9 +132,10 @@ TABLE = [
     Row("docker run {image} -c 'sh -c \"echo kept > /mnt/s3/from-image.txt\"'", "."),
     Row("docker run {image} -c 'ls /elsewhere' --s3-mount-path /elsewhere", "from-image.txt"),
     Row("docker run {image} -c 'ls /mnt' --no-s3", "(?i)no such file|exit code", 1),
-    Row("docker run localhost:1/no/image:at-all -c true", "(?i)localhost:1", 1),
-    Row("docker run {image} -t 601 -c true", "(?i)less than or equal to 600", 1),
-    Row("docker run {image} --registry-type basic --registry-creds '{{}}' -c true", "(?i)username",
+    Row("docker run localhost:1/no/image:at-all -c ls", "(?i)localhost:1", 1),
+    Row("docker run {image} -t 601 -c ls", "(?i)less than or equal to 600", 1),
+    Row("docker run {image} --registry-type basic --registry-creds '{{\"username\": \"u\"}}' -c ls",
+        "docker_password",
         1),
     Row("docker run {image} -d -c 'sh -c \"echo once; sleep 600\"'",
         rf"(?P<detached>{IDENTIFIER})"),
@@ -151,7 +152,7 @@ TABLE = [
     Row("compose run {folder}/stack.yaml -m cpu",
         ran("greeter.*hello from the stack.*", "stack_run")),
     Row("compose run {folder}/failing.yaml", "(?i)exit code 7|job", 1),
-    Row("compose run {folder}/broken.yaml", "line 2", 1),
+    Row("compose run {folder}/broken.yaml", "line 3, column 4", 1),
     Row("compose run {folder}/stack.yaml -d", IDENTIFIER),
     Row("compose logs {stack_run}", "hello from the stack"),
     Row("compose registry-examples", "(?i)aws"),
@@ -178,8 +179,8 @@ TABLE = [
     Row("jobs abort no-such-run", "(?i)no run has the id", 1),
 
     Row("storage ls", "from-image.txt"),
-    Row("storage upload {folder}/program.py --key code/program.py", "(?i)upload"),
-    Row("storage upload {folder}/tree -r -f --key trees/", "(?i)upload"),
+    Row("storage upload {folder}/program.py --key code/program.py", "Loaded: code/program.py"),
+    Row("storage upload {folder}/tree -r -f --key trees/", "Loaded 2 files"),
     Row("storage ls trees/ -r", "(?s)a.txt.*b.txt"),
     Row("storage ls --json -r", '"?trees/'),
     Row("storage download code/program.py -o {folder}/back.py", "(?i)download"),
@@ -272,6 +273,11 @@ def test_a_command_of_the_official_client(row: Row, day: Day) -> None:
     assert done.returncode == row.exit_code, done.stdout + done.stderr
     assert found, done.stdout + done.stderr
     day.found |= found.groupdict()
+
+
+def test_what_was_downloaded_is_what_was_uploaded(day: Day) -> None:
+    folder = day.lyceum.folder
+    assert (folder / "back.py").read_bytes() == (folder / "program.py").read_bytes()
 
 
 @pytest.mark.parametrize(
