@@ -385,7 +385,7 @@ def test_a_pull_tells_how_far_it_is_and_ends_with_the_run(
     server: ServedProcess, registry: Registry
 ) -> None:
     name = "team/large:1"
-    registry.push_bytes(20 << 20, name)
+    registry.push_bytes(8 << 20, name)
     with SlowRegistry(registry.address).serving() as slow:
         run = start(server, f"{slow.address}/{name}", "x", **basic())
         run.is_at(f"pulling {slow.address}/{name}: ")
@@ -398,7 +398,7 @@ def test_a_pull_tells_how_far_it_is_and_ends_with_the_run(
 
 def test_a_pull_goes_on_with_the_next_server(folder: Path, registry: Registry) -> None:
     name = "team/kept:1"
-    registry.push_bytes(20 << 20, name)
+    registry.push_bytes(8 << 20, name)
     with SlowRegistry(registry.address).serving() as slow:
         with served(folder) as server:
             run = start(server, f"{slow.address}/{name}", "x", **basic())
@@ -586,6 +586,21 @@ def test_a_container_that_somebody_else_removes_ends_its_run(
     record = run.ended()
     assert record["status"] in ("failed", "system_failure")
     assert error_of(record)
+
+
+def test_a_full_disk_ends_a_run_and_the_end_is_still_written(folder: Path, image: str) -> None:
+    (folder / "runs").mkdir(parents=True)
+    small = ["mount", "-t", "tmpfs", "-o", "size=1m,mode=700", "tmpfs", str(folder / "runs")]
+    subprocess.run(small, check=True)  # in the mount namespace of the tests' engine
+    try:
+        with served(folder) as server:
+            run = start(server, image, "python3", "-c", "while True: print('x' * 1000)")
+            record = run.ended()
+        assert json.loads((run.folder / "exit.json").read_text())["reason"] == "lost"
+    finally:
+        subprocess.run(["umount", str(folder / "runs")], check=True)
+    assert record["status"] == "system_failure"
+    assert error_of(record) == "the run's output could not be written: No space left on device"
 
 
 # --- what it uses ----------------------------------------------------------------------------

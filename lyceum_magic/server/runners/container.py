@@ -140,7 +140,7 @@ class ContainerRunner:
             image=str(image),
             # An empty list is no command either.
             command=request.docker_run_cmd or None,
-            environment=_environment(spec, request),
+            environment=container_environment(spec, request),
             user=request.docker_user or None,
             mount=self._mount(request) if request.enable_s3_mount else None,
             has_gpus=has_gpus,
@@ -290,7 +290,7 @@ def _check_mount_path(path: str) -> None:
         )
 
 
-def _environment(spec: RunSpec, request: StartImage) -> list[str]:
+def container_environment(spec: RunSpec, request: StartImage) -> list[str]:
     """The account's secrets, and what the request says instead, as engines take them.
 
     Raises:
