@@ -33,20 +33,19 @@ ARROWS = {
     # The embedded server, from the top.
     "server": "",
     "server.serve": "exceptions server.app server.settings server.state_folder",
-    "server.app": "protocol server.account server.bucket server.guard server.routes "
+    "server.app": "protocol server.account server.bucket server.gpus server.guard server.routes "
     "server.runners server.s3_endpoint server.service server.settings server.state_folder "
     "server.stores server.stores.base "
     "server.stream_secrets server.vault",
     "server.routes": "config exceptions protocol server.account server.bucket "
-    "server.event_stream server.output_tail server.runners server.s3_endpoint server.service "
-    "server.settings server.stores.base "
-    "server.stream_secrets server.tracked_run",
+    "server.event_stream server.metrics server.output_tail server.runners server.s3_endpoint "
+    "server.service server.settings server.stores.base server.stream_secrets server.tracked_run",
     "server.account": "config exceptions server.stores.base server.vault",
     "server.guard": "protocol server.settings",
     "server.event_stream": "protocol server.service server.spool server.tracked_run",
     "server.output_tail": "protocol server.spool",
-    "server.service": "exceptions protocol server.bell server.runners server.stores.base "
-    "server.tracked_run",
+    "server.service": "exceptions protocol server.bell server.metrics server.runners "
+    "server.stores.base server.tracked_run",
     "server.tracked_run": "protocol server.bell server.runners server.stores.base",
     "server.runners": "exceptions protocol server.masking server.spool",
     "server.stores": "exceptions protocol server.stores.base server.vault",
@@ -54,6 +53,8 @@ ARROWS = {
     "server.spool": "protocol server.masking",
     "server.masking": "",
     "server.bucket": "exceptions",
+    "server.metrics": "server.runners",
+    "server.gpus": "",
     "server.s3_endpoint": "config exceptions",
     "server.s3_process": "",
     "server.state_folder": "config exceptions",

@@ -27,10 +27,15 @@ class Record(TypedDict, total=False):
     result: Any
     billed: float
     created_at: str
+    execelet_start: str | None  # spelled so
     job_start: str | None
     job_end: str | None
     start_time: str | None
     end_time: str | None
+    finish_time: str | None
+    local_imports: Any
+    errors_docker: Any
+    parent_execution_id: str | None
     stdout: str
     stderr: str
     combined_output: str

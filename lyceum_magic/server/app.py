@@ -14,8 +14,20 @@ from .account.keys import Keys
 from .account.secrets import AccountSecrets
 from .account.tokens import Tokens
 from .bucket import Bucket
+from .gpus import read_gpus
 from .guard import Guard
-from .routes import account, elsewhere, executions, keys, orgs, secrets, storage, streams, workloads
+from .routes import (
+    account,
+    elsewhere,
+    executions,
+    keys,
+    observability,
+    orgs,
+    secrets,
+    storage,
+    streams,
+    workloads,
+)
 from .routes.description import EVERYWHERE, install_description
 from .routes.errors import install_handlers
 from .runners.base import Runner
@@ -53,6 +65,7 @@ def create_app(
         settings.state_dir / "runs",
         max_running=settings.max_running,
         secrets=account_secrets.values,
+        read_gpus=read_gpus,
     )
     bucket = Bucket(settings.bucket, drafts=settings.state_dir / "uploads")
     endpoint = S3Endpoint(settings.bucket)
@@ -92,6 +105,7 @@ def create_app(
     executions.add_routes(app.router, service, stream_secrets)
     streams.add_routes(app.router, service, stream_secrets, closing)
     workloads.add_routes(app.router, service)
+    observability.add_routes(app.router, service, memory_limit_bytes=settings.memory_limit_bytes)
     storage.add_routes(app.router, bucket, endpoint)
     account.add_routes(app.router, service, settings.api_key, end_server)
     keys.add_routes(app.router, account_keys)

@@ -68,7 +68,7 @@ class EventStreamResponse(Response):
                 "headers": self.raw_headers,
             }
         )
-        with self._service.following():
+        with self._service.following(self._run.run_id):
             async with anyio.create_task_group() as group:
                 group.start_soon(_watch_for_disconnect, receive, group.cancel_scope)
                 await self._send_events(send)

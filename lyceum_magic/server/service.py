@@ -10,6 +10,7 @@ import contextlib
 import logging
 import time
 import uuid
+from collections import Counter
 from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -20,6 +21,7 @@ from ..protocol.machines import MACHINES
 from ..protocol.requests import Kind, Start
 from ..protocol.states import State
 from .bell import Bell
+from .metrics import GpuReader, record_usage
 from .runners.base import InvalidField, RunEnd, RunHandle, Runner, RunSpec
 from .stores.base import HistoryPage, RunRecord, Store
 from .tracked_run import TrackedRun
@@ -52,6 +54,7 @@ class RunService:
         runs_folder: where every run gets a folder of its own.
         max_running: how many runs are under way at a time.
         secrets: gives the account's secrets, name -> value, when a run starts.
+        read_gpus: what the machine's GPUs do, for the metrics of runs.
         clock: seconds since 1970.
     """
 
@@ -63,6 +66,7 @@ class RunService:
         *,
         max_running: int,
         secrets: Secrets,
+        read_gpus: GpuReader = dict,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -70,11 +74,12 @@ class RunService:
         self._secrets = secrets
         self._runs_folder = runs_folder
         self._max_running = max_running
+        self._read_gpus = read_gpus
         self._clock = clock
         self._tracked: dict[str, TrackedRun] = {}
         self._queue: list[TrackedRun] = []
         self._drivers: set[asyncio.Task[None]] = set()
-        self.followers = 0
+        self._followers: Counter[str] = Counter()  # by run
         self.activity = Bell()
 
     async def open(self) -> None:
@@ -148,15 +153,25 @@ class RunService:
         return await self._order(run_id, "stop")
 
     @contextlib.contextmanager
-    def following(self) -> Iterator[None]:
+    def following(self, run_id: str) -> Iterator[None]:
         """Counts a follower for as long as the block lasts: a server with one is not idle."""
-        self.followers += 1
+        self._followers[run_id] += 1
         self.activity.ring()
         try:
             yield
         finally:
-            self.followers -= 1
+            self._followers[run_id] -= 1
+            self._followers += Counter()  # drops those that are at 0
             self.activity.ring()
+
+    @property
+    def followers(self) -> int:
+        """How many readers follow runs now."""
+        return self._followers.total()
+
+    def is_in_use(self, run_id: str) -> bool:
+        """Whether a run is not over, or somebody follows it all the same."""
+        return run_id in self._tracked or run_id in self._followers
 
     async def idle(self, for_s: float) -> None:
         """Returns once there has been neither a live run nor a follower for `for_s` seconds."""
@@ -207,11 +222,18 @@ class RunService:
         if run.order is not None:
             await _pass_on(run.order, handle)
         await handle.started()
-        if handle.started_at is not None:
-            record = replace(run.record, state=State.RUNNING, started_at=handle.started_at)
-            run.show(record)
-            await self._store.update(record)
-        await self._finish(run, await handle.ended())
+        recording: asyncio.Task[None] | None = None
+        try:
+            if handle.started_at is not None:
+                record = replace(run.record, state=State.RUNNING, started_at=handle.started_at)
+                run.show(record)
+                recording = asyncio.create_task(record_usage(handle, self._read_gpus))
+                await self._store.update(record)
+            end = await handle.ended()
+        finally:
+            if recording is not None:
+                recording.cancel()
+        await self._finish(run, end)
 
     async def _finish(self, run: TrackedRun, end: RunEnd) -> None:
         record = final_record(run.record, end)

@@ -671,3 +671,30 @@ async def test_an_installation_has_its_own_limit(
     assert end.reason == "refused"
     assert end.error == "installing the requirements exceeded its limit of 0.2 s"
     await runner.close()
+
+
+# --- what it uses ----------------------------------------------------------------------------
+
+
+async def test_usage_is_that_of_the_program_and_all_it_started(
+    runner: ProcessRunner, tmp_path: Path
+) -> None:
+    size = 64 << 20
+    busy = "import time; end = time.process_time() + 0.3\nwhile time.process_time() < end: pass"
+    code = (
+        "import subprocess, sys\n"
+        # One child works and is gone, another holds memory and stays.
+        f"subprocess.run([sys.executable, '-c', {busy!r}], check=True)\n"
+        f"hold = \"held = b'x' * {size}; print('held', flush=True); input()\"\n"
+        "child = subprocess.Popen([sys.executable, '-c', hold], stdin=subprocess.PIPE)\n"
+        "child.wait()\n"
+    )
+    handle = await start(runner, tmp_path / "run", code)
+    await until(handle, lambda stdout: "held" in stdout)
+    usage = await handle.usage()
+    assert usage is not None
+    assert usage.memory_bytes > size
+    assert usage.cpu_s >= 0.3
+    await handle.kill()
+    await handle.ended()
+    assert await handle.usage() is None

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime
+from typing import Any
 
 from ...protocol.events import TIMEOUT
 from ...protocol.records import Record
-from ..output_tail import OutputTail
+from ..output_tail import Line, OutputTail
+from ..settings import ORG_SLUG
 from ..stores.base import RunRecord
 from ..tracked_run import machine_note
 
@@ -35,14 +37,32 @@ def summary(record: RunRecord) -> Record:
         "metadata": request.metadata or {},
         "timeout": request.timeout,
         "return_code": record.return_code,
+        "local_imports": None,
+        "errors_docker": None,
+        "parent_execution_id": None,
         "system_errors": [record.error] if record.error else [],
         "result": None,
         "billed": 0.0,
         "created_at": created or "",
+        "execelet_start": started,  # the wire spells it so
         "job_start": started,
         "job_end": finished,
         "start_time": started,
         "end_time": finished,
+        "finish_time": finished,
+    }
+
+
+def log_entry(run_id: str, line: Line, hostname: str) -> dict[str, Any]:
+    """A line of output as `logs/...` gives it."""
+    return {
+        "timestamp": iso(line.timestamp),
+        "message": line.text,
+        "level": "info" if line.stream == "stdout" else "error",
+        "execution_id": run_id,
+        "user_id": ORG_SLUG,
+        "hostname": hostname,
+        "labels": {"stream": line.stream},
     }
 
 

@@ -14,9 +14,8 @@ from ...protocol.records import Record
 from ...protocol.states import parse_state
 from ..output_tail import read_lines
 from ..service import RunService
-from ..settings import ORG_SLUG
 from ..stores.base import RunRecord
-from .wire import iso, summary
+from .wire import log_entry, summary
 
 
 def add_routes(router: APIRouter, service: RunService) -> None:
@@ -48,18 +47,7 @@ def add_routes(router: APIRouter, service: RunService) -> None:
         since = time.time() - hours * 3600
         lines = await asyncio.to_thread(read_lines, run.spool, limit=limit, since=since)
         hostname = socket.gethostname()
-        logs = [
-            {
-                "timestamp": iso(line.timestamp),
-                "message": line.text,
-                "level": "info" if line.stream == "stdout" else "error",
-                "execution_id": run_id,
-                "user_id": ORG_SLUG,
-                "hostname": hostname,
-                "labels": {"stream": line.stream},
-            }
-            for line in lines
-        ]
+        logs = [log_entry(run_id, line, hostname) for line in lines]
         return {"logs": logs, "total": len(logs)}
 
     @router.get(paths.HISTORY, response_model=None)

@@ -258,7 +258,7 @@ async def test_runs_and_followers_keep_the_server_from_being_idle(tmp_path: Path
         idle = asyncio.create_task(service.idle(0.0))
         handle = await runner.next_run()
         assert not idle.done()
-        with service.following():
+        with service.following("a run of the past"):
             handle.end(0)
             await state_becomes(await service.find(record.run_id), State.COMPLETED)
             assert not idle.done()

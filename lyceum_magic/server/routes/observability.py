@@ -1,0 +1,137 @@
+"""What runs used, what all of them printed, and what they cost."""
+
+from __future__ import annotations
+
+import asyncio
+import heapq
+import re
+import socket
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any
+
+import psutil
+from fastapi import APIRouter, Query
+from fastapi.exceptions import RequestValidationError
+
+from ...protocol import paths
+from ...protocol.machines import MACHINES
+from ..metrics import read_samples, series
+from ..output_tail import Line, read_lines
+from ..service import RunService
+from .description import problems
+from .wire import iso, log_entry
+
+_UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600}
+_PAGE = 200
+
+
+def add_routes(
+    router: APIRouter, service: RunService, *, memory_limit_bytes: int | None
+) -> None:  # fmt: skip
+
+    @router.get(paths.metrics("{run_id}"), responses=problems(404))
+    async def read_metrics(
+        run_id: str,
+        start: datetime | None = None,
+        end: datetime | None = None,
+        step: Annotated[str, Query(pattern=r"^[1-9][0-9]{0,4}[smh]?$")] = "15s",
+    ) -> dict[str, Any]:
+        run = await service.find(run_id)
+        began_at = run.record.started_at or run.record.created_at
+        start_s = began_at if start is None else _seconds(start, "start")
+        end_s = (
+            (run.record.finished_at or time.time()) if end is None else _seconds(end, "end")
+        )  # fmt: skip
+        if end_s < start_s:
+            raise _invalid("end", "The end must not be before the start.")
+        is_limited = memory_limit_bytes is not None and run.record.request.kind == "python"
+        found = series(
+            await asyncio.to_thread(read_samples, run.spool),
+            began_at=began_at,
+            start=start_s,
+            end=end_s,
+            step_s=_step_s(step),
+            total_bytes=(is_limited and memory_limit_bytes) or psutil.virtual_memory().total,
+        )
+        return {
+            "executionId": run_id,
+            "hostname": socket.gethostname(),
+            "timeRange": {"start": iso(start_s), "end": iso(end_s)},
+            **{
+                name: [{"timestamp": iso(point.at), "value": point.value} for point in points]
+                for name, points in found.items()
+            },
+        }
+
+    @router.get(paths.USER_LOGS)
+    async def read_all_logs(
+        limit: Annotated[int, Query(ge=1, le=5000)] = 100,
+        hours: Annotated[int, Query(ge=1, le=24)] = 1,
+    ) -> dict[str, Any]:
+        since = time.time() - hours * 3600
+        newest: list[tuple[float, int, str, Line]] = []
+        offset = 0
+        while page := (await service.history(limit=_PAGE, offset=offset)).records:
+            offset += len(page)
+            for record in page:
+                if record.finished_at is not None and record.finished_at < since:
+                    continue
+                spool = (await service.find(record.run_id)).spool
+                lines = await asyncio.to_thread(read_lines, spool, limit=limit, since=since)
+                newest += [
+                    (line.timestamp, number, record.run_id, line)
+                    for number, line in enumerate(lines)
+                ]
+            newest = heapq.nlargest(limit, newest, key=lambda entry: entry[:3])
+        hostname = socket.gethostname()
+        logs = [log_entry(run_id, line, hostname) for _, _, run_id, line in reversed(newest)]
+        return {"logs": logs, "total": len(logs)}
+
+    @router.get(paths.CREDITS)
+    async def read_credits() -> dict[str, Any]:
+        # Nothing costs anything here, so nothing is bought or used up.
+        amounts = dict.fromkeys(
+            (
+                "available_credits", "used_credits", "total_credits_used", "remaining_credits",
+                "monthly_free_credits", "purchased_credits",
+            ),
+            0.0,
+        )  # fmt: skip
+        return {**amounts, "signup_grant_claimed_at": None}
+
+    @router.get(paths.PRICING)
+    async def read_prices() -> dict[str, Any]:
+        prices = [
+            {
+                "meter_slug": "execution",
+                "unit_price": 0.0,
+                "unit_price_per_hour": 0.0,
+                "group_by": {"hardware_profile": name},
+                "applies_to": {},
+            }
+            for name in MACHINES
+        ]
+        return {"prices": prices}
+
+
+def _seconds(moment: datetime, field: str) -> float:
+    """Since 1970; a moment that names no offset is in UTC."""
+    try:
+        seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+        datetime.fromtimestamp(seconds, UTC)  # the reply says it again
+        return seconds
+    except (OverflowError, ValueError):
+        raise _invalid(field, "The moment is beyond what a clock can say.") from None
+
+
+def _step_s(step: str) -> int:
+    match = re.fullmatch(r"(\d+)([smh]?)", step)
+    assert match is not None  # the route has validated it
+    return int(match[1]) * _UNITS_S[match[2]]
+
+
+def _invalid(field: str, message: str) -> RequestValidationError:
+    return RequestValidationError(
+        [{"loc": ("query", field), "msg": message, "type": "value_error"}]
+    )  # fmt: skip
