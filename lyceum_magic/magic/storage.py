@@ -91,13 +91,14 @@ def _get(storage: Storage, key: str, named: str | None, *, may_overwrite: bool) 
                 if may_overwrite:
                     path.replace(place)
                 else:
-                    name_file(path, place)
+                    try:
+                        name_file(path, place)
+                    except FileExistsError:
+                        raise taken from None  # another one was first
 
     try:
         with _known(key):
             _transfer(bar, download, f"got {key} as {place}")
-    except FileExistsError:
-        raise taken from None  # another one was first
     except OSError as exc:
         raise OptionError(f"{place} cannot be written: {exc.strerror or exc}.") from None
 

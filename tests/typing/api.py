@@ -1,5 +1,6 @@
 """Never executed: uses each public name as a user would, so that mypy holds their types."""
 
+from pathlib import Path
 from typing import Any, assert_type
 
 import lyceum_magic
@@ -16,6 +17,8 @@ from lyceum_magic import (
     nest_loops,
     runs,
     submit,
+    submit_compose,
+    submit_image,
 )
 
 
@@ -29,6 +32,7 @@ def in_a_script() -> None:
         name="one",
         labels=("a", "b"),
         metadata={"sweep": "1"},
+        callback_urls="https://example.org/done",
         raw=False,
         check=True,
         place="local",
@@ -58,6 +62,36 @@ def in_a_script() -> None:
     if run.wait(5).is_final and run.state == "completed":
         print([o["text"] for o in run.outputs if o["output_type"] == "stream"])
     print(run.abort(), run.stop(), run.failure())
+
+
+def in_containers() -> None:
+    image = submit_image(
+        "python:3.12-slim",
+        ["python3", "-V"],
+        "gpu.a100",
+        timeout_s=60,
+        env={"A": "1"},
+        user="1000",
+        s3=True,
+        s3_path="/mnt/s3",
+        registry="basic",
+        registry_user="me",
+        registry_password="from a vault",
+        aws_region=None,
+        graceful_timeout_s=30,
+        name="one",
+        labels=["a"],
+        metadata={"sweep": "1"},
+        callback_urls=["https://example.org/done"],
+        place="local",
+        budget=0.5,
+    )
+    assert_type(image, Run)
+    assert_type(image.metrics(), dict[str, Any])
+    assert_type(submit_image("alpine", "echo hi"), Run)
+    assert_type(submit_image("hello-world"), Run)
+    assert_type(submit_compose("services: {}", s3=True, registry="aws", aws_region="eu"), Run)
+    assert_type(submit_compose(Path("compose.yaml"), "gpu.a100", graceful_timeout_s=9), Run)
 
 
 def look_back() -> None:

@@ -38,6 +38,26 @@ def test_a_value_that_only_the_user_knows_is_not_guessed(line: str) -> None:
     assert offers(f"%%lyceum {line}") == []
 
 
+def test_options_of_images_and_stacks() -> None:
+    image, stack = offers("%%lyceum_image alpine "), offers("%%lyceum_compose ")
+    assert image is not None
+    assert stack is not None
+    assert {"--env", "--python", "--cmd", "--no-s3", "--callback", "-m"} <= set(image)
+    assert {"--registry", "--s3", "--callback", "-m"} <= set(stack)
+    assert "--env" not in stack
+    assert offers("%%lyceum_image alpine --registry ") == ["basic", "aws"]
+    assert offers("%lyceum_image alpine -m gpu.h") == ["gpu.h100", "gpu.h200"]
+    assert offers("%%lyceum_image alpine --env ") == []
+    assert offers("%lyceum_image alpine --cmd ls -") == []
+
+
+def test_actions_of_a_subcommand() -> None:
+    assert offers("%lyceum secrets ") == ["list", "rm", "set"]
+    assert offers("%lyceum storage g") == ["get"]
+    assert offers("%lyceum storage get --") == ["--yes"]
+    assert offers("%lyceum metrics 0af") == ["0affffff"]
+
+
 def test_subcommands_and_their_options() -> None:
     assert offers("%lyceum ma") == ["machines"]
     assert offers("%lyceum st") == ["status", "stop", "storage"]

@@ -10,6 +10,7 @@ import pytest
 from lyceum_magic.exceptions import OptionError
 from lyceum_magic.magic import cell as cell_module
 from lyceum_magic.magic.cell import Cell, Defaults, run_cell
+from lyceum_magic.magic.container_cell import ComposeCell, ImageCell
 from lyceum_magic.magic.dry_run import describe
 from lyceum_magic.magic.python_cell import PythonCell
 from lyceum_magic.protocol import paths
@@ -137,3 +138,73 @@ def test_what_is_too_large_is_shown_before_it_is_refused(
     with pytest.raises(OptionError, match="may have 16,777,216 bytes, and has"):
         dry_run(f"x = {'1' * 17_000_000!r}", "--local")
     assert "nothing was sent" in capsys.readouterr().out
+
+
+def said_of(cell: Cell, capsys: pytest.CaptureFixture[str]) -> str:
+    run(cell)
+    said = capsys.readouterr().out
+    assert "canary" not in said
+    assert said.endswith("\nnothing was sent\n")
+    return said
+
+
+def test_an_image_shows_names_and_no_values(
+    own_machine: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("PASSWORD", "canary")
+    line = (
+        "python:3 --dry-run -m cpu --env A=canary --env B=canary --user 1000 --s3-path /data "
+        "--registry basic --registry-user me --registry-password-env PASSWORD "
+        "--callback https://u:canary@e.org/canary --graceful-timeout 9"
+    )
+    assert said_of(ImageCell(line, "echo canary\n", DEFAULTS), capsys).startswith(
+        "to            the embedded server of this machine (LOCAL)\n"
+        "machine       cpu\n"
+        "time limit    600 s\n"
+        "price         free\n"
+        "callbacks     https://e.org/...\n"
+        "image         python:3\n"
+        "command       sh -c, a script of 12 bytes\n"
+        "variables     A, B\n"
+        "user          1000\n"
+        "storage       /data\n"
+        "registry      basic, me\n"
+        "grace         9 s\n"
+        "total         "
+    )
+    assert not own_machine.exists()
+
+
+@pytest.mark.parametrize(
+    ("line", "text", "row"),
+    [
+        ("", None, "command       the image's own\n"),
+        ("--python", "print('canary')", "command       python3, code of "),
+        ("--cmd", "app 'two words'", "command       app 'two words'\n"),
+        ("--no-s3", "ls", "storage       not mounted\n"),
+        ("--registry aws --aws-region eu-west-1", "ls", "registry      aws, eu-west-1\n"),
+    ],
+)
+def test_what_runs_in_an_image_is_said(
+    line: str, text: str | None, row: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    line = f"python:3 --dry-run --local {line}"
+    assert row in said_of(ImageCell(line, text, DEFAULTS), capsys)
+
+
+@pytest.mark.parametrize(
+    ("text", "rows"),
+    [
+        (
+            "services:\n  web: {image: 'nginx:${TAG}'}\n  job:\n    environment: {A: canary}\n",
+            "77 bytes\n              web  nginx:${TAG}\n              job\n",
+        ),
+        ("services: [\n", "12 bytes\n              no YAML at line 2, column 1: "),
+        ("- 7\n", "4 bytes\nstorage       not mounted\n"),
+    ],
+)
+def test_a_stack_shows_its_services(
+    text: str, rows: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    said = said_of(ComposeCell("--dry-run --local", text, DEFAULTS), capsys)
+    assert f"Compose file  {rows}" in said

@@ -9,7 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.magic.options import CellOptions, parse_cell_line
+from lyceum_magic.magic.options import (
+    CellOptions,
+    ComposeOptions,
+    ImageOptions,
+    RegistryOptions,
+    parse_cell_line,
+    parse_compose_line,
+    parse_image_line,
+)
 from lyceum_magic.magic.parsing import split
 from lyceum_magic.magic.subcommands import line_parser
 
@@ -22,7 +30,7 @@ def test_every_option_is_understood() -> None:
     line = (
         "-m gpu.a100 -t 60 -r 'numpy>=2' needs.txt -r rich --no-auto-requirements --name 'my run' "
         "--label a --label b --meta k=v --meta empty= --meta eq=a=b --raw --no-check --as handle "
-        "--no-raise --dry-run --local"
+        "--no-raise --dry-run --local --callback https://e.org/a --callback https://e.org/b"
     )
     assert parse_cell_line(line) == CellOptions(
         machine="gpu.a100",
@@ -38,8 +46,76 @@ def test_every_option_is_understood() -> None:
         may_fail=True,
         dry_run=True,
         place="local",
+        callback_urls=["https://e.org/a", "https://e.org/b"],
     )
     assert parse_cell_line("--machine=cpu --timeout=600 --cloud").place == "cloud"
+
+
+def test_every_option_of_an_image_is_understood() -> None:
+    assert parse_image_line("alpine") == ImageOptions(image="alpine")
+    line = (
+        "--env A=1 --env B=x=y --user 1000 --no-s3 --s3-path /data --registry basic -m gpu.a100 "
+        "--registry-user me --registry-password-env PW --graceful-timeout 30 --detach alpine:3 "
+        "--budget 0.5 --cmd"
+    )
+    assert parse_image_line(line) == ImageOptions(
+        image="alpine:3",
+        env={"A": "1", "B": "x=y"},
+        user="1000",
+        s3=False,
+        s3_path="/data",
+        registry=RegistryOptions(kind="basic", user="me", password_env="PW"),
+        graceful_timeout_s=30,
+        machine="gpu.a100",
+        detach=True,
+        budget=0.5,
+        words=[],
+    )
+    assert parse_image_line("alpine --cmd -m x --local").words == ["-m", "x", "--local"]
+    assert parse_image_line("alpine --python --no-check").python
+
+
+def test_every_option_of_a_stack_is_understood() -> None:
+    assert parse_compose_line("") == ComposeOptions()
+    line = "--s3 --registry aws --aws-region eu-west-1 --graceful-timeout 1 --meta k=v"
+    assert parse_compose_line(line) == ComposeOptions(
+        s3=True,
+        registry=RegistryOptions(kind="aws", region="eu-west-1"),
+        graceful_timeout_s=1,
+        metadata={"k": "v"},
+    )
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("", "arguments are required: IMAGE"),
+        ("a b", "unrecognized arguments: b"),
+        ("a --env A", "--env takes KEY=VALUE, not 'A'; `%lyceum secrets set` keeps"),
+        ("a --python --cmd", "choose one of them"),
+        ("a --registry gcp", "invalid choice: 'gcp'"),
+        ("a --registry basic", "--registry basic needs --registry-user NAME"),
+        ("a --registry-user me", "--registry-user belongs to --registry basic"),
+        ("a --registry-password-env X", "belongs to --registry basic"),
+        ("a --registry aws --registry-user me", "belongs to --registry basic"),
+        ("a --registry basic --registry-user me --aws-region x", "belongs to --registry aws"),
+        ("a --graceful-timeout 0", "1 to 300 seconds, not 0"),
+        ("a --graceful-timeout 301", "1 to 300 seconds, not 301"),
+        ("a --graceful-timeout soon", "a whole number is expected, not 'soon'"),
+        ("a --in x", "unrecognized arguments: --in x"),
+        ("a --registry-password canary", "unrecognized arguments: --registry-password"),
+    ],
+)
+def test_a_mistake_for_an_image_is_one_sentence(line: str, said: str) -> None:
+    with pytest.raises(OptionError) as caught:
+        parse_image_line(line)
+    assert said in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+def test_nobody_reads_a_variable_or_a_callback_out_of_the_options() -> None:
+    options = parse_image_line("a --env A=canary --callback https://e.org/canary")
+    assert "canary" not in repr(options)
 
 
 @pytest.mark.parametrize("text", ["$HOME {x} %d !ls", "`ls`", "~", "*", "#not a remark"])
@@ -88,8 +164,9 @@ def test_a_mistake_is_one_sentence(line: str, said: str) -> None:
 
 @given(st.text())
 def test_no_line_brings_anything_but_options_or_one_sentence(line: str) -> None:
-    with contextlib.suppress(OptionError):
-        parse_cell_line(line)
+    for parse in (parse_cell_line, parse_image_line, parse_compose_line):
+        with contextlib.suppress(OptionError):
+            parse(line)
 
 
 @pytest.mark.parametrize(
@@ -100,6 +177,12 @@ def test_no_line_brings_anything_but_options_or_one_sentence(line: str) -> None:
         ("logs", {"command": "logs", "id": "last", "grep": None}),
         ("logs abc --grep 'two words'", {"id": "abc", "grep": "two words"}),
         ("attach", {"command": "attach", "id": "last"}),
+        ("secrets", {"command": "secrets", "action": None}),
+        ("secrets set A", {"action": "set", "name": "A"}),
+        ("storage ls", {"command": "storage", "action": "ls", "prefix": ""}),
+        ("storage put a b", {"action": "put", "path": "a", "key": "b"}),
+        ("storage get a --yes", {"action": "get", "key": "a", "path": None, "yes": True}),
+        ("metrics", {"command": "metrics", "id": "last"}),
         ("forget a b", {"command": "forget", "id": ["a", "b"]}),
         ("forget --older-than 1.5", {"older_than": 1.5, "id": []}),
     ],
@@ -115,6 +198,10 @@ def test_subcommands_are_understood(line: str, members: dict[str, object]) -> No
         ("nonsense", "invalid choice: 'nonsense'"),
         ("abort", "required: id"),
         ("list --nonsense", "unrecognized arguments: --nonsense"),
+        ("secrets set", "required: NAME"),
+        ("secrets set A canary", "unrecognized arguments: canary"),
+        ("storage", "required: ls|put|get|rm"),
+        ("storage mv a b", "invalid choice: 'mv'"),
         ("login key", "unrecognized arguments: key"),
         ("forget --older-than soon", "invalid float value: 'soon'"),
     ],

@@ -1,0 +1,47 @@
+"""A scripted cloud, and the process's session with it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+from lyceum_magic import session as session_module
+from lyceum_magic.protocol import paths
+from lyceum_magic.protocol.events import Finished, Output
+from lyceum_magic.protocol.states import State
+from lyceum_magic.session import Session
+from tests.tools.wire_server import (
+    STREAM_SECRET,
+    WireServer,
+    frame,
+    json_answer,
+    started,
+    stream,
+    wire_thread,
+)
+
+
+@pytest.fixture
+def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[WireServer]:
+    """A scripted server, which is the cloud of this process; a run there prints a line."""
+    with wire_thread() as server, monkeypatch.context() as patch:
+        patch.setenv("LYCEUM_API_KEY", "lk_key")
+        patch.setenv("LYCEUM_BASE_URL", server.base_url)
+        server.on("GET", paths.AVAILABLE_HARDWARE, json_answer({}))
+        for path in paths.STARTS.values():
+            server.on("POST", path, started(server))
+        ends(server, Finished(State.COMPLETED, 0))
+        session = Session()
+        patch.setattr(session_module, "_current", (os.getpid(), session))
+        try:
+            yield server
+        finally:
+            session.close()
+
+
+def ends(wire: WireServer, end: Finished) -> None:
+    """Says how the next run ends, behind its one line."""
+    pieces = [frame(Output("hello\n"), "1"), frame(end, "2")]
+    wire.on("POST", f"{paths.stream('run')}/{STREAM_SECRET}", stream(*pieces))
