@@ -1,0 +1,251 @@
+"""Keys and tokens: which ones open the server, and until when."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import jwt
+import pytest
+
+from lyceum_magic.config import Secret
+from lyceum_magic.server.account.keys import KeyInUse, Keys, SignInRefused, UnknownApiKey
+from lyceum_magic.server.account.secrets import (
+    MAX_ALL_BYTES,
+    MAX_VALUE_BYTES,
+    AccountSecrets,
+    NewSecret,
+    SecretsTooLarge,
+    UnknownSecret,
+    problem_of_value,
+)
+from lyceum_magic.server.account.tokens import ACCESS_S, REFRESH_S, Tokens
+from lyceum_magic.server.state_folder import new_key
+from lyceum_magic.server.stores.base import ApiKey
+from lyceum_magic.server.stores.memory import MemoryStore
+from lyceum_magic.server.vault import Vault
+
+pytestmark = pytest.mark.anyio
+
+OWN = Secret("lk_own-key-of-this-machine")
+
+
+class Clock:
+    """Seconds since 1970, as far as a test lets them pass."""
+
+    def __init__(self) -> None:
+        self.now = 1_800_000_000.0
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class CountingStore(MemoryStore):
+    """Counts how often a key is written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.writes = 0
+
+    async def put_key(self, key: ApiKey) -> None:
+        self.writes += 1
+        await super().put_key(key)
+
+
+@pytest.fixture
+def clock() -> Clock:
+    return Clock()
+
+
+@pytest.fixture
+def store() -> CountingStore:
+    return CountingStore()
+
+
+@pytest.fixture
+def tokens(tmp_path: Path, clock: Clock) -> Tokens:
+    return Tokens(Vault(tmp_path / "vault.key"), clock=clock)
+
+
+@pytest.fixture
+def keys(store: CountingStore, tokens: Tokens, clock: Clock) -> Keys:
+    return Keys(store, tokens, OWN, new_key, clock=clock)
+
+
+async def test_a_key_opens_until_it_is_switched_off_expires_or_is_revoked(
+    keys: Keys, clock: Clock
+) -> None:
+    key, secret = await keys.create("ci", clock.now + 100)
+    assert secret.reveal().startswith("lk_")
+    assert key.prefix == secret.reveal()[:8]
+    assert await keys.lets_in(secret.reveal())
+    assert not await keys.lets_in(secret.reveal() + "x")
+    assert not (await keys.toggle(key.key_id)).is_active
+    assert not await keys.lets_in(secret.reveal())
+    assert (await keys.toggle(key.key_id)).is_active
+    assert await keys.lets_in(secret.reveal())
+    clock.now += 100
+    assert not await keys.lets_in(secret.reveal())
+    clock.now -= 1
+    await keys.revoke(key.key_id)
+    assert not await keys.lets_in(secret.reveal())
+    with pytest.raises(UnknownApiKey):
+        await keys.revoke(key.key_id)
+
+
+async def test_no_key_is_kept_as_it_is(keys: Keys, store: CountingStore) -> None:
+    _, secret = await keys.create("ci", None)
+    (kept,) = await store.keys()
+    assert len(kept.digest) == 32
+    assert secret.reveal()[8:] not in repr(kept) + kept.name + kept.key_id
+    assert repr(kept.digest) not in repr(kept)
+
+
+async def test_keys_outlive_the_server(
+    keys: Keys, store: CountingStore, tokens: Tokens, clock: Clock
+) -> None:
+    key, secret = await keys.create("ci", None)
+    await keys.toggle((await keys.create("off", None))[0].key_id)
+    later = Keys(store, tokens, OWN, new_key, clock=clock)
+    assert not await later.lets_in(secret.reveal())
+    await later.open()
+    assert await later.lets_in(secret.reveal())
+    names = [(item.name, item.is_active) for item in later.list()]
+    assert names == [("this machine", True), ("ci", True), ("off", False)]
+    assert later.list()[1].key_id == key.key_id
+
+
+async def test_the_key_of_this_machine_is_listed_and_always_good(keys: Keys) -> None:
+    (own,) = keys.list()
+    assert await keys.lets_in(OWN.reveal())
+    for attempt in (keys.revoke, keys.toggle):
+        with pytest.raises(KeyInUse, match=r"server\.json"):
+            await attempt(own.key_id)
+    assert await keys.lets_in(OWN.reveal())
+
+
+async def test_use_is_noted_without_a_write_for_each_request(
+    keys: Keys, store: CountingStore, clock: Clock
+) -> None:
+    _, secret = await keys.create("ci", None)
+    writes = store.writes
+    for _ in range(100):
+        clock.now += 1
+        await keys.lets_in(secret.reveal())
+    assert store.writes - writes == 2
+    assert keys.list()[1].last_used_at == clock.now
+    (kept,) = await store.keys()
+    assert kept.last_used_at is not None
+    assert 0 <= clock.now - kept.last_used_at < 60
+
+
+async def test_a_sign_in_gives_tokens_for_an_hour_and_for_a_month(keys: Keys, clock: Clock) -> None:
+    pair = keys.sign_in(OWN.reveal())
+    assert jwt.decode(pair.access_token, options={"verify_signature": False})["exp"] == (
+        clock.now + ACCESS_S
+    )
+    assert await keys.lets_in(pair.access_token)
+    clock.now += ACCESS_S
+    assert not await keys.lets_in(pair.access_token)
+    renewed = keys.renew(pair.refresh_token)
+    assert await keys.lets_in(renewed.access_token)
+    assert renewed.refresh_token != pair.refresh_token
+    clock.now += REFRESH_S
+    for token in (pair.refresh_token, "x", "a.b.c", ""):
+        with pytest.raises(SignInRefused):
+            keys.renew(token)
+
+
+async def test_each_token_is_good_for_its_own_purpose_alone(keys: Keys) -> None:
+    pair = keys.sign_in(OWN.reveal())
+    assert not await keys.lets_in(pair.refresh_token)
+    with pytest.raises(SignInRefused):
+        keys.renew(pair.access_token)
+    with pytest.raises(SignInRefused):
+        keys.sign_in(pair.access_token)
+
+
+@pytest.mark.parametrize("end", ["revoke", "toggle", "expire"])
+async def test_the_tokens_of_a_key_die_with_it(keys: Keys, clock: Clock, end: str) -> None:
+    key, secret = await keys.create("ci", clock.now + 60)
+    pair = keys.sign_in(secret.reveal())
+    assert await keys.lets_in(pair.access_token)
+    if end == "expire":
+        clock.now += 60
+    else:
+        await (keys.revoke if end == "revoke" else keys.toggle)(key.key_id)
+    assert not await keys.lets_in(pair.access_token)
+    with pytest.raises(SignInRefused):
+        keys.renew(pair.refresh_token)
+    with pytest.raises(SignInRefused, match="API key"):
+        keys.sign_in(secret.reveal())
+
+
+async def test_the_tokens_of_an_older_own_key_are_worth_nothing(
+    keys: Keys, store: CountingStore, tokens: Tokens, clock: Clock
+) -> None:
+    pair = keys.sign_in(OWN.reveal())
+    later = Keys(store, tokens, Secret("lk_another"), new_key, clock=clock)
+    assert not await later.lets_in(pair.access_token)
+
+
+def forged(tokens: Tokens, clock: Clock, key_id: str) -> Iterator[str]:
+    claims = {
+        "iss": "lyceum-magic", "type": "access", "key": key_id, "jti": "1",
+        "iat": int(clock.now), "exp": int(clock.now) + 60,
+    }  # fmt: skip
+    yield jwt.encode(claims, "another key of at least 256 bits, made up", "HS256")
+    yield jwt.encode(claims, None, "none")
+    good = tokens.pair(key_id).access_token
+    head, body, signature = good.split(".")
+    yield f"{head}.{body}."
+    yield f"{head}.{body[:-2]}AA.{signature}"
+
+
+async def test_a_forged_token_opens_nothing(
+    keys: Keys, tokens: Tokens, clock: Clock, tmp_path: Path
+) -> None:
+    own_id = keys.list()[0].key_id
+    for token in forged(tokens, clock, own_id):
+        assert not await keys.lets_in(token), token
+    elsewhere = Tokens(Vault(tmp_path / "other.key"), clock=clock)
+    assert not await keys.lets_in(elsewhere.pair(own_id).access_token)
+    assert await keys.lets_in(tokens.pair(own_id).access_token)
+
+
+# Secrets.
+
+
+async def test_secrets_have_a_size_together() -> None:
+    secrets = AccountSecrets(MemoryStore())
+    large = "x" * MAX_VALUE_BYTES
+    count = MAX_ALL_BYTES // MAX_VALUE_BYTES
+    await secrets.put([NewSecret(f"N{number}", large) for number in range(count)])
+    with pytest.raises(SecretsTooLarge, match=str(MAX_ALL_BYTES)):
+        await secrets.put([NewSecret("SMALL", "y"), NewSecret("OTHER", "z")])
+    assert len(await secrets.list()) == count
+    # In place of a large one there is room.
+    await secrets.put([NewSecret("N0", "y"), NewSecret("OTHER", "z")])
+    assert (await secrets.values())["N0"] == "y"
+
+
+async def test_an_unknown_secret_cannot_be_removed() -> None:
+    with pytest.raises(UnknownSecret, match="nobody"):
+        await AccountSecrets(MemoryStore()).remove("nobody")
+
+
+def test_what_no_environment_can_hold_is_no_value() -> None:
+    assert problem_of_value("") is None
+    assert problem_of_value("é" * (MAX_VALUE_BYTES // 2)) is None
+    for value in ("a\0b", "\ud800", "é" * MAX_VALUE_BYTES):
+        problem = problem_of_value(value)
+        assert problem
+        assert value not in problem
+
+
+def test_derived_keys_differ_by_vault_and_purpose(tmp_path: Path) -> None:
+    one, other = Vault(tmp_path / "one"), Vault(tmp_path / "other")
+    keys = {one.derived_key("a"), one.derived_key("b"), other.derived_key("a")}
+    assert len(keys) == 3
+    assert Vault(tmp_path / "one").derived_key("a") in keys
+    assert all(len(key) == 32 for key in keys)
