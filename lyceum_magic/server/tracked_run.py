@@ -9,6 +9,7 @@ from ..protocol.events import Progress
 from ..protocol.machines import needs_gpu
 from .bell import Bell
 from .runners.base import RunHandle
+from .runners.gpu import has_gpu
 from .stores.base import RunRecord
 
 NO_GPU = "no GPU on this machine: runs on the CPU"
@@ -16,7 +17,7 @@ NO_GPU = "no GPU on this machine: runs on the CPU"
 
 def machine_note(record: RunRecord) -> str:
     """What people should know about the machine of a run; empty where there is nothing to say."""
-    return NO_GPU if needs_gpu(record.request.execution_type) else ""
+    return NO_GPU if needs_gpu(record.request.execution_type) and not has_gpu() else ""
 
 
 class TrackedRun:

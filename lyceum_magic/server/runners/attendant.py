@@ -26,6 +26,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypedDict
 
 from ..spool import SpoolWriter
 from .base import EndReason, Refusal
+from .engine import explanation
 from .supervisor import GROWN, KILL, STARTED, STOP, SUPERVISOR_ID, write_json
 
 if TYPE_CHECKING:
@@ -208,7 +209,7 @@ class Attendant:
                 steps()
             except Exception as exc:  # noqa: BLE001 - the top of a thread
                 _log_exception()
-                sentence = f"the container engine failed: {_first_line(exc)}"
+                sentence = f"the container engine failed: {explanation(exc) or type(exc).__name__}"
                 self._over(_End("lost", None, sentence))
 
         threading.Thread(target=attempt, name=name, daemon=True).start()
@@ -308,10 +309,6 @@ class Attendant:
 
     def _wake(self) -> None:
         os.write(self._wake_writer, b".")
-
-
-def _first_line(exc: Exception) -> str:
-    return next(iter(str(exc).splitlines()), type(exc).__name__)
 
 
 def _log_exception() -> None:

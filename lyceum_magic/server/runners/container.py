@@ -20,6 +20,7 @@ from .base import EngineUnavailable, InvalidField, ProgressListener, Refusal, Ru
 from .container_work import ContainerPlan, Mount
 from .engine import (
     RUN_LABEL,
+    SHORT_PATIENCE_S,
     STATE_LABEL,
     Engine,
     check_credentials,
@@ -30,7 +31,8 @@ from .engine import (
     sign_in,
     usage_of,
 )
-from .handle import SupervisedRun, hand_over, is_supervised
+from .gpu import has_gpu
+from .handle import SupervisedRun, hand_over, is_supervised, report
 from .images import is_present, parse_reference, pull
 from .pool import InterpreterPool
 from .supervisor import write_json
@@ -56,6 +58,12 @@ _SYSTEM_FOLDERS = frozenset(
     )
 )
 _KERNEL_FOLDERS = ("/dev/", "/proc/", "/sys/")
+
+#: Without a GPU in this machine the run's record says so; here only the engine stands in between.
+_NO_ENGINE_GPU = (
+    b"the engine hands out no GPU, so this runs on the CPU; "
+    b"install NVIDIA's container toolkit on its machine\n"
+)
 
 #: Marks containers that Compose has made; they are not this runner's.
 _COMPOSE_LABEL = "com.docker.compose.project"
@@ -134,7 +142,8 @@ class ContainerRunner:
         if credentials is not None or not await asyncio.to_thread(is_present, client, image):
             await pull(image, credentials, on_progress)
         on_progress("starting the container")
-        has_gpus = needs_gpu(request.execution_type) and await asyncio.to_thread(_has_gpus, client)
+        wants_gpus = needs_gpu(request.execution_type)
+        has_gpus = wants_gpus and await asyncio.to_thread(hands_out_gpus, client)
         plan = ContainerPlan(
             name=container_name(spec.run_id),
             image=str(image),
@@ -147,12 +156,14 @@ class ContainerRunner:
             labels={RUN_LABEL: spec.run_id, STATE_LABEL: str(self._state_dir)},
         )
         self._mark.touch()
+        for remains in ("spool", "control.sock"):  # an earlier server may have got this far
+            (spec.folder / remains).unlink(missing_ok=True)
+        if wants_gpus and not has_gpus and has_gpu():
+            report(spec, _NO_ENGINE_GPU)
         # No await from here on: a kill() finds either no container at all or its attendant.
         self._hand_over(spec, handle, plan)
 
     def _hand_over(self, spec: RunSpec, handle: SupervisedRun, plan: ContainerPlan) -> None:
-        for remains in ("spool", "control.sock"):  # an earlier server may have got this far
-            (spec.folder / remains).unlink(missing_ok=True)
         assignment = EngineAssignment(
             run_id=spec.run_id,
             kind="image",
@@ -191,7 +202,8 @@ class ContainerRunner:
     def _sweep(self) -> None:
         """Removes what runs have left behind that nobody attends to any more."""
         try:
-            client = connect()
+            # The server waits for this when it ends: not for long.
+            client = connect(SHORT_PATIENCE_S)
         except EngineUnavailable:
             return
         from docker.errors import DockerException
@@ -313,7 +325,7 @@ def container_environment(spec: RunSpec, request: StartImage) -> list[str]:
 # --- what is there ---------------------------------------------------------------------------
 
 
-def _has_gpus(client: DockerClient) -> bool:
+def hands_out_gpus(client: DockerClient) -> bool:
     """Whether the engine hands out GPUs."""
     return "nvidia" in client.info().get("Runtimes", {})
 

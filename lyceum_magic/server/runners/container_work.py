@@ -25,8 +25,11 @@ if TYPE_CHECKING:
 #: What a shell, and whatever starts a program in a container, return for one that is not there or
 #: cannot be executed.
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
+_KILLED = 137
 
-_NOT_EXECUTED = re.compile(rb"\[FATAL tini[^]]*\] exec (.*) failed: ")
+#: How the init of a container, or the engine where that has none, says so of the run's command.
+_INIT_SAYS = re.compile(rb"\[FATAL tini[^]]*\] exec (.*) failed: ")
+_ENGINE_SAYS = re.compile(r'exec: "(.*?)": .*(executable file not found|no such file|denied)')
 _FIRST_BYTES = 4096
 
 
@@ -84,9 +87,7 @@ class ContainerWork:
             if stderr:
                 events.output("stderr", stderr)
                 first_errors += stderr[: _FIRST_BYTES - len(first_errors)]
-        code = container.wait()["StatusCode"]
-        container.reload()
-        return code, self._describe(code, first_errors, container)
+        return self._result(container, first_errors)
 
     def stop(self, grace_s: float) -> None:
         if container := self._end():
@@ -152,61 +153,65 @@ class ContainerWork:
         try:
             container.start()
         except APIError as exc:
-            said = explanation(exc).lower()
-            # Where an engine has no init of its own it finds out itself.
-            if "executable file not found" in said or "no such file or directory: unknown" in said:
-                return _NOT_FOUND, self._not_executed(_NOT_FOUND)
-            if "permission denied: unknown" in said:
-                return _NOT_EXECUTABLE, self._not_executed(_NOT_EXECUTABLE)
+            if said := _ENGINE_SAYS.search(explanation(exc)):
+                code = _NOT_EXECUTABLE if said[2] == "denied" else _NOT_FOUND
+                return code, self._not_executed(code, said[1])
             raise self._refusal(exc) from exc
         return None
 
     def _refusal(self, exc: APIError) -> Exception:
-        said = explanation(exc)
-        plan = self._plan
-        match said.lower():
-            case text if "no command specified" in text:
-                sentence = (
-                    f"the image {plan['image']} has no command of its own; give docker_run_cmd"
-                )
-            case text if "unable to find user" in text or "unable to find group" in text:
-                sentence = (
-                    f"the image {plan['image']} has no user {plan['user']!r}; give docker_user "
-                )
-                sentence += "as one that its /etc/passwd names, or as a number"
-            case text if "bind source path does not exist" in text:
-                sentence = (
-                    "the engine does not see this machine's folders, and so not the storage; "
-                )
-                sentence += "start the run without enable_s3_mount"
-            case text if "argument list too long" in text:
-                sentence = "docker_run_cmd and docker_run_env are too long together for a program"
-            case _ if exc.is_client_error() or "oci runtime" in said.lower():
-                sentence = f"the container could not be started: {said}"
-            case _:
-                return exc
-        return Refusal(sentence)
+        """Why there is no container, where that lies in the run; else the error itself."""
+        plan, said = self._plan, explanation(exc)
+        known = {
+            "no command specified": f"the image {plan['image']} has no command of its own; give "
+            "docker_run_cmd",
+            "unable to find user": f"the image {plan['image']} has no user {plan['user']!r}; give "
+            "docker_user as one that its /etc/passwd names, or as a number",
+            "unable to find group": f"the image {plan['image']} has no such group as in "
+            f"docker_user {plan['user']!r}; give one that its /etc/group names, or a number",
+            "bind source path does not exist": "the engine does not see this machine's folders, "
+            "and so not the storage; start the run with enable_s3_mount false",
+            "argument list too long": "docker_run_cmd and docker_run_env are too long together "
+            "for a program",
+        }
+        for words, sentence in known.items():
+            if words in said.lower():
+                return Refusal(sentence)
+        if exc.is_client_error() or "OCI runtime" in said:
+            return Refusal(f"the container could not be started: {said}")
+        return exc
 
-    def _describe(self, code: int, first_errors: bytes, container: Container) -> str:
+    def _result(self, container: Container, first_errors: bytes) -> tuple[int, str]:
+        """How the program ended: its exit code, and what there is to say about it.
+
+        Args:
+            first_errors: the first bytes it wrote to stderr.
+        """
+        from docker.errors import NotFound
+
+        try:
+            code: int = container.wait()["StatusCode"]
+            container.reload()
+        except NotFound:
+            return _KILLED, "the run's container was removed, and not by this server"
         if code and container.attrs["State"].get("OOMKilled"):
             limit = container.attrs["HostConfig"].get("Memory")
-            return "the container ran out of memory" + (
-                f" (its limit is {limit / 2**20:.0f} MiB)" if limit else ""
-            )
-        if code in (_NOT_FOUND, _NOT_EXECUTABLE) and _NOT_EXECUTED.match(first_errors):
-            return self._not_executed(code)
-        if code == _NOT_FOUND:
-            return f"the program ended with exit code {code}: a command was not found"
-        if code == _NOT_EXECUTABLE:
-            return f"the program ended with exit code {code}: a command cannot be executed"
-        return describe_return_code(code) if code else ""
+            its_limit = f" (its limit is {limit / 2**20:.0f} MiB)" if limit else ""
+            return code, f"the container ran out of memory{its_limit}"
+        if said := _INIT_SAYS.match(first_errors):
+            return code, self._not_executed(code, said[1].decode(errors="replace"))
+        match code:
+            case 0:
+                return code, ""
+            case 126:
+                return code, "the program ended with exit code 126: a command cannot be executed"
+            case 127:
+                return code, "the program ended with exit code 127: a command was not found"
+        return code, describe_return_code(code)
 
-    def _not_executed(self, code: int) -> str:
-        command = self._plan["command"]
-        program = f"the command {command[0]!r}" if command else "the image's command"
-        if code == _NOT_FOUND:
-            return f"{program} was not found in the image {self._plan['image']}"
-        return f"{program} cannot be executed in the image {self._plan['image']}"
+    def _not_executed(self, code: int, program: str) -> str:
+        what = "was not found" if code == _NOT_FOUND else "cannot be executed"
+        return f"the command {program!r} {what} in the image {self._plan['image']}"
 
 
 if __name__ == "__main__":
