@@ -33,10 +33,10 @@ ARROWS = {
     # The embedded server, from the top.
     "server": "",
     "server.serve": "exceptions server.app server.settings server.state_folder",
-    "server.app": "protocol server.account server.bucket server.gpus server.guard server.routes "
-    "server.runners server.s3_endpoint server.service server.settings server.state_folder "
-    "server.stores server.stores.base "
-    "server.stream_secrets server.vault",
+    "server.app": "protocol server.account server.bucket server.gpus server.guard "
+    "server.retention server.routes server.runners server.s3_endpoint server.service "
+    "server.settings server.state_folder server.stores server.stores.base server.stream_secrets "
+    "server.vault",
     "server.routes": "config exceptions protocol server.account server.bucket "
     "server.event_stream server.metrics server.output_tail server.runners server.s3_endpoint "
     "server.service server.settings server.stores.base server.stream_secrets server.tracked_run",
@@ -55,6 +55,7 @@ ARROWS = {
     "server.bucket": "exceptions",
     "server.metrics": "server.runners",
     "server.gpus": "",
+    "server.retention": "server.stores.base",
     "server.s3_endpoint": "config exceptions",
     "server.s3_process": "",
     "server.state_folder": "config exceptions",

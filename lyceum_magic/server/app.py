@@ -16,6 +16,7 @@ from .account.tokens import Tokens
 from .bucket import Bucket
 from .gpus import read_gpus
 from .guard import Guard
+from .retention import Retention
 from .routes import (
     account,
     elsewhere,
@@ -31,6 +32,7 @@ from .routes import (
 from .routes.description import EVERYWHERE, install_description
 from .routes.errors import install_handlers
 from .runners.base import Runner
+from .runners.process import ProcessRunner
 from .s3_endpoint import S3Endpoint
 from .service import RunService
 from .settings import ServerSettings
@@ -69,6 +71,16 @@ def create_app(
     )
     bucket = Bucket(settings.bucket, drafts=settings.state_dir / "uploads")
     endpoint = S3Endpoint(settings.bucket)
+    retention = Retention(
+        store,
+        settings.state_dir / "runs",
+        is_in_use=service.is_in_use,
+        keep_s=settings.keep_days * 86_400,
+        keep_bytes=settings.keep_bytes,
+        sweep_caches=[
+            runner.sweep for runner in runners.values() if isinstance(runner, ProcessRunner)
+        ],
+    )
     closing = asyncio.Event()
 
     @asynccontextmanager
@@ -81,7 +93,12 @@ def create_app(
                 await runner.open()
             try:
                 await service.open()
-                yield
+                sweeping = asyncio.create_task(retention.sweep_for_ever())
+                try:
+                    yield
+                finally:
+                    sweeping.cancel()
+                    await asyncio.wait([sweeping])
             finally:
                 await service.close()
                 await endpoint.close()
@@ -128,7 +145,6 @@ def create_app(
 def _runners(settings: ServerSettings) -> Mapping[Kind, Runner]:
     from .runners.compose import ComposeRunner
     from .runners.container import ContainerRunner
-    from .runners.process import ProcessRunner
 
     return {
         "python": ProcessRunner(

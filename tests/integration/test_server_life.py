@@ -14,6 +14,7 @@ import pytest
 
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.proof import proof
+from tests.tools.waiting import eventually
 
 from .served_process import LIMIT_S, command, served
 
@@ -240,3 +241,37 @@ def test_neither_key_nor_stream_secret_nor_code_is_logged(folder: Path) -> None:
     log = (folder.parent / "server.log").read_text()
     for secret in (key, started["streaming_url"].rpartition("/")[2], "CANARY"):
         assert secret not in log
+
+
+def test_ended_runs_are_kept_as_long_as_the_command_line_says(folder: Path) -> None:
+    with served(folder) as server:
+        over = server.start("print('over')")
+        server.client.post(over["streaming_url"])
+        alive = server.start("import time\nprint('begun', flush=True)\ntime.sleep(600)")
+        server.end()
+    with served(folder, "--keep-days", "0") as server:
+        path = paths.record(over["execution_id"])
+        eventually(lambda: server.client.get(path).status_code == 404, "the end of an old run")
+        eventually(lambda: not (folder / "runs" / over["execution_id"]).exists(), "no folder")
+        listed = server.client.get(paths.WORKLOADS).json()
+        assert [run["execution_id"] for run in listed] == [alive["execution_id"]]
+        aborted = server.client.post(paths.abort(alive["execution_id"]))
+        assert aborted.json()["status"] == "aborted"
+
+
+def test_the_oldest_runs_leave_when_all_take_too_much(folder: Path) -> None:
+    code = "open('data', 'wb').write(bytes(4 << 20))"
+    with served(folder) as server:
+        runs = [server.start(code) for _ in range(2)]
+        for run in runs:
+            server.client.post(run["streaming_url"])
+        ends = [
+            server.client.get(paths.record(run["execution_id"])).json()["job_end"] for run in runs
+        ]
+        server.end()
+    (first, _), (second, _) = sorted(zip(runs, ends, strict=True), key=lambda pair: pair[1])
+    with served(folder, "--keep-bytes", "6M") as server:
+        path = paths.record(first["execution_id"])
+        eventually(lambda: server.client.get(path).status_code == 404, "the end of the oldest run")
+        assert server.client.get(paths.record(second["execution_id"])).status_code == 200
+        assert (folder / "runs" / second["execution_id"] / "work" / "data").exists()

@@ -12,6 +12,7 @@ import errno
 import os
 import re
 import shutil
+import time
 from collections.abc import Container, Mapping, Sequence
 from pathlib import Path
 
@@ -24,6 +25,9 @@ from .memory import MEMORY_ERROR, remove_group
 from .pool import InterpreterPool
 from .requirements import Installer, Wanted, installed_versions, missing_requirements
 from .supervisor import SUPERVISOR_ID, Assignment, write_json
+
+#: More than lies between the installation of a run's requirements and its beginning.
+_PREPARATION_S = 3600.0
 
 
 class ProcessRunner:
@@ -81,6 +85,16 @@ class ProcessRunner:
             return handle
         self._handles.discard(handle)
         return None
+
+    async def sweep(self, unused_since: float) -> None:
+        """Removes installed requirements that no run has asked for since a moment, in seconds since
+        1970, and that no run which is not over can have."""
+        oldest = time.time()
+        for handle in self._handles:
+            if handle.started_at is None:  # it may be about to use any of them
+                return
+            oldest = min(oldest, handle.started_at)
+        await self._installer.sweep(min(unused_since, oldest - _PREPARATION_S))
 
     async def close(self) -> None:
         for handle in list(self._handles):

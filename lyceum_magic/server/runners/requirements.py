@@ -181,6 +181,10 @@ def _versions_in(folder: str, _mtime_ns: int) -> Mapping[str, Version]:
 # --- installing ------------------------------------------------------------------------------
 
 
+#: The name of a folder that is being removed begins so.
+_REMOVED = "removed-"
+
+
 @dataclass
 class _Job:
     task: asyncio.Task[Path]
@@ -226,7 +230,8 @@ class Installer:
         request = [sys.version, self._sources, requirements, constraints]
         key = hashlib.sha256(json.dumps(request).encode()).hexdigest()[:32]
         folder = self._cache / key
-        if folder.exists():
+        with contextlib.suppress(FileNotFoundError):
+            os.utime(folder)  # `sweep` looks at when it was last wanted
             return folder
         if key not in self._jobs:
             task = asyncio.create_task(self._install(folder, requirements, constraints))
@@ -242,6 +247,20 @@ class Installer:
                 del self._jobs[key]
                 job.task.cancel()
                 await asyncio.wait([job.task])  # it stops uv, and clears away its draft
+
+    async def sweep(self, unused_since: float) -> None:
+        """Removes what nobody has asked for since a moment, in seconds since 1970."""
+        if not self._cache.exists():
+            return
+        unused = []
+        for folder in self._cache.iterdir():
+            if folder.stat().st_mtime < unused_since:
+                # No await between the look and this: whoever asks now installs it anew.
+                if not folder.name.startswith(_REMOVED):
+                    folder = folder.rename(folder.with_name(_REMOVED + folder.name))
+                unused.append(folder)
+        for folder in unused:
+            await asyncio.to_thread(shutil.rmtree, folder, ignore_errors=True)
 
     async def _install(
         self, folder: Path, requirements: tuple[str, ...], constraints: list[str]

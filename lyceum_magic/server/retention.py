@@ -1,0 +1,175 @@
+"""How long ended runs are kept: their records and folders, and what was installed for them."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import shutil
+import subprocess
+import time
+from collections.abc import Awaitable, Callable, Iterator, Sequence
+from pathlib import Path
+
+from .stores.base import Store
+
+logger = logging.getLogger(__name__)
+
+PERIOD_S = 3600.0
+
+
+class Retention:
+    """Removes ended runs that are too old, or the oldest of those that take too much.
+
+    Never one that is not over, and never one that somebody follows.
+
+    Args:
+        is_in_use: whether a run must stay for now.
+        keep_s: how long after its end a run is kept.
+        keep_bytes: how much the folders of ended runs may take together.
+        sweep_caches: each removes what nobody has used since a moment, in seconds since 1970.
+        clock: seconds since 1970.
+    """
+
+    def __init__(
+        self,
+        store: Store,
+        runs_folder: Path,
+        *,
+        is_in_use: Callable[[str], bool],
+        keep_s: float,
+        keep_bytes: int,
+        sweep_caches: Sequence[Callable[[float], Awaitable[None]]] = (),
+        clock: Callable[[], float] = time.time,
+    ) -> None:
+        self._store = store
+        self._runs_folder = runs_folder
+        self._is_in_use = is_in_use
+        self._keep_s = keep_s
+        self._keep_bytes = keep_bytes
+        self._sweep_caches = sweep_caches
+        self._clock = clock
+        self._sizes: dict[str, int] = {}  # of ended runs, which do not change any more
+
+    async def sweep_for_ever(self) -> None:
+        """Sweeps now and every hour, until it is cancelled."""
+        while True:
+            try:
+                await self.sweep()
+            except Exception:  # the top of a task that nobody waits for
+                logger.exception("old runs could not be removed")
+            await asyncio.sleep(PERIOD_S)
+
+    async def sweep(self) -> None:
+        """Removes all that need not be kept now."""
+        # Listed before the records are read: a run's record is older than its folder.
+        folders = set(await asyncio.to_thread(_names_in, self._runs_folder))
+        ended = await self._store.ended()
+        unfinished = {record.run_id for record in await self._store.unfinished()}
+        too_old = self._clock() - self._keep_s
+        sizes = {run_id: await self._size(run_id) for run_id, _ in ended}
+        total = sum(sizes.values())
+        for run_id, ended_at in ended:
+            if ended_at >= too_old and total <= self._keep_bytes:
+                continue
+            if not self._is_in_use(run_id):
+                total -= sizes[run_id]
+                # First out of sight, so that nobody begins to read what is about to go. If we do
+                # not get further than this, the folder is found below the next time.
+                await self._store.forget(run_id)
+                await self._remove(run_id)
+        for run_id in folders - unfinished - {run_id for run_id, _ in ended}:
+            # Its record is gone. But a whole database may be gone, and its runs go on.
+            if not await asyncio.to_thread(_is_alive, self._runs_folder / run_id):
+                await self._remove(run_id)
+        for sweep_cache in self._sweep_caches:
+            await sweep_cache(too_old)
+
+    async def _size(self, run_id: str) -> int:
+        if run_id not in self._sizes:
+            folder = self._runs_folder / run_id
+            self._sizes[run_id] = await asyncio.to_thread(size_on_disk, folder)
+        return self._sizes[run_id]
+
+    async def _remove(self, run_id: str) -> None:
+        self._sizes.pop(run_id, None)
+        try:
+            await asyncio.to_thread(remove_tree, self._runs_folder / run_id)
+        except OSError as exc:
+            logger.warning("the folder of run %s could not be removed: %s", run_id, exc.strerror)
+
+
+def size_on_disk(folder: Path) -> int:
+    """The bytes that a folder takes with all that is in it; 0 where there is none."""
+    return sum(_blocks(entry) * 512 for entry in _entries(folder))
+
+
+def remove_tree(folder: Path) -> None:
+    """Removes a folder with all that is in it; none there is no error.
+
+    Programs of runs leave folders that nobody may write to, and some that are nested deeper than
+    Python 3.11 can follow.
+
+    Raises:
+        OSError: some of it belongs to somebody else.
+    """
+    try:
+        shutil.rmtree(folder)
+    except FileNotFoundError:
+        return
+    except PermissionError:
+        for path in _folders(folder):
+            with contextlib.suppress(OSError):
+                os.chmod(path, 0o700)
+        shutil.rmtree(folder)
+    except RecursionError:
+        subprocess.run(["rm", "-rf", "--", folder], check=False, stderr=subprocess.DEVNULL)
+
+
+def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
+    """All that is below a folder; links are not followed."""
+    for path in _folders(folder):
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            yield from entries
+
+
+def _folders(folder: Path) -> Iterator[str]:
+    """A folder and all folders below it, each before those that it holds."""
+    waiting = [os.fspath(folder)]
+    while waiting:
+        path = waiting.pop()
+        yield path
+        # It may be gone, closed to us, or too deep to have a path.
+        with contextlib.suppress(OSError), os.scandir(path) as entries:
+            waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
+
+
+def _blocks(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_blocks
+    except OSError:  # it went meanwhile
+        return 0
+
+
+def _names_in(folder: Path) -> list[str]:
+    try:
+        return os.listdir(folder)
+    except FileNotFoundError:
+        return []
+
+
+def _is_alive(folder: Path) -> bool:
+    """Whether a run has a supervisor; see `runners.supervisor` about its lock."""
+    try:
+        lock = os.open(folder / "lock", os.O_RDWR)
+    except OSError:
+        return False
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    finally:
+        os.close(lock)
+    return False

@@ -1,0 +1,172 @@
+"""Which ended runs go, and that nothing else does."""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import subprocess
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+
+import pytest
+
+from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.protocol.states import State
+from lyceum_magic.server.retention import Retention, remove_tree, size_on_disk
+from lyceum_magic.server.runners.requirements import Installer
+from lyceum_magic.server.stores.base import RunRecord
+from lyceum_magic.server.stores.memory import MemoryStore
+
+from .serving import read_stream, serving
+
+pytestmark = pytest.mark.anyio
+
+NOW = 1_000_000.0
+SIZE = 1 << 20
+
+
+@dataclass
+class World:
+    """Runs with folders, and a retention that looks at them."""
+
+    folder: Path
+    store: MemoryStore = field(default_factory=MemoryStore)
+    in_use: set[str] = field(default_factory=set)
+    sweeps: list[float] = field(default_factory=list)
+
+    async def add(self, run_id: str, *, age_s: float, state: State = State.COMPLETED) -> None:
+        finished_at = NOW - age_s if state.is_final else None
+        record = RunRecord(run_id, StartPython(code="1"), NOW - age_s, state)
+        await self.store.add(replace(record, finished_at=finished_at))
+        (self.folder / run_id / "work").mkdir(parents=True)
+        (self.folder / run_id / "work" / "data").write_bytes(os.urandom(SIZE))
+
+    async def sweep(self, *, keep_s: float = 1e9, keep_bytes: int = 1 << 40) -> set[str]:
+        """Sweeps; returns what is left, having made sure that folders and records agree."""
+
+        async def sweep_cache(unused_since: float) -> None:
+            self.sweeps.append(unused_since)
+
+        await Retention(
+            self.store,
+            self.folder,
+            is_in_use=self.in_use.__contains__,
+            keep_s=keep_s,
+            keep_bytes=keep_bytes,
+            sweep_caches=[sweep_cache],
+            clock=lambda: NOW,
+        ).sweep()
+        records = (await self.store.history(limit=99, offset=0)).records
+        left = {path.name for path in self.folder.iterdir()}
+        assert left == {record.run_id for record in records}
+        return left
+
+
+@pytest.fixture
+def world(tmp_path: Path) -> Iterator[World]:
+    folder = tmp_path / "runs"
+    folder.mkdir()
+    yield World(folder)
+    subprocess.run(["chmod", "-R", "u+rwx", folder], check=False)
+
+
+async def test_runs_go_with_their_records_when_they_are_old(world: World) -> None:
+    await world.add("old", age_s=101)
+    await world.add("new", age_s=99)
+    assert await world.sweep(keep_s=100) == {"new"}
+    assert world.sweeps == [NOW - 100]
+
+
+async def test_beyond_the_size_the_oldest_go_first(world: World) -> None:
+    for run_id, age_s in (("b", 3), ("a", 4), ("d", 1), ("c", 2)):
+        await world.add(run_id, age_s=age_s)
+    one = size_on_disk(world.folder / "a")
+    assert one >= SIZE
+    assert await world.sweep(keep_bytes=4 * one) == {"a", "b", "c", "d"}
+    assert await world.sweep(keep_bytes=4 * one - 1) == {"b", "c", "d"}
+    assert await world.sweep(keep_bytes=2 * one) == {"c", "d"}
+    assert await world.sweep(keep_bytes=0) == set()
+
+
+async def test_what_is_not_over_or_is_followed_stays(world: World) -> None:
+    await world.add("running", age_s=500, state=State.RUNNING)
+    await world.add("queued", age_s=500, state=State.PENDING)
+    await world.add("followed", age_s=500)
+    world.in_use.add("followed")
+    assert await world.sweep(keep_s=0, keep_bytes=0) == {"running", "queued", "followed"}
+    world.in_use.clear()
+    assert await world.sweep(keep_s=0, keep_bytes=0) == {"running", "queued"}
+
+
+async def test_a_folder_without_a_record_goes_unless_a_supervisor_lives_there(
+    world: World,
+) -> None:
+    (world.folder / "left behind").mkdir()
+    assert await world.sweep() == set()
+    alive = world.folder / "alive"
+    alive.mkdir()
+    with (alive / "lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        with pytest.raises(AssertionError):
+            await world.sweep()
+        assert alive.exists()
+    assert await world.sweep() == set()
+
+
+async def test_a_run_whose_folder_is_gone_already_is_forgotten(world: World) -> None:
+    await world.add("gone", age_s=500)
+    remove_tree(world.folder / "gone")
+    assert await world.sweep(keep_s=100) == set()
+
+
+async def test_folders_that_a_program_has_closed_or_nested_deep_go_too(world: World) -> None:
+    await world.add("odd", age_s=500)
+    here = os.open(world.folder / "odd" / "work", os.O_RDONLY)
+    for _ in range(1500):
+        os.mkdir("deep", dir_fd=here)
+        below = os.open("deep", os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(here)
+    await world.add("closed", age_s=500)
+    (world.folder / "closed" / "work").chmod(0)
+    assert await world.sweep(keep_s=100) == set()
+
+
+async def test_links_are_not_followed(world: World, tmp_path: Path) -> None:
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    (outside / "file").write_bytes(bytes(4 * SIZE))
+    await world.add("linking", age_s=500)
+    (world.folder / "linking" / "way").symlink_to(outside)
+    assert size_on_disk(world.folder / "linking") < 2 * SIZE
+    assert await world.sweep(keep_s=100) == set()
+    assert (outside / "file").exists()
+
+
+async def test_installed_requirements_go_when_nobody_has_asked_for_them(tmp_path: Path) -> None:
+    cache = tmp_path / "requirements"
+    installer = Installer(cache)
+    await installer.sweep(NOW)  # nothing there yet
+    for name, mtime in (("used", NOW + 1), ("unused", NOW - 1), ("draft-broken", NOW - 1)):
+        (cache / name).mkdir(parents=True)
+        (cache / name / "module.py").write_text("")
+        os.utime(cache / name, (mtime, mtime))
+    await installer.sweep(NOW)
+    assert [path.name for path in cache.iterdir()] == ["used"]
+
+
+async def test_a_follower_keeps_a_run_from_going(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        started = await served.start()
+        run_id = started["execution_id"]
+        handle = await served.runner.next_run()
+        service = served.app.state.service
+        assert service.is_in_use(run_id)
+        handle.begin()
+        handle.end()
+        await read_stream(served.client, started["streaming_url"])
+        with service.following(run_id):
+            assert service.is_in_use(run_id)
+        assert not service.is_in_use(run_id)
