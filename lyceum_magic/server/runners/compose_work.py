@@ -19,6 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
+from ..masking import program_variables
 from .attendant import EngineAssignment, Events, attend_one_run
 from .base import Refusal
 from .compose_command import failure_of, start_stack
@@ -69,7 +70,8 @@ class ComposeWork:
         self._run_id = assignment["run_id"]
         self._grace_s = assignment["stop_grace_s"]
         self._project = plan["project"]
-        added = {**assignment["environment"], "LYCEUM_RUN_ID": assignment["run_id"]}
+        secrets = program_variables(assignment["environment"])
+        added = {**secrets, "LYCEUM_RUN_ID": assignment["run_id"]}
         self._model = with_environment(plan["model"], added)
         self._replicas = replicas(self._model)
         self._changes: queue.SimpleQueue[_Began | _Started | _Changed] = queue.SimpleQueue()

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 from ...protocol.machines import needs_gpu
 from ...protocol.requests import Start, StartImage
+from ..masking import program_variables
 from .attendant import EngineAssignment
 from .base import EngineUnavailable, InvalidField, ProgressListener, Refusal, RunSpec, Usage
 from .container_work import ContainerPlan, Mount
@@ -308,7 +309,9 @@ def container_environment(spec: RunSpec, request: StartImage) -> list[str]:
     Raises:
         Refusal: a secret is too long.
     """
-    variables: dict[str, str | None] = {**spec.environment, "LYCEUM_RUN_ID": spec.run_id}
+    variables: dict[str, str | None] = {
+        **program_variables(spec.environment), "LYCEUM_RUN_ID": spec.run_id,
+    }  # fmt: skip
     for name, value in spec.environment.items():
         if len(f"{name}={value}".encode()) > _MAX_ARGUMENT_BYTES:
             raise Refusal(

@@ -74,6 +74,7 @@ def test_the_request_s_variables_win_over_the_account_s_secrets() -> None:
     assert sorted(container_environment(spec, request)) == [
         "BOTH=mine",
         "LYCEUM_RUN_ID=id",
+        "LYCEUM_SECRET_NAMES=BOTH,SECRET",
         "OTHER",
         "SECRET=s3cret",
     ]
