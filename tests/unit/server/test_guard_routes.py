@@ -39,6 +39,7 @@ def _routes() -> Iterator[tuple[str, str]]:
 
 ROUTES = [*_routes(), ("GET", "/"), ("GET", "/docs"), ("POST", "/no/such/path"), ("PUT", "/")]
 OPEN = {("GET", paths.HEALTH): 200, ("POST", paths.LOGIN): 422, ("POST", paths.REFRESH): 422}
+UPLOADS = {paths.UPLOAD, paths.UPLOAD_BULK}
 STREAMS = {route for route in ROUTES if route[1].startswith(paths.STREAM)}
 
 FOREIGN = [
@@ -151,11 +152,20 @@ async def test_a_body_that_is_not_json_is_refused_everywhere(
     headers = {} if content_type is None else {"Content-Type": content_type}
     async with serving(tmp_path) as served:
         for method, path in ROUTES:
-            if method != "GET":
+            is_upload = path in UPLOADS and content_type == "multipart/form-data"
+            if method != "GET" and not is_upload:
                 reply = await served.client.request(
                     method, path, content=b'{"code": "1"}', headers=headers
                 )
                 assert reply.status_code == 415, (method, path)
+
+
+async def test_an_upload_that_is_not_multipart_is_refused(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        for path in UPLOADS:
+            reply = await served.client.post(path, json={})
+            assert reply.status_code == 415
+            assert "multipart/form-data" in reply.json()["detail"]
 
 
 async def test_a_body_over_the_limit_is_refused_whether_its_length_is_said_or_not(
