@@ -113,6 +113,10 @@ class Masker:
         return b"".join(out)
 
 
+#: A span before everything.
+_NOWHERE = (-1 << 62, -1 << 62)
+
+
 class TextMasker:
     """Text without frames.
 
@@ -145,7 +149,10 @@ class TextMasker:
         """Finds the occurrences that end behind `at`."""
         automaton = self._secrets.automaton()
         nexts, fallbacks, lengths = automaton.nexts, automaton.fallbacks, automaton.lengths
-        node = self._node
+        node, spans = self._node, self._spans
+        # The last span, apart from the others: text that repeats a secret makes it longer and
+        # longer.
+        start, end = spans.pop() if spans else _NOWHERE
         while at < len(data):
             if not node:
                 head = self._secrets.find_head(data, at)
@@ -156,15 +163,17 @@ class TextMasker:
                 node = fallbacks[node]
             node = nexts[node].get(byte, 0)
             at += 1
-            if lengths[node]:
-                self._add_span(at - lengths[node], at)
+            if length := lengths[node]:
+                if at - length >= end:
+                    spans.append((start, end))
+                    start = at - length
+                elif at - length < start:
+                    start = at - length
+                    while spans and start < spans[-1][1]:
+                        start = min(start, spans.pop()[0])
+                end = at
         self._node = node
-
-    def _add_span(self, start: int, end: int) -> None:
-        spans = self._spans
-        while spans and start < spans[-1][1]:
-            start = min(start, spans.pop()[0])
-        spans.append((start, end))
+        self._spans = [span for span in [*spans, (start, end)] if span != _NOWHERE]
 
     def _take(self, data: bytes, certain: int) -> bytes:
         """Lets go of what nothing that comes can change.
