@@ -61,8 +61,8 @@ class Stack:
         self._filter = {"label": f"{RUN_LABEL}={run_id}"}
 
     def changes(self) -> Iterator[dict[str, Any]]:
-        """The starts and ends of its containers from now on, as the engine's events."""
-        filters = {**self._filter, "type": "container", "event": ["start", "die"]}
+        """The starts, ends and removals of its containers from now on, as the engine's events."""
+        filters = {**self._filter, "type": "container", "event": ["start", "die", "destroy"]}
         return iter(self._engine.api.events(decode=True, filters=filters))
 
     def states(self) -> list[ContainerState]:

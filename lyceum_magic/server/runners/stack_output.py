@@ -31,6 +31,10 @@ _FRAME = struct.Struct(">BxxxL")
 #: A line is told in pieces of this size at most, so that one without end needs no end of memory.
 _MAX_LINE_BYTES = 1 << 20
 
+#: The engine cuts longer lines into messages of this size. One that is shorter and has no end of
+#: line is the last of a program.
+_PIECE_BYTES = 16 * 1024
+
 #: How far behind the last message reading resumes. The engine's clocks for the two streams of a
 #: container are read one before the other: messages may lie in the log slightly out of order.
 _OVERLAP_S = 5
@@ -221,8 +225,14 @@ class OutputReader:
             decoder = FrameDecoder()
             for data in response.iter_content(chunk_size=None):
                 for stream, message in decoder.decode(data):
-                    text = self._cursor.take(stream, message)
-                    self._pass_on(stream, self._lines[stream].add(text))
+                    self._take(stream, self._cursor.take(stream, message))
+
+    def _take(self, stream: StreamName, text: bytes) -> None:
+        lines = self._lines[stream]
+        self._pass_on(stream, lines.add(text))
+        if text and not text.endswith(b"\n") and len(text) < _PIECE_BYTES:
+            # Its last words before it ended: what comes next is of its next life.
+            self._pass_on(stream, lines.end())
 
     def _pass_on(self, stream: StreamName, lines: bytes) -> None:
         if lines:
