@@ -1,8 +1,12 @@
 """What stands between the server and its S3 endpoint: `python -m ...s3_process RCLONE FOLDER PID`.
 
 Becomes `rclone serve s3` over FOLDER, on the listening socket that is its stdin, in a way that a
-starting program can do for itself alone: it dies with the server (process id PID), and what it
-writes may be read and written by containers of any user. It uses the standard library only.
+starting program can do for itself alone: it dies with the server (process id PID), gets at nothing
+but FOLDER, and what it writes may be read and written by containers of any user. It uses the
+standard library only.
+
+rclone looks at a path and then uses it, and a container may turn a folder into a link in between.
+So, where the kernel has Landlock, it is the kernel that keeps the process inside.
 """
 
 from __future__ import annotations
@@ -22,6 +26,7 @@ def main() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != int(server):  # it died before the line above took effect
             sys.exit(1)
+    confine(folder, rclone)
     # Others are kept out by the folder above the bucket.
     os.umask(0)
     os.dup2(0, _LISTENER)
@@ -40,6 +45,65 @@ def main() -> None:
             "--skip-links",
         ],
     )  # fmt: skip
+
+
+# --- Landlock: linux/landlock.h, and its user space API in the kernel's documentation ----------
+
+# The same numbers on every architecture.
+_CREATE_RULESET, _ADD_RULE, _RESTRICT_SELF = 444, 445, 446
+_VERSION, _PATH_BENEATH = 1, 1
+_PR_SET_NO_NEW_PRIVS = 38
+_EXECUTE, _READ_FILE, _READ_FOLDER = 1 << 0, 1 << 2, 1 << 3
+_ON_FILES = _EXECUTE | 1 << 1 | _READ_FILE
+#: What an interface version knows: all rights up to this bit. The first one cannot let files be
+#: moved between folders, which is how an upload becomes an object.
+_RIGHTS = {2: (1 << 14) - 1, 3: (1 << 15) - 1}
+#: What programs need that are not linked statically.
+_LIBRARIES = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
+
+
+class _PathBeneath(ctypes.Structure):
+    _pack_ = 1
+    _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
+
+
+def confine(folder: str, program: str) -> bool:
+    """Lets this process get at `folder`, execute `program`, and reach no other file.
+
+    Returns:
+        Whether the kernel can do that; otherwise nothing changes.
+    """
+    if sys.platform != "linux":
+        return False
+    libc = ctypes.CDLL(None, use_errno=True)
+    version = libc.syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION)
+    if version < min(_RIGHTS):
+        return False
+    rights = _RIGHTS[min(version, max(_RIGHTS))]
+    handled = ctypes.c_uint64(rights)
+    ruleset = _checked(libc.syscall(_CREATE_RULESET, ctypes.byref(handled), ctypes.c_size_t(8), 0))
+    read_only = _EXECUTE | _READ_FILE | _READ_FOLDER
+    allowed = {folder: rights, program: read_only, os.devnull: rights}
+    for path, access in {**dict.fromkeys(_LIBRARIES, read_only), **allowed}.items():
+        if not os.path.exists(path):
+            continue
+        descriptor = os.open(path, os.O_PATH)
+        if not os.path.isdir(path):
+            access &= _ON_FILES
+        rule = _PathBeneath(access, descriptor)
+        _checked(libc.syscall(_ADD_RULE, ruleset, _PATH_BENEATH, ctypes.byref(rule), 0))
+        os.close(descriptor)
+    _checked(libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0))
+    _checked(libc.syscall(_RESTRICT_SELF, ruleset, 0))
+    os.close(ruleset)
+    return True
+
+
+def _checked(result: int) -> int:
+    if result < 0:
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))
+    return result
 
 
 if __name__ == "__main__":

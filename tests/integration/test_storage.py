@@ -5,6 +5,8 @@ from __future__ import annotations
 import io
 import os
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -132,6 +134,34 @@ def test_s3_keys_do_not_lead_out_of_the_bucket(
     assert (tmp_path / "secret").read_text() == "secret"
     assert not (tmp_path / "new").exists()
     assert not (server.folder / "new").exists()
+
+
+def test_the_kernel_keeps_the_endpoint_inside(tmp_path: Path) -> None:
+    (tmp_path / "inside").mkdir()
+    (tmp_path / "secret").write_text("secret")
+    (tmp_path / "inside" / "way").symlink_to(tmp_path)
+    program = f"""
+import os, sys
+from lyceum_magic.server.s3_process import confine
+if not confine({str(tmp_path / "inside")!r}, sys.executable):
+    sys.exit(77)
+os.chdir({str(tmp_path / "inside")!r})
+os.mkdir("folder")
+open("file", "w").write("fine")
+os.rename("file", "folder/file")
+assert open("folder/file").read() == "fine"
+for path, mode in (("way/secret", "r"), ("way/secret", "w"), ("way/new", "w")):
+    try:
+        open(path, mode)
+    except PermissionError:
+        continue
+    sys.exit(f"{{path}} can be opened")
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    if done.returncode == 77:
+        pytest.skip("this kernel has no Landlock")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert (tmp_path / "secret").read_text() == "secret"
 
 
 def test_wrong_keys_are_refused(server: ServedProcess) -> None:
