@@ -1,47 +1,38 @@
 """Runs Docker images: a `RunSpec` in, a `RunHandle` out.
 
 The server pulls the image, since its credentials shall reach no disk; from then on the run belongs
-to its attendant (see `attendant` and `container_work`), and the handle only listens to it.
+to its attendant (see `attended` and `container_work`).
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
-import logging
 import re
+from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from ...protocol.machines import needs_gpu
 from ...protocol.requests import Start, StartImage
 from ..masking import program_variables
-from .attendant import EngineAssignment
-from .base import EngineUnavailable, InvalidField, ProgressListener, Refusal, RunSpec, Usage
+from .attended import AttendedRunner
+from .base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
 from .container_work import ContainerPlan, Mount
 from .engine import (
     RUN_LABEL,
-    SHORT_PATIENCE_S,
     STATE_LABEL,
-    Engine,
     check_credentials,
-    connect,
     container_name,
-    engine_environment,
     remove_container,
     sign_in,
     usage_of,
 )
 from .gpu import has_gpu
-from .handle import SupervisedRun, hand_over, is_supervised, report
+from .handle import report
 from .images import is_present, parse_reference, pull
-from .pool import InterpreterPool
-from .supervisor import write_json
 
 if TYPE_CHECKING:
     from docker import DockerClient
-
-logger = logging.getLogger(__name__)
 
 #: What Linux takes for one argument or variable, with the zero byte behind it.
 _MAX_ARGUMENT_BYTES = 128 * 1024 - 1
@@ -70,7 +61,7 @@ _NO_ENGINE_GPU = (
 _COMPOSE_LABEL = "com.docker.compose.project"
 
 
-class ContainerRunner:
+class ContainerRunner(AttendedRunner):
     """Runs each image in a container of the engine that DOCKER_HOST names.
 
     Args:
@@ -79,20 +70,7 @@ class ContainerRunner:
     """
 
     def __init__(self, state_dir: Path, *, bucket: Path) -> None:
-        self._state_dir = state_dir
-        self._bucket = bucket
-        self._engine = Engine()
-        # They need a quarter of a second to wake up and 40 MB: none waits for a run to come.
-        self._attendants = InterpreterPool(
-            size=0, module="container_work", environment=engine_environment()
-        )
-        self._handles: set[SupervisedRun] = set()
-        self._sweeping: asyncio.Task[None] | None = None
-
-    async def open(self) -> None:
-        # Nothing is asked of an engine, and nothing imported for it, where there was no image yet.
-        if self._mark.exists():
-            self._sweeping = asyncio.create_task(asyncio.to_thread(self._sweep))
+        super().__init__(state_dir, bucket=bucket, kind="image", attendant="container_work")
 
     async def check(self, request: Start) -> None:
         assert isinstance(request, StartImage)
@@ -100,40 +78,7 @@ class ContainerRunner:
         check_credentials(request)
         await self._engine.client()
 
-    async def start(self, spec: RunSpec, on_progress: ProgressListener) -> SupervisedRun:
-        handle = self._new_handle(spec)
-        handle.launch(self._launch(spec, handle, on_progress))
-        return handle
-
-    async def find(self, spec: RunSpec) -> SupervisedRun | None:
-        handle = self._new_handle(spec)
-        if await handle.recover():
-            return handle
-        self._handles.discard(handle)
-        return None
-
-    async def close(self) -> None:
-        for handle in list(self._handles):
-            await handle.leave()
-        await self._attendants.close()
-        if self._sweeping is not None:
-            await self._sweeping
-
-    @property
-    def _mark(self) -> Path:
-        """Exists once there may be containers of this state folder."""
-        return self._state_dir / "containers"
-
-    def _new_handle(self, spec: RunSpec) -> SupervisedRun:
-        handle = SupervisedRun(
-            spec, on_end=self._handles.discard, clean_up=_clean_up, measure=self._measure
-        )
-        self._handles.add(handle)
-        return handle
-
-    async def _launch(
-        self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
-    ) -> None:
+    async def prepare(self, spec: RunSpec, on_progress: ProgressListener) -> Mapping[str, Any]:
         request = spec.request
         assert isinstance(request, StartImage)
         image = parse_reference(request.docker_image_ref)
@@ -145,6 +90,11 @@ class ContainerRunner:
         on_progress("starting the container")
         wants_gpus = needs_gpu(request.execution_type)
         has_gpus = wants_gpus and await asyncio.to_thread(hands_out_gpus, client)
+        if wants_gpus and not has_gpus and has_gpu():
+            report(spec, _NO_ENGINE_GPU)
+        mount = None
+        if request.enable_s3_mount:
+            mount = Mount(source=self.mounted_bucket(), target=request.s3_mount_path)
         plan = ContainerPlan(
             name=container_name(spec.run_id),
             image=str(image),
@@ -152,73 +102,23 @@ class ContainerRunner:
             command=request.docker_run_cmd or None,
             environment=container_environment(spec, request),
             user=request.docker_user or None,
-            mount=self._mount(request) if request.enable_s3_mount else None,
+            mount=mount,
             has_gpus=has_gpus,
             labels={RUN_LABEL: spec.run_id, STATE_LABEL: str(self._state_dir)},
         )
-        self._mark.touch()
-        for remains in ("spool", "control.sock"):  # an earlier server may have got this far
-            (spec.folder / remains).unlink(missing_ok=True)
-        if wants_gpus and not has_gpus and has_gpu():
-            report(spec, _NO_ENGINE_GPU)
-        # No await from here on: a kill() finds either no container at all or its attendant.
-        self._hand_over(spec, handle, plan)
+        return {**plan}
 
-    def _hand_over(self, spec: RunSpec, handle: SupervisedRun, plan: ContainerPlan) -> None:
-        assignment = EngineAssignment(
-            run_id=spec.run_id,
-            kind="image",
-            environment=dict(spec.environment),
-            timeout_s=spec.request.timeout,
-            stop_grace_s=spec.stop_grace_s,
-            work={**plan},
-        )
-        write_json(spec.folder / "assignment.json", assignment)
-        try:
-            hand_over(spec, handle, self._attendants.take, self._attendants.bury)
-        except OSError:
-            (spec.folder / "assignment.json").unlink(missing_ok=True)  # it holds secrets
-            raise
+    def usage(self, client: DockerClient, run_id: str) -> Usage | None:
+        return usage_of(client.api.stats(container_name(run_id), stream=False, one_shot=True))
 
-    def _mount(self, request: StartImage) -> Mount:
-        self._bucket.mkdir(parents=True, exist_ok=True)
-        if self._bucket.stat().st_mode & 0o777 != 0o777:
-            # The program may be any user. On this machine only the folder's owner gets this far:
-            # the state folder around it is 0700.
-            self._bucket.chmod(0o777)
-        return Mount(source=str(self._bucket), target=request.s3_mount_path)
+    def remove(self, client: DockerClient, run_id: str) -> None:
+        remove_container(client, container_name(run_id))
 
-    def _measure(self, folder: Path) -> Usage | None:
-        try:
-            client = self._engine.client_at_once()
-        except EngineUnavailable:
-            return None
-        from docker.errors import DockerException
-
-        with contextlib.suppress(DockerException, OSError):
-            name = container_name(folder.name)
-            return usage_of(client.api.stats(name, stream=False, one_shot=True))
-        return None
-
-    def _sweep(self) -> None:
-        """Removes what runs have left behind that nobody attends to any more."""
-        try:
-            # The server waits for this when it ends: not for long.
-            client = connect(SHORT_PATIENCE_S)
-        except EngineUnavailable:
-            return
-        from docker.errors import DockerException
-
-        try:
-            label = f"{STATE_LABEL}={self._state_dir}"
-            for found in client.api.containers(all=True, filters={"label": label}):
-                run_id = found["Labels"].get(RUN_LABEL, "")
-                folder = self._state_dir / "runs" / run_id
-                # Looked at after the container was: whoever made it had the run by then.
-                if _COMPOSE_LABEL not in found["Labels"] and not is_supervised(folder):
-                    remove_container(client, found["Id"])
-        except (DockerException, OSError):
-            logger.warning("containers of earlier runs could not be removed", exc_info=True)
+    def found(self, client: DockerClient) -> Iterable[str]:
+        filters = {"label": [RUN_LABEL, f"{STATE_LABEL}={self._state_dir}"]}
+        for container in client.api.containers(all=True, filters=filters):
+            if _COMPOSE_LABEL not in container["Labels"]:
+                yield container["Labels"][RUN_LABEL]
 
 
 # --- what is asked for -----------------------------------------------------------------------
@@ -331,19 +231,3 @@ def container_environment(spec: RunSpec, request: StartImage) -> list[str]:
 def hands_out_gpus(client: DockerClient) -> bool:
     """Whether the engine hands out GPUs."""
     return "nvidia" in client.info().get("Runtimes", {})
-
-
-def _clean_up(folder: Path) -> None:
-    """Removes the container of a run whose attendant died."""
-    try:
-        client = connect()
-    except EngineUnavailable as exc:
-        logger.warning("run %s may have left a container: %s", folder.name, exc)
-        return
-    from docker.errors import DockerException
-
-    try:
-        remove_container(client, container_name(folder.name))
-    except (DockerException, OSError):
-        # The next server sweeps it up.
-        logger.warning("run %s left a container", folder.name, exc_info=True)

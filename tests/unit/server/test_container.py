@@ -169,7 +169,7 @@ def test_requests_that_come_together_are_all_told(no_engine: None) -> None:
 def test_a_runner_without_an_engine_opens_refuses_and_closes(
     no_engine: None, tmp_path: Path
 ) -> None:
-    (tmp_path / "containers").touch()  # there once was one: it is swept, and is not there
+    (tmp_path / "image.engine").touch()  # there once was one: it is swept, and is not there
 
     async def use() -> None:
         runner = ContainerRunner(tmp_path, bucket=tmp_path / "bucket")

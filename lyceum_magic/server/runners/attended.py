@@ -1,0 +1,192 @@
+"""What the runners of images and of stacks have in common: runs that belong to an attendant.
+
+The server prepares a run (checks, pulls, decides); from then on the run is its attendant's (see
+`attendant`), and the handle only listens to it. Whatever an attendant that died leaves in the
+engine is removed by the server that notices, or by the next one.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+from abc import ABC, abstractmethod
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from ...protocol.requests import Kind, Start
+from .attendant import EngineAssignment
+from .base import EngineUnavailable, ProgressListener, RunSpec, Usage
+from .engine import SHORT_PATIENCE_S, Engine, connect, engine_environment
+from .handle import SupervisedRun, hand_over, is_supervised
+from .pool import InterpreterPool
+from .supervisor import write_json
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+logger = logging.getLogger(__name__)
+
+
+class AttendedRunner(ABC):
+    """A `Runner` of one kind of run that needs the engine.
+
+    Args:
+        state_dir: marks what belongs to this server in the engine.
+        bucket: the folder that is mounted as the account's storage.
+        kind: of run.
+        attendant: the module that is its attendant's program.
+    """
+
+    def __init__(self, state_dir: Path, *, bucket: Path, kind: Kind, attendant: str) -> None:
+        self._state_dir = state_dir
+        self._bucket = bucket
+        self._kind = kind
+        self._engine = Engine()
+        # They need a quarter of a second to wake up and 40 MB: none waits for a run to come.
+        self._attendants = InterpreterPool(
+            size=0, module=attendant, environment=engine_environment()
+        )
+        self._handles: set[SupervisedRun] = set()
+        self._sweeping: asyncio.Task[None] | None = None
+        # There once there may be something of this kind in the engine.
+        self._mark = state_dir / f"{kind}.engine"
+
+    # What each kind does by itself.
+
+    @abstractmethod
+    async def check(self, request: Start) -> None:
+        """See `Runner.check`."""
+
+    @abstractmethod
+    async def prepare(self, spec: RunSpec, on_progress: ProgressListener) -> Mapping[str, Any]:
+        """Makes all ready for the attendant; returns what its `Work` needs, as JSON.
+
+        Raises:
+            Refusal: the run cannot be started.
+            EngineUnavailable: the engine is gone.
+        """
+
+    @abstractmethod
+    def usage(self, client: DockerClient, run_id: str) -> Usage | None:
+        """What a run uses now. Blocks, as the following do."""
+
+    @abstractmethod
+    def remove(self, client: DockerClient, run_id: str) -> None:
+        """Takes all of a run out of the engine; nothing there is no error."""
+
+    @abstractmethod
+    def found(self, client: DockerClient) -> Iterable[str]:
+        """The ids of the runs of this state folder of which there is something in the engine."""
+
+    # The runner's face.
+
+    async def open(self) -> None:
+        # Nothing is asked of an engine, and nothing imported for it, where there was no run yet.
+        if self._mark.exists():
+            self._sweeping = asyncio.create_task(asyncio.to_thread(self._sweep))
+
+    async def start(self, spec: RunSpec, on_progress: ProgressListener) -> SupervisedRun:
+        handle = self._new_handle(spec)
+        handle.launch(self._launch(spec, handle, on_progress))
+        return handle
+
+    async def find(self, spec: RunSpec) -> SupervisedRun | None:
+        handle = self._new_handle(spec)
+        if await handle.recover():
+            return handle
+        self._handles.discard(handle)
+        return None
+
+    async def close(self) -> None:
+        for handle in list(self._handles):
+            await handle.leave()
+        await self._attendants.close()
+        if self._sweeping is not None:
+            await self._sweeping
+
+    # Underneath.
+
+    def mounted_bucket(self) -> str:
+        """The path of the account's storage, which any program may write to."""
+        self._bucket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._bucket.mkdir(exist_ok=True)
+        if self._bucket.stat().st_mode & 0o777 != 0o777:
+            # The program may be any user. On this machine only the folder's owner gets this far:
+            # the state folder around it is 0700.
+            self._bucket.chmod(0o777)
+        return str(self._bucket)
+
+    def _new_handle(self, spec: RunSpec) -> SupervisedRun:
+        handle = SupervisedRun(
+            spec, on_end=self._handles.discard, clean_up=self._clean_up, measure=self._measure
+        )
+        self._handles.add(handle)
+        return handle
+
+    async def _launch(
+        self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
+    ) -> None:
+        for remains in ("spool", "control.sock"):  # an earlier server may have got this far
+            (spec.folder / remains).unlink(missing_ok=True)
+        work = await self.prepare(spec, on_progress)
+        self._mark.touch(mode=0o600)
+        # No await from here on: a kill() finds either nothing in the engine or the attendant.
+        assignment = EngineAssignment(
+            run_id=spec.run_id,
+            kind=self._kind,
+            environment=dict(spec.environment),
+            timeout_s=spec.request.timeout,
+            stop_grace_s=spec.stop_grace_s,
+            work=dict(work),
+        )
+        write_json(spec.folder / "assignment.json", assignment)
+        try:
+            hand_over(spec, handle, self._attendants.take, self._attendants.bury)
+        except OSError:
+            (spec.folder / "assignment.json").unlink(missing_ok=True)  # it holds secrets
+            raise
+
+    def _measure(self, folder: Path) -> Usage | None:
+        try:
+            client = self._engine.client_at_once()
+        except EngineUnavailable:
+            return None
+        from docker.errors import DockerException
+
+        with contextlib.suppress(DockerException, OSError):
+            return self.usage(client, folder.name)
+        return None
+
+    def _clean_up(self, folder: Path) -> None:
+        """Removes what is left of a run whose attendant died."""
+        try:
+            client = connect()
+        except EngineUnavailable as exc:
+            logger.warning("run %s may still be in the engine: %s", folder.name, exc)
+            return
+        from docker.errors import DockerException
+
+        try:
+            self.remove(client, folder.name)
+        except (DockerException, OSError):
+            # The next server sweeps it up.
+            logger.warning("run %s is still in the engine", folder.name, exc_info=True)
+
+    def _sweep(self) -> None:
+        """Removes what runs have left behind that nobody attends to any more."""
+        try:
+            # The server waits for this when it ends: not for long.
+            client = connect(SHORT_PATIENCE_S)
+        except EngineUnavailable:
+            return
+        from docker.errors import DockerException
+
+        try:
+            for run_id in self.found(client):
+                # Looked at after the engine was: whoever put it there had the run by then.
+                if not is_supervised(self._state_dir / "runs" / run_id):
+                    self.remove(client, run_id)
+        except (DockerException, OSError):
+            logger.warning("earlier runs may still be in the engine", exc_info=True)
