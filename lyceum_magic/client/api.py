@@ -195,9 +195,10 @@ class Client:
         answer = await self._get_object(paths.logs(run_id), limit=limit, hours=hours)
         return [str(line.get("message", "")) for line in _objects(answer.get("logs"))]
 
-    async def metrics(self, run_id: str) -> dict[str, Any]:
-        """What a run has used: name of a series -> its list of `timestamp` and `value`."""
-        return await self._get_object(paths.metrics(run_id))
+    async def metrics(self, run_id: str, step_s: int = 15) -> dict[str, Any]:
+        """What a run has used: name of a series -> its list of `timestamp` and `value`, one for
+        each step."""
+        return await self._get_object(paths.metrics(run_id), step=f"{step_s}s")
 
     # The account's own.
 

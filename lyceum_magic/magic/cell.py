@@ -50,12 +50,14 @@ class Cell:
         request: what travels, but for credentials.
         notes: what the reader should know about it.
         python: the text, where it is Python whose errors are the notebook's own.
+        allow_pickle: see `Run`.
     """
 
     options: RunOptions
     request: Start
     notes: list[str]
     python: str | None = None
+    allow_pickle = False
 
     def signed_in(self) -> Start:
         """The request with the credentials that it needs, which may be asked for.
@@ -98,8 +100,13 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
     here.check_machine(client, cell.request.execution_type)
     # What is installed here is installed for the embedded server, wherever it came from.
     notes = [] if client.account.is_embedded else notes
-    run, request = here.new_run(client, cell.signed_in(), budget=options.budget, notes=notes)
-    run.allow_pickle = getattr(options, "pickle", False)
+    run, request = here.new_run(
+        client,
+        cell.signed_in(),
+        budget=options.budget,
+        notes=notes,
+        allow_pickle=cell.allow_pickle,
+    )
     bind("_run", run)
     if options.as_name:
         bind(options.as_name, run)

@@ -32,6 +32,7 @@ class PythonCell(Cell):
         self.options = options = parse_cell_line(line)
         self.python = code_of(text, check=options.check, raw=options.raw)
         self.notes = []
+        self.allow_pickle = options.pickle
         self._transfer = transfer = gather(self.python, options, namespace)
         self.request = python_request(
             self.python,

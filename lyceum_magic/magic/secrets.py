@@ -15,9 +15,11 @@ MASKED_FROM = 6
 
 
 def run_secrets(parsed: argparse.Namespace) -> object:
-    """Raises:
-    OptionError: a name that no variable can have, or that is not known.
-    LyceumError: what the server says.
+    """What a subcommand of `secrets` answers.
+
+    Raises:
+        OptionError: a name that no variable can have, or that is not known.
+        LyceumError: what the server says.
     """
     here = session()
     client = here.client()

@@ -21,9 +21,11 @@ from .tables import Says, Table
 
 
 def run_storage(parsed: argparse.Namespace) -> object:
-    """Raises:
-    OptionError: a path or a key that is not there, or is taken.
-    LyceumError: what the server says.
+    """What a subcommand of `storage` answers; None where it has printed a line.
+
+    Raises:
+        OptionError: a path or a key that is not there, or is taken.
+        LyceumError: what the server says.
     """
     here = session()
     storage = here.client().storage

@@ -374,9 +374,12 @@ class Run:
         return dict(self._call(self._client.record, self.id))
 
     def metrics(self) -> dict[str, Any]:
-        """What it has used: name of a series -> its list of `timestamp` and `value`."""
+        """What it has used: name of a series -> its list of `timestamp` and `value`.
+
+        The longer it has run, the longer is the time between two values: a hundred at most.
+        """
         self.wait_started()
-        return self._call(self._client.metrics, self.id)
+        return self._call(self._client.metrics, self.id, 1 + int(self.elapsed_s / 100))
 
     def _call(self, function: Callable[..., Awaitable[T]], *args: Any) -> T:
         return self._portal.call(function, *args)

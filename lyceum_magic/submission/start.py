@@ -18,7 +18,7 @@ StartT = TypeVar("StartT", bound=Start)
 
 #: What the wire's fields are called by those who choose their values.
 _CHOICES = {
-    "aws_region": "aws_region", "compose_file_code": "the Compose file",
+    "compose_file_code": "the Compose file",
     "docker_image_ref": "image", "docker_run_cmd": "command", "docker_run_env": "env",
     "docker_user": "user", "docker_username": "registry_user",
     "docker_password": "registry_password", "enable_s3_mount": "s3", "execution_type": "machine",

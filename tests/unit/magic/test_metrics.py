@@ -49,6 +49,7 @@ def test_a_run_is_drawn_with_what_was_measured(wire: WireServer) -> None:
     wire.on("GET", paths.metrics("run"), json_answer(answer(**NAMES)))
     chart = metrics()
     assert isinstance(chart, Chart)
+    assert wire.requests[-1].query == "step=1s"  # of a run of less than 100 s
     assert repr(chart).splitlines() == [
         "run run (train <&>) on cpu, completed",
         "Processor   ▁█▅  mean 50.2 %, most 90.5 %",
