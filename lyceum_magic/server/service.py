@@ -16,7 +16,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
-from ..exceptions import LyceumError, UnknownRun
+from ..exceptions import EmbeddedServerError, LyceumError, UnknownRun
 from ..protocol.machines import MACHINES
 from ..protocol.requests import Kind, Start
 from ..protocol.states import State
@@ -210,7 +210,12 @@ class RunService:
 
     async def _run(self, run: TrackedRun) -> None:
         run.show(replace(run.record, state=State.STARTING))
-        spec = replace(self._spec(run.record), environment=await self._secrets())
+        try:
+            secrets = await self._secrets()
+        except EmbeddedServerError as exc:  # the key of the vault is gone: people can do something
+            await self._finish(run, RunEnd("lost", None, str(exc), None, self._clock()))
+            return
+        spec = replace(self._spec(run.record), environment=secrets)
         spec.folder.mkdir(mode=0o700, exist_ok=True)
         runner = self._runner_of(run.record)
         handle = await runner.start(spec, lambda step: run.show(detail=step))

@@ -9,12 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from lyceum_magic.exceptions import UnknownRun
+from lyceum_magic.exceptions import EmbeddedServerError, UnknownRun
 from lyceum_magic.protocol.requests import STARTS, StartImage, StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server.runners.base import InvalidField, RunEnd
 from lyceum_magic.server.service import (
     RunService,
+    Secrets,
     ServerBusy,
     UnknownMachine,
     final_record,
@@ -32,14 +33,19 @@ CPU = StartPython(code="print(1)", execution_type="cpu")
 
 @asynccontextmanager
 async def opened(
-    folder: Path, runner: FakeRunner, store: MemoryStore | None = None, *, max_running: int = 8
+    folder: Path,
+    runner: FakeRunner,
+    store: MemoryStore | None = None,
+    *,
+    max_running: int = 8,
+    secrets: Secrets | None = None,
 ) -> AsyncIterator[RunService]:
     service = RunService(
         store or MemoryStore(),
         dict.fromkeys(STARTS, runner),
         folder,
         max_running=max_running,
-        secrets=secrets,
+        secrets=secrets or account_secrets,
     )
     await service.open()
     try:
@@ -48,7 +54,7 @@ async def opened(
         await service.close()
 
 
-async def secrets() -> dict[str, str]:
+async def account_secrets() -> dict[str, str]:
     return {"TOKEN": "from the account"}
 
 
@@ -220,6 +226,18 @@ async def test_a_runner_that_fails_ends_the_run_and_not_the_server(
         runner.failure = None
         await service.start(CPU)
         await runner.next_run()
+
+
+async def test_a_run_whose_secrets_cannot_be_decrypted_says_what_to_do(tmp_path: Path) -> None:
+    async def sealed_secrets() -> dict[str, str]:
+        raise EmbeddedServerError("put the key back")
+
+    runner = FakeRunner()
+    async with opened(tmp_path, runner, secrets=sealed_secrets) as service:
+        run = await service.find((await service.start(CPU)).run_id)
+        await state_becomes(run, State.SYSTEM_FAILURE)
+    assert run.record.error == "put the key back"
+    assert not runner.handles
 
 
 async def test_a_restart_follows_what_runs_and_queues_what_had_not_started(
