@@ -235,6 +235,24 @@ async def test_what_strangers_may_send_is_small(tmp_path: Path) -> None:
         assert "16 KiB" in reply.json()["detail"]
 
 
+@pytest.mark.parametrize(
+    ("path", "body"),
+    [
+        (paths.LOGIN, b'{"email": "\\ud800", "password": "x"}'),
+        (paths.LOGIN, b'{"email": "x", "password": "\\ud800"}'),
+        (paths.REFRESH, b'{"refresh_token": "\\ud800"}'),
+        (paths.KEYS, b'{"key_name": "\\ud800"}'),
+        (paths.VALIDATE_KEY, b'{"api_key": "\\ud800"}'),
+    ],
+)
+async def test_half_a_surrogate_pair_is_no_text(tmp_path: Path, path: str, body: bytes) -> None:
+    async with serving(tmp_path) as served:
+        reply = await served.client.post(
+            path, content=body, headers={"Content-Type": "application/json"}
+        )
+        assert reply.status_code == 422, reply.text
+
+
 # Organisations, and what there is not.
 
 
