@@ -11,6 +11,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import time
 import zipfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -698,3 +699,21 @@ async def test_usage_is_that_of_the_program_and_all_it_started(
     await handle.kill()
     await handle.ended()
     assert await handle.usage() is None
+
+
+async def test_requirements_of_a_live_run_are_not_swept_away(
+    runner: ProcessRunner, tmp_path: Path
+) -> None:
+    cache = tmp_path / "state" / "requirements"
+    for name, age_s in (("recent", 1800), ("old", 7200)):
+        (cache / name).mkdir(parents=True)
+        used_at = time.time() - age_s
+        os.utime(cache / name, (used_at, used_at))
+    handle = await start(runner, tmp_path / "run", "import time; time.sleep(600)")
+    await runner.sweep(time.time())  # it is still to be seen what this run needs
+    assert {path.name for path in cache.iterdir()} == {"recent", "old"}
+    await handle.started()
+    await runner.sweep(time.time())
+    assert {path.name for path in cache.iterdir()} == {"recent"}
+    await handle.kill()
+    await handle.ended()

@@ -11,6 +11,7 @@ from pathlib import Path
 
 from python_multipart.exceptions import FormParserError
 from python_multipart.multipart import MultipartParser, parse_options_header
+from starlette.requests import ClientDisconnect
 
 from ...exceptions import LyceumError
 from ..bucket import StorageFull
@@ -59,6 +60,8 @@ async def receive_form(content_type: str, chunks: AsyncIterator[bytes], folder: 
                 await asyncio.to_thread(receiver.write, chunk)
         if not receiver.is_whole:
             raise BadUpload("The upload ends in the middle of the form.")
+    except ClientDisconnect as exc:
+        raise BadUpload("The client left in the middle of the upload.") from exc
     except FormParserError as exc:
         raise BadUpload("The body is not the form that its content type names.") from exc
     except OSError as exc:

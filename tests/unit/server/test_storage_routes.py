@@ -156,7 +156,7 @@ async def test_a_broken_form_stores_nothing(served: Served, tmp_path: Path, body
 
 
 async def test_a_client_that_leaves_in_the_middle_leaves_nothing(
-    served: Served, tmp_path: Path
+    served: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = int(served.base_url.rpartition(":")[2])
     _, writer = await asyncio.open_connection("127.0.0.1", port)
@@ -170,11 +170,12 @@ async def test_a_client_that_leaves_in_the_middle_leaves_nothing(
     drafts = tmp_path / "uploads"
     async with asyncio.timeout(30):
         while not [path for path in drafts.glob("*/*") if path.exists()]:
-            await asyncio.sleep(0.01)
+            await served.client.get(paths.HEALTH)
         writer.close()
         while list(drafts.iterdir()):
-            await asyncio.sleep(0.01)
+            await served.client.get(paths.HEALTH)
     assert (await served.client.get(paths.LIST_FILES)).json()["files"] == []
+    assert caplog.records == []  # nothing of the server's has failed
 
 
 async def test_a_full_disk_is_named_and_nothing_is_left(served: Served, tmp_path: Path) -> None:
