@@ -1,0 +1,82 @@
+"""A run on a served server, as a client sees it; and the engine beside it."""
+
+from __future__ import annotations
+
+import subprocess
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from lyceum_magic.protocol import paths
+from lyceum_magic.protocol.events import Event, Output, Progress, decode
+from tests.integration.served_process import ServedProcess
+from tests.tools.waiting import eventually
+
+FINAL = {"completed", "failed", "system_failure", "aborted", "cancelled"}
+
+
+def docker(*arguments: str) -> str:
+    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
+
+
+class ServedRun:
+    """One run on a served server."""
+
+    def __init__(self, server: ServedProcess, started: dict[str, Any]) -> None:
+        self.server = server
+        self.id: str = started["execution_id"]
+        self._path = started["streaming_url"].removeprefix(server.base_url)
+
+    @property
+    def folder(self) -> Path:
+        return self.server.folder / "runs" / self.id
+
+    def on(self, server: ServedProcess) -> ServedRun:
+        """The same run on the next server."""
+        return ServedRun(server, {"execution_id": self.id, "streaming_url": self._path})
+
+    def record(self) -> dict[str, Any]:
+        return dict(self.server.client.get(paths.record(self.id)).json())
+
+    def ended(self) -> dict[str, Any]:
+        """The record, once the run is over."""
+
+        def record() -> dict[str, Any] | None:
+            found = self.record()
+            return found if found["status"] in FINAL else None
+
+        return eventually(record, f"run {self.id} ends")
+
+    def events(self) -> Iterator[Event]:
+        with self.server.client.stream("POST", self._path) as reply:
+            for line in reply.iter_lines():
+                if line.startswith("data: "):
+                    yield from decode(line.removeprefix("data: "))
+
+    def said(self, text: str) -> None:
+        """Returns when the run has put out this text."""
+        heard = ""
+        for event in self.events():
+            if isinstance(event, Output):
+                heard += event.text
+                if text in heard:
+                    return
+        raise AssertionError(f"it ended without {text!r}: {heard!r}, {self.record()}")
+
+    def is_at(self, phrase: str) -> None:
+        """Returns when the run has been at this step."""
+        for event in self.events():
+            if isinstance(event, Progress) and phrase in event.detail:
+                return
+        raise AssertionError(f"it never was at {phrase!r}: {self.record()}")
+
+    def abort(self) -> dict[str, Any]:
+        return dict(self.server.client.post(paths.abort(self.id)).json())
+
+    def stop(self) -> dict[str, Any]:
+        return dict(self.server.client.post(paths.stop(self.id)).json())
+
+
+def error_of(record: dict[str, Any]) -> str:
+    return str(record["system_errors"][0])
