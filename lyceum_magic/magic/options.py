@@ -303,7 +303,8 @@ def image_parser() -> Parser:
         description="Run this cell in a Docker image on Lyceum. The cell is a script for the "
         "image's shell, `sh -c`: its last command decides how the run ends, and `set -e` in its "
         "first line lets every command. `%lyceum_image IMAGE`, a line without a cell, runs "
-        "the image's own command.",
+        "the image's own command. As with `docker run`, an entry point of the image gets all of "
+        "it as arguments.",
     )
     add = parser.add_argument
     add("image", metavar="IMAGE", help="such as python:3.12-slim or registry.example/team/app:1")

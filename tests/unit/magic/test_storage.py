@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
+import signal
+import threading
 from pathlib import Path
 
 import pytest
@@ -10,6 +13,7 @@ from lyceum_magic.exceptions import LyceumError, OptionError
 from lyceum_magic.magic.cell import Defaults
 from lyceum_magic.magic.line import run_line
 from lyceum_magic.protocol import paths
+from tests.tools.waiting import eventually
 from tests.tools.wire_server import (
     Request,
     WireServer,
@@ -156,6 +160,23 @@ def test_a_file_that_comes_meanwhile_is_kept(wire: WireServer, folder: Path) -> 
         say("get x")
     assert (folder / "x").read_bytes() == b"mine"
     assert left_in(folder) == ["x"]
+
+
+def test_an_interrupt_ends_a_download_and_leaves_nothing(wire: WireServer, folder: Path) -> None:
+    main = threading.main_thread().ident
+    assert main is not None
+
+    async def held(request: Request, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\ncontent-length: 100\r\n\r\nsome of it")
+        await writer.drain()
+        await asyncio.to_thread(eventually, lambda: left_in(folder), "a draft of the file")
+        signal.pthread_kill(main, signal.SIGINT)
+        await asyncio.Event().wait()
+
+    wire.on("GET", paths.download("x"), held)
+    with pytest.raises(KeyboardInterrupt):
+        say("get x")
+    eventually(lambda: left_in(folder) == [], "the draft is removed")
 
 
 @pytest.mark.parametrize("reply", [hang_up, stream(b"half of it", cut=True)])
