@@ -654,17 +654,11 @@ def test_a_server_may_allow_what_reaches_the_machine(folder: Path, tmp_path: Pat
 def test_without_compose_it_says_how_to_get_it(
     folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setenv("DOCKER_CONFIG", str(tmp_path))
-    monkeypatch.setenv("PATH", _path_of_docker_alone(tmp_path))
-    with served(folder) as server:
-        body = {"compose_file_code": SERVICE, "execution_type": "cpu"}
-        reply = server.client.post(paths.START_COMPOSE, json=body)
+    with monkeypatch.context() as elsewhere:
+        # As on a machine that has the engine's socket alone.
+        elsewhere.setenv("PATH", str(tmp_path))
+        with served(folder) as server:
+            body = {"compose_file_code": SERVICE, "execution_type": "cpu"}
+            reply = server.client.post(paths.START_COMPOSE, json=body)
     assert reply.status_code == 503
-    assert "Compose" in reply.json()["detail"]
-
-
-def _path_of_docker_alone(folder: Path) -> str:
-    """A PATH without a `docker`, as on a machine that has the engine's socket alone."""
-    empty = folder / "empty"
-    empty.mkdir()
-    return str(empty)
+    assert "install Docker with its Compose plugin" in reply.json()["detail"]
