@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..protocol.machines import MACHINES
-from .options import CELL_PARSERS
-from .parsing import Parser
-from .subcommands import line_parser
+
+if TYPE_CHECKING:
+    from .parsing import Parser
 
 _LINE = "%lyceum"
 
@@ -27,6 +27,10 @@ def complete(line: str, run_ids: Callable[[], list[str]]) -> list[str] | None:
     magic, *before, word = words if len(words) > 1 else [*words, ""]
     if len(words) < 2 or not magic.startswith(_LINE[:1]):
         return None
+    # Loading the extension has to cost next to nothing, so the parsers are made at their first use.
+    from .options import CELL_PARSERS
+    from .subcommands import line_parser
+
     before = [part for part in before if part]
     if magic == _LINE:
         offers = _line_offers(line_parser(), before, run_ids)

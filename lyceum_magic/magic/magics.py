@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, magics_class, no_var_expand
@@ -83,33 +84,46 @@ class LyceumMagics(Magics):  # type: ignore[misc]
 def load(shell: Any) -> None:
     """Registers the magics, with their help and their completion."""
     from .completion import install
-    from .options import CELL_PARSERS
-    from .subcommands import line_parser
 
     magics = LyceumMagics(shell)
     shell.register_magics(magics)  # for %config
 
-    # As functions, since `?` shows a function's docstring, and a method's cannot be made here.
+    # As functions, since `?` asks a function's `getdoc` for its help, and a method has none.
     @no_var_expand  # type: ignore[untyped-decorator]
     def lyceum(line: str, cell: str) -> None:
+        """Run this cell on Lyceum."""
         magics.cell(line, cell)
 
     @no_var_expand  # type: ignore[untyped-decorator]
     def lyceum_image(line: str, cell: str | None = None) -> None:
+        """Run this cell in a Docker image on Lyceum."""
         magics.image(line, cell)
 
     @no_var_expand  # type: ignore[untyped-decorator]
     def lyceum_compose(line: str, cell: str) -> None:
+        """Run this cell, a Docker Compose file, on Lyceum."""
         magics.compose(line, cell)
 
     @no_var_expand  # type: ignore[untyped-decorator]
     def lyceum_line(line: str) -> object:
+        """Look at runs and at the server."""
         return magics.line(line)
 
     for magic, kind in ((lyceum, "cell"), (lyceum_image, "line_cell"), (lyceum_compose, "cell")):
-        name = magic.__name__
-        magic.__doc__ = CELL_PARSERS[name]().format_help()
-        shell.register_magic_function(magic, kind, name)
-    lyceum_line.__doc__ = line_parser().format_help()
+        magic.getdoc = partial(_help_of_cell, magic.__name__)
+        shell.register_magic_function(magic, kind, magic.__name__)
+    lyceum_line.getdoc = _help_of_line
     shell.register_magic_function(lyceum_line, "line", "lyceum")
     install(shell, magics.run_ids)
+
+
+def _help_of_cell(name: str) -> str:
+    from .options import CELL_PARSERS
+
+    return CELL_PARSERS[name]().format_help()
+
+
+def _help_of_line() -> str:
+    from .subcommands import line_parser
+
+    return line_parser().format_help()
