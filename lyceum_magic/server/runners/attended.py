@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import threading
 from abc import ABC, abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -18,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from ...protocol.requests import Kind, Start
 from .attendant import EngineAssignment
 from .base import EngineUnavailable, ProgressListener, RunSpec, Usage
-from .engine import SHORT_PATIENCE_S, Engine, connect, engine_environment
+from .engine import Engine, connect, engine_environment
 from .handle import SupervisedRun, hand_over, is_supervised
 from .pool import InterpreterPool
 from .supervisor import write_json
@@ -27,6 +28,9 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 logger = logging.getLogger(__name__)
+
+#: How long a server that ends waits for the sweep that it began with; the next one sweeps again.
+_LAST_WAIT_S = 2.0
 
 
 class AttendedRunner(ABC):
@@ -49,7 +53,8 @@ class AttendedRunner(ABC):
             size=0, module=attendant, environment=engine_environment()
         )
         self._handles: set[SupervisedRun] = set()
-        self._sweeping: asyncio.Task[None] | None = None
+        # Not one of the loop's own threads: a server that ends would wait for a silent engine.
+        self._sweeper = threading.Thread(target=self._sweep, name="sweep", daemon=True)
         # There once there may be something of this kind in the engine.
         self._mark = state_dir / f"{kind}.engine"
 
@@ -85,7 +90,7 @@ class AttendedRunner(ABC):
     async def open(self) -> None:
         # Nothing is asked of an engine, and nothing imported for it, where there was no run yet.
         if self._mark.exists():
-            self._sweeping = asyncio.create_task(asyncio.to_thread(self._sweep))
+            self._sweeper.start()
 
     async def start(self, spec: RunSpec, on_progress: ProgressListener) -> SupervisedRun:
         handle = self._new_handle(spec)
@@ -103,8 +108,8 @@ class AttendedRunner(ABC):
         for handle in list(self._handles):
             await handle.leave()
         await self._attendants.close()
-        if self._sweeping is not None:
-            await self._sweeping
+        if self._sweeper.is_alive():
+            await asyncio.to_thread(self._sweeper.join, _LAST_WAIT_S)
 
     # Underneath.
 
@@ -177,8 +182,7 @@ class AttendedRunner(ABC):
     def _sweep(self) -> None:
         """Removes what runs have left behind that nobody attends to any more."""
         try:
-            # The server waits for this when it ends: not for long.
-            client = connect(SHORT_PATIENCE_S)
+            client = connect()
         except EngineUnavailable:
             return
         from docker.errors import DockerException

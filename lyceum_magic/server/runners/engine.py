@@ -34,7 +34,7 @@ STATE_LABEL = "lyceum.state"
 PATIENCE_S = 60
 
 #: The same for what somebody waits for, such as the start of a run.
-SHORT_PATIENCE_S = 5
+_SHORT_PATIENCE_S = 5
 
 #: For so long an engine that answered is taken to be there, and one that did not, not to be.
 _MEMORY_S = 2.0
@@ -122,7 +122,7 @@ class Engine:
             EngineUnavailable: there is no engine.
         """
         if self._client is None:
-            self._client = connect(SHORT_PATIENCE_S)
+            self._client = connect(_SHORT_PATIENCE_S)
         return self._client
 
     def _look(self) -> DockerClient:
@@ -132,7 +132,7 @@ class Engine:
             with contextlib.suppress(DockerException, OSError):
                 self._client.ping()
                 return self._client
-        return connect(SHORT_PATIENCE_S)
+        return connect(_SHORT_PATIENCE_S)
 
 
 def container_name(run_id: str) -> str:
