@@ -34,6 +34,10 @@ pytestmark = pytest.mark.anyio
 RECORD = paths.record("run")
 
 
+#: When this module was read, and the tokens of its parameters were made.
+NOW = time.time()
+
+
 def jwt(expires_in_s: float, *, name: str = "canary") -> str:
     claims = json.dumps({"exp": time.time() + expires_in_s, "name": name}).encode()
     return f"header.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.signature"
@@ -63,7 +67,7 @@ def expired(wire: WireServer) -> Account:
     ],
 )
 def test_a_token_needs_renewal_five_minutes_before_its_end(token: str, needs: bool) -> None:
-    assert needs_refresh(token, time.time()) is needs
+    assert needs_refresh(token, NOW) is needs
 
 
 async def test_an_expired_token_is_renewed_and_kept(wire: WireServer, expired: Account) -> None:
