@@ -136,7 +136,9 @@ class Bucket:
             raise UnknownFile(f"There is no file {key!r}.") from exc
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
-            raise UnknownFile(f"There is no file {key!r}; a folder or something else has this name.")
+            raise UnknownFile(
+                f"There is no file {key!r}; a folder or something else has this name."
+            )
         return descriptor
 
     def list(self, prefix: str = "", *, limit: int) -> Listing:

@@ -6,6 +6,7 @@ import json
 import os
 import signal
 import threading
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -382,7 +383,8 @@ def test_a_new_server_sweeps_up_what_nobody_attends_to(folder: Path) -> None:
         server.end(signal.SIGKILL)
     # Killed, but as if it had written the end down: nobody will look for it as for a lost run.
     facts = json.loads((run.folder / "supervisor.json").read_text())
-    end = {"reason": "exited", "return_code": 0, "error": "", "started_at": 1.0, "finished_at": 2.0}
+    now = time.time()  # a run that ended long ago would not be kept
+    end = {"reason": "exited", "return_code": 0, "error": "", "started_at": now, "finished_at": now}
     os.kill(facts["pid"], signal.SIGKILL)
     (run.folder / "exit.json").write_text(json.dumps(end))
     with served(folder) as server:

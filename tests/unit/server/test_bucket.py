@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import subprocess
 from pathlib import Path
@@ -190,7 +191,7 @@ def test_containers_of_any_user_may_write_and_read(bucket: Bucket, folder: Path)
 
 
 def test_an_upload_that_was_broken_off_is_forgotten(bucket: Bucket, tmp_path: Path) -> None:
-    with pytest.raises(RuntimeError), bucket.draft() as draft:
+    with contextlib.suppress(RuntimeError), bucket.draft() as draft:
         (draft / "0").write_bytes(b"half")
         raise RuntimeError
     assert list((tmp_path / "uploads").iterdir()) == []
