@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Event, Output, Progress, decode
@@ -32,9 +32,9 @@ class ServedRun:
     def folder(self) -> Path:
         return self.server.folder / "runs" / self.id
 
-    def on(self, server: ServedProcess) -> ServedRun:
+    def on(self, server: ServedProcess) -> Self:
         """The same run on the next server."""
-        return ServedRun(server, {"execution_id": self.id, "streaming_url": self._path})
+        return type(self)(server, {"execution_id": self.id, "streaming_url": self._path})
 
     def record(self) -> dict[str, Any]:
         return dict(self.server.client.get(paths.record(self.id)).json())
@@ -80,3 +80,7 @@ class ServedRun:
 
 def error_of(record: dict[str, Any]) -> str:
     return str(record["system_errors"][0])
+
+
+def bucket(server: ServedProcess) -> Path:
+    return server.folder / "storage" / "local"

@@ -21,15 +21,11 @@ from tests.integration.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
 from .registry import PASSWORD, USERNAME, Registry, SlowRegistry, private_registry
-from .runs import ServedRun, docker, error_of
+from .runs import ServedRun, bucket, docker, error_of
 
 #: Waits until the test lets go, or somebody ends it; busybox's shell answers signals in between.
 HOLD = "while [ ! -e /mnt/s3/go ]; do sleep 0.05; done"
 FOREVER = "while :; do sleep 0.05; done"
-
-
-def bucket(server: ServedProcess) -> Path:
-    return server.folder / "storage" / "local"
 
 
 def let_go(server: ServedProcess) -> None:

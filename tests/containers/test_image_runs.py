@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 from lyceum_magic.protocol import paths
-from lyceum_magic.protocol.events import Event, Finished, Output, Progress, decode
+from lyceum_magic.protocol.events import Finished, Output
 from lyceum_magic.protocol.requests import StartImage
 from lyceum_magic.server.runners.base import RunSpec
 from lyceum_magic.server.runners.container import ContainerRunner
@@ -28,85 +28,21 @@ from tests.integration.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
 from .registry import PASSWORD, USERNAME, Registry, SlowRegistry, private_registry
-
-FINAL = {"completed", "failed", "system_failure", "aborted", "cancelled"}
+from .runs import ServedRun, bucket, docker, error_of
 
 #: Waits until the test lets go, or somebody ends it; busybox's shell answers signals in between.
 HOLD = "while [ ! -e /mnt/s3/go ]; do sleep 0.05; done"
 
 
-def docker(*arguments: str) -> str:
-    done = subprocess.run(["docker", *arguments], capture_output=True, text=True, check=True)
-    return done.stdout.strip()
-
-
-class ImageRun:
-    """One run on a served server."""
-
-    def __init__(self, server: ServedProcess, started: dict[str, Any]) -> None:
-        self.server = server
-        self.id: str = started["execution_id"]
-        self._path = started["streaming_url"].removeprefix(server.base_url)
+class ImageRun(ServedRun):
+    """One image run on a served server."""
 
     @property
     def container(self) -> str:
         return f"lyceum-{self.id}"
 
-    @property
-    def folder(self) -> Path:
-        return self.server.folder / "runs" / self.id
-
-    def on(self, server: ServedProcess) -> ImageRun:
-        """The same run on the next server."""
-        return ImageRun(server, {"execution_id": self.id, "streaming_url": self._path})
-
-    def record(self) -> dict[str, Any]:
-        return dict(self.server.client.get(paths.record(self.id)).json())
-
-    def ended(self) -> dict[str, Any]:
-        """The record, once the run is over."""
-
-        def record() -> dict[str, Any] | None:
-            found = self.record()
-            return found if found["status"] in FINAL else None
-
-        return eventually(record, f"run {self.id} ends")
-
-    def events(self) -> Iterator[Event]:
-        with self.server.client.stream("POST", self._path) as reply:
-            for line in reply.iter_lines():
-                if line.startswith("data: "):
-                    yield from decode(line.removeprefix("data: "))
-
-    def said(self, text: str) -> None:
-        """Returns when the run has put out this text."""
-        heard = ""
-        for event in self.events():
-            if isinstance(event, Output):
-                heard += event.text
-                if text in heard:
-                    return
-        raise AssertionError(f"it ended without {text!r}: {heard!r}, {self.record()}")
-
-    def is_at(self, phrase: str) -> None:
-        """Returns when the run has been at this step."""
-        for event in self.events():
-            if isinstance(event, Progress) and phrase in event.detail:
-                return
-        raise AssertionError(f"it never was at {phrase!r}: {self.record()}")
-
-    def abort(self) -> dict[str, Any]:
-        return dict(self.server.client.post(paths.abort(self.id)).json())
-
-    def stop(self) -> dict[str, Any]:
-        return dict(self.server.client.post(paths.stop(self.id)).json())
-
     def let_go(self) -> None:
         (bucket(self.server) / "go").touch()
-
-
-def bucket(server: ServedProcess) -> Path:
-    return server.folder / "storage" / "local"
 
 
 def start(server: ServedProcess, image: str, *command: str, **fields: Any) -> ImageRun:
@@ -116,10 +52,6 @@ def start(server: ServedProcess, image: str, *command: str, **fields: Any) -> Im
     reply = server.client.post(paths.START_IMAGE, json=body)
     assert reply.status_code == 200, reply.text
     return ImageRun(server, reply.json())
-
-
-def error_of(record: dict[str, Any]) -> str:
-    return str(record["system_errors"][0])
 
 
 @pytest.fixture
