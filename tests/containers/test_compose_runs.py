@@ -196,7 +196,7 @@ def test_its_end_is_found_where_no_server_saw_it(folder: Path) -> None:
         run.said("job | working")
         server.end(signal.SIGKILL)
     let_go(server)
-    eventually((folder / "runs" / run.id / "exit.json").exists, "the attendant sees the end")
+    eventually((folder / "runs" / run.id / "exit.json").exists, "the supervisor sees the end")
     with served(folder) as server:
         record = run.on(server).ended()
     assert (record["status"], record["return_code"]) == ("failed", 7)
@@ -329,7 +329,7 @@ def test_an_abort_gets_it_at_every_step(server: ServedProcess) -> None:
     run = start(server, services)
     assert run.abort()["status"] == "aborted"
     run = start(server, services)
-    eventually((run.folder / "exit.draft").exists, "its attendant is there")
+    eventually((run.folder / "exit.draft").exists, "its supervisor is there")
     run.abort()
     assert run.ended()["status"] == "aborted"
     run = start(server, services)
@@ -349,7 +349,7 @@ def test_an_abort_does_not_wait_for_a_stop(server: ServedProcess) -> None:
     stopping.join()
 
 
-def test_an_attendant_that_dies_takes_its_stack_with_it(server: ServedProcess) -> None:
+def test_a_supervisor_that_dies_takes_its_stack_with_it(server: ServedProcess) -> None:
     run = start(server, acceptance_stack(f"echo working; {FOREVER}"))
     run.said("job | working")
     facts = json.loads((run.folder / "supervisor.json").read_text())
@@ -357,7 +357,7 @@ def test_an_attendant_that_dies_takes_its_stack_with_it(server: ServedProcess) -
     assert run.ended()["status"] == "system_failure"
 
 
-def test_an_attendant_that_dies_takes_its_command_with_it(server: ServedProcess) -> None:
+def test_a_supervisor_that_dies_takes_its_command_with_it(server: ServedProcess) -> None:
     health = {"test": ["CMD", "false"], "interval": "1s", "retries": 1000}
     services = {
         "database": service(f"echo here; {FOREVER}", healthcheck=health),
@@ -371,7 +371,7 @@ def test_an_attendant_that_dies_takes_its_command_with_it(server: ServedProcess)
     assert run.ended()["status"] == "system_failure"
 
 
-def test_a_new_server_sweeps_up_what_nobody_attends_to(folder: Path) -> None:
+def test_a_new_server_sweeps_up_what_nobody_supervises(folder: Path) -> None:
     services = {"a": service(f"echo ready; {FOREVER}", volumes=["kept:/kept"])}
     with served(folder) as server:
         run = start(server, services, top={"volumes": {"kept": {}}})

@@ -245,13 +245,13 @@ def test_a_stopped_notebook_is_complete(server: ServedProcess, image: str) -> No
 
 
 def test_an_abort_gets_a_run_at_every_step(server: ServedProcess, image: str) -> None:
-    """Before its attendant is there, while it makes the container, before and after its start."""
+    """Before its supervisor is there, while it makes the container, before and after its start."""
     for _ in range(4):
         run = start(server, image, "sh", "-c", f"echo ready; {HOLD}")
         run.abort()
         assert run.ended()["status"] == "aborted"
     run = start(server, image, "sh", "-c", f"echo ready; {HOLD}")
-    eventually((run.folder / "exit.draft").exists, "its attendant is there")
+    eventually((run.folder / "exit.draft").exists, "its supervisor is there")
     run.abort()
     assert run.ended()["status"] == "aborted"
     run = start(server, image, "sh", "-c", f"echo ready; {HOLD}")
@@ -479,7 +479,7 @@ def test_a_run_that_ended_without_a_server_is_found_with_its_end(folder: Path, i
     assert (record["return_code"], record["stdout"]) == (4, "ready\nlast\n")
 
 
-def test_an_attendant_that_dies_takes_its_container_with_it(
+def test_a_supervisor_that_dies_takes_its_container_with_it(
     server: ServedProcess, image: str
 ) -> None:
     run = start(server, image, "sh", "-c", f"echo ready; {HOLD}")
@@ -490,7 +490,7 @@ def test_an_attendant_that_dies_takes_its_container_with_it(
     assert record["stdout"] == "ready\n"
 
 
-def test_a_new_server_sweeps_up_what_nobody_attends_to(folder: Path, image: str) -> None:
+def test_a_new_server_sweeps_up_what_nobody_supervises(folder: Path, image: str) -> None:
     with served(folder) as server:
         live = start(server, image, "sh", "-c", f"echo ready; {HOLD}")
         live.said("ready")

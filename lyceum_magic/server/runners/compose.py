@@ -1,7 +1,7 @@
 """Runs Compose stacks: a `RunSpec` in, a `RunHandle` out.
 
 The server checks the file (see `compose_file`) and pulls the images, since credentials for them
-shall reach no disk; from then on the run belongs to its attendant (see `attended` and
+shall reach no disk; from then on the run belongs to its supervisor (see `engine_runner` and
 `compose_work`).
 """
 
@@ -19,7 +19,6 @@ from typing import TYPE_CHECKING, Any
 import psutil
 
 from ...protocol.requests import Start, StartCompose
-from .attended import AttendedRunner
 from .base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
 from .compose_command import PROJECT_VARIABLE, check_compose, model_of, project_name
 from .compose_file import (
@@ -33,6 +32,7 @@ from .compose_file import (
 )
 from .compose_work import StackPlan
 from .engine import RUN_LABEL, STATE_LABEL, check_credentials, sign_in
+from .engine_runner import EngineRunner
 from .images import ImageReference, is_present, parse_reference, pull
 from .stack import PROJECT_LABEL, Stack
 
@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
 
 
-class ComposeRunner(AttendedRunner):
+class ComposeRunner(EngineRunner):
     """Runs each stack in the engine that DOCKER_HOST names.
 
     Args:
@@ -50,7 +50,7 @@ class ComposeRunner(AttendedRunner):
     """
 
     def __init__(self, state_dir: Path, *, bucket: Path, allow_privileged: bool) -> None:
-        super().__init__(state_dir, bucket=bucket, kind="compose", attendant="compose_work")
+        super().__init__(state_dir, bucket=bucket, kind="compose", supervisor="compose_work")
         self._allow_privileged = allow_privileged
         self._has_compose = False
 
@@ -109,7 +109,7 @@ class ComposeRunner(AttendedRunner):
         return model
 
     def _plan(self, spec: RunSpec, request: StartCompose) -> StackPlan:
-        """What the attendant will start, in the run's own folder.
+        """What the supervisor will start, in the run's own folder.
 
         Raises:
             Refusal: this server does not accept the file, though an earlier one did.
@@ -152,7 +152,7 @@ def _image_references(model: Model) -> list[ImageReference]:
 
 
 def _kill_commands(project: str) -> None:
-    """Kills a `docker compose` that still starts a stack whose attendant has died."""
+    """Kills a `docker compose` that still starts a stack whose supervisor has died."""
     found = True
     while found:
         found = False

@@ -1,7 +1,8 @@
 """What a stack run does in the engine: a stack, from its first container to the removal of all.
 
-See `attendant`, whose process this is. `docker compose up` starts the stack in the order that its
-dependencies ask for; whatever else happens to it is read from the engine and asked of it directly.
+See `engine_supervisor`, whose process this is. `docker compose up` starts the stack in the order
+that its dependencies ask for; whatever else happens to it is read from the engine and asked of it
+directly.
 """
 
 from __future__ import annotations
@@ -20,11 +21,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
 from ..masking import program_variables
-from .attendant import EngineAssignment, Events, attend_one_run
 from .base import Refusal
 from .compose_command import failure_of, start_stack
 from .compose_file import Model, replicas, with_environment
 from .engine import connect
+from .engine_supervisor import EngineAssignment, Events, supervise_one_run
 from .stack import NUMBER_LABEL, SERVICE_LABEL, ContainerState, Stack
 from .stack_output import OutputReader
 
@@ -232,4 +233,4 @@ def _describe(state: ContainerState) -> str:
 
 
 if __name__ == "__main__":
-    attend_one_run(ComposeWork)
+    supervise_one_run(ComposeWork)

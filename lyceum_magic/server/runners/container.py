@@ -1,7 +1,7 @@
 """Runs Docker images: a `RunSpec` in, a `RunHandle` out.
 
 The server pulls the image, since its credentials shall reach no disk; from then on the run belongs
-to its attendant (see `attended` and `container_work`).
+to its supervisor (see `engine_runner` and `container_work`).
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from typing import TYPE_CHECKING, Any
 from ...protocol.machines import needs_gpu
 from ...protocol.requests import Start, StartImage
 from ..masking import program_variables
-from .attended import AttendedRunner
 from .base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
 from .container_work import ContainerPlan, Mount
 from .engine import (
@@ -27,6 +26,7 @@ from .engine import (
     sign_in,
     usage_of,
 )
+from .engine_runner import EngineRunner
 from .gpu import has_gpu
 from .handle import report
 from .images import is_present, parse_reference, pull
@@ -61,7 +61,7 @@ _NO_ENGINE_GPU = (
 _COMPOSE_LABEL = "com.docker.compose.project"
 
 
-class ContainerRunner(AttendedRunner):
+class ContainerRunner(EngineRunner):
     """Runs each image in a container of the engine that DOCKER_HOST names.
 
     Args:
@@ -70,7 +70,7 @@ class ContainerRunner(AttendedRunner):
     """
 
     def __init__(self, state_dir: Path, *, bucket: Path) -> None:
-        super().__init__(state_dir, bucket=bucket, kind="image", attendant="container_work")
+        super().__init__(state_dir, bucket=bucket, kind="image", supervisor="container_work")
 
     async def check(self, request: Start) -> None:
         assert isinstance(request, StartImage)

@@ -1,6 +1,6 @@
 """What an image run does in the engine: one container, from its creation to its removal.
 
-See `attendant`, whose process this is.
+See `engine_supervisor`, whose process this is.
 """
 
 from __future__ import annotations
@@ -12,9 +12,9 @@ import threading
 from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict, cast
 
-from .attendant import EngineAssignment, Events, attend_one_run
 from .base import Refusal
 from .engine import connect, explanation, remove_container
+from .engine_supervisor import EngineAssignment, Events, supervise_one_run
 from .supervisor import describe_return_code
 
 if TYPE_CHECKING:
@@ -215,4 +215,4 @@ class ContainerWork:
 
 
 if __name__ == "__main__":
-    attend_one_run(ContainerWork)
+    supervise_one_run(ContainerWork)

@@ -1,8 +1,8 @@
 """The server's end of a run that belongs to a supervisor: a `RunHandle` over the run's folder.
 
 The supervisor is a process of its own that outlives the server: `supervisor` for Python programs,
-`attendant` for containers and stacks. Both take a run over the same way, tell of it and obey by
-single bytes on the same socket, and leave the same files behind.
+`engine_supervisor` for containers and stacks. Both take a run over the same way, tell of it and
+obey by single bytes on the same socket, and leave the same files behind.
 """
 
 from __future__ import annotations

@@ -104,7 +104,7 @@ class _End:
     finished_at: float = field(default_factory=time.time)
 
 
-class Attendant:
+class EngineSupervisor:
     """Keeps a run's output and its time limit, passes orders on, writes down how it ended."""
 
     def __init__(
@@ -128,7 +128,7 @@ class Attendant:
         self._end: _End | None = None
         self._limit_due = float("inf")  # a moment of time.monotonic()
 
-    def attend(self) -> None:
+    def supervise(self) -> None:
         """Returns when the run is over, out of the engine and written down."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         # The place for the last word is taken now, in case the disk is full by then.
@@ -317,7 +317,7 @@ def _log_exception() -> None:
         traceback.print_exc(file=log)
 
 
-def attend_one_run(work_of: Callable[[EngineAssignment], Work]) -> NoReturn:
+def supervise_one_run(work_of: Callable[[EngineAssignment], Work]) -> NoReturn:
     """Takes one run over from the server and sees it through to its end: a whole process."""
     control = socket.socket(fileno=os.dup(0))
     folder, descriptors, *_ = socket.recv_fds(control, 4096, 2)
@@ -333,7 +333,7 @@ def attend_one_run(work_of: Callable[[EngineAssignment], Work]) -> NoReturn:
             assignment: EngineAssignment = json.load(file)
         os.unlink("assignment.json")  # it holds secrets
         listening = socket.socket(fileno=listener)
-        Attendant(assignment, work_of(assignment), control, listening).attend()
+        EngineSupervisor(assignment, work_of(assignment), control, listening).supervise()
     except BaseException:  # noqa: BLE001 - the top of this process, with nobody left to tell
         _log_exception()
         os._exit(1)

@@ -1,4 +1,4 @@
-"""What an attendant writes down, whatever happens to the work in the engine."""
+"""What a supervisor writes down, whatever happens to the work in the engine."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from typing import Any
 
 import pytest
 
-from lyceum_magic.server.runners.attendant import Attendant, EngineAssignment, Events
 from lyceum_magic.server.runners.base import Refusal, RunEnd
+from lyceum_magic.server.runners.engine_supervisor import EngineAssignment, EngineSupervisor, Events
 from lyceum_magic.server.runners.supervisor import KILL, STARTED, STOP
 from lyceum_magic.server.spool import read_spool
 
@@ -48,7 +48,7 @@ class FakeWork:
 
 
 class Server:
-    """The server's end: it attends runs, and gives the orders."""
+    """The server's end: it starts runs, and gives the orders."""
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
@@ -57,7 +57,7 @@ class Server:
         self.listener.bind(str(folder / "control.sock"))
         self.listener.listen()
 
-    def attend(self, work: FakeWork, *, timeout_s: float = LIMIT_S) -> RunEnd:
+    def supervise(self, work: FakeWork, *, timeout_s: float = LIMIT_S) -> RunEnd:
         assignment = EngineAssignment(
             run_id="id",
             kind="image",
@@ -66,7 +66,7 @@ class Server:
             stop_grace_s=2.0,
             work={},
         )
-        Attendant(assignment, work, self.control, self.listener).attend()
+        EngineSupervisor(assignment, work, self.control, self.listener).supervise()
         return RunEnd(**json.loads((self.folder / "exit.json").read_text()))
 
     def output(self) -> list[tuple[str, bytes]]:
@@ -76,7 +76,7 @@ class Server:
 
 @pytest.fixture
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Server]:
-    monkeypatch.chdir(tmp_path)  # an attendant works in the run's folder
+    monkeypatch.chdir(tmp_path)  # a supervisor works in the run's folder
     server = Server(tmp_path)
     yield server
     for end in (server.orders, server.control, server.listener):
@@ -91,7 +91,7 @@ def test_output_and_the_end_are_written_and_the_engine_is_left_empty(server: Ser
         return 3, "it ended with 3"
 
     work = FakeWork(program)
-    end = server.attend(work)
+    end = server.supervise(work)
     assert (end.reason, end.return_code, end.error) == ("exited", 3, "it ended with 3")
     assert end.started_at is not None
     assert end.started_at <= end.finished_at
@@ -106,7 +106,7 @@ def test_a_refusal_brings_its_output(server: Server) -> None:
     def program(events: Events) -> tuple[int, str]:
         raise Refusal("it cannot be", b"because\n")
 
-    end = server.attend(FakeWork(program))
+    end = server.supervise(FakeWork(program))
     assert (end.reason, end.error, end.started_at) == ("refused", "it cannot be", None)
     assert server.output() == [("stderr", b"because\n")]
 
@@ -116,7 +116,7 @@ def test_an_engine_that_fails_is_named_and_logged(server: Server) -> None:
         events.started()
         raise RuntimeError("gone\nwith details " + "\u20ac" * 5000)
 
-    end = server.attend(FakeWork(program))
+    end = server.supervise(FakeWork(program))
     assert (end.reason, end.return_code) == ("lost", None)
     assert end.error.startswith("the container engine failed: gone with details")
     assert "RuntimeError" in (server.folder / "supervisor.log").read_text()
@@ -141,7 +141,7 @@ def test_an_order_is_passed_on(
     works: list[FakeWork] = []
     works.append(FakeWork(until_ended(works)))
     server.orders.send(order)
-    end = server.attend(works[0])
+    end = server.supervise(works[0])
     assert works[0].asked == [asked, "remove"]
     assert (end.reason, end.return_code) == (reason, code)
 
@@ -149,7 +149,7 @@ def test_an_order_is_passed_on(
 def test_the_time_limit_is_a_stop(server: Server) -> None:
     works: list[FakeWork] = []
     works.append(FakeWork(until_ended(works)))
-    end = server.attend(works[0], timeout_s=0.1)
+    end = server.supervise(works[0], timeout_s=0.1)
     assert works[0].asked == ["stop 2", "remove"]
     assert (end.reason, end.return_code) == ("timeout", None)
 
@@ -160,7 +160,7 @@ def test_an_order_that_the_engine_does_not_take_ends_the_run(server: Server) -> 
     works.append(FakeWork(until_ended(works)))
     works[0].kill_fails = works[0].remove_fails = True
     server.orders.send(KILL)
-    end = server.attend(works[0])
+    end = server.supervise(works[0])
     works[0].ended.set()
     assert (end.reason, end.error) == (
         "lost",
@@ -180,7 +180,7 @@ def test_the_end_of_a_server_is_not_the_end_of_the_run(server: Server) -> None:
             came_back.set()
         return 0, ""
 
-    assert server.attend(FakeWork(program)).reason == "exited"
+    assert server.supervise(FakeWork(program)).reason == "exited"
     assert came_back.is_set()
 
 
@@ -198,7 +198,7 @@ def test_a_spool_that_cannot_be_written_kills(
 
     works.append(FakeWork(program))
     (server.folder / "spool").symlink_to("/dev/full")
-    end: Any = server.attend(works[0])
+    end: Any = server.supervise(works[0])
     assert works[0].asked == ["kill", "remove"]
     assert (end.reason, end.return_code) == ("lost", None)
     assert "No space left on device" in end.error

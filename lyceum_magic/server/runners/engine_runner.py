@@ -1,8 +1,8 @@
-"""What the runners of images and of stacks have in common: runs that belong to an attendant.
+"""What the runners of images and of stacks have in common: runs that belong to a supervisor.
 
-The server prepares a run (checks, pulls, decides); from then on the run is its attendant's (see
-`attendant`), and the handle only listens to it. Whatever an attendant that died leaves in the
-engine is removed by the server that notices, or by the next one.
+The server prepares a run (checks, pulls, decides); from then on the run is its supervisor's (see
+`engine_supervisor`), and the handle only listens to it. Whatever a supervisor that died leaves in
+the engine is removed by the server that notices, or by the next one.
 """
 
 from __future__ import annotations
@@ -17,9 +17,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...protocol.requests import Kind, Start
-from .attendant import EngineAssignment
 from .base import EngineUnavailable, ProgressListener, RunSpec, Usage
 from .engine import Engine, connect, engine_environment
+from .engine_supervisor import EngineAssignment
 from .handle import SupervisedRun, hand_over, is_supervised
 from .pool import InterpreterPool
 from .supervisor import write_json
@@ -33,24 +33,24 @@ logger = logging.getLogger(__name__)
 _LAST_WAIT_S = 2.0
 
 
-class AttendedRunner(ABC):
+class EngineRunner(ABC):
     """A `Runner` of one kind of run that needs the engine.
 
     Args:
         state_dir: marks what belongs to this server in the engine.
         bucket: the folder that is mounted as the account's storage.
         kind: of run.
-        attendant: the module that is its attendant's program.
+        supervisor: the module that is its supervisor's program.
     """
 
-    def __init__(self, state_dir: Path, *, bucket: Path, kind: Kind, attendant: str) -> None:
+    def __init__(self, state_dir: Path, *, bucket: Path, kind: Kind, supervisor: str) -> None:
         self._state_dir = state_dir
         self._bucket = bucket
         self._kind = kind
         self._engine = Engine()
         # They need a quarter of a second to wake up and 40 MB: none waits for a run to come.
-        self._attendants = InterpreterPool(
-            size=0, module=attendant, environment=engine_environment()
+        self._supervisors = InterpreterPool(
+            size=0, module=supervisor, environment=engine_environment()
         )
         self._handles: set[SupervisedRun] = set()
         # Not one of the loop's own threads: a server that ends would wait for a silent engine.
@@ -66,7 +66,7 @@ class AttendedRunner(ABC):
 
     @abstractmethod
     async def prepare(self, spec: RunSpec, on_progress: ProgressListener) -> Mapping[str, Any]:
-        """Makes all ready for the attendant; returns what its `Work` needs, as JSON.
+        """Makes all ready for the supervisor; returns what its `Work` needs, as JSON.
 
         Raises:
             Refusal: the run cannot be started.
@@ -107,7 +107,7 @@ class AttendedRunner(ABC):
     async def close(self) -> None:
         for handle in list(self._handles):
             await handle.leave()
-        await self._attendants.close()
+        await self._supervisors.close()
         if self._sweeper.is_alive():
             await asyncio.to_thread(self._sweeper.join, _LAST_WAIT_S)
 
@@ -137,7 +137,7 @@ class AttendedRunner(ABC):
             (spec.folder / remains).unlink(missing_ok=True)
         work = await self.prepare(spec, on_progress)
         self._mark.touch(mode=0o600)
-        # No await from here on: a kill() finds either nothing in the engine or the attendant.
+        # No await from here on: a kill() finds either nothing in the engine or the supervisor.
         assignment = EngineAssignment(
             run_id=spec.run_id,
             kind=self._kind,
@@ -148,7 +148,7 @@ class AttendedRunner(ABC):
         )
         write_json(spec.folder / "assignment.json", assignment)
         try:
-            hand_over(spec, handle, self._attendants.take, self._attendants.bury)
+            hand_over(spec, handle, self._supervisors.take, self._supervisors.bury)
         except OSError:
             (spec.folder / "assignment.json").unlink(missing_ok=True)  # it holds secrets
             raise
@@ -165,7 +165,7 @@ class AttendedRunner(ABC):
         return None
 
     def _clean_up(self, folder: Path) -> None:
-        """Removes what is left of a run whose attendant died."""
+        """Removes what is left of a run whose supervisor died."""
         try:
             client = connect()
         except EngineUnavailable as exc:
@@ -180,7 +180,7 @@ class AttendedRunner(ABC):
             logger.warning("run %s is still in the engine", folder.name, exc_info=True)
 
     def _sweep(self) -> None:
-        """Removes what runs have left behind that nobody attends to any more."""
+        """Removes what runs have left behind that nobody supervises any more."""
         try:
             client = connect()
         except EngineUnavailable:
