@@ -51,7 +51,7 @@ ARROWS = {
     "server.stores": "exceptions protocol server.stores.base server.vault",
     "server.stores.base": "protocol",
     "server.spool": "protocol server.masking",
-    "server.masking": "",
+    "server.masking": "protocol",
     "server.bucket": "exceptions",
     "server.metrics": "server.runners",
     "server.gpus": "",

@@ -40,7 +40,7 @@ class Started:
 
 
 @dataclass(frozen=True, slots=True)
-class Secret:
+class AccountSecret:
     """A secret of the account, without its value; `updated_at` is as the server words it."""
 
     id: str
@@ -207,11 +207,11 @@ class Client:
         """The account's files."""
         return Storage(self)
 
-    async def secrets(self) -> list[Secret]:
+    async def secrets(self) -> list[AccountSecret]:
         """The account's secrets, by name; nobody is ever told their values."""
         answer = await self._get_object(paths.SECRETS)
         found = [
-            Secret(str(item.get("id")), str(item.get("name") or item.get("key")),
+            AccountSecret(str(item.get("id")), str(item.get("name") or item.get("key")),
                    str(item.get("updated_at") or ""))
             for item in _objects(answer.get("environment_variables"))
         ]  # fmt: skip
@@ -224,7 +224,7 @@ class Client:
         read_json(await self.send("POST", paths.SECRETS, json=body), source=self.account.source)
 
     async def remove_secret(self, secret_id: str) -> None:
-        response = await self.send("DELETE", f"{paths.SECRETS}{quote(secret_id, safe='')}")
+        response = await self.send("DELETE", paths.secret(quote(secret_id, safe="")))
         if not response.is_success:
             raise error_of(response, source=self.account.source)
 

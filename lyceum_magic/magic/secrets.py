@@ -6,12 +6,10 @@ import argparse
 import re
 
 from ..exceptions import OptionError
+from ..protocol.limits import MIN_MASKED_CHARACTERS
 from ..session import session
 from .asking import ask_secret
 from .tables import Says, Table
-
-#: Shorter values are not looked for in what a run prints.
-MASKED_FROM = 6
 
 
 def run_secrets(parsed: argparse.Namespace) -> object:
@@ -36,8 +34,11 @@ def run_secrets(parsed: argparse.Namespace) -> object:
         )
         here.ask(client.set_secret, name, value)
         said = f"{name} is set: runs that start from now on have it as a variable."
-        if len(value) < MASKED_FROM:
-            said += f" With fewer than {MASKED_FROM} characters it is not masked in their output."
+        if len(value) < MIN_MASKED_CHARACTERS:
+            said += (
+                f" With fewer than {MIN_MASKED_CHARACTERS} characters it is not masked in "
+                "their output."
+            )
         return Says(said)
     ids = [secret.id for secret in here.ask(client.secrets) if secret.name == name]
     if not ids:

@@ -12,6 +12,8 @@ MAX_METADATA = 64
 MAX_BODY_BYTES = 16 * 1024 * 1024
 #: Of one upload to the storage.
 MAX_UPLOAD_BYTES = 5 * 2**30
+#: A shorter secret is a word or a number that stands in any output, and is not masked there.
+MIN_MASKED_CHARACTERS = 6
 
 #: The metadata key under which a client's tag travels: how a start whose reply was lost is found.
 TAG_KEY = "lyceum_magic_tag"

@@ -23,8 +23,8 @@ from binascii import crc32
 from collections import deque
 from collections.abc import Iterable, Mapping
 
-#: A shorter value is a word or a number that stands in any output.
-MIN_CHARACTERS = 6
+from ..protocol.limits import MIN_MASKED_CHARACTERS
+
 MASK = b"***"
 _MAX_HEAD_BYTES = 8
 
@@ -37,8 +37,30 @@ def program_variables(secrets: Mapping[str, str]) -> dict[str, str]:
     return {**secrets, SECRET_NAMES: ",".join(secrets)} if secrets else {}
 
 
+#: How HTML writes `"` and `'`: in text, and in attributes as html, others and markupsafe do.
+_HTML_QUOTES = (
+    ('"', "'"), ("&quot;", "'"), ("&quot;", "&#x27;"), ("&quot;", "&#39;"), ("&#34;", "&#39;"),
+)  # fmt: skip
+
+
+def forms_of(value: str) -> set[str]:
+    """A text as it is and as Python, JSON and HTML write it.
+
+    `submission.there.masking` has the same for what is encoded before we can see it.
+    """
+    written = (
+        repr(value), ascii(value), repr(value.encode())[1:],
+        json.dumps(value), json.dumps(value, ensure_ascii=False),
+    )  # fmt: skip
+    forms = {value, *(text[1:-1] for text in written)}
+    for form in list(forms):
+        html = form.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        forms |= {html.replace('"', double).replace("'", one) for double, one in _HTML_QUOTES}
+    return forms
+
+
 class SecretTexts:
-    """What must not be seen: the values, also as Python's `repr` and JSON write them.
+    """What must not be seen: the values in all their forms.
 
     It is false where there is nothing to look for.
     """
@@ -47,8 +69,8 @@ class SecretTexts:
         self._texts = {
             form.encode()
             for value in values
-            if len(value) >= MIN_CHARACTERS
-            for form in (value, repr(value)[1:-1], json.dumps(value)[1:-1])
+            if len(value) >= MIN_MASKED_CHARACTERS
+            for form in forms_of(value)
         }
         #: Every occurrence begins with a head. All heads have the same length.
         self.head_bytes = min([_MAX_HEAD_BYTES, *map(len, self._texts)])

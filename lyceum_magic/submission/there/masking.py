@@ -14,8 +14,12 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: Shorter values are words of any text.
+#: Shorter values are words of any text; `protocol.limits` says the same.
 MIN_CHARACTERS = 6
+#: How HTML writes `"` and `'`: in text, and in attributes as html, others and markupsafe do.
+HTML_QUOTES = (
+    ('"', "'"), ("&quot;", "'"), ("&quot;", "&#x27;"), ("&quot;", "&#39;"), ("&#34;", "&#39;"),
+)  # fmt: skip
 #: Types whose data is no text, but base64.
 BINARY = {"image/png", "image/jpeg", "application/pdf"}
 
@@ -63,21 +67,23 @@ def masked_text(text: str) -> str:
 
 
 def pattern_of(values: list[str]) -> re.Pattern[str]:
-    """Finds the longest secret at each place, as it is and as Python, JSON and HTML write it."""
-    forms = set()
-    for value in values:
-        if len(value) >= MIN_CHARACTERS:
-            for form in (value, repr(value)[1:-1], ascii(value)[1:-1], json_text(value)):
-                html = form.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-                forms |= {form, html}
-                for apostrophe in ("&#x27;", "&#39;"):
-                    forms.add(html.replace('"', "&quot;").replace("'", apostrophe))
+    """Finds the longest secret at each place, in all its forms."""
+    forms = {form for value in values if len(value) >= MIN_CHARACTERS for form in forms_of(value)}
     longest_first = sorted(forms, key=len, reverse=True)
     # Without any there is nothing to find, which is not what an empty alternative finds.
     return re.compile("(?=(" + "|".join(map(re.escape, longest_first)) + "))" if forms else "(?!)")
 
 
-def json_text(value: str) -> str:
+def forms_of(value: str) -> set[str]:
+    """A text as it is and as Python, JSON and HTML write it, as `server.masking` has it."""
     import json
 
-    return json.dumps(value)[1:-1]
+    written = (
+        repr(value), ascii(value), repr(value.encode("utf-8", "surrogateescape"))[1:],
+        json.dumps(value), json.dumps(value, ensure_ascii=False),
+    )  # fmt: skip
+    forms = {value, *(text[1:-1] for text in written)}
+    for form in list(forms):
+        html = form.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
+        forms |= {html.replace('"', double).replace("'", one) for double, one in HTML_QUOTES}
+    return forms

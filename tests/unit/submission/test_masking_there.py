@@ -10,6 +10,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.outputs.decoding import Display, Value
+from lyceum_magic.protocol.limits import MIN_MASKED_CHARACTERS
+from lyceum_magic.server.masking import forms_of
 from lyceum_magic.submission.there import frames, masking
 from lyceum_magic.submission.there.values import unpack
 from tests.unit.server.test_masking import reference
@@ -113,3 +115,9 @@ def test_both_ends_mask_the_same_text(secrets: list[str], text: str) -> None:
         assert masking.masked_text(text) == reference(secrets, text)
     finally:
         frames.secrets.clear()
+
+
+@given(st.text(st.sampled_from("a'\"\\<>&\n\t/é€😀\x7f"), max_size=12))
+def test_both_ends_know_the_same_forms_of_a_secret(value: str) -> None:
+    assert masking.forms_of(value) == forms_of(value)
+    assert masking.MIN_CHARACTERS == MIN_MASKED_CHARACTERS
