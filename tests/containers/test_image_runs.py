@@ -311,7 +311,7 @@ def test_wrong_missing_and_unneeded_are_told_apart(
     name = error_of(start(server, f"{registry.address}/team/none", **basic()).ended())
     assert "has no image" in name
     nowhere = error_of(start(server, "127.0.0.1:1/tool:1").ended())
-    assert nowhere.startswith("the registry 127.0.0.1:1 cannot be reached")
+    assert "the image 127.0.0.1:1/tool:1 cannot be pulled, for the registry 127.0.0.1:1" in nowhere
 
 
 def test_a_pull_tells_how_far_it_is_and_ends_with_the_run(

@@ -31,10 +31,11 @@ from .compose_file import (
     read_compose_file,
 )
 from .compose_work import StackPlan
-from .engine import RUN_LABEL, STATE_LABEL, check_credentials, sign_in
+from .engine import RUN_LABEL
 from .engine_runner import EngineRunner
 from .images import ImageReference, is_present, parse_reference, pull
-from .stack import PROJECT_LABEL, Stack
+from .registry import check_credentials, sign_in
+from .stack import Stack
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -81,12 +82,10 @@ class ComposeRunner(EngineRunner):
         Stack(client, run_id).remove()
 
     def found(self, client: DockerClient) -> Iterable[str]:
-        filters = {"label": [f"{STATE_LABEL}={self._state_dir}", PROJECT_LABEL]}
-        found = [each["Labels"] for each in client.api.containers(all=True, filters=filters)]
-        found += [each["Labels"] for each in client.api.networks(filters=filters)]
-        volumes = client.api.volumes(filters=filters)["Volumes"] or []
-        found += [each["Labels"] for each in volumes]
-        return {labels[RUN_LABEL] for labels in found if RUN_LABEL in labels}
+        found = client.api.containers(all=True, filters=self.own)
+        found += client.api.networks(filters=self.own)
+        found += client.api.volumes(filters=self.own)["Volumes"] or ()
+        return {each["Labels"][RUN_LABEL] for each in found}
 
     def _check_file(self, text: str) -> None:
         if not self._has_compose:
@@ -129,7 +128,7 @@ class ComposeRunner(EngineRunner):
         complete = complete_model(
             model,
             project=project,
-            labels={RUN_LABEL: spec.run_id, STATE_LABEL: os.fspath(self._state_dir)},
+            labels=self.labels(spec.run_id),
             bucket=self.mounted_bucket() if request.enable_s3_mount else None,
         )
         return StackPlan(project=project, model=complete)

@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import signal
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -24,7 +25,9 @@ PROJECT_PREFIX = "lyceum-"
 #: Set for each command that works on a run, so that it can be found should its starter die.
 PROJECT_VARIABLE = "COMPOSE_PROJECT_NAME"
 
-_PATIENCE_S = 60
+#: How long a command may take that only answers.
+PATIENCE_S = 60
+
 _WAITED = "what waits for it was not started"
 _HOW_TO_GET_ONE = (
     "install Docker with its Compose plugin (https://docs.docker.com/compose/install), "
@@ -40,14 +43,10 @@ def check_compose() -> None:
     """Sees to it that there is a `docker compose`. Blocks.
 
     Raises:
-        EngineUnavailable: there is none; the message says how to get one.
+        EngineUnavailable: there is none, and the message says how to get one; or it is silent.
     """
-    command = [_docker(), "--config", _config_folder(), "compose", "version", "--short"]
-    done = subprocess.run(
-        command, env={}, stdin=subprocess.DEVNULL, capture_output=True, text=True,
-        timeout=_PATIENCE_S, check=False,
-    )  # fmt: skip
-    if done.returncode or not re.match(r"v?([2-9]|\d\d)", done.stdout):
+    done = _answer([_docker(), "--config", _config_folder(), "compose", "version", "--short"])
+    if done.returncode or not re.match(rb"v?([2-9]|\d\d)", done.stdout):
         raise EngineUnavailable(
             f"Stacks need `docker compose` 2 or later, and it is not here; {_HOW_TO_GET_ONE}."
         )
@@ -64,15 +63,11 @@ def model_of(content: Model, folder: Path, project: str) -> Model:
 
     Raises:
         InvalidField: it is not a valid Compose file; one sentence says why.
-        EngineUnavailable: there is no `docker` command.
+        EngineUnavailable: there is no `docker` command, or it is silent.
     """
-    done = subprocess.run(
+    done = _answer(
         [*_command(folder), "--project-name", project, "config", "--format", "json"],
-        input=json.dumps(content).encode(),
-        env={},
-        capture_output=True,
-        timeout=_PATIENCE_S,
-        check=False,
+        json.dumps(content).encode(),
     )
     if done.returncode:
         refuse(f"is not a valid Compose file: {_complaint(done.stderr)}")
@@ -107,6 +102,28 @@ def failure_of(stderr: bytes, project: str) -> str:
     if found := re.search(r'service "(.+?)" didn\'t complete successfully: exit (\d+)', text):
         return f"service `{found[1]}` ended with code {found[2]}, and {_WAITED}"
     return "the stack could not be started: " + re.sub(name, r"`\1`", text)
+
+
+def _answer(command: list[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
+    """What a command without variables of ours says, however it ends."""
+    with subprocess.Popen(
+        command,
+        env={},
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        process_group=0,
+    ) as process:
+        try:
+            stdout, stderr = process.communicate(stdin, PATIENCE_S)
+        except subprocess.TimeoutExpired:
+            # The command has started another one, the plugin: they are a group.
+            os.killpg(process.pid, signal.SIGKILL)
+            raise EngineUnavailable(
+                f"`docker compose` did not answer within {PATIENCE_S} s; see what keeps it with "
+                "`docker compose version` on the server's machine."
+            ) from None
+    return subprocess.CompletedProcess(command, process.returncode, stdout, stderr)
 
 
 def _command(folder: Path) -> list[str]:

@@ -267,12 +267,12 @@ def check_model(model: Model, folder: str, *, allow_privileged: bool) -> None:
                 and service[key]
             ):
                 refuse(f"uses `{key}` in service `{name}`, which stacks cannot have here")
-    for wish in _privileges(model, folder):
-        if not allow_privileged:
-            refuse(
-                f"asks for {wish}, and a stack may have nothing of the machine it runs on; leave "
-                "it out, or serve with `--allow-privileged`"
-            )
+    wish = next(_privileges(model, folder), None)
+    if wish is not None and not allow_privileged:
+        refuse(
+            f"asks for {wish}, and a stack may have nothing of the machine it runs on; leave it "
+            "out, or serve with `--allow-privileged`"
+        )
     _check_nesting(model, folder)
 
 
@@ -421,7 +421,8 @@ def _completed(service: Model, labels: Mapping[str, str], bucket: str | None) ->
         # As the server itself, a stack's ports are this machine's alone unless it says otherwise.
         done["ports"] = [{"host_ip": "127.0.0.1", **port} for port in done["ports"]]
     mounts = done.get("volumes") or []
-    if bucket is not None and all(mount.get("target") != S3_MOUNT_PATH for mount in mounts):
+    targets = {os.path.normpath(str(mount.get("target", ""))) for mount in mounts}
+    if bucket is not None and S3_MOUNT_PATH not in targets:
         mount = {"type": "bind", "source": _escaped(bucket), "target": S3_MOUNT_PATH}
         done["volumes"] = [*mounts, mount]
     return done

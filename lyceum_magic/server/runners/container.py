@@ -17,19 +17,12 @@ from ...protocol.requests import Start, StartImage
 from ..masking import program_variables
 from .base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
 from .container_work import ContainerPlan, Mount
-from .engine import (
-    RUN_LABEL,
-    STATE_LABEL,
-    check_credentials,
-    container_name,
-    remove_container,
-    sign_in,
-    usage_of,
-)
+from .engine import RUN_LABEL, container_name, remove_container, usage_of
 from .engine_runner import EngineRunner
 from .gpu import has_gpu
 from .handle import report
 from .images import is_present, parse_reference, pull
+from .registry import check_credentials, sign_in
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -56,9 +49,6 @@ _NO_ENGINE_GPU = (
     b"the engine hands out no GPU, so this runs on the CPU; "
     b"install NVIDIA's container toolkit on its machine\n"
 )
-
-#: Marks containers that Compose has made; they are not this runner's.
-_COMPOSE_LABEL = "com.docker.compose.project"
 
 
 class ContainerRunner(EngineRunner):
@@ -104,7 +94,7 @@ class ContainerRunner(EngineRunner):
             user=request.docker_user or None,
             mount=mount,
             has_gpus=has_gpus,
-            labels={RUN_LABEL: spec.run_id, STATE_LABEL: str(self._state_dir)},
+            labels=self.labels(spec.run_id),
         )
         return {**plan}
 
@@ -115,10 +105,8 @@ class ContainerRunner(EngineRunner):
         remove_container(client, container_name(run_id))
 
     def found(self, client: DockerClient) -> Iterable[str]:
-        filters = {"label": [RUN_LABEL, f"{STATE_LABEL}={self._state_dir}"]}
-        for container in client.api.containers(all=True, filters=filters):
-            if _COMPOSE_LABEL not in container["Labels"]:
-                yield container["Labels"][RUN_LABEL]
+        for container in client.api.containers(all=True, filters=self.own):
+            yield container["Labels"][RUN_LABEL]
 
 
 # --- what is asked for -----------------------------------------------------------------------

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ...protocol.requests import Kind, Start
 from .base import EngineUnavailable, ProgressListener, RunSpec, Usage
-from .engine import Engine, connect, engine_environment
+from .engine import KIND_LABEL, RUN_LABEL, STATE_LABEL, Engine, connect, engine_environment
 from .engine_supervisor import EngineAssignment
 from .handle import SupervisedRun, hand_over, is_supervised
 from .pool import InterpreterPool
@@ -45,6 +45,7 @@ class EngineRunner(ABC):
 
     def __init__(self, state_dir: Path, *, bucket: Path, kind: Kind, supervisor: str) -> None:
         self._state_dir = state_dir
+        self._marks = {KIND_LABEL: kind, STATE_LABEL: str(state_dir)}
         self._bucket = bucket
         self._kind = kind
         self._engine = Engine()
@@ -108,10 +109,20 @@ class EngineRunner(ABC):
         for handle in list(self._handles):
             await handle.leave()
         await self._supervisors.close()
+        self._engine.close()
         if self._sweeper.is_alive():
             await asyncio.to_thread(self._sweeper.join, _LAST_WAIT_S)
 
-    # Underneath.
+    # What the kinds share.
+
+    def labels(self, run_id: str) -> dict[str, str]:
+        """The labels of all that a run has in the engine."""
+        return {RUN_LABEL: run_id, **self._marks}
+
+    @property
+    def own(self) -> dict[str, list[str]]:
+        """The engine's filters for what this runner has there."""
+        return {"label": [RUN_LABEL, *(f"{name}={value}" for name, value in self._marks.items())]}
 
     def mounted_bucket(self) -> str:
         """The path of the account's storage, which any program may write to."""
@@ -122,6 +133,8 @@ class EngineRunner(ABC):
             # the state folder around it is 0700.
             self._bucket.chmod(0o777)
         return str(self._bucket)
+
+    # Underneath.
 
     def _new_handle(self, spec: RunSpec) -> SupervisedRun:
         handle = SupervisedRun(
@@ -174,7 +187,8 @@ class EngineRunner(ABC):
         from docker.errors import DockerException
 
         try:
-            self.remove(client, folder.name)
+            with contextlib.closing(client):
+                self.remove(client, folder.name)
         except (DockerException, OSError):
             # The next server sweeps it up.
             logger.warning("run %s is still in the engine", folder.name, exc_info=True)
@@ -188,9 +202,10 @@ class EngineRunner(ABC):
         from docker.errors import DockerException
 
         try:
-            for run_id in self.found(client):
-                # Looked at after the engine was: whoever put it there had the run by then.
-                if not is_supervised(self._state_dir / "runs" / run_id):
-                    self.remove(client, run_id)
+            with contextlib.closing(client):
+                for run_id in self.found(client):
+                    # Looked at after the engine was: whoever put it there had the run by then.
+                    if not is_supervised(self._state_dir / "runs" / run_id):
+                        self.remove(client, run_id)
         except (DockerException, OSError):
             logger.warning("earlier runs may still be in the engine", exc_info=True)

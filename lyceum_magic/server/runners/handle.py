@@ -156,6 +156,9 @@ class SupervisedRun:
             if _is_held(lock):
                 try:
                     control = _connect(self._folder)
+                except FileNotFoundError:  # the program has taken the socket away
+                    await self._conclude("nobody can reach the run's supervisor any more")
+                    return True
                 except ConnectionRefusedError:
                     # It is just ending: the lock is free in a moment.
                     await asyncio.to_thread(fcntl.flock, lock, fcntl.LOCK_EX)
@@ -234,25 +237,29 @@ class SupervisedRun:
                 return
         await self._conclude()
 
-    async def _conclude(self) -> None:
-        """Reads how the run ended, once its supervisor is gone."""
+    async def _conclude(self, loss: str = "the run's supervisor died") -> None:
+        """Reads how the run ended, once its supervisor is gone.
+
+        Args:
+            loss: the sentence for a run whose end nobody has written down.
+        """
         try:
             end = RunEnd(**read_json(self._folder / "exit.json"))
         except FileNotFoundError:
             try:
-                end = await asyncio.to_thread(self._bury_lost_run)
+                end = await asyncio.to_thread(self._bury_lost_run, loss)
             except OSError as exc:  # the program took the whole folder away, or the disk is gone
                 end = _unstarted("lost", f"the run's folder cannot be used: {exc.strerror}")
         self.started_at = end.started_at
         self._finish(end)
 
-    def _bury_lost_run(self) -> RunEnd:
+    def _bury_lost_run(self, loss: str) -> RunEnd:
         """Ends what is left of a run whose supervisor died, and writes its end in its place."""
         started_at = None
         with contextlib.suppress(FileNotFoundError):  # it died before the program began
             started_at = read_json(self._folder / "supervisor.json")["started_at"]
         self._clean_up(self._folder)
-        end = RunEnd("lost", None, "the run's supervisor died", started_at, time.time())
+        end = RunEnd("lost", None, loss, started_at, time.time())
         write_json(self._folder / "exit.json", vars(end))
         return end
 
@@ -352,7 +359,8 @@ def is_supervised(folder: Path) -> bool:
 
 def _is_held(lock: int) -> bool:
     try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        # Shared: others who only look, at the same moment, are no supervisors.
+        fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:
         return True
     return False

@@ -11,7 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from .base import ProgressListener, Refusal
-from .engine import SignIn, connect, explanation
+from .engine import connect, explanation
+from .registry import SignIn
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -235,5 +236,8 @@ def why_not_pulled(reference: ImageReference, reason: str, *, signed_in: bool) -
     if says(
         "dial tcp", "no such host", "timeout", "timed out", "tls", "x509", "https client", "eof"
     ):
-        return f"the registry {reference.registry} cannot be reached: {reason}"
+        return (
+            f"the image {reference} cannot be pulled, for the registry {reference.registry} cannot "
+            f"be reached: {reason}"
+        )
     return f"the image {reference} cannot be pulled: {reason}"

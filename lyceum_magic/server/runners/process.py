@@ -29,6 +29,11 @@ from .supervisor import SUPERVISOR_ID, Assignment, write_json
 #: More than lies between the installation of a run's requirements and its beginning.
 _PREPARATION_S = 3600.0
 
+_REFUSED = (
+    "a server of profile `shared` runs nothing as processes of its own user; start an image or a "
+    "stack, or serve with `--profile local`"
+)
+
 
 class ProcessRunner:
     """Runs each program in a process of its own, as the server's own user.
@@ -55,7 +60,7 @@ class ProcessRunner:
     ) -> None:
         self._memory_limit_bytes = memory_limit_bytes
         self._is_refused = is_refused
-        self._pool = InterpreterPool(size=pool_size)
+        self._pool = InterpreterPool(size=0 if is_refused else pool_size)
         self._installer = Installer(
             state_dir / "requirements",
             index_url=index_url,
@@ -69,10 +74,7 @@ class ProcessRunner:
 
     async def check(self, request: Start) -> None:
         if self._is_refused:
-            raise EngineUnavailable(
-                "A server of profile `shared` runs nothing as processes of its own user; start an "
-                "image or a stack, or serve with `--profile local`."
-            )
+            raise EngineUnavailable(f"{_REFUSED[0].upper()}{_REFUSED[1:]}.")
 
     async def start(self, spec: RunSpec, on_progress: ProgressListener) -> SupervisedRun:
         handle = self._new_handle(spec)
@@ -111,6 +113,8 @@ class ProcessRunner:
     async def _launch(
         self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
     ) -> None:
+        if self._is_refused:  # an earlier server, of another profile, accepted it
+            raise Refusal(_REFUSED)
         limit = self._memory_limit_bytes
         wanted = await asyncio.to_thread(_prepare, spec, limit)
         if wanted.requirements:
@@ -131,11 +135,8 @@ def _prepare(spec: RunSpec, memory_limit_bytes: int | None) -> Wanted:
         Refusal: the request cannot be carried out.
     """
     request = _python(spec)
-    for remains in (
-        "spool",
-        "control.sock",
-        MEMORY_ERROR,
-    ):  # an earlier server may have got this far
+    # An earlier server may have got this far.
+    for remains in ("spool", "control.sock", MEMORY_ERROR):
         (spec.folder / remains).unlink(missing_ok=True)
     files = decode_import_files(request.import_files) if request.import_files else {}
     modules = {name.partition("/")[0].removesuffix(".py") for name in files}

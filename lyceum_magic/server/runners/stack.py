@@ -6,7 +6,7 @@ All of it carries the run's label, so that it is found and removed whoever put i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
@@ -27,7 +27,6 @@ NUMBER_LABEL = "com.docker.compose.container-number"
 
 _ALIVE = frozenset({"running", "restarting", "paused"})
 _NEVER = "0001-"
-_MAX_AT_ONCE = 16
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,11 @@ class Stack:
         _in_parallel(attempt, [c["Id"] for c in self._containers() if c["State"] in _ALIVE])
 
 
-def _in_parallel(act: Callable[[str], object], ids: Iterable[str]) -> None:
-    with ThreadPoolExecutor(_MAX_AT_ONCE) as threads:
+def _in_parallel(act: Callable[[str], object], ids: Sequence[str]) -> None:
+    if not ids:
+        return
+    # One for each: whoever waited for a free one would be stopped a whole grace later.
+    with ThreadPoolExecutor(len(ids)) as threads:
         list(threads.map(act, ids))
 
 

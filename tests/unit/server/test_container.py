@@ -20,15 +20,9 @@ from lyceum_magic.server.runners.container import (
     decode_environment,
     usage_of,
 )
-from lyceum_magic.server.runners.engine import (
-    Engine,
-    SignIn,
-    check_credentials,
-    connect,
-    engine_environment,
-    sign_in,
-)
+from lyceum_magic.server.runners.engine import Engine, connect, engine_environment
 from lyceum_magic.server.runners.handle import SupervisedRun
+from lyceum_magic.server.runners.registry import SignIn, check_credentials, sign_in
 
 LONG = "x" * (128 * 1024)
 

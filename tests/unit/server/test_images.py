@@ -97,7 +97,7 @@ def test_progress_is_the_share_of_all_layers_that_are_known() -> None:
         (
             "dial tcp: lookup registry.example on 127.0.0.1:53: no such host",
             False,
-            "cannot be reached: dial tcp",
+            "python:nope cannot be pulled, for the registry docker.io cannot be reached: dial tcp",
         ),
         (
             "no matching manifest for linux/arm64/v8 in the manifest list entries",
