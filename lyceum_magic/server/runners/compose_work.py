@@ -20,7 +20,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from ..masking import program_variables
+from ..masking import SecretTexts, program_variables
 from .base import Refusal
 from .compose_command import failure_of, start_stack
 from .compose_file import Model, replicas, with_environment
@@ -71,8 +71,9 @@ class ComposeWork:
         self._run_id = assignment["run_id"]
         self._grace_s = assignment["stop_grace_s"]
         self._project = plan["project"]
-        secrets = program_variables(assignment["environment"])
-        added = {**secrets, "LYCEUM_RUN_ID": assignment["run_id"]}
+        secrets = assignment["environment"]
+        self._secrets = SecretTexts(secrets.values())
+        added = {**program_variables(secrets), "LYCEUM_RUN_ID": assignment["run_id"]}
         self._model = with_environment(plan["model"], added)
         self._replicas = replicas(self._model)
         self._changes: queue.SimpleQueue[_Began | _Started | _Changed] = queue.SimpleQueue()
@@ -203,7 +204,7 @@ class ComposeWork:
         if container_id not in self._readers:
             name = f"{service}-{number}" if self._replicas.get(service, 1) > 1 else service
             self._readers[container_id] = OutputReader(
-                self._engine, container_id, name, events.output
+                self._engine, container_id, name, self._secrets, events.output
             )
         return self._readers[container_id]
 

@@ -18,6 +18,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal
 
+from ..masking import Masker, SecretTexts
 from .engine import PATIENCE_S
 
 if TYPE_CHECKING:
@@ -65,15 +66,28 @@ class FrameDecoder:
 
 
 class LinePrefixer:
-    """Puts a name before every line of one stream, which arrives in pieces."""
+    """Puts a name before every line of one stream, which arrives in pieces.
 
-    def __init__(self, name: str) -> None:
+    Args:
+        secrets: what is masked in it; before the lines are taken apart, for a secret may have
+            several.
+    """
+
+    def __init__(self, name: str, secrets: SecretTexts) -> None:
         self._prefix = f"{name} | ".encode()
+        self._masker = Masker(secrets) if secrets else None
         self._pieces: list[bytes] = []
         self._length = 0
 
     def add(self, piece: bytes) -> bytes:
         """The lines that are whole now."""
+        return self._lines_with(self._masker.feed(piece) if self._masker else piece)
+
+    def end(self) -> bytes:
+        """What is left when the stream ends; another may begin then."""
+        return self._lines_with(self._masker.close() if self._masker else b"") + self._cut()
+
+    def _lines_with(self, piece: bytes) -> bytes:
         *lines, rest = piece.split(b"\n")
         told = []
         for line in lines:
@@ -83,11 +97,11 @@ class LinePrefixer:
             self._pieces.append(rest)
             self._length += len(rest)
         if self._length >= _MAX_LINE_BYTES:
-            told.append(self.end())
+            told.append(self._cut())
         return b"".join(told)
 
-    def end(self) -> bytes:
-        """The last line, if it did not end."""
+    def _cut(self) -> bytes:
+        """The last line, if it did not end: as if it did."""
         if not self._pieces:
             return b""
         line = b"".join([self._prefix, *self._pieces, b"\n"])
@@ -152,6 +166,7 @@ class OutputReader:
 
     Args:
         name: what its lines begin with.
+        secrets: what is masked in its lines.
         tell: takes whole lines; may be called from that thread.
     """
 
@@ -160,13 +175,14 @@ class OutputReader:
         engine: DockerClient,
         container_id: str,
         name: str,
+        secrets: SecretTexts,
         tell: Callable[[StreamName, bytes], None],
     ) -> None:
         self._engine = engine
         self._container_id = container_id
         self._tell = tell
         self._cursor = LogCursor()
-        self._lines = {stream: LinePrefixer(name) for stream in _STREAMS.values()}
+        self._lines = {stream: LinePrefixer(name, secrets) for stream in _STREAMS.values()}
         self._starts: queue.SimpleQueue[Literal["started", "over"]] = queue.SimpleQueue()
         self._thread = threading.Thread(target=self._read_all, name=f"output of {name}")
         self._thread.daemon = True

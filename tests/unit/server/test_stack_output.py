@@ -6,6 +6,7 @@ import struct
 
 import pytest
 
+from lyceum_magic.server.masking import SecretTexts
 from lyceum_magic.server.runners.stack_output import FrameDecoder, LinePrefixer, LogCursor
 
 
@@ -37,12 +38,14 @@ def test_frames_are_whole_byte_by_byte():
 
 # --- lines -----------------------------------------------------------------------------------
 
+NO_SECRETS = SecretTexts(())
+
 TEXT = b"one\n\ntwo \xe2\x82\xac\nlast"
 
 
 @pytest.mark.parametrize("cut", range(len(TEXT) + 1))
 def test_lines_are_whole_at_every_cut(cut: int):
-    lines = LinePrefixer("web")
+    lines = LinePrefixer("web", NO_SECRETS)
     told = lines.add(TEXT[:cut]) + lines.add(TEXT[cut:])
     assert told == b"web | one\nweb | \nweb | two \xe2\x82\xac\n"
     assert lines.end() == b"web | last\n"
@@ -50,10 +53,34 @@ def test_lines_are_whole_at_every_cut(cut: int):
 
 
 def test_a_line_without_end_is_told_in_pieces():
-    lines = LinePrefixer("a")
+    lines = LinePrefixer("a", NO_SECRETS)
     told = b"".join(lines.add(b"x" * 1000) for _ in range(3000)) + lines.end()
     assert told.replace(b"a | ", b"").replace(b"\n", b"") == b"x" * 3_000_000
     assert 1 < told.count(b"\n") < 10
+
+
+KEY = "-----BEGIN KEY-----\nMIIEvQIBADAN\nBgkqhkiG9w0B\n-----END KEY-----"
+PRINTED = f"before {KEY} behind\nlast\n".encode()
+
+
+@pytest.mark.parametrize("cut", range(len(PRINTED) + 1))
+def test_a_secret_of_several_lines_is_masked_in_all_of_them(cut: int):
+    lines = LinePrefixer("web", SecretTexts([KEY]))
+    told = lines.add(PRINTED[:cut]) + lines.add(PRINTED[cut:]) + lines.end()
+    assert told == b"web | before *** behind\nweb | last\n"
+
+
+def test_what_only_began_like_a_secret_is_told_at_the_end():
+    lines = LinePrefixer("web", SecretTexts([KEY]))
+    assert lines.add(b"-----BEGIN KEY-----\n") + lines.end() == b"web | -----BEGIN KEY-----\n"
+    assert lines.add(b"again\n") == b"web | again\n"
+
+
+def test_a_line_without_end_is_not_cut_within_a_secret():
+    lines = LinePrefixer("a", SecretTexts(["sesame-4711"]))
+    told = b"".join(lines.add(b"sesame-4711,") for _ in range(300_000)) + lines.end()
+    assert told.replace(b"a | ", b"").replace(b"\n", b"") == b"***," * 300_000
+    assert told.count(b"\n") > 1
 
 
 # --- a log that is read again ----------------------------------------------------------------
