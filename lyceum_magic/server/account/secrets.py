@@ -24,6 +24,8 @@ MAX_ALL_BYTES = 64 * 1024
 #: asked for them.
 RESERVED = frozenset(
     {
+        "LD_AUDIT",
+        "LD_LIBRARY_PATH",
         "LD_PRELOAD",
         "LYCEUM_RUN_ID",
         "LYCEUM_SECRET_NAMES",

@@ -6,7 +6,6 @@ from typing import Any
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
-from pydantic import BaseModel
 from starlette.responses import JSONResponse, Response
 
 from ...protocol import paths
@@ -26,10 +25,15 @@ _MEANINGS = {
 }
 
 
-class Problem(BaseModel):
-    """Why a request was refused, in one sentence."""
-
-    detail: str
+#: Why a request was refused, in one sentence. Plain schema, referred to by name: FastAPI would
+#: make a model for each error of each route, several hundred of them, before the server listens.
+_PROBLEM = {
+    "title": "Problem",
+    "type": "object",
+    "required": ["detail"],
+    "properties": {"detail": {"title": "Detail", "type": "string"}},
+}
+_PROBLEM_CONTENT = {"application/json": {"schema": {"$ref": "#/components/schemas/Problem"}}}
 
 
 Responses = dict[int | str, dict[str, Any]]
@@ -37,7 +41,9 @@ Responses = dict[int | str, dict[str, Any]]
 
 def problems(*status_codes: int) -> Responses:
     """`responses=` of a route that may answer so, beside what `EVERYWHERE` names."""
-    return {code: {"model": Problem, "description": _MEANINGS[code]} for code in status_codes}
+    return {
+        code: {"description": _MEANINGS[code], "content": _PROBLEM_CONTENT} for code in status_codes
+    }
 
 
 #: What the guard in front of every route, or the HTTP parser, may answer.
@@ -55,9 +61,9 @@ def install_description(app: FastAPI) -> None:
                 description="The part of Lyceum's API that the server of lyceum-magic speaks.",
                 routes=app.routes,
             )
-            schema["components"]["securitySchemes"] = {
-                "token": {"type": "http", "scheme": "bearer"}
-            }
+            components = schema["components"]
+            components["schemas"]["Problem"] = _PROBLEM
+            components["securitySchemes"] = {"token": {"type": "http", "scheme": "bearer"}}
             schema["security"] = [{"token": []}]
             app.openapi_schema = schema
         return app.openapi_schema

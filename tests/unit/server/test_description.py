@@ -105,6 +105,22 @@ async def test_it_names_the_token_that_every_request_needs(description: dict[str
     assert description["security"] == [{"token": []}]
 
 
+async def test_every_error_of_every_route_says_that_it_is_one_sentence(
+    description: dict[str, Any],
+) -> None:
+    replies = [
+        (path, code, reply)
+        for path, methods in description["paths"].items()
+        for method in methods.values()
+        for code, reply in method["responses"].items()
+        if code not in ("200", "422")  # FastAPI has a schema of its own for the latter
+    ]
+    assert {"401", "404", "409", "503", "507"} <= {code for _, code, _ in replies}
+    for path, code, reply in replies:
+        schema = resolved(description, reply["content"]["application/json"]["schema"])
+        assert schema["properties"]["detail"]["type"] == "string", (path, code)
+
+
 def resolved(description: dict[str, Any], schema: dict[str, Any]) -> dict[str, Any]:
     name = schema["$ref"].rpartition("/")[2]
     return dict(description["components"]["schemas"][name])
