@@ -342,7 +342,8 @@ class Client:
         except httpx.RequestError as exc:
             if method == "POST" and path in paths.STARTS.values():
                 raise StartUnknown(
-                    f"The connection to {self.account.base_url} broke before it answered the start."
+                    f"The connection to {self.account.base_url} broke before it answered the start "
+                    f"({type(exc).__name__})."
                 ) from None
             raise self._unreachable(exc) from None
 
