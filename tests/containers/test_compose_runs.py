@@ -476,14 +476,16 @@ def test_secrets_reach_every_service_and_a_service_s_own_variables_win(folder: P
 
 def test_secrets_are_masked_and_on_no_command_line(folder: Path) -> None:
     secret = "a-secret-of-mine-4711"
+    key = "-----BEGIN KEY-----\nMIIEvQIBADAN\n-----END KEY-----"
     health = {"test": ["CMD-SHELL", "[ -e /mnt/s3/go ]"], "interval": "0.1s", "retries": 1000}
     services = {
         "a": service(f"echo <$KEY>; {FOREVER}", healthcheck=health, restart="always"),
-        "b": service("exit 0", depends_on={"a": {"condition": "service_healthy"}}),
+        "b": service('echo "$PEM"', depends_on={"a": {"condition": "service_healthy"}}),
     }
+    secrets = [{"name": "KEY", "value": secret}, {"name": "PEM", "value": key}]
     with served(folder) as server:
-        secrets = {"environment_variables": [{"name": "KEY", "value": secret}]}
-        assert server.client.post(paths.SECRETS, json=secrets).is_success
+        reply = server.client.post(paths.SECRETS, json={"environment_variables": secrets})
+        assert reply.is_success, reply.text
         services["a"]["command"][2] = services["a"]["command"][2].replace("<$$KEY>", '"<$$KEY>"')
         run = start(server, services)
         run.said("a | <")
@@ -496,6 +498,7 @@ def test_secrets_are_masked_and_on_no_command_line(folder: Path) -> None:
         let_go(server)
         record = run.ended()
     assert lines(record, "a") == ["<***>"]
+    assert lines(record, "b") == ["***"]
 
 
 def test_what_it_uses_is_the_sum_over_its_containers(server: ServedProcess, image: str) -> None:

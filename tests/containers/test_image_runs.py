@@ -496,7 +496,12 @@ def test_a_new_server_sweeps_up_what_nobody_supervises(folder: Path, image: str)
         live.said("ready")
         server.end(signal.SIGKILL)
     stray = str(uuid.uuid4())
-    labels = ["--label", f"lyceum.state={folder}", "--label", f"lyceum.run={stray}"]
+    labels = [
+        *("--label", f"lyceum.state={folder}", "--label", f"lyceum.run={stray}"),
+        *("--label", "lyceum.kind=image"),
+        # As an image has it that `docker compose build` made.
+        *("--label", "com.docker.compose.project=team"),
+    ]
     docker("run", "--detach", "--name", f"lyceum-{stray}", *labels, image, "sleep", "1000")
     docker("run", "--detach", "--name", "foreign", image, "sleep", "1000")
     with served(folder) as server:

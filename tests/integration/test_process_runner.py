@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import fcntl
 import hashlib
 import json
 import os
@@ -23,7 +24,7 @@ import pytest
 
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.server.runners.base import RunEnd, RunSpec
-from lyceum_magic.server.runners.handle import SupervisedRun
+from lyceum_magic.server.runners.handle import SupervisedRun, is_supervised
 from lyceum_magic.server.runners.process import ProcessRunner
 from lyceum_magic.server.spool import SpoolRecord, read_spool
 
@@ -517,6 +518,43 @@ async def test_a_run_whose_supervisor_died_without_a_server_is_lost(
     await asyncio.to_thread(start_server_and_kill_it, tmp_path / "state", folder, code)
     os.kill(json.loads((folder / "supervisor.json").read_text())["pid"], signal.SIGKILL)
     assert (await _found(runner, folder)).reason == "lost"
+
+
+async def test_a_run_whose_socket_is_gone_is_lost_and_leaves_nothing(
+    runner: ProcessRunner, tmp_path: Path
+) -> None:
+    folder = tmp_path / "run"
+    code = FAMILY + "signal.pause()"
+    await asyncio.to_thread(start_server_and_kill_it, tmp_path / "state", folder, code)
+    (folder / "control.sock").unlink()
+    handle = await runner.find(spec(folder, code))
+    assert handle is not None
+    pids = await family(handle)
+    end = await handle.ended()
+    assert (end.reason, end.error) == ("lost", "nobody can reach the run's supervisor any more")
+    assert not any(is_alive(pid) for pid in pids)
+
+
+def test_who_only_looks_at_a_run_is_no_supervisor_of_it(tmp_path: Path) -> None:
+    lock = tmp_path / "lock"
+    with lock.open("w") as supervisor:
+        fcntl.flock(supervisor, fcntl.LOCK_SH)  # as long as somebody else looks
+        assert not is_supervised(tmp_path)
+        fcntl.flock(supervisor, fcntl.LOCK_EX)
+        assert is_supervised(tmp_path)
+
+
+async def test_a_server_that_runs_no_processes_refuses_those_that_an_earlier_one_accepted(
+    tmp_path: Path,
+) -> None:
+    runner = ProcessRunner(tmp_path / "state", is_refused=True)
+    before = psutil.Process().children()
+    await runner.open()
+    end, stdout, _ = await run(runner, tmp_path / "run", "print('ran')")
+    assert psutil.Process().children() == before  # none waits for a run either
+    await runner.close()
+    assert (end.reason, stdout) == ("refused", "")
+    assert "`--profile local`" in end.error
 
 
 async def test_a_run_that_was_never_handed_over_is_not_found(

@@ -305,8 +305,9 @@ def test_an_init_passes_signals_on_unless_a_service_says_otherwise(
     assert completed(web(**asked))["services"]["web"]["init"] is given
 
 
-def test_the_bucket_is_mounted_unless_something_else_is():
-    own = {"type": "volume", "source": "v", "target": "/mnt/s3"}
+@pytest.mark.parametrize("target", ["/mnt/s3", "/mnt/s3/", "/mnt//s3"])
+def test_the_bucket_is_mounted_unless_something_else_is(target: str):
+    own = {"type": "volume", "source": "v", "target": target}
     [mount] = completed(web(), "/a$b")["services"]["web"]["volumes"]
     assert mount == {"type": "bind", "source": "/a$$b", "target": "/mnt/s3"}
     assert completed(web(volumes=[own]), "/b")["services"]["web"]["volumes"] == [own]
