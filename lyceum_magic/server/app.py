@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 
 from fastapi import FastAPI
 
@@ -32,6 +32,9 @@ from .routes import (
 from .routes.description import EVERYWHERE, install_description
 from .routes.errors import install_handlers
 from .runners.base import Runner
+from .runners.compose import ComposeRunner
+from .runners.container import ContainerRunner
+from .runners.handle import is_supervised
 from .runners.process import ProcessRunner
 from .s3_endpoint import S3Endpoint
 from .service import RunService
@@ -75,37 +78,33 @@ def create_app(
         store,
         settings.state_dir / "runs",
         is_in_use=service.is_in_use,
+        is_supervised=is_supervised,
         keep_s=settings.keep_days * 86_400,
         keep_bytes=settings.keep_bytes,
-        sweep_caches=[
-            runner.sweep for runner in runners.values() if isinstance(runner, ProcessRunner)
-        ],
+        sweep_caches=[runner.sweep for runner in runners.values()],
     )
     closing = asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        await store.open()
-        try:
+        # Each part is closed that was opened, the last one first, wherever the next one fails.
+        async with AsyncExitStack() as parts:
+            await store.open()
+            parts.push_async_callback(store.close)
             await account_keys.open()
             bucket.open()
             for runner in runners.values():
                 await runner.open()
+                parts.push_async_callback(runner.close)
+            parts.push_async_callback(endpoint.close)
+            parts.push_async_callback(service.close)  # it may fail behind its first runs
+            await service.open()
+            sweeping = asyncio.create_task(retention.sweep_for_ever())
             try:
-                await service.open()
-                sweeping = asyncio.create_task(retention.sweep_for_ever())
-                try:
-                    yield
-                finally:
-                    sweeping.cancel()
-                    await asyncio.wait([sweeping])
+                yield
             finally:
-                await service.close()
-                await endpoint.close()
-                for runner in runners.values():
-                    await runner.close()
-        finally:
-            await store.close()
+                sweeping.cancel()
+                await asyncio.wait([sweeping])
 
     app = FastAPI(
         title="Embedded Lyceum",
@@ -143,9 +142,6 @@ def create_app(
 
 
 def _runners(settings: ServerSettings) -> Mapping[Kind, Runner]:
-    from .runners.compose import ComposeRunner
-    from .runners.container import ContainerRunner
-
     return {
         "python": ProcessRunner(
             settings.state_dir,

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import fcntl
+import errno
 import logging
 import os
 import shutil
@@ -27,6 +27,8 @@ class Retention:
 
     Args:
         is_in_use: whether a run must stay for now.
+        is_supervised: whether the run in a folder has a supervisor, whatever the records say; it is
+            called on a thread.
         keep_s: how long after its end a run is kept.
         keep_bytes: how much the folders of ended runs may take together.
         sweep_caches: each removes what nobody has used since a moment, in seconds since 1970.
@@ -39,6 +41,7 @@ class Retention:
         runs_folder: Path,
         *,
         is_in_use: Callable[[str], bool],
+        is_supervised: Callable[[Path], bool],
         keep_s: float,
         keep_bytes: int,
         sweep_caches: Sequence[Callable[[float], Awaitable[None]]] = (),
@@ -47,6 +50,7 @@ class Retention:
         self._store = store
         self._runs_folder = runs_folder
         self._is_in_use = is_in_use
+        self._is_supervised = is_supervised
         self._keep_s = keep_s
         self._keep_bytes = keep_bytes
         self._sweep_caches = sweep_caches
@@ -64,10 +68,11 @@ class Retention:
 
     async def sweep(self) -> None:
         """Removes all that need not be kept now."""
-        # Listed before the records are read: a run's record is older than its folder.
+        # In this order no run slips through: its record is older than its folder, and one that ends
+        # in between is met twice rather than never.
         folders = set(await asyncio.to_thread(_names_in, self._runs_folder))
-        ended = await self._store.ended()
         unfinished = {record.run_id for record in await self._store.unfinished()}
+        ended = await self._store.ended()
         too_old = self._clock() - self._keep_s
         sizes = {run_id: await self._size(run_id) for run_id, _ in ended}
         total = sum(sizes.values())
@@ -81,8 +86,8 @@ class Retention:
                 await self._store.forget(run_id)
                 await self._remove(run_id)
         for run_id in folders - unfinished - {run_id for run_id, _ in ended}:
-            # Its record is gone. But a whole database may be gone, and its runs go on.
-            if not await asyncio.to_thread(_is_alive, self._runs_folder / run_id):
+            # Its record is gone.
+            if not self._is_in_use(run_id):
                 await self._remove(run_id)
         for sweep_cache in self._sweep_caches:
             await sweep_cache(too_old)
@@ -95,8 +100,11 @@ class Retention:
 
     async def _remove(self, run_id: str) -> None:
         self._sizes.pop(run_id, None)
+        folder = self._runs_folder / run_id
         try:
-            await asyncio.to_thread(remove_tree, self._runs_folder / run_id)
+            # A whole database may be gone, and its runs go on.
+            if not await asyncio.to_thread(self._is_supervised, folder):
+                await asyncio.to_thread(remove_tree, folder)
         except OSError as exc:
             logger.warning("the folder of run %s could not be removed: %s", run_id, exc.strerror)
 
@@ -110,22 +118,29 @@ def remove_tree(folder: Path) -> None:
     """Removes a folder with all that is in it; none there is no error.
 
     Programs of runs leave folders that nobody may write to, and some that are nested deeper than
-    Python 3.11 can follow.
+    Python 3.11 can follow, or both.
 
     Raises:
-        OSError: some of it belongs to somebody else.
+        OSError: some of it cannot be removed, since it belongs to somebody else.
     """
     try:
         shutil.rmtree(folder)
     except FileNotFoundError:
         return
-    except PermissionError:
+    except (PermissionError, RecursionError):
         for path in _folders(folder):
             with contextlib.suppress(OSError):
                 os.chmod(path, 0o700)
-        shutil.rmtree(folder)
-    except RecursionError:
-        subprocess.run(["rm", "-rf", "--", folder], check=False, stderr=subprocess.DEVNULL)
+        done = subprocess.run(
+            ["rm", "-rf", "--", folder],
+            check=False,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if done.returncode != 0:
+            reason, _, _ = done.stderr.partition("\n")
+            raise PermissionError(errno.EPERM, reason) from None
 
 
 def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
@@ -158,18 +173,3 @@ def _names_in(folder: Path) -> list[str]:
         return os.listdir(folder)
     except FileNotFoundError:
         return []
-
-
-def _is_alive(folder: Path) -> bool:
-    """Whether a run has a supervisor; see `runners.supervisor` about its lock."""
-    try:
-        lock = os.open(folder / "lock", os.O_RDWR)
-    except OSError:
-        return False
-    try:
-        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    finally:
-        os.close(lock)
-    return False

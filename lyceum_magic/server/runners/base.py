@@ -172,6 +172,11 @@ class Runner(Protocol):
         """The run that an earlier server started; None where it had not been started yet."""
         ...
 
+    async def sweep(self, unused_since: float) -> None:
+        """Removes what was installed for runs and that none has asked for since a moment, in
+        seconds since 1970."""
+        ...
+
     async def close(self) -> None:
         """Lets go of everything but the runs themselves: they go on."""
         ...

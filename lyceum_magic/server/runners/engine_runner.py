@@ -105,6 +105,10 @@ class EngineRunner(ABC):
         self._handles.discard(handle)
         return None
 
+    async def sweep(self, unused_since: float) -> None:
+        """Leaves images alone: the engine is not this server's, and its owner prunes it."""
+        return
+
     async def close(self) -> None:
         for handle in list(self._handles):
             await handle.leave()

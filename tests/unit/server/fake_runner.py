@@ -111,5 +111,8 @@ class FakeRunner:
     async def find(self, spec: RunSpec) -> FakeHandle | None:
         return self.handles.get(spec.run_id)
 
+    async def sweep(self, unused_since: float) -> None:
+        pass
+
     async def close(self) -> None:
         pass

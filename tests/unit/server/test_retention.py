@@ -5,7 +5,9 @@ from __future__ import annotations
 import fcntl
 import os
 import subprocess
-from collections.abc import Iterator
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import pytest
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server.retention import Retention, remove_tree, size_on_disk
+from lyceum_magic.server.runners.handle import is_supervised
 from lyceum_magic.server.runners.requirements import Installer
 from lyceum_magic.server.stores.base import RunRecord
 from lyceum_magic.server.stores.memory import MemoryStore
@@ -52,6 +55,7 @@ class World:
             self.store,
             self.folder,
             is_in_use=self.in_use.__contains__,
+            is_supervised=is_supervised,
             keep_s=keep_s,
             keep_bytes=keep_bytes,
             sweep_caches=[sweep_cache],
@@ -114,6 +118,39 @@ async def test_a_folder_without_a_record_goes_unless_a_supervisor_lives_there(
     assert await world.sweep() == set()
 
 
+class EndingStore(MemoryStore):
+    """A store whose one run ends as soon as somebody has asked which runs are, or are not, over."""
+
+    async def unfinished(self) -> Sequence[RunRecord]:
+        found = await super().unfinished()
+        await self.end()
+        return found
+
+    async def ended(self) -> Sequence[tuple[str, float]]:
+        found = await super().ended()
+        await self.end()
+        return found
+
+    async def end(self) -> None:
+        for record in await super().unfinished():
+            await self.finish(replace(record, state=State.COMPLETED, finished_at=NOW))
+
+
+async def test_a_run_that_ends_while_records_are_read_stays(world: World) -> None:
+    world.store = EndingStore()
+    await world.add("just ending", age_s=5, state=State.RUNNING)
+    assert await world.sweep(keep_s=100) == {"just ending"}
+    assert (world.folder / "just ending" / "work" / "data").exists()
+
+
+async def test_a_folder_that_is_in_use_stays_whatever_the_records_say(world: World) -> None:
+    (world.folder / "new").mkdir()
+    world.in_use.add("new")
+    with pytest.raises(AssertionError):  # folders and records do not agree
+        await world.sweep()
+    assert (world.folder / "new").exists()
+
+
 async def test_a_run_whose_folder_is_gone_already_is_forgotten(world: World) -> None:
     await world.add("gone", age_s=500)
     remove_tree(world.folder / "gone")
@@ -132,6 +169,66 @@ async def test_folders_that_a_program_has_closed_or_nested_deep_go_too(world: Wo
     await world.add("closed", age_s=500)
     (world.folder / "closed" / "work").chmod(0)
     assert await world.sweep(keep_s=100) == set()
+
+
+#: Becomes a user for whom the modes of folders mean something.
+DROP_PRIVILEGES = """
+import os
+if os.geteuid() == 0:
+    os.setgroups([])
+    os.setgid(65534)
+    os.setuid(65534)
+"""
+MAKE = f"""
+import sys
+{DROP_PRIVILEGES}
+here = os.open(sys.argv[1], os.O_RDONLY)
+os.mkdir("run", dir_fd=here)
+here = os.open("run", os.O_RDONLY, dir_fd=here)
+os.mkdir("closed", dir_fd=here)
+os.mkdir("closed/below", dir_fd=here)
+os.chmod("closed", 0, dir_fd=here)
+for _ in range(1500):
+    os.mkdir("deep", dir_fd=here)
+    below = os.open("deep", os.O_RDONLY, dir_fd=here)
+    os.close(here)
+    here = below
+"""
+REMOVE = f"""
+import sys
+from pathlib import Path
+from lyceum_magic.server.retention import remove_tree
+{DROP_PRIVILEGES}
+try:
+    remove_tree(Path(sys.argv[1]) / "run")
+except OSError as exc:
+    print(exc.strerror)
+"""
+
+
+def test_what_is_closed_and_nested_deep_at_once_goes_too() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o777)
+        for program in (MAKE, REMOVE):
+            assert said(program, folder) == ""
+        assert os.listdir(folder) == []
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make what its tests cannot remove")
+def test_what_cannot_be_removed_is_told() -> None:
+    with tempfile.TemporaryDirectory() as folder:
+        os.chmod(folder, 0o755)
+        (Path(folder) / "run" / "work").mkdir(parents=True)
+        assert "Permission denied" in said(REMOVE, folder)
+
+
+def said(program: str, *arguments: str) -> str:
+    """What a program prints, which must not fail."""
+    done = subprocess.run(
+        [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    return done.stdout
 
 
 async def test_links_are_not_followed(world: World, tmp_path: Path) -> None:
