@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
@@ -46,24 +45,20 @@ def _cell_offers(parser: Parser, before: list[str]) -> list[str]:
         return list(MACHINES)
     if "--cmd" in before:
         return []  # what follows is another program's line
-    action = parser._option_string_actions.get(before[-1]) if before else None
-    if action is not None and action.nargs != 0:
-        return list(action.choices or ())  # else the option's value, which only the user knows
-    return sorted(parser._option_string_actions, key=lambda name: name.lstrip("-"))
+    option = parser.options.get(before[-1]) if before else None
+    if option is not None and option.nargs != 0:
+        return list(option.choices or ())  # else the option's value, which only the user knows
+    return sorted(parser.options, key=lambda name: name.lstrip("-"))
 
 
-def _line_offers(
-    parser: argparse.ArgumentParser, before: list[str], run_ids: Callable[[], list[str]]
-) -> list[str]:
-    for action in parser._actions:
-        if isinstance(action, argparse._SubParsersAction):
-            if not before:
-                return sorted(action.choices)
-            below = action.choices.get(before[0])
-            return [] if below is None else _line_offers(below, before[1:], run_ids)
-    options = sorted(parser._option_string_actions)
-    takes_id = any(action.dest == "id" for action in parser._actions)
-    return [*options, *(["last", *run_ids()] if takes_id else [])]
+def _line_offers(parser: Parser, before: list[str], run_ids: Callable[[], list[str]]) -> list[str]:
+    if parser.subcommands:
+        if not before:
+            return sorted(parser.subcommands)
+        below = parser.subcommands.get(before[0])
+        return [] if below is None else _line_offers(below, before[1:], run_ids)
+    takes_id = any(argument.dest == "id" for argument in parser.positionals)
+    return [*sorted(parser.options), *(["last", *run_ids()] if takes_id else [])]
 
 
 def install(shell: Any, run_ids: Callable[[], list[str]]) -> None:

@@ -4,17 +4,49 @@ from __future__ import annotations
 
 import argparse
 import shlex
+from collections.abc import Callable
 from typing import Any, NoReturn
 
 from ..exceptions import OptionError
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises instead of ending the process."""
+    """An argument parser that raises instead of ending the process, and knows what it takes.
+
+    Attributes:
+        options: `--name` -> what it does; an option of several names stands under each.
+        positionals: what stands in the line without a name, in its order.
+        subcommands: name -> the parser of the rest of the line.
+    """
 
     def __init__(self, **members: Any) -> None:
+        self.options: dict[str, argparse.Action] = {}
+        self.positionals: list[argparse.Action] = []
+        self.subcommands: dict[str, Parser] = {}
         members = {"allow_abbrev": False, "add_help": False, "formatter_class": _Wide, **members}
         super().__init__(**members)
+
+    def add_argument(self, *names: Any, **members: Any) -> argparse.Action:
+        action = super().add_argument(*names, **members)
+        if not action.option_strings:
+            self.positionals.append(action)
+        self.options |= dict.fromkeys(action.option_strings, action)
+        return action
+
+    def subcommand_adder(self, **members: Any) -> Callable[[str, str], Parser]:
+        """Lets this parser take subcommands, as `add_subparsers` does.
+
+        Returns:
+            Adds one, by its name and a sentence of help, and returns its parser.
+        """
+        commands = self.add_subparsers(parser_class=Parser, **members)
+
+        def add(name: str, text: str) -> Parser:
+            parser = commands.add_parser(name, help=text, description=text)
+            self.subcommands[name] = parser
+            return parser
+
+        return add
 
     def error(self, message: str) -> NoReturn:
         magic = self.prog.split()[0]
