@@ -46,8 +46,8 @@ ARROWS = {
     "server.output_tail": "protocol server.spool",
     "server.service": "exceptions protocol server.bell server.metrics server.runners "
     "server.stores.base server.tracked_run",
-    "server.tracked_run": "protocol server.bell server.runners server.stores.base",
-    "server.runners": "exceptions protocol server.masking server.spool",
+    "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
+    "server.runners": "exceptions protocol server.gpus server.masking server.spool",
     "server.stores": "exceptions protocol server.stores.base server.vault",
     "server.stores.base": "protocol",
     "server.spool": "protocol server.masking",

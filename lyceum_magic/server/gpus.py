@@ -1,6 +1,6 @@
-"""The machine's GPUs, as NVIDIA's library (NVML) sees them, in the series of the wire.
+"""The machine's GPUs: whether there are any, and what they do, in the series of the wire.
 
-Its Python face, `pynvml`, is used where somebody has installed it, and is no dependency.
+What they do is NVIDIA's library (NVML) asked for, where its Python face, `pynvml`, is installed.
 """
 
 from __future__ import annotations
@@ -8,7 +8,11 @@ from __future__ import annotations
 import contextlib
 from collections.abc import Callable, Mapping
 from functools import lru_cache
+from pathlib import Path
 from typing import Any
+
+#: What NVIDIA's driver makes on Linux, and on Windows' Linux.
+_DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
 #: Across several GPUs these add up; of the others the average is told.
 _SUMS = {
@@ -17,6 +21,11 @@ _SUMS = {
     "gpuPcieThroughputRxBytesPerSec",
     "gpuPcieThroughputTxBytesPerSec",
 }
+
+
+def has_gpu() -> bool:
+    """Whether this machine has a GPU with its driver, that runs can have."""
+    return any(device.exists() for device in _DEVICES)
 
 
 def read_gpus() -> Mapping[str, float]:

@@ -8,8 +8,8 @@ from typing import Literal
 from ..protocol.events import Progress
 from ..protocol.machines import needs_gpu
 from .bell import Bell
+from .gpus import has_gpu
 from .runners.base import RunHandle
-from .runners.gpu import has_gpu
 from .stores.base import RunRecord
 
 NO_GPU = "no GPU on this machine: runs on the CPU"

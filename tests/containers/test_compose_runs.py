@@ -276,7 +276,7 @@ def test_running_out_of_memory_is_named(server: ServedProcess) -> None:
     greedy = service("", command=["python3", "-c", "b'x' * (1 << 30)"], mem_limit="64m")
     record = start(server, {"greedy": greedy}).ended()
     assert (record["status"], record["return_code"]) == ("failed", 137)
-    assert error_of(record) == "service `greedy` ran out of memory (its limit is 64 MiB)"
+    assert error_of(record) == "service `greedy` ran out of memory: its limit is 64 MiB"
 
 
 def test_a_dependency_that_never_becomes_healthy_is_named(server: ServedProcess) -> None:

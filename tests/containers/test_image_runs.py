@@ -146,7 +146,7 @@ def test_running_out_of_memory_is_named_with_the_limit(server: ServedProcess, im
     run.let_go()
     record = run.ended()
     assert (record["status"], record["return_code"]) == ("failed", 137)
-    assert error_of(record) == "the container ran out of memory (its limit is 64 MiB)"
+    assert error_of(record) == "the container ran out of memory: its limit is 64 MiB"
 
 
 def test_much_output_arrives_whole(server: ServedProcess, image: str) -> None:

@@ -8,15 +8,12 @@ shall reach no disk; from then on the run belongs to its supervisor (see `engine
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import os
 import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-
-import psutil
 
 from ...protocol.requests import Start, StartCompose
 from .base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
@@ -33,6 +30,7 @@ from .compose_file import (
 from .compose_work import StackPlan
 from .engine import RUN_LABEL
 from .engine_runner import EngineRunner
+from .handle import kill_marked
 from .images import ImageReference, is_present, parse_reference, pull
 from .registry import check_credentials, sign_in
 from .stack import Stack
@@ -78,7 +76,8 @@ class ComposeRunner(EngineRunner):
         return Stack(client, run_id).usage()
 
     def remove(self, client: DockerClient, run_id: str) -> None:
-        _kill_commands(project_name(run_id))
+        # A `docker compose` may still start the stack of a supervisor that has died.
+        kill_marked(PROJECT_VARIABLE, project_name(run_id))
         Stack(client, run_id).remove()
 
     def found(self, client: DockerClient) -> Iterable[str]:
@@ -148,16 +147,3 @@ def _image_references(model: Model) -> list[ImageReference]:
             f"registry.example.com/team/tool:1.0, in lower case; {exc}.",
             field=FIELD,
         ) from None
-
-
-def _kill_commands(project: str) -> None:
-    """Kills a `docker compose` that still starts a stack whose supervisor has died."""
-    found = True
-    while found:
-        found = False
-        for process in psutil.process_iter():
-            # Other users' processes do not show their environment, and are not ours to kill.
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get(PROJECT_VARIABLE) == project:
-                    process.kill()
-                    found = True

@@ -26,6 +26,7 @@ from .compose_command import failure_of, start_stack
 from .compose_file import Model, replicas, with_environment
 from .engine import connect
 from .engine_supervisor import EngineAssignment, Events, supervise_one_run
+from .memory import out_of_memory
 from .stack import NUMBER_LABEL, SERVICE_LABEL, ContainerState, Stack
 from .stack_output import OutputReader
 
@@ -227,9 +228,7 @@ def _outcome(ended: Iterable[ContainerState]) -> tuple[int, str]:
 
 def _describe(state: ContainerState) -> str:
     if state.is_out_of_memory:
-        limit = state.memory_limit_bytes
-        more = f" (its limit is {limit / 2**20:.0f} MiB)" if limit else ""
-        return f"service `{state.service}` ran out of memory{more}"
+        return out_of_memory(state.memory_limit_bytes, f"service `{state.service}`")
     return f"service `{state.service}` ended with exit code {state.return_code}"
 
 

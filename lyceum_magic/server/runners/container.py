@@ -14,12 +14,12 @@ from typing import TYPE_CHECKING, Any
 
 from ...protocol.machines import needs_gpu
 from ...protocol.requests import Start, StartImage
+from ..gpus import has_gpu
 from ..masking import program_variables
 from .base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
 from .container_work import ContainerPlan, Mount
 from .engine import RUN_LABEL, container_name, remove_container, usage_of
 from .engine_runner import EngineRunner
-from .gpu import has_gpu
 from .handle import report
 from .images import is_present, parse_reference, pull
 from .registry import check_credentials, sign_in

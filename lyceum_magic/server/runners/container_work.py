@@ -5,7 +5,6 @@ See `engine_supervisor`, whose process this is.
 
 from __future__ import annotations
 
-import contextlib
 import math
 import re
 import threading
@@ -13,8 +12,9 @@ from functools import cached_property
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from .base import Refusal
-from .engine import connect, explanation, remove_container
+from .engine import connect, explanation, remove_container, unless_over
 from .engine_supervisor import EngineAssignment, Events, supervise_one_run
+from .memory import out_of_memory
 from .supervisor import describe_return_code
 
 if TYPE_CHECKING:
@@ -91,21 +91,14 @@ class ContainerWork:
 
     def stop(self, grace_s: float) -> None:
         if container := self._end():
-            from docker.errors import NotFound
-
-            with contextlib.suppress(NotFound):  # it ended meanwhile
+            with unless_over():
                 # The engine itself keeps the time, also where this process dies meanwhile.
                 container.stop(timeout=math.ceil(grace_s))
 
     def kill(self) -> None:
         if container := self._end():
-            from docker.errors import APIError
-
-            try:
+            with unless_over():
                 container.kill()
-            except APIError as exc:
-                if exc.status_code not in (404, 409):  # it ended meanwhile
-                    raise
 
     def remove(self) -> None:
         remove_container(self._client, self._plan["name"])
@@ -195,9 +188,8 @@ class ContainerWork:
         except NotFound:
             return _KILLED, "the run's container was removed, and not by this server"
         if code and container.attrs["State"].get("OOMKilled"):
-            limit = container.attrs["HostConfig"].get("Memory")
-            its_limit = f" (its limit is {limit / 2**20:.0f} MiB)" if limit else ""
-            return code, f"the container ran out of memory{its_limit}"
+            limit_bytes = container.attrs["HostConfig"].get("Memory") or 0
+            return code, out_of_memory(limit_bytes, "the container")
         if said := _INIT_SAYS.match(first_errors):
             return code, self._not_executed(code, said[1].decode(errors="replace"))
         match code:

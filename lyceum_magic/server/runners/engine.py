@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
@@ -145,12 +145,19 @@ def container_name(run_id: str) -> str:
 
 def remove_container(client: DockerClient, name: str) -> None:
     """Kills and removes a container with its anonymous volumes; one that is gone is no error."""
+    with unless_over():
+        client.api.remove_container(name, v=True, force=True)
+
+
+@contextlib.contextmanager
+def unless_over() -> Iterator[None]:
+    """For what is asked of a container that may have ended, or gone, meanwhile."""
     from docker.errors import APIError
 
     try:
-        client.api.remove_container(name, v=True, force=True)
+        yield
     except APIError as exc:
-        if exc.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):  # 409: just going
+        if exc.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
             raise
 
 

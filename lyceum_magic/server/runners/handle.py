@@ -21,6 +21,8 @@ from collections.abc import Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
+import psutil
+
 from ..spool import SpoolWriter
 from .base import EngineUnavailable, Refusal, RunEnd, RunSpec, Usage
 from .pool import Interpreter
@@ -312,6 +314,19 @@ def report(spec: RunSpec, text: bytes) -> None:
     spool.append("stderr", time.time(), text)
     spool.flush(time.time())
     spool.close()
+
+
+def kill_marked(variable: str, value: str) -> None:
+    """Kills all processes whose environment holds this variable, until there are none."""
+    found = True
+    while found:
+        found = False
+        for process in psutil.process_iter():
+            # Other users' processes do not show their environment, and are not ours to kill.
+            with contextlib.suppress(psutil.Error):
+                if process.environ().get(variable) == value:
+                    process.kill()
+                    found = True
 
 
 def read_json(path: Path) -> dict[str, Any]:

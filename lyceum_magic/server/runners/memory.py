@@ -77,14 +77,16 @@ def kills_on_machine() -> int:
     return _count(_VMSTAT, "oom_kill")
 
 
-def out_of_memory(limit_bytes: int) -> str:
-    """The sentence for a run that its limit ended."""
+def out_of_memory(limit_bytes: int, what: str = "the program") -> str:
+    """The sentence for a program that its limit ended; 0 where that was the machine's."""
+    if not limit_bytes:
+        return f"{what} ran out of memory"
     size = f"{limit_bytes} bytes"
     for unit, name in ((2**30, "GiB"), (2**20, "MiB")):
         if limit_bytes >= unit:
             size = f"{limit_bytes / unit:.4g} {name}"
             break
-    return f"the program ran out of memory: its limit is {size}"
+    return f"{what} ran out of memory: its limit is {size}"
 
 
 def _usable_groups() -> Iterator[str]:

@@ -20,7 +20,7 @@ import psutil
 
 from ...protocol.requests import Start, StartPython, decode_import_files, import_statements
 from .base import EngineUnavailable, ProgressListener, Refusal, RunSpec, Usage
-from .handle import SupervisedRun, hand_over, read_json, report
+from .handle import SupervisedRun, hand_over, kill_marked, read_json, report
 from .memory import MEMORY_ERROR, remove_group
 from .pool import InterpreterPool
 from .requirements import Installer, Wanted, installed_versions, missing_requirements
@@ -206,23 +206,10 @@ def _script_name(request: StartPython, taken: Container[str]) -> str:
 def _kill_what_is_left(folder: Path) -> None:
     with contextlib.suppress(FileNotFoundError):  # its supervisor died before the program began
         facts = read_json(folder / "supervisor.json")
-        _kill_marked(facts["id"])
+        kill_marked(SUPERVISOR_ID, facts["id"])
         # Runs that an older version started have none.
         if group := facts.get("memory_group"):
             remove_group(group)
-
-
-def _kill_marked(supervisor_id: str) -> None:
-    """Kills all processes that a supervisor's program left behind, until there are none."""
-    found = True
-    while found:
-        found = False
-        for process in psutil.process_iter():
-            # Other users' processes do not show their environment, and are not ours to kill.
-            with contextlib.suppress(psutil.Error):
-                if process.environ().get(SUPERVISOR_ID) == supervisor_id:
-                    process.kill()
-                    found = True
 
 
 def _measure(folder: Path) -> Usage | None:

@@ -10,18 +10,16 @@ from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
-from http import HTTPStatus
 from typing import TYPE_CHECKING, Any
 
 from .base import Usage
-from .engine import RUN_LABEL, remove_container, usage_of
+from .engine import RUN_LABEL, remove_container, unless_over, usage_of
 
 if TYPE_CHECKING:
     from docker import DockerClient
 
-#: Set by Compose: which stack something belongs to, which service of it, and which of the
-#: service's containers it is.
-PROJECT_LABEL = "com.docker.compose.project"
+#: Set by Compose: which service of its stack a container belongs to, and which of the service's
+#: containers it is.
 SERVICE_LABEL = "com.docker.compose.service"
 NUMBER_LABEL = "com.docker.compose.container-number"
 
@@ -111,13 +109,8 @@ class Stack:
 
     def _with_all_alive(self, act: Callable[[str], object]) -> None:
         def attempt(container_id: str) -> None:
-            from docker.errors import APIError
-
-            try:
+            with unless_over():
                 act(container_id)
-            except APIError as exc:
-                if exc.status_code not in (HTTPStatus.NOT_FOUND, HTTPStatus.CONFLICT):
-                    raise  # else it has ended meanwhile
 
         _in_parallel(attempt, [c["Id"] for c in self._containers() if c["State"] in _ALIVE])
 
