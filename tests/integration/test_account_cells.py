@@ -10,6 +10,7 @@ import pytest
 
 from tests.tools.embedded import end_server
 from tests.tools.kernel import Kernel, running_kernel
+from tests.tools.waiting import eventually
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 
@@ -84,9 +85,14 @@ def test_a_file_goes_and_comes_back_with_a_bar(kernel: Kernel) -> None:
     assert kernel.run("%lyceum storage rm a/b.bin").result == "a/b.bin is removed."
 
 
-def test_what_a_run_has_used_is_drawn(kernel: Kernel) -> None:
-    busy = "%%lyceum\nimport time\nend = time.time() + 3\nwhile time.time() < end: sum(range(999))"
-    assert kernel.run(busy).error is None
+def test_what_a_run_has_used_is_drawn(kernel: Kernel, tmp_path: Path) -> None:
+    gate = tmp_path / "gate"
+    busy = "import os\nwhile not os.path.exists({gate!r}): sum(range(999))"
+    started = kernel.run("%%lyceum --detach\n" + busy.format(gate=str(gate)))
+    assert started.error is None, started
+    eventually(lambda: "Processor" in kernel.run("%lyceum metrics").result, "it is measured")
+    gate.touch()
+    assert kernel.value("_run.result().state.value") == "'completed'"
     cell = kernel.run("%lyceum metrics")
     assert re.search(r"^Processor +[▁-█]+ +mean ", cell.result, re.M)
     assert re.search(r"^Memory +[▁-█]+ ", cell.result, re.M)

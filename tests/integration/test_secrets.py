@@ -86,15 +86,19 @@ def test_a_run_has_the_secret_and_its_output_has_not(server: ServedProcess) -> N
 
 def test_it_is_masked_wherever_the_program_cuts_it(server: ServedProcess) -> None:
     code = (
-        "import os, time\n"
+        "import array, fcntl, os, termios\n"
+        "def write_apart(piece):\n"
+        "    os.write(1, piece)\n"
+        "    unread = array.array('i', [1])\n"
+        "    while unread[0]:\n"  # until whoever masks has taken it from the pipe
+        "        fcntl.ioctl(1, termios.FIONREAD, unread)\n"
+        "        os.sched_yield()\n"
         "secret = os.environb[b'TOKEN']\n"
         "for cut in range(len(secret) + 1):\n"
-        "    os.write(1, b'<' + secret[:cut])\n"
-        "    time.sleep(0.002)\n"  # so that most pieces are read apart
-        "    os.write(1, secret[cut:] + b'>\\n')\n"
+        "    write_apart(b'<' + secret[:cut])\n"
+        "    write_apart(secret[cut:] + b'>\\n')\n"
         "for at in range(len(secret)):\n"
-        "    os.write(1, secret[at:at + 1])\n"
-        "    time.sleep(0.002)\n"
+        "    write_apart(secret[at:at + 1])\n"
     )
     text, _ = run(server, code)
     assert text == "<***>\n" * (len(TOKEN.encode()) + 1) + "***"
