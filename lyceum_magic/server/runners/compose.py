@@ -1,8 +1,8 @@
 """Runs Compose stacks: a `RunSpec` in, a `RunHandle` out.
 
-The server checks the file (see `compose_file`) and pulls the images, since credentials for them
-shall reach no disk; from then on the run belongs to its supervisor (see `engine_runner` and
-`compose_work`).
+The server checks the file (see `compose_file` and `compose_policy`) and pulls the images, since
+credentials for them shall reach no disk; from then on the run belongs to its supervisor (see
+`engine_runner` and `compose_work`).
 """
 
 from __future__ import annotations
@@ -18,15 +18,9 @@ from typing import TYPE_CHECKING, Any
 from ...protocol.requests import Start, StartCompose
 from .base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
 from .compose_command import PROJECT_VARIABLE, check_compose, model_of, project_name
-from .compose_file import (
-    FIELD,
-    Model,
-    bind_paths,
-    check_model,
-    complete_model,
-    images,
-    read_compose_file,
-)
+from .compose_file import FIELD, read_compose_file
+from .compose_model import Model, bind_paths, complete_model, images
+from .compose_policy import check_model
 from .compose_work import StackPlan
 from .engine import RUN_LABEL
 from .engine_runner import EngineRunner
@@ -78,7 +72,7 @@ class ComposeRunner(EngineRunner):
     def remove(self, client: DockerClient, run_id: str) -> None:
         # A `docker compose` may still start the stack of a supervisor that has died.
         kill_marked(PROJECT_VARIABLE, project_name(run_id))
-        Stack(client, run_id).remove()
+        Stack(client, run_id).remove(self._state_dir / "runs" / run_id / "work")
 
     def found(self, client: DockerClient) -> Iterable[str]:
         found = client.api.containers(all=True, filters=self.own)

@@ -16,7 +16,8 @@ from pathlib import Path
 from typing import Any
 
 from .base import EngineUnavailable
-from .compose_file import Model, refuse
+from .compose_file import refuse
+from .compose_model import Model
 from .engine import engine_environment
 
 #: What every name of a run's stack in the engine begins with.

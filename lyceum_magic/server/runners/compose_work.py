@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from ..masking import SecretTexts, program_variables
 from .base import Refusal
 from .compose_command import failure_of, start_stack
-from .compose_file import Model, replicas, with_environment
+from .compose_model import Model, replicas, with_environment
 from .engine import connect
 from .engine_supervisor import EngineAssignment, Events, supervise_one_run
 from .memory import out_of_memory
@@ -72,6 +72,7 @@ class ComposeWork:
         self._run_id = assignment["run_id"]
         self._grace_s = assignment["stop_grace_s"]
         self._project = plan["project"]
+        self._folder = Path("work").absolute()
         secrets = assignment["environment"]
         self._secrets = SecretTexts(secrets.values())
         added = {**program_variables(secrets), "LYCEUM_RUN_ID": assignment["run_id"]}
@@ -85,7 +86,7 @@ class ComposeWork:
         self._is_ordered_to_end = False
 
     def run(self, events: Events) -> tuple[int, str]:
-        self._stack.remove()  # what an earlier attempt may have left
+        self.remove()  # what an earlier attempt may have left
         self._watch()
         self._start()
         failure = self._follow(events)
@@ -113,7 +114,7 @@ class ComposeWork:
         self._changes.put(_Changed())
 
     def remove(self) -> None:
-        self._stack.remove()
+        self._stack.remove(self._folder)
 
     @cached_property
     def _engine(self) -> DockerClient:
@@ -144,7 +145,7 @@ class ComposeWork:
             if self._is_ordered_to_end:
                 self._changes.put(_Started(""))
                 return
-            command = self._command = start_stack(self._project, Path("work").absolute())
+            command = self._command = start_stack(self._project, self._folder)
 
         def wait() -> None:
             _, stderr = command.communicate(json.dumps(self._model).encode())

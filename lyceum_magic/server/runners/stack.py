@@ -6,14 +6,16 @@ All of it carries the run's label, so that it is found and removed whoever put i
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from . import leftovers
 from .base import Usage
-from .engine import RUN_LABEL, remove_container, unless_over, usage_of
+from .engine import KIND_LABEL, RUN_LABEL, STATE_LABEL, remove_container, unless_over, usage_of
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -90,13 +92,22 @@ class Stack:
             return None
         return Usage(sum(s.cpu_s for s in stats), sum(s.memory_bytes for s in stats))
 
-    def remove(self) -> None:
-        """Kills and removes all of it; nothing there is no error."""
+    def remove(self, work: Path) -> None:
+        """Kills and removes all of it; nothing there is no error.
+
+        Args:
+            work: the folder in which its containers may have left files.
+        """
         api = self._engine.api
+        images: dict[str, Mapping[str, str]] = {}
         while containers := self._containers():
+            images |= {each["ImageID"]: _own_labels(each["Labels"]) for each in containers}
             _in_parallel(
                 partial(remove_container, self._engine), [each["Id"] for each in containers]
             )
+        if images and leftovers.are_there(work):
+            labels = next(iter(images.values()))
+            leftovers.make_removable(self._engine, work, images, labels)
         for network in api.networks(filters=self._filter):
             with contextlib.suppress(_not_found()):
                 api.remove_network(network["Id"])
@@ -121,6 +132,10 @@ def _in_parallel(act: Callable[[str], object], ids: Sequence[str]) -> None:
     # One for each: whoever waited for a free one would be stopped a whole grace later.
     with ThreadPoolExecutor(len(ids)) as threads:
         list(threads.map(act, ids))
+
+
+def _own_labels(labels: Mapping[str, str]) -> Mapping[str, str]:
+    return {name: labels[name] for name in (RUN_LABEL, KIND_LABEL, STATE_LABEL) if name in labels}
 
 
 def _not_found() -> type[Exception]:

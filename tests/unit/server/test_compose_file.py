@@ -8,16 +8,16 @@ import pytest
 
 from lyceum_magic.server.runners.base import InvalidField
 from lyceum_magic.server.runners.compose_command import failure_of
-from lyceum_magic.server.runners.compose_file import (
+from lyceum_magic.server.runners.compose_file import read_compose_file
+from lyceum_magic.server.runners.compose_model import (
     Model,
     bind_paths,
-    check_model,
     complete_model,
     images,
-    read_compose_file,
     replicas,
     with_environment,
 )
+from lyceum_magic.server.runners.compose_policy import check_model
 
 FOLDER = "/runs/1/work"
 

@@ -1,0 +1,137 @@
+"""The model of a stack: what `docker compose config` makes of a file, with one spelling for each
+thing, whatever the user wrote. Here it is completed, and asked about.
+
+In a model a `$` is written `$$`.
+"""
+
+from __future__ import annotations
+
+import os.path
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
+
+#: Where the account's bucket is mounted.
+S3_MOUNT_PATH = "/mnt/s3"
+
+Model = dict[str, Any]
+
+
+def complete_model(
+    model: Model, *, project: str, labels: Mapping[str, str], bucket: str | None
+) -> Model:
+    """The stack as it will be started: apart from all others, and marked as ours.
+
+    Args:
+        project: the prefix of every name in the engine. Fixed names would collide with those of
+            other runs: a `container_name` stays as a name in the stack's networks only.
+        labels: for containers, networks and volumes.
+        bucket: the folder to mount at `S3_MOUNT_PATH`; None for none.
+    """
+    services = {
+        name: _completed(service, labels, bucket) for name, service in model["services"].items()
+    }
+    complete = {
+        **{key: model[key] for key in ("configs", "secrets") if model.get(key)},
+        "name": project,
+        "services": services,
+    }
+    for kind in ("networks", "volumes"):
+        complete[kind] = {
+            name: entry
+            if entry and entry.get("external")
+            else {**(entry or {}), "name": f"{project}_{name}", "labels": _labels(entry, labels)}
+            for name, entry in (model.get(kind) or {}).items()
+        }
+    return complete
+
+
+def _completed(service: Model, labels: Mapping[str, str], bucket: str | None) -> Model:
+    done = {
+        # Whoever is process 1 ignores SIGTERM unless it handles it; an init passes it on.
+        "init": True,
+        **service,
+        "labels": _labels(service, labels),
+        # There is nobody at a terminal, and it would mix the two streams.
+        "tty": False,
+        # The server has pulled what there is to pull.
+        "pull_policy": "never",
+        # Output is read from here, all of it, at the pace of the reader: nothing is rotated away,
+        # whatever the engine does by default.
+        "logging": {
+            "driver": "json-file",
+            "options": {"max-size": "1t", "max-file": "1", "compress": "false"},
+        },
+    }
+    if done["init"] is None:
+        done["init"] = True
+    own_name = done.pop("container_name", None)
+    if own_name and done.get("networks"):
+        done["networks"] = {
+            network: {**(options or {}), "aliases": [*(options or {}).get("aliases", ()), own_name]}
+            for network, options in done["networks"].items()
+        }
+    if done.get("ports"):
+        # As the server itself, a stack's ports are this machine's alone unless it says otherwise.
+        done["ports"] = [{"host_ip": "127.0.0.1", **port} for port in done["ports"]]
+    mounts = done.get("volumes") or []
+    targets = {os.path.normpath(str(mount.get("target", ""))) for mount in mounts}
+    if bucket is not None and S3_MOUNT_PATH not in targets:
+        mount = {"type": "bind", "source": _escaped(bucket), "target": S3_MOUNT_PATH}
+        done["volumes"] = [*mounts, mount]
+    return done
+
+
+def _labels(entry: Mapping[str, Any] | None, labels: Mapping[str, str]) -> dict[str, str]:
+    return {**((entry or {}).get("labels") or {}), **{k: _escaped(v) for k, v in labels.items()}}
+
+
+def with_environment(model: Model, environment: Mapping[str, str]) -> Model:
+    """The model with variables for every service; its own ones win.
+
+    A variable that a service names without a value would have come from the environment of
+    whoever starts it. That is the account here, never this process.
+    """
+    added = {name: _escaped(value) for name, value in environment.items()}
+    services = {}
+    for name, service in model["services"].items():
+        own = service.get("environment") or {}
+        given = {key: value for key, value in own.items() if value is not None}
+        services[name] = {**service, "environment": {**added, **given}}
+    return {**model, "services": services}
+
+
+def images(model: Model) -> Sequence[str]:
+    """The images that its services are made of, each once."""
+    named = [service["image"].replace("$$", "$") for service in model["services"].values()]
+    mounted = [
+        str(mount.get("source", "")).replace("$$", "$")
+        for service in model["services"].values()
+        for mount in service.get("volumes") or ()
+        if mount["type"] == "image"
+    ]
+    return list(dict.fromkeys([*named, *mounted]))
+
+
+def replicas(model: Model) -> dict[str, int]:
+    """How many containers each service has."""
+    return {
+        name: int(service.get("scale") or (service.get("deploy") or {}).get("replicas") or 1)
+        for name, service in model["services"].items()
+    }
+
+
+def _escaped(text: str) -> str:
+    return text.replace("$", "$$")
+
+
+def bind_paths(model: Model) -> Iterator[str]:
+    """The host paths that the services of a model mount."""
+    for service in model["services"].values():
+        for mount in service.get("volumes") or ():
+            if mount["type"] == "bind":
+                yield host_path(mount)
+
+
+def host_path(mount: Mapping[str, Any]) -> str:
+    """The path on this machine that a bind mount names."""
+    return os.path.normpath(str(mount.get("source", "")).replace("$$", "$"))
