@@ -68,6 +68,10 @@ class Start(BaseModel):
         """The request as it is kept once nothing needs its credentials any more."""
         return self.model_copy(update=dict.fromkeys(self.credentials))
 
+    def without_sealed(self) -> Self:
+        """The request as it may lie open."""
+        return self.model_copy(update=dict.fromkeys(self.sealed))
+
     def to_wire(self) -> dict[str, Any]:
         """The JSON object to send: fields that are None stay away, as the official client does."""
         return self.model_dump(exclude_none=True)

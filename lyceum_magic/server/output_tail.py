@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import heapq
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -63,6 +64,18 @@ def read_lines(spool: Path | None, *, limit: int, since: float) -> list[Line]:
     return [line for line in lines if line.timestamp >= since]
 
 
+def read_newest_lines(
+    spools: Mapping[str, Path], *, limit: int, since: float
+) -> list[tuple[str, Line]]:
+    """As `read_lines` of several runs together, each line with the id of its run."""
+    newest: list[tuple[float, int, str, Line]] = []
+    for run_id, spool in spools.items():
+        lines = read_lines(spool, limit=limit, since=since)
+        newest += [(line.timestamp, number, run_id, line) for number, line in enumerate(lines)]
+        newest = heapq.nlargest(limit, newest, key=lambda entry: entry[:3])
+    return [(run_id, line) for _, _, run_id, line in reversed(newest)]
+
+
 def _last_records(spool: Path | None, lines: int) -> deque[SpoolRecord]:
     """The last records, enough of them for `lines` lines: a gigabyte is skimmed, not split."""
     window: deque[SpoolRecord] = deque()
@@ -87,9 +100,7 @@ def _append(lines: deque[Line], timestamp: float, stream: StreamName, line: byte
 
 def _records(spool: Path | None) -> Iterator[SpoolRecord]:
     offset = 0
-    while spool is not None and (
-        records := read_spool(spool, offset, max_bytes=_BLOCK_BYTES)
-    ):  # fmt: skip
+    while spool is not None and (records := read_spool(spool, offset, max_bytes=_BLOCK_BYTES)):
         yield from records
         offset = records[-1].end
 

@@ -136,6 +136,12 @@ class RunService:
         """A page of all runs, newest first."""
         return await self._store.history(limit=limit, offset=offset)
 
+    async def spools_since(self, moment: float) -> Mapping[str, Path]:
+        """Id and output of every run that was not over before `moment`."""
+        # First those that go on: one that ends meanwhile is met twice rather than never.
+        going_on = {run.run_id: run.spool for run in self._tracked.values() if run.spool}
+        return {**await self._store.spools_since(moment), **going_on}
+
     async def abort(self, run_id: str) -> RunRecord:
         """Kills a run; returns its record when it is over, or after `CONFIRMATION_S`.
 
@@ -203,7 +209,12 @@ class RunService:
         if handle is not None:
             await self._follow_to_the_end(run, handle)
             return
-        run.show(replace(run.record, state=State.PENDING))
+        try:
+            request = await self._store.request(run.run_id)
+        except EmbeddedServerError as exc:
+            await self._lose(run, exc)
+            return
+        run.show(replace(run.record, request=request, state=State.PENDING))
         self._queue.append(run)
         self._queue.sort(key=lambda queued: queued.record.created_at)
         self._start_what_fits()
@@ -212,8 +223,8 @@ class RunService:
         run.show(replace(run.record, state=State.STARTING))
         try:
             secrets = await self._secrets()
-        except EmbeddedServerError as exc:  # the key of the vault is gone: people can do something
-            await self._finish(run, RunEnd("lost", None, str(exc), None, self._clock()))
+        except EmbeddedServerError as exc:
+            await self._lose(run, exc)
             return
         spec = replace(self._spec(run.record), environment=secrets)
         spec.folder.mkdir(mode=0o700, exist_ok=True)
@@ -239,6 +250,10 @@ class RunService:
             if recording is not None:
                 recording.cancel()
         await self._finish(run, end)
+
+    async def _lose(self, run: TrackedRun, error: EmbeddedServerError) -> None:
+        """Ends a run that cannot start as the key of the vault is gone: people can do something."""
+        await self._finish(run, RunEnd("lost", None, str(error), None, self._clock()))
 
     async def _finish(self, run: TrackedRun, end: RunEnd) -> None:
         record = final_record(run.record, end)

@@ -6,7 +6,10 @@ alone (a copy, a backup, a bug report) has nothing.
 
 from __future__ import annotations
 
+import contextlib
 import os
+import tempfile
+import threading
 from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -18,10 +21,16 @@ if TYPE_CHECKING:
 
 
 class Vault:
-    """Seals and opens texts with the key in the file at `path`, which is made when first needed."""
+    """Seals and opens texts with the key in the file at `path`, which is made when first needed.
+
+    Its methods may be called on any thread. The first call blocks for a while: it imports the
+    library and reads the file.
+    """
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._lock = threading.Lock()
+        self._known_key: bytes | None = None
 
     def seal(self, text: str) -> bytes:
         """The text as ciphertext that only this vault opens, and that nobody can change unseen."""
@@ -63,17 +72,27 @@ class Vault:
                 "else; put it back as it was, or remove it and set the secrets anew."
             ) from None
 
-    @cached_property
+    @property
     def _key(self) -> bytes:
+        with self._lock:  # two threads that come first must not have two keys
+            if self._known_key is None:
+                self._known_key = self._read_or_make_key()
+            return self._known_key
+
+    def _read_or_make_key(self) -> bytes:
+        with contextlib.suppress(FileNotFoundError):
+            return self._path.read_bytes()
         from cryptography.fernet import Fernet
 
-        try:
-            return self._path.read_bytes()
-        except FileNotFoundError:
-            key = Fernet.generate_key()
-            draft = self._path.with_name(f".{self._path.name}.{os.getpid()}")
-            descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-            with os.fdopen(descriptor, "wb") as file:
-                file.write(key)
-            draft.rename(self._path)
-            return key
+        key = Fernet.generate_key()
+        # Of mode 0600. Whole and on the disk before it has its name: what is sealed with a key that
+        # a power cut takes is lost.
+        with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".vault-") as draft:
+            draft.write(key)
+            draft.flush()
+            os.fsync(draft.fileno())
+            try:
+                os.link(draft.name, self._path)
+            except FileExistsError:  # another process was faster
+                return self._path.read_bytes()
+        return key

@@ -8,17 +8,21 @@ One server owns the state folder, so what is in memory here is the truth, and th
 
 from __future__ import annotations
 
+import asyncio
 import hashlib
 import hmac
+import logging
 import time
 import uuid
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 
 from ...config import Secret
-from ...exceptions import LyceumError
+from ...exceptions import EmbeddedServerError, LyceumError
 from ..stores.base import AccountStore, ApiKey
-from .tokens import TokenPair, Tokens
+from .tokens import TokenPair, Tokens, TokenType
+
+logger = logging.getLogger(__name__)
 
 SHOWN_CHARACTERS = 8
 #: `last_used_at` on disk is so old at most: a key is used with each request, and not written then.
@@ -111,7 +115,7 @@ class Keys:
 
     async def lets_in(self, token: str) -> bool:
         """Whether a bearer token is good: a key, or an access token of one. It is a use of it."""
-        key = self.find(token) or self._good(self._tokens.key_id(token, "access"))
+        key = self.find(token) or self._good(await self._key_id(token, "access"))
         if key is not None:
             await self._note_use(key)
         return key is not None
@@ -124,7 +128,7 @@ class Keys:
         found = [key for key in self.list() if hmac.compare_digest(key.digest, digest)]
         return self._good(found[0].key_id) if found else None
 
-    def sign_in(self, text: str) -> TokenPair:
+    async def sign_in(self, text: str) -> TokenPair:
         """Tokens for a key.
 
         Raises:
@@ -135,23 +139,31 @@ class Keys:
             raise SignInRefused(
                 "This server has no passwords: sign in with one of its API keys as the password."
             )
-        return self._tokens.pair(key.key_id)
+        return await self._pair(key)
 
-    def renew(self, refresh_token: str) -> TokenPair:
+    async def renew(self, refresh_token: str) -> TokenPair:
         """New tokens for a refresh token, which stays good until it expires.
 
         Raises:
             SignInRefused: it is no refresh token that is good.
         """
-        key = self._good(self._tokens.key_id(refresh_token, "refresh"))
+        key = self._good(await self._key_id(refresh_token, "refresh"))
         if key is None:
             raise SignInRefused(
                 "The refresh token is wrong, has expired, or its API key was revoked; sign in "
                 "again."
             )
-        return self._tokens.pair(key.key_id)
+        return await self._pair(key)
 
     # Underneath.
+
+    # On a thread: the first token loads a library and reads the vault's key.
+
+    async def _pair(self, key: ApiKey) -> TokenPair:
+        return await asyncio.to_thread(self._tokens.pair, key.key_id)
+
+    async def _key_id(self, token: str, token_type: TokenType) -> str | None:
+        return await asyncio.to_thread(self._tokens.key_id, token, token_type)
 
     def _good(self, key_id: str | None) -> ApiKey | None:
         key = self._own if key_id == self._own.key_id else self._keys.get(key_id or "")
@@ -168,7 +180,10 @@ class Keys:
         self._keys[key.key_id] = key = replace(key, last_used_at=now)
         if now - self._written_at.get(key.key_id, 0.0) >= USE_IS_WRITTEN_EVERY_S:
             self._written_at[key.key_id] = now
-            await self._store.put_key(key)
+            try:
+                await self._store.put_key(key)
+            except EmbeddedServerError as exc:  # a full disk locks nobody out
+                logger.warning("the use of API key %s was not written down: %s", key.key_id, exc)
 
     async def _keep(self, key: ApiKey) -> ApiKey:
         self._keys[key.key_id] = key

@@ -10,7 +10,7 @@ from fastapi import FastAPI, Request
 from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse, Response
 
-from ...exceptions import LyceumError, UnknownRun
+from ...exceptions import EmbeddedServerError, LyceumError, UnknownRun
 from ..account.keys import KeyInUse, SignInRefused, UnknownApiKey
 from ..account.secrets import SecretsTooLarge, UnknownSecret
 from ..bucket import InvalidKey, KeyConflict, StorageFull, UnknownFile
@@ -40,6 +40,7 @@ _STATUS_CODES: dict[type[LyceumError], int] = {
     KeyInUse: 409,
     ServerBusy: 409,
     KeyConflict: 409,
+    EmbeddedServerError: 500,  # its disk, or the key of its vault
     EngineUnavailable: 503,
     StorageUnavailable: 503,
     StorageFull: 507,

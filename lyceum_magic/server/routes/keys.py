@@ -88,12 +88,12 @@ def add_routes(router: APIRouter, keys: Keys) -> None:
 
     @router.post(paths.LOGIN)
     async def sign_in(body: SignIn) -> dict[str, Any]:
-        pair = keys.sign_in(body.password)
+        pair = await keys.sign_in(body.password)
         return {**_tokens(pair), "user_id": ORG_SLUG, "email": body.email}
 
     @router.post(paths.REFRESH)
     async def refresh(body: Renewal) -> dict[str, Any]:
-        return _tokens(keys.renew(body.refresh_token))
+        return _tokens(await keys.renew(body.refresh_token))
 
 
 def _shown(key: ApiKey) -> dict[str, Any]:

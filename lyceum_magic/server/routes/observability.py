@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
 import re
 import socket
 import time
@@ -17,18 +16,15 @@ from fastapi.exceptions import RequestValidationError
 from ...protocol import paths
 from ...protocol.machines import MACHINES
 from ..metrics import read_samples, series
-from ..output_tail import Line, read_lines
+from ..output_tail import read_newest_lines
 from ..service import RunService
 from .description import problems
 from .wire import iso, log_entry
 
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600}
-_PAGE = 200
 
 
-def add_routes(
-    router: APIRouter, service: RunService, *, memory_limit_bytes: int | None
-) -> None:  # fmt: skip
+def add_routes(router: APIRouter, service: RunService, *, memory_limit_bytes: int | None) -> None:
 
     @router.get(paths.metrics("{run_id}"), responses=problems(404))
     async def read_metrics(
@@ -40,19 +36,18 @@ def add_routes(
         run = await service.find(run_id)
         began_at = run.record.started_at or run.record.created_at
         start_s = began_at if start is None else _seconds(start, "start")
-        end_s = (
-            (run.record.finished_at or time.time()) if end is None else _seconds(end, "end")
-        )  # fmt: skip
+        ended_at = run.record.finished_at or time.time()
+        end_s = ended_at if end is None else _seconds(end, "end")
         if end_s < start_s:
             raise _invalid("end", "The end must not be before the start.")
-        is_limited = memory_limit_bytes is not None and run.record.request.kind == "python"
+        limit_bytes = memory_limit_bytes if run.record.request.kind == "python" else None
         found = series(
             await asyncio.to_thread(read_samples, run.spool),
             began_at=began_at,
             start=start_s,
             end=end_s,
             step_s=_step_s(step),
-            total_bytes=(is_limited and memory_limit_bytes) or psutil.virtual_memory().total,
+            total_bytes=limit_bytes or psutil.virtual_memory().total,
         )
         return {
             "executionId": run_id,
@@ -70,22 +65,11 @@ def add_routes(
         hours: Annotated[int, Query(ge=1, le=24)] = 1,
     ) -> dict[str, Any]:
         since = time.time() - hours * 3600
-        newest: list[tuple[float, int, str, Line]] = []
-        offset = 0
-        while page := (await service.history(limit=_PAGE, offset=offset)).records:
-            offset += len(page)
-            for record in page:
-                if record.finished_at is not None and record.finished_at < since:
-                    continue
-                spool = (await service.find(record.run_id)).spool
-                lines = await asyncio.to_thread(read_lines, spool, limit=limit, since=since)
-                newest += [
-                    (line.timestamp, number, record.run_id, line)
-                    for number, line in enumerate(lines)
-                ]
-            newest = heapq.nlargest(limit, newest, key=lambda entry: entry[:3])
+        newest = await asyncio.to_thread(
+            read_newest_lines, await service.spools_since(since), limit=limit, since=since
+        )
         hostname = socket.gethostname()
-        logs = [log_entry(run_id, line, hostname) for _, _, run_id, line in reversed(newest)]
+        logs = [log_entry(run_id, line, hostname) for run_id, line in newest]
         return {"logs": logs, "total": len(logs)}
 
     @router.get(paths.CREDITS)
@@ -132,6 +116,5 @@ def _step_s(step: str) -> int:
 
 
 def _invalid(field: str, message: str) -> RequestValidationError:
-    return RequestValidationError(
-        [{"loc": ("query", field), "msg": message, "type": "value_error"}]
-    )  # fmt: skip
+    problem = {"loc": ("query", field), "msg": message, "type": "value_error"}
+    return RequestValidationError([problem])

@@ -20,6 +20,8 @@ class RunRecord:
     """All that is known of one run. Times in seconds since 1970.
 
     Attributes:
+        request: what was asked for. In a record that was read from a store it lacks what is sealed,
+            see `Store.request`.
         timed_out: whether its time limit ended it; the state is `failed` then.
         return_code: exit code, 128 + n for signal n; None where there is none.
         error: one sentence for every end other than `completed`, else empty.
@@ -91,7 +93,10 @@ class ApiKey:
 
 
 class Store(Protocol):
-    """Keeps records. One server uses one store; its methods may be awaited concurrently."""
+    """Keeps records. One server uses one store; its methods may be awaited concurrently.
+
+    Each may raise EmbeddedServerError where the disk is full or gone.
+    """
 
     async def open(self) -> None:
         """Makes ready.
@@ -110,12 +115,13 @@ class Store(Protocol):
         ...
 
     async def update(self, record: RunRecord) -> None:
-        """Replaces the record of a run that goes on."""
+        """Replaces the record of a run that goes on; what was asked for stays as it is."""
         ...
 
     async def finish(self, record: RunRecord) -> None:
         """Replaces the record by its final one, together with all that follows from the end.
 
+        What was asked for stays as it is, but for the credentials, which are forgotten.
         One transaction: whoever can read the final state can rely on the deliveries to the run's
         callback URLs being written down as well, and the other way round.
         """
@@ -125,12 +131,24 @@ class Store(Protocol):
         """The record of a run, None where there is none."""
         ...
 
+    async def request(self, run_id: str) -> Start:
+        """All that was asked for of a run that there is, what is sealed included.
+
+        Raises:
+            EmbeddedServerError: that cannot be decrypted.
+        """
+        ...
+
     async def unfinished(self) -> Sequence[RunRecord]:
         """The runs without a final state, oldest first."""
         ...
 
     async def history(self, *, limit: int, offset: int) -> HistoryPage:
         """A page of all runs, newest first."""
+        ...
+
+    async def spools_since(self, moment: float) -> Mapping[str, Path]:
+        """Id and output of every run that ended at `moment` or later."""
         ...
 
     async def ended(self) -> Sequence[tuple[str, float]]:

@@ -5,7 +5,9 @@ from __future__ import annotations
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from pathlib import Path
 
+from ...protocol.requests import Start
 from .base import ApiKey, HistoryPage, RunRecord, SecretRecord
 
 
@@ -14,6 +16,7 @@ class MemoryStore:
 
     def __init__(self) -> None:
         self._records: dict[str, RunRecord] = {}
+        self._requests: dict[str, Start] = {}  # whole
         self._secrets: dict[str, tuple[SecretRecord, str]] = {}  # by name
         self._keys: dict[str, ApiKey] = {}
 
@@ -24,16 +27,22 @@ class MemoryStore:
         """Nothing to let go of: a test may open the same store again."""
 
     async def add(self, record: RunRecord) -> None:
-        self._records[record.run_id] = record
+        self._requests[record.run_id] = record.request
+        await self.update(record)
 
     async def update(self, record: RunRecord) -> None:
-        self._records[record.run_id] = record
+        request = self._requests[record.run_id].without_sealed()
+        self._records[record.run_id] = replace(record, request=request)
 
     async def finish(self, record: RunRecord) -> None:
-        self._records[record.run_id] = record
+        self._requests[record.run_id] = self._requests[record.run_id].without_credentials()
+        await self.update(record)
 
     async def get(self, run_id: str) -> RunRecord | None:
         return self._records.get(run_id)
+
+    async def request(self, run_id: str) -> Start:
+        return self._requests[run_id]
 
     async def unfinished(self) -> Sequence[RunRecord]:
         return [record for record in self._records.values() if not record.state.is_final]
@@ -42,6 +51,13 @@ class MemoryStore:
         newest_first = list(reversed(self._records.values()))
         counts = Counter(record.state for record in newest_first)
         return HistoryPage(newest_first[offset : offset + limit], len(newest_first), counts)
+
+    async def spools_since(self, moment: float) -> Mapping[str, Path]:
+        return {
+            record.run_id: record.spool
+            for record in self._records.values()
+            if record.spool and record.finished_at is not None and record.finished_at >= moment
+        }
 
     async def ended(self) -> Sequence[tuple[str, float]]:
         ended = [
@@ -54,6 +70,7 @@ class MemoryStore:
     async def forget(self, run_id: str) -> None:
         if (record := self._records.get(run_id)) and record.state.is_final:
             del self._records[run_id]
+            del self._requests[run_id]
 
     async def put_secrets(self, secrets: Sequence[tuple[SecretRecord, str]]) -> None:
         for record, value in secrets:

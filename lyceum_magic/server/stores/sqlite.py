@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...exceptions import EmbeddedServerError
-from ...protocol.requests import STARTS
+from ...protocol.requests import STARTS, Start
 from ...protocol.states import FINAL, State
 from ..vault import Vault
 from .base import ApiKey, HistoryPage, RunRecord, SecretRecord
@@ -72,7 +72,7 @@ _MIGRATIONS = (
 )
 
 _COLUMNS = (
-    "run_id, kind, request, sealed, job_type, created_at, state, timed_out, return_code, error, "
+    "run_id, kind, request, job_type, created_at, state, timed_out, return_code, error, "
     "started_at, finished_at, spool"
 )
 _SECRET_COLUMNS = "secret_id, name, is_secret, size_bytes, updated_at"
@@ -103,35 +103,57 @@ class SqliteStore:
         self._thread.shutdown()
 
     async def add(self, record: RunRecord) -> None:
-        row = self._to_row(record)
-        places = ", ".join(f":{name}" for name in row)
-        await self._execute(f"INSERT INTO runs ({_COLUMNS}) VALUES ({places})", row)
+        def add() -> None:
+            row = _fixed(record) | _changing(record) | {"sealed": self._sealed(record.request)}
+            places = ", ".join(f":{name}" for name in row)
+            statement = f"INSERT INTO runs ({', '.join(row)}) VALUES ({places})"
+            self._opened().execute(statement, row)
+
+        await self._on_thread(add)
 
     async def update(self, record: RunRecord) -> None:
-        row = self._to_row(record)
-        assignments = ", ".join(f"{name} = :{name}" for name in row if name != "run_id")
-        await self._execute(f"UPDATE runs SET {assignments} WHERE run_id = :run_id", row)
+        def update() -> None:
+            _update(self._opened(), record, _changing(record))
+
+        await self._on_thread(update)
 
     async def finish(self, record: RunRecord) -> None:
-        await self.update(record)
+        def finish() -> None:
+            with self._transaction() as connection:
+                row = _changing(record)
+                if record.request.credentials:
+                    row["sealed"] = self._sealed_without_credentials(connection, record)
+                _update(connection, record, row)
+
+        await self._on_thread(finish)
 
     async def get(self, run_id: str) -> RunRecord | None:
-        rows = await self._execute(f"SELECT {_COLUMNS} FROM runs WHERE run_id = ?", (run_id,))
-        return self._to_record(rows[0]) if rows else None
+        records = await self._records("WHERE run_id = ?", (run_id,))
+        return records[0] if records else None
+
+    async def request(self, run_id: str) -> Start:
+        def read() -> Start:
+            statement = "SELECT kind, request, sealed FROM runs WHERE run_id = ?"
+            (row,) = self._opened().execute(statement, (run_id,))
+            members = json.loads(row["request"]) | self._unsealed(row["sealed"])
+            return STARTS[row["kind"]].model_validate(members)
+
+        return await self._on_thread(read)
 
     async def unfinished(self) -> Sequence[RunRecord]:
-        rows = await self._execute(
-            f"SELECT {_COLUMNS} FROM runs WHERE NOT {_IS_FINAL} ORDER BY sequence"
-        )
-        return [self._to_record(row) for row in rows]
+        return await self._records(f"WHERE NOT {_IS_FINAL} ORDER BY sequence")
 
     async def history(self, *, limit: int, offset: int) -> HistoryPage:
-        rows = await self._execute(
-            f"SELECT {_COLUMNS} FROM runs ORDER BY sequence DESC LIMIT ? OFFSET ?", (limit, offset)
-        )
+        records = await self._records("ORDER BY sequence DESC LIMIT ? OFFSET ?", (limit, offset))
         counted = await self._execute("SELECT state, count(*) FROM runs GROUP BY state")
         counts = {State(state): number for state, number in counted}
-        return HistoryPage([self._to_record(row) for row in rows], sum(counts.values()), counts)
+        return HistoryPage(records, sum(counts.values()), counts)
+
+    async def spools_since(self, moment: float) -> Mapping[str, Path]:
+        rows = await self._execute(
+            "SELECT run_id, spool FROM runs WHERE finished_at >= ? AND spool IS NOT NULL", (moment,)
+        )
+        return {row["run_id"]: Path(row["spool"]) for row in rows}
 
     async def ended(self) -> Sequence[tuple[str, float]]:
         rows = await self._execute(
@@ -164,8 +186,11 @@ class SqliteStore:
         return [SecretRecord(**{**row, "is_secret": bool(row["is_secret"])}) for row in rows]
 
     async def secret_values(self) -> Mapping[str, str]:
-        rows = await self._execute("SELECT name, sealed FROM secrets ORDER BY name")
-        return {row["name"]: self._vault.open(row["sealed"]) for row in rows}
+        def read() -> Mapping[str, str]:
+            rows = self._opened().execute("SELECT name, sealed FROM secrets ORDER BY name")
+            return {row["name"]: self._vault.open(row["sealed"]) for row in rows}
+
+        return await self._on_thread(read)
 
     async def remove_secret(self, secret_id: str) -> bool:
         removed = await self._execute(
@@ -206,6 +231,13 @@ class SqliteStore:
 
         return await self._on_thread(execute)
 
+    async def _records(self, condition: str, values: Sequence[Any] = ()) -> list[RunRecord]:
+        def read() -> list[RunRecord]:
+            rows = self._opened().execute(f"SELECT {_COLUMNS} FROM runs {condition}", values)
+            return [_to_record(row) for row in rows]
+
+        return await self._on_thread(read)
+
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
         """On the store's thread: all that the block does, or nothing of it."""
@@ -224,7 +256,13 @@ class SqliteStore:
         return self._connection
 
     async def _on_thread(self, function: Callable[[], _T]) -> _T:
-        return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        except sqlite3.OperationalError as exc:  # a full disk, or one that fails
+            raise EmbeddedServerError(
+                f"The server's records cannot be read or written ({exc}); look after the disk of "
+                f"{self._path}, then try again."
+            ) from exc
 
     def _connect(self) -> sqlite3.Connection:
         # SQLite gives its -wal and -shm files the mode of the main file, so this covers all three.
@@ -253,38 +291,68 @@ class SqliteStore:
         for number, script in enumerate(_MIGRATIONS[version:], start=version + 1):
             connection.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT")
 
-    def _to_row(self, record: RunRecord) -> dict[str, Any]:
-        request = record.request
-        sealed = request.model_dump_json(include=set(request.sealed), exclude_none=True)
-        return {
-            "run_id": record.run_id,
-            "kind": request.kind,
-            "request": request.model_dump_json(exclude=set(request.sealed), exclude_none=True),
-            "sealed": None if sealed == "{}" else self._vault.seal(sealed),
-            "job_type": record.job_type,
-            "created_at": record.created_at,
-            "state": record.state.value,
-            "timed_out": record.timed_out,
-            "return_code": record.return_code,
-            "error": record.error,
-            "started_at": record.started_at,
-            "finished_at": record.finished_at,
-            "spool": None if record.spool is None else str(record.spool),
-        }
+    # What is sealed; on the store's thread.
 
-    def _to_record(self, row: sqlite3.Row) -> RunRecord:
-        members = json.loads(row["request"])
-        if row["sealed"] is not None:
-            members |= json.loads(self._vault.open(row["sealed"]))
-        return RunRecord(
-            run_id=row["run_id"],
-            request=STARTS[row["kind"]].model_validate(members),
-            created_at=row["created_at"],
-            state=State(row["state"]),
-            timed_out=bool(row["timed_out"]),
-            return_code=row["return_code"],
-            error=row["error"],
-            started_at=row["started_at"],
-            finished_at=row["finished_at"],
-            spool=None if row["spool"] is None else Path(row["spool"]),
-        )
+    def _sealed(self, request: Start) -> bytes | None:
+        text = request.model_dump_json(include=set(request.sealed), exclude_none=True)
+        return None if text == "{}" else self._vault.seal(text)
+
+    def _unsealed(self, sealed: bytes | None) -> dict[str, Any]:
+        members: dict[str, Any] = {} if sealed is None else json.loads(self._vault.open(sealed))
+        return members
+
+    def _sealed_without_credentials(
+        self, connection: sqlite3.Connection, record: RunRecord
+    ) -> bytes | None:
+        statement = "SELECT sealed FROM runs WHERE run_id = ?"
+        ((sealed,),) = connection.execute(statement, (record.run_id,))
+        try:
+            members = self._unsealed(sealed)
+        except EmbeddedServerError:
+            return None  # nobody can read it, and there may be credentials in it
+        left = {name: v for name, v in members.items() if name not in record.request.credentials}
+        return self._vault.seal(json.dumps(left)) if left else None
+
+
+def _fixed(record: RunRecord) -> dict[str, Any]:
+    request = record.request
+    return {
+        "run_id": record.run_id,
+        "kind": request.kind,
+        "request": request.model_dump_json(exclude=set(request.sealed), exclude_none=True),
+        "job_type": record.job_type,
+        "created_at": record.created_at,
+    }
+
+
+def _changing(record: RunRecord) -> dict[str, Any]:
+    return {
+        "state": record.state.value,
+        "timed_out": record.timed_out,
+        "return_code": record.return_code,
+        "error": record.error,
+        "started_at": record.started_at,
+        "finished_at": record.finished_at,
+        "spool": None if record.spool is None else str(record.spool),
+    }
+
+
+def _update(connection: sqlite3.Connection, record: RunRecord, row: Mapping[str, Any]) -> None:
+    assignments = ", ".join(f"{name} = :{name}" for name in row)
+    statement = f"UPDATE runs SET {assignments} WHERE run_id = :run_id"
+    connection.execute(statement, {**row, "run_id": record.run_id})
+
+
+def _to_record(row: sqlite3.Row) -> RunRecord:
+    return RunRecord(
+        run_id=row["run_id"],
+        request=STARTS[row["kind"]].model_validate_json(row["request"]),
+        created_at=row["created_at"],
+        state=State(row["state"]),
+        timed_out=bool(row["timed_out"]),
+        return_code=row["return_code"],
+        error=row["error"],
+        started_at=row["started_at"],
+        finished_at=row["finished_at"],
+        spool=None if row["spool"] is None else Path(row["spool"]),
+    )

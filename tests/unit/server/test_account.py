@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import jwt
 import pytest
 
 from lyceum_magic.config import Secret
+from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.server.account.keys import KeyInUse, Keys, SignInRefused, UnknownApiKey
 from lyceum_magic.server.account.secrets import (
     MAX_ALL_BYTES,
@@ -46,8 +49,11 @@ class CountingStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.writes = 0
+        self.is_full = False
 
     async def put_key(self, key: ApiKey) -> None:
+        if self.is_full:
+            raise EmbeddedServerError("the disk is full")
         self.writes += 1
         await super().put_key(key)
 
@@ -139,36 +145,49 @@ async def test_use_is_noted_without_a_write_for_each_request(
     assert 0 <= clock.now - kept.last_used_at < 60
 
 
+async def test_a_full_disk_locks_nobody_out(
+    keys: Keys, store: CountingStore, clock: Clock, caplog: pytest.LogCaptureFixture
+) -> None:
+    _, secret = await keys.create("ci", None)
+    store.is_full = True
+    assert await keys.lets_in(secret.reveal())
+    assert keys.list()[1].last_used_at == clock.now
+    assert "the disk is full" in caplog.text
+    assert secret.reveal() not in caplog.text
+    with pytest.raises(EmbeddedServerError):  # a change is not lost in silence
+        await keys.create("more", None)
+
+
 async def test_a_sign_in_gives_tokens_for_an_hour_and_for_a_month(keys: Keys, clock: Clock) -> None:
-    pair = keys.sign_in(OWN.reveal())
+    pair = await keys.sign_in(OWN.reveal())
     assert jwt.decode(pair.access_token, options={"verify_signature": False})["exp"] == (
         clock.now + ACCESS_S
     )
     assert await keys.lets_in(pair.access_token)
     clock.now += ACCESS_S
     assert not await keys.lets_in(pair.access_token)
-    renewed = keys.renew(pair.refresh_token)
+    renewed = await keys.renew(pair.refresh_token)
     assert await keys.lets_in(renewed.access_token)
     assert renewed.refresh_token != pair.refresh_token
     clock.now += REFRESH_S
     for token in (pair.refresh_token, "x", "a.b.c", ""):
         with pytest.raises(SignInRefused):
-            keys.renew(token)
+            await keys.renew(token)
 
 
 async def test_each_token_is_good_for_its_own_purpose_alone(keys: Keys) -> None:
-    pair = keys.sign_in(OWN.reveal())
+    pair = await keys.sign_in(OWN.reveal())
     assert not await keys.lets_in(pair.refresh_token)
     with pytest.raises(SignInRefused):
-        keys.renew(pair.access_token)
+        await keys.renew(pair.access_token)
     with pytest.raises(SignInRefused):
-        keys.sign_in(pair.access_token)
+        await keys.sign_in(pair.access_token)
 
 
 @pytest.mark.parametrize("end", ["revoke", "toggle", "expire"])
 async def test_the_tokens_of_a_key_die_with_it(keys: Keys, clock: Clock, end: str) -> None:
     key, secret = await keys.create("ci", clock.now + 60)
-    pair = keys.sign_in(secret.reveal())
+    pair = await keys.sign_in(secret.reveal())
     assert await keys.lets_in(pair.access_token)
     if end == "expire":
         clock.now += 60
@@ -176,15 +195,15 @@ async def test_the_tokens_of_a_key_die_with_it(keys: Keys, clock: Clock, end: st
         await (keys.revoke if end == "revoke" else keys.toggle)(key.key_id)
     assert not await keys.lets_in(pair.access_token)
     with pytest.raises(SignInRefused):
-        keys.renew(pair.refresh_token)
+        await keys.renew(pair.refresh_token)
     with pytest.raises(SignInRefused, match="API key"):
-        keys.sign_in(secret.reveal())
+        await keys.sign_in(secret.reveal())
 
 
 async def test_the_tokens_of_an_older_own_key_are_worth_nothing(
     keys: Keys, store: CountingStore, tokens: Tokens, clock: Clock
 ) -> None:
-    pair = keys.sign_in(OWN.reveal())
+    pair = await keys.sign_in(OWN.reveal())
     later = Keys(store, tokens, Secret("lk_another"), new_key, clock=clock)
     assert not await later.lets_in(pair.access_token)
 
@@ -249,3 +268,21 @@ def test_derived_keys_differ_by_vault_and_purpose(tmp_path: Path) -> None:
     assert len(keys) == 3
     assert Vault(tmp_path / "one").derived_key("a") in keys
     assert all(len(key) == 32 for key in keys)
+
+
+def test_threads_and_servers_that_come_first_together_have_one_key(tmp_path: Path) -> None:
+    path = tmp_path / "vault.key"
+    for _ in range(50):
+        vaults = [Vault(path), Vault(path)]
+        all_there = threading.Barrier(8)
+
+        def first_use(vault: Vault, barrier: threading.Barrier = all_there) -> bytes:
+            barrier.wait(10)
+            return vault.derived_key("a")
+
+        with ThreadPoolExecutor(8) as threads:
+            keys = set(threads.map(first_use, vaults * 4))
+        assert keys == {Vault(path).derived_key("a")}
+        assert path.stat().st_mode & 0o777 == 0o600
+        assert list(tmp_path.glob(".vault*")) == []
+        path.unlink()

@@ -20,9 +20,11 @@ from lyceum_magic.server.service import (
     UnknownMachine,
     final_record,
 )
-from lyceum_magic.server.stores.base import RunRecord
+from lyceum_magic.server.stores.base import RunRecord, Store
 from lyceum_magic.server.stores.memory import MemoryStore
+from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.tracked_run import NO_GPU, TrackedRun
+from lyceum_magic.server.vault import Vault
 
 from .fake_runner import FakeRunner
 
@@ -35,7 +37,7 @@ CPU = StartPython(code="print(1)", execution_type="cpu")
 async def opened(
     folder: Path,
     runner: FakeRunner,
-    store: MemoryStore | None = None,
+    store: Store | None = None,
     *,
     max_running: int = 8,
     secrets: Secrets | None = None,
@@ -282,3 +284,39 @@ async def test_runs_and_followers_keep_the_server_from_being_idle(tmp_path: Path
             assert not idle.done()
         async with asyncio.timeout(10):
             await idle
+
+
+# --- a server whose vault has lost its key ---------------------------------------------------
+
+
+async def test_only_the_runs_that_need_the_lost_key_are_lost(tmp_path: Path) -> None:
+    state, runner = tmp_path / "state", FakeRunner()
+    state.mkdir()
+
+    def store() -> SqliteStore:
+        return SqliteStore(state / "runs.sqlite3", Vault(state / "vault.key"))
+
+    first = store()
+    await first.open()
+    async with opened(tmp_path / "runs", runner, first, max_running=1) as service:
+        image = StartImage(docker_image_ref="x", docker_run_env="A=secret")
+        ids = [(await service.start(request)).run_id for request in (image, image, CPU)]
+        begun = await runner.next_run()
+        begun.begin()
+        await state_becomes(await service.find(ids[0]), State.RUNNING)
+    await first.close()
+    (state / "vault.key").unlink()
+
+    second = store()
+    await second.open()
+    async with opened(tmp_path / "runs", runner, second, max_running=1) as service:
+        lost = await service.find(ids[1])
+        await state_becomes(lost, State.SYSTEM_FAILURE)
+        assert "vault.key" in lost.record.error
+        begun.end()
+        (await runner.next_run()).end()
+        for run_id in (ids[0], ids[2]):
+            await state_becomes(await service.find(run_id), State.COMPLETED)
+        page = await service.history(limit=9, offset=0)
+        assert [record.run_id for record in page.records] == ids[::-1]
+    await second.close()

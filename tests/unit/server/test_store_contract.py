@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.exceptions import EmbeddedServerError
-from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.protocol.requests import StartImage, StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server.stores.base import ApiKey, RunRecord, SecretRecord, WholeStore
 from lyceum_magic.server.stores.memory import MemoryStore
@@ -41,9 +41,20 @@ def record(run_id: str, state: State = State.PENDING) -> RunRecord:
         execution_type="cpu",
         labels=["a"],
         metadata={"k": "v"},
-        user_callback_urls=["https://example.org/x"],
     )
     return RunRecord(run_id, request, created_at=1.5, state=state)
+
+
+def secretive(run_id: str) -> RunRecord:
+    """A run whose request holds all that is sealed."""
+    request = StartImage(
+        docker_image_ref="x",
+        docker_username="user",
+        docker_password="canary-password",
+        docker_run_env="A=canary-variable",
+        user_callback_urls=["https://example.org/canary-url"],
+    )
+    return RunRecord(run_id, request, created_at=1.5)
 
 
 async def test_a_record_comes_back_as_it_was_written(store: WholeStore) -> None:
@@ -72,6 +83,42 @@ async def test_update_and_finish_replace_the_record(store: WholeStore) -> None:
     final = replace(running, state=State.COMPLETED, return_code=0, finished_at=3.0)
     await store.finish(final)
     assert await store.get("a") == final
+
+
+async def test_what_is_sealed_is_in_no_record_and_comes_back_when_asked_for(
+    store: WholeStore,
+) -> None:
+    written = secretive("a")
+    await store.add(written)
+    read = await store.get("a")
+    assert read == replace(written, request=written.request.without_sealed())
+    assert "canary" not in str(vars(read.request))
+    assert list(await store.unfinished()) == [read]
+    assert await store.request("a") == written.request
+    # Whoever has the record without what is sealed takes none of it away.
+    await store.update(replace(read, state=State.RUNNING))
+    assert await store.request("a") == written.request
+
+
+async def test_credentials_go_with_the_end_and_the_rest_stays(store: WholeStore) -> None:
+    written = secretive("a")
+    await store.add(written)
+    read = await store.get("a")
+    assert read is not None
+    await store.finish(replace(read, state=State.COMPLETED))
+    assert await store.request("a") == written.request.without_credentials()
+
+
+async def test_outputs_are_told_of_the_runs_that_ended_since(store: WholeStore) -> None:
+    for run_id, finished_at in (("before", 4.9), ("then", 5.0), ("since", 7.0)):
+        spool = Path(f"/somewhere/{run_id}")
+        ended = replace(record(run_id, State.FAILED), finished_at=finished_at, spool=spool)
+        await store.add(ended)
+    await store.add(replace(record("never began", State.FAILED), finished_at=8.0))
+    await store.add(replace(record("going on", State.RUNNING), spool=Path("/somewhere/else")))
+    assert await store.spools_since(5.0) == {
+        "then": Path("/somewhere/then"), "since": Path("/somewhere/since"),
+    }  # fmt: skip
 
 
 async def test_unfinished_runs_come_oldest_first(store: WholeStore) -> None:
@@ -159,6 +206,40 @@ async def test_secrets_are_listed_and_removed_without_the_key_of_the_vault(tmp_p
         await store.secret_values()
     await store.remove_all_secrets()
     assert dict(await store.secret_values()) == {}
+    await store.close()
+
+
+async def test_history_is_read_without_the_key_of_the_vault(tmp_path: Path) -> None:
+    path, key = tmp_path / "runs.sqlite3", tmp_path / "vault.key"
+    store = SqliteStore(path, Vault(key))
+    await store.open()
+    for run_id in "ab":
+        await store.add(secretive(run_id))
+    await store.close()
+    key.unlink()
+    store = SqliteStore(path, Vault(key))
+    await store.open()
+    assert [r.run_id for r in await store.unfinished()] == ["a", "b"]
+    with pytest.raises(EmbeddedServerError, match=r"vault\.key"):
+        await store.request("a")
+    read = await store.get("a")
+    assert read is not None
+    await store.finish(replace(read, state=State.SYSTEM_FAILURE))
+    page = await store.history(limit=9, offset=0)
+    assert [r.state for r in page.records] == [State.PENDING, State.SYSTEM_FAILURE]
+    # What nobody can open any more may be credentials: the end takes it away.
+    assert await store.request("a") == secretive("a").request.without_sealed()
+    await store.close()
+
+
+async def test_a_disk_that_fails_is_told_in_one_sentence(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite3"
+    store = SqliteStore(path, Vault(tmp_path / "vault.key"))
+    await store.open()
+    with closing(sqlite3.connect(path)) as other:
+        other.execute("DROP TABLE api_keys")
+    with pytest.raises(EmbeddedServerError, match=r"no such table.*try again"):
+        await store.put_key(ApiKey("1", "one", "lk_abcde", b"\x00", 1.5))
     await store.close()
 
 
