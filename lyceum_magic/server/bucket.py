@@ -308,15 +308,25 @@ def _is_key(text: str) -> bool:
 
 
 @contextmanager
+def room_needed() -> Iterator[None]:
+    """Says StorageFull where what the block writes finds no room; other errors stay."""
+    try:
+        yield
+    except OSError as exc:
+        if exc.errno not in _NO_SPACE:
+            raise
+        raise StorageFull("The storage is full: the server's disk has no room left.") from exc
+
+
+@contextmanager
 def _translated(key: str) -> Iterator[None]:
     """Says what the operating system refuses in the words of the bucket."""
     try:
-        yield
+        with room_needed():
+            yield
     except FileNotFoundError as exc:
         raise UnknownFile(f"There is nothing at {key!r}.") from exc
     except OSError as exc:
-        if exc.errno in _NO_SPACE:
-            raise StorageFull("The storage is full: the server's disk has no room left.") from exc
         raise KeyConflict(f"{_REASONS.get(exc.errno or 0, exc.strerror)}: {key!r}.") from exc
 
 

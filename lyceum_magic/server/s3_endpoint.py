@@ -106,9 +106,8 @@ class S3Endpoint:
             await _end(process)
             raise
         self._process = process
-        return Access(
-            f"http://127.0.0.1:{port}", self._bucket.name, access_key, Secret(secret_key)
-        )  # fmt: skip
+        url = f"http://127.0.0.1:{port}"
+        return Access(url, self._bucket.name, access_key, Secret(secret_key))
 
 
 def find_rclone() -> str:

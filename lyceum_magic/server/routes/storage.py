@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import os
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
@@ -47,9 +50,8 @@ class _OpenFileResponse(FileResponse):
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor
-        super().__init__(
-            f"/dev/fd/{descriptor}", filename=name, stat_result=os.fstat(descriptor)
-        )  # fmt: skip
+        path = f"/dev/fd/{descriptor}"
+        super().__init__(path, filename=name, stat_result=os.fstat(descriptor))
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         try:
@@ -92,7 +94,7 @@ def add_routes(router: APIRouter, bucket: Bucket, endpoint: S3Endpoint) -> None:
             (file,) = form.uploads
             return bucket.put(file.path, key or form.fields.get("key") or file.name)
 
-        with bucket.draft() as folder:
+        async with _draft(bucket) as folder:
             form = await receive_form(_content_type(request), request.stream(), folder)
             return _stored(await asyncio.to_thread(take, form))
 
@@ -101,7 +103,7 @@ def add_routes(router: APIRouter, bucket: Bucket, endpoint: S3Endpoint) -> None:
         def take(files: list[Upload]) -> list[StoredFile]:
             return [bucket.put(file.path, file.name) for file in files]
 
-        with bucket.draft() as folder:
+        async with _draft(bucket) as folder:
             form = await receive_form(_content_type(request), request.stream(), folder)
             if not form.uploads:
                 raise BadUpload("The form has no files; send each in a field `files`.")
@@ -129,6 +131,17 @@ def add_routes(router: APIRouter, bucket: Bucket, endpoint: S3Endpoint) -> None:
     @router.delete(f"{paths.BLOCK_STORAGE}/{{volume_id}}", responses=problems(404))
     async def delete_volume(volume_id: str) -> dict[str, str]:
         raise UnknownFile(f"There is no volume {volume_id!r}; this server has no block storage.")
+
+
+@asynccontextmanager
+async def _draft(bucket: Bucket) -> AsyncIterator[Path]:
+    """`Bucket.draft` on threads: the files of an upload are many, or large, when they go."""
+    draft = bucket.draft()
+    folder = await asyncio.to_thread(draft.__enter__)
+    try:
+        yield folder
+    finally:
+        await asyncio.to_thread(draft.__exit__, None, None, None)
 
 
 def _content_type(request: Request) -> str:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import errno
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from io import BufferedWriter
@@ -14,11 +13,10 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from ...exceptions import LyceumError
-from ..bucket import StorageFull
+from ..bucket import room_needed
 
 MAX_FILES = 1000
 MAX_FIELD_BYTES = 8192
-_NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 
 
 class BadUpload(LyceumError):
@@ -57,17 +55,14 @@ async def receive_form(content_type: str, chunks: AsyncIterator[bytes], folder: 
     try:
         async for chunk in chunks:
             if chunk:
-                await asyncio.to_thread(receiver.write, chunk)
+                with room_needed():
+                    await asyncio.to_thread(receiver.write, chunk)
         if not receiver.is_whole:
             raise BadUpload("The upload ends in the middle of the form.")
     except ClientDisconnect as exc:
         raise BadUpload("The client left in the middle of the upload.") from exc
     except FormParserError as exc:
         raise BadUpload("The body is not the form that its content type names.") from exc
-    except OSError as exc:
-        if exc.errno not in _NO_SPACE:
-            raise
-        raise StorageFull("The storage is full: the server's disk has no room left.") from exc
     finally:
         receiver.close()
     return Form(receiver.uploads, receiver.fields)

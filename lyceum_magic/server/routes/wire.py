@@ -21,9 +21,8 @@ def iso(time_s: float | None) -> str | None:
 def summary(record: RunRecord) -> Record:
     """A run as `workloads/list` and `billing/history` give it."""
     request = record.request
-    created, started, finished = (
-        iso(record.created_at), iso(record.started_at), iso(record.finished_at),
-    )  # fmt: skip
+    created, started = iso(record.created_at), iso(record.started_at)
+    finished = iso(record.finished_at)
     return {
         "execution_id": record.run_id,
         "status": record.state.value,
