@@ -10,10 +10,13 @@ from itertools import pairwise
 from .progress import size
 from .summary import duration
 
-#: Of one chart, in pixels: all of it, and the frame in which its line is drawn.
-_WIDTH, _HEIGHT = 350, 150
+#: Of one chart, in pixels: all of it, and the frame in which its line is drawn. A row of them fits
+#: into a notebook beside Lab's sidebar: Lab cuts off what does not.
+_WIDTH, _HEIGHT = 315, 150
 _LEFT, _TOP, _RIGHT, _BOTTOM = 62, 40, 14, 24
 _COLUMNS = 2
+#: Of one character of the title, roughly.
+_TITLE_WIDTH = 7
 
 _TICKS = "▁▂▃▄▅▆▇█"
 #: Of a line of text, in characters.
@@ -66,7 +69,7 @@ class Chart:
 
     def _repr_svg_(self) -> str:
         rows = -(-len(self.series) // _COLUMNS)
-        width = _WIDTH * min(len(self.series), _COLUMNS)
+        width = max(_WIDTH * min(len(self.series), _COLUMNS), 28 + _TITLE_WIDTH * len(self.title))
         height = 30 + rows * _HEIGHT
         panels = "".join(
             f'<g transform="translate({number % _COLUMNS * _WIDTH},'
@@ -78,7 +81,8 @@ class Chart:
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="11" '
-            'fill="#555"><rect width="100%" height="100%" rx="6" fill="#fff"/>'
+            'fill="#555" style="max-width:100%;height:auto">'
+            '<rect width="100%" height="100%" rx="6" fill="#fff"/>'
             f'<text x="14" y="20" font-size="13" fill="#222">{_words(self.title)}</text>'
             f"{panels}</svg>"
         )

@@ -49,7 +49,7 @@ class ProgressBar:
     def finish(self, sentence: str) -> None:
         """Put a sentence in its place."""
         if self._slot is not None:
-            self._slot.fill({"text/plain": sentence, "text/html": f"<pre>{escape(sentence)}</pre>"})
+            self._slot.fill({"text/plain": sentence, "text/html": _line(escape(sentence))})
             return
         if self._is_line_open:
             sys.stdout.write("\r\x1b[K")
@@ -58,7 +58,9 @@ class ProgressBar:
     def leave(self) -> None:
         """Nothing more will come: an error says the rest."""
         if self._slot is not None:
-            self._slot.fill({"text/plain": self._text(), "text/html": self._html()})
+            # A bar without a size would move for ever.
+            html = self._html() if self.total else _line(escape(self._text()))
+            self._slot.fill({"text/plain": self._text(), "text/html": html})
         elif self._is_line_open:
             sys.stdout.write("\n")
 
@@ -72,10 +74,12 @@ class ProgressBar:
     def _html(self) -> str:
         share = "" if not self.total else f' value="{self.done}" max="{self.total}"'
         of = "" if not self.total else f" of {size(self.total)}"
-        return (
-            f'<div style="font-size:13px">{escape(self._what)} <progress{share}></progress> '
-            f"{size(self.done)}{of}</div>"
-        )
+        return _line(f"{escape(self._what)} <progress{share}></progress> {size(self.done)}{of}")
+
+
+def _line(html: str) -> str:
+    # No <pre>, which notebooks set apart like a quotation; as much room as a run's summary has.
+    return f'<div style="padding:3px 5px;font-size:13px;line-height:1.6">{html}</div>'
 
 
 def size(count: float) -> str:

@@ -13,8 +13,8 @@ _ONE = "a run: its id, a unique beginning of it, or `last`"
 @cache
 def line_parser() -> Parser:
     """The parser of `%lyceum`; `command` is the subcommand's name, None without one."""
-    parser = Parser(prog="%lyceum", description="Look at runs and at the server.")
-    add = parser.subcommand_adder(dest="command", metavar="SUBCOMMAND")
+    parser = Parser(prog="%lyceum", description="Look at runs, the account and the server.")
+    add = parser.subcommand_adder(title="subcommands", dest="command", metavar="SUBCOMMAND")
     add("login", "sign in with an API key, for this and every notebook")
     status = add("status", "where cells run, or how one run is doing")
     status.add_argument("id", nargs="?", help=_ONE)
@@ -43,7 +43,7 @@ def line_parser() -> Parser:
 
 def _add_secrets(add: Callable[[str, str], Parser]) -> None:
     secrets = add("secrets", "variables that every run of this account is given")
-    add_action = secrets.subcommand_adder(dest="action", metavar="list|set|rm")
+    add_action = secrets.subcommand_adder(title="actions", dest="action", metavar="list|set|rm")
     add_action("list", "their names")
     set_ = add_action("set", "keep a value, which is asked for")
     set_.add_argument("name", metavar="NAME", help="such as HF_TOKEN")
@@ -52,7 +52,9 @@ def _add_secrets(add: Callable[[str, str], Parser]) -> None:
 
 def _add_storage(add: Callable[[str, str], Parser]) -> None:
     storage = add("storage", "the account's files, which images find in /mnt/s3")
-    add_action = storage.subcommand_adder(dest="action", metavar="ls|put|get|rm", required=True)
+    add_action = storage.subcommand_adder(
+        title="actions", dest="action", metavar="ls|put|get|rm", required=True
+    )
     add_action("ls", "list files").add_argument(
         "prefix", metavar="PREFIX", nargs="?", default="", help="only keys that begin with it"
     )

@@ -37,9 +37,9 @@ class Table:
         padded = (zip(line, widths, strict=True) for line in lines)
         return "\n".join("  ".join(c.ljust(w) for c, w in line).rstrip() for line in padded)
 
-    def _repr_html_(self) -> str:
+    def _repr_html_(self) -> str | None:
         if not self.rows:
-            return f"<p>{escape(self._empty)}</p>"
+            return None  # the sentence, as a notebook shows any
         style = ' style="text-align:left"'
         head = "".join(f"<th{style}>{escape(name)}</th>" for name in self.head)
         body = "".join(

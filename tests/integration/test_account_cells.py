@@ -85,6 +85,22 @@ def test_a_file_goes_and_comes_back_with_a_bar(kernel: Kernel) -> None:
     assert kernel.run("%lyceum storage rm a/b.bin").result == "a/b.bin is removed."
 
 
+def test_a_bar_that_stays_behind_does_not_move(kernel: Kernel) -> None:
+    cell = kernel.run(
+        "from lyceum_magic.display import progress\nprogress.SHOWN_AFTER_S = 0\n"
+        "bar = progress.ProgressBar('get x')\nbar.done = 5\nbar.show()\nbar.leave()"
+    )
+    assert cell.error is None, cell
+    shown = [
+        message["content"]["data"].get("text/html", "")
+        for message in cell.messages
+        if message["msg_type"] in ("display_data", "update_display_data")
+    ]
+    assert any("<progress>" in html for html in shown)
+    assert "progress" not in shown[-1]
+    assert "get x  5 bytes" in shown[-1]
+
+
 def test_what_a_run_has_used_is_drawn(kernel: Kernel, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     busy = "import os\nwhile not os.path.exists({gate!r}): sum(range(999))"

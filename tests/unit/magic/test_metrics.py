@@ -111,6 +111,15 @@ def test_any_values_fit_into_the_frame(values: list[float], unit: str) -> None:
         assert 38 <= y <= 130
 
 
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_a_drawing_holds_its_title_and_fits_beside_a_sidebar(count: int) -> None:
+    title = f"run 0a1b2c3d ({'n' * 40}) on gpu.a100.8x, completed"
+    series = Series("Memory", "bytes", [(0.0, 1.0)])
+    root = ElementTree.fromstring(Chart(title, [series] * count)._repr_svg_())
+    assert 6 * len(title) < int(root.attrib["width"]) <= 640
+    assert "max-width:100%" in root.attrib["style"]
+
+
 def test_a_long_series_is_a_short_line_of_text() -> None:
     points = [(float(n), 100.0 * (n >= 500)) for n in range(1000)]
     assert sparkline(Series("x", "%", points)) == "▁" * 20 + "█" * 20
