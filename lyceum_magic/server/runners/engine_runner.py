@@ -11,7 +11,7 @@ import asyncio
 import contextlib
 import logging
 import threading
-from abc import ABC, abstractmethod
+from abc import abstractmethod
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -20,8 +20,9 @@ from ...protocol.requests import Kind, Start
 from .base import EngineUnavailable, ProgressListener, RunSpec, Usage
 from .engine import KIND_LABEL, RUN_LABEL, STATE_LABEL, Engine, connect, engine_environment
 from .engine_supervisor import EngineAssignment
-from .handle import SupervisedRun, hand_over, is_supervised
+from .handle import SupervisedRun, is_supervised
 from .pool import InterpreterPool
+from .supervised_runner import SupervisedRunner
 from .supervisor import write_json
 
 if TYPE_CHECKING:
@@ -33,7 +34,7 @@ logger = logging.getLogger(__name__)
 _LAST_WAIT_S = 2.0
 
 
-class EngineRunner(ABC):
+class EngineRunner(SupervisedRunner):
     """A `Runner` of one kind of run that needs the engine.
 
     Args:
@@ -44,16 +45,15 @@ class EngineRunner(ABC):
     """
 
     def __init__(self, state_dir: Path, *, bucket: Path, kind: Kind, supervisor: str) -> None:
+        # They need a quarter of a second to wake up and 40 MB: none waits for a run to come.
+        super().__init__(
+            InterpreterPool(size=0, module=supervisor, environment=engine_environment())
+        )
         self._state_dir = state_dir
         self._marks = {KIND_LABEL: kind, STATE_LABEL: str(state_dir)}
         self._bucket = bucket
         self._kind = kind
         self._engine = Engine()
-        # They need a quarter of a second to wake up and 40 MB: none waits for a run to come.
-        self._supervisors = InterpreterPool(
-            size=0, module=supervisor, environment=engine_environment()
-        )
-        self._handles: set[SupervisedRun] = set()
         # Not one of the loop's own threads: a server that ends would wait for a silent engine.
         self._sweeper = threading.Thread(target=self._sweep, name="sweep", daemon=True)
         # There once there may be something of this kind in the engine.
@@ -93,26 +93,12 @@ class EngineRunner(ABC):
         if self._mark.exists():
             self._sweeper.start()
 
-    async def start(self, spec: RunSpec, on_progress: ProgressListener) -> SupervisedRun:
-        handle = self._new_handle(spec)
-        handle.launch(self._launch(spec, handle, on_progress))
-        return handle
-
-    async def find(self, spec: RunSpec) -> SupervisedRun | None:
-        handle = self._new_handle(spec)
-        if await handle.recover():
-            return handle
-        self._handles.discard(handle)
-        return None
-
     async def sweep(self, unused_since: float) -> None:
         """Leaves images alone: the engine is not this server's, and its owner prunes it."""
         return
 
     async def close(self) -> None:
-        for handle in list(self._handles):
-            await handle.leave()
-        await self._supervisors.close()
+        await super().close()
         self._engine.close()
         if self._sweeper.is_alive():
             await asyncio.to_thread(self._sweeper.join, _LAST_WAIT_S)
@@ -140,14 +126,7 @@ class EngineRunner(ABC):
 
     # Underneath.
 
-    def _new_handle(self, spec: RunSpec) -> SupervisedRun:
-        handle = SupervisedRun(
-            spec, on_end=self._handles.discard, clean_up=self._clean_up, measure=self._measure
-        )
-        self._handles.add(handle)
-        return handle
-
-    async def _launch(
+    async def launch(
         self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
     ) -> None:
         for remains in ("spool", "control.sock"):  # an earlier server may have got this far
@@ -165,12 +144,12 @@ class EngineRunner(ABC):
         )
         write_json(spec.folder / "assignment.json", assignment)
         try:
-            hand_over(spec, handle, self._supervisors.take, self._supervisors.bury)
+            self.hand_over(spec, handle)
         except OSError:
             (spec.folder / "assignment.json").unlink(missing_ok=True)  # it holds secrets
             raise
 
-    def _measure(self, folder: Path) -> Usage | None:
+    def measure(self, folder: Path) -> Usage | None:
         try:
             client = self._engine.client_at_once()
         except EngineUnavailable:
@@ -181,8 +160,7 @@ class EngineRunner(ABC):
             return self.usage(client, folder.name)
         return None
 
-    def _clean_up(self, folder: Path) -> None:
-        """Removes what is left of a run whose supervisor died."""
+    def clean_up(self, folder: Path) -> None:
         try:
             client = connect()
         except EngineUnavailable as exc:

@@ -20,10 +20,11 @@ import psutil
 
 from ...protocol.requests import Start, StartPython, decode_import_files, import_statements
 from .base import EngineUnavailable, ProgressListener, Refusal, RunSpec, Usage
-from .handle import SupervisedRun, hand_over, kill_marked, read_json, report
+from .handle import SupervisedRun, kill_marked, read_json, report
 from .memory import MEMORY_ERROR, remove_group
 from .pool import InterpreterPool
 from .requirements import Installer, Wanted, installed_versions, missing_requirements
+from .supervised_runner import SupervisedRunner
 from .supervisor import SUPERVISOR_ID, Assignment, write_json
 
 #: More than lies between the installation of a run's requirements and its beginning.
@@ -35,7 +36,7 @@ _REFUSED = (
 )
 
 
-class ProcessRunner:
+class ProcessRunner(SupervisedRunner):
     """Runs each program in a process of its own, as the server's own user.
 
     Args:
@@ -58,35 +59,22 @@ class ProcessRunner:
         memory_limit_bytes: int | None = None,
         is_refused: bool = False,
     ) -> None:
+        super().__init__(InterpreterPool(size=0 if is_refused else pool_size))
         self._memory_limit_bytes = memory_limit_bytes
         self._is_refused = is_refused
-        self._pool = InterpreterPool(size=0 if is_refused else pool_size)
         self._installer = Installer(
             state_dir / "requirements",
             index_url=index_url,
             find_links=find_links,
             limit_s=install_limit_s,
         )
-        self._handles: set[SupervisedRun] = set()
 
     async def open(self) -> None:
-        self._pool.refill()
+        self._supervisors.refill()
 
     async def check(self, request: Start) -> None:
         if self._is_refused:
             raise EngineUnavailable(f"{_REFUSED[0].upper()}{_REFUSED[1:]}.")
-
-    async def start(self, spec: RunSpec, on_progress: ProgressListener) -> SupervisedRun:
-        handle = self._new_handle(spec)
-        handle.launch(self._launch(spec, handle, on_progress))
-        return handle
-
-    async def find(self, spec: RunSpec) -> SupervisedRun | None:
-        handle = self._new_handle(spec)
-        if await handle.recover():
-            return handle
-        self._handles.discard(handle)
-        return None
 
     async def sweep(self, unused_since: float) -> None:
         """Removes installed requirements that no run has asked for since a moment, in seconds since
@@ -98,19 +86,7 @@ class ProcessRunner:
             oldest = min(oldest, handle.started_at)
         await self._installer.sweep(min(unused_since, oldest - _PREPARATION_S))
 
-    async def close(self) -> None:
-        for handle in list(self._handles):
-            await handle.leave()
-        await self._pool.close()
-
-    def _new_handle(self, spec: RunSpec) -> SupervisedRun:
-        handle = SupervisedRun(
-            spec, on_end=self._handles.discard, clean_up=_kill_what_is_left, measure=_measure
-        )
-        self._handles.add(handle)
-        return handle
-
-    async def _launch(
+    async def launch(
         self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
     ) -> None:
         if self._is_refused:  # an earlier server, of another profile, accepted it
@@ -122,7 +98,31 @@ class ProcessRunner:
             folder = await self._installer.install(wanted.requirements)
             await asyncio.to_thread(_write_assignment, spec, [str(folder)], limit)
         # No await from here on: a kill() finds either no program at all or its supervisor.
-        hand_over(spec, handle, self._pool.take, self._pool.bury)
+        self.hand_over(spec, handle)
+
+    def measure(self, folder: Path) -> Usage | None:
+        """What the program and all that it started use now; None where it is over by now."""
+        try:
+            supervisor = psutil.Process(read_json(folder / "supervisor.json")["pid"])
+            family = supervisor.children(recursive=True)
+            # What has ended is counted with the one that it left its exit code to.
+            cpu_s = sum(supervisor.cpu_times()[2:4])
+        except (OSError, psutil.Error):
+            return None
+        memory_bytes = 0
+        for process in family:
+            with contextlib.suppress(psutil.Error), process.oneshot():  # it may have ended just now
+                cpu_s += sum(process.cpu_times()[:4])
+                memory_bytes += process.memory_info().rss
+        return Usage(cpu_s, memory_bytes)
+
+    def clean_up(self, folder: Path) -> None:
+        with contextlib.suppress(FileNotFoundError):  # its supervisor died before the program began
+            facts = read_json(folder / "supervisor.json")
+            kill_marked(SUPERVISOR_ID, facts["id"])
+            # Runs that an older version started have none.
+            if group := facts.get("memory_group"):
+                remove_group(group)
 
 
 # --- the run's folder ------------------------------------------------------------------------
@@ -198,32 +198,3 @@ def _script_name(request: StartPython, taken: Container[str]) -> str:
     while name in taken:
         name = f"_{name}"
     return name
-
-
-# --- the processes of a run ------------------------------------------------------------------
-
-
-def _kill_what_is_left(folder: Path) -> None:
-    with contextlib.suppress(FileNotFoundError):  # its supervisor died before the program began
-        facts = read_json(folder / "supervisor.json")
-        kill_marked(SUPERVISOR_ID, facts["id"])
-        # Runs that an older version started have none.
-        if group := facts.get("memory_group"):
-            remove_group(group)
-
-
-def _measure(folder: Path) -> Usage | None:
-    """What the program and all that it started use now; None where it is over by now."""
-    try:
-        supervisor = psutil.Process(read_json(folder / "supervisor.json")["pid"])
-        family = supervisor.children(recursive=True)
-        # What has ended is counted with the one that it left its exit code to.
-        cpu_s = sum(supervisor.cpu_times()[2:4])
-    except (OSError, psutil.Error):
-        return None
-    memory_bytes = 0
-    for process in family:
-        with contextlib.suppress(psutil.Error), process.oneshot():  # it may have ended just now
-            cpu_s += sum(process.cpu_times()[:4])
-            memory_bytes += process.memory_info().rss
-    return Usage(cpu_s, memory_bytes)
