@@ -22,7 +22,7 @@ from weakref import WeakValueDictionary
 import anyio
 
 from . import config, local_server
-from .client.api import Client, billed_of
+from .client.api import Client, billed_of, ended_at_of
 from .exceptions import (
     ConfigError,
     LyceumError,
@@ -389,7 +389,11 @@ class Session:
         state = parse_state(str(record.get("status"))) or State(entry.state)
         errors = record.get("system_errors") or [""]
         return dataclasses.replace(
-            entry, state=state.value, reason=str(errors[0]), billed=billed_of(record)
+            entry,
+            state=state.value,
+            reason=str(errors[0]),
+            billed=billed_of(record),
+            ended_at=ended_at_of(record) if state.is_final else None,
         )
 
     def _found_again(self, entry: Entry) -> Entry:

@@ -117,7 +117,9 @@ def _problem(item: object) -> str:
     places = (
         [str(part) for part in location if part != "body"] if isinstance(location, list) else []
     )
-    return f"{'.'.join(places) or 'body'}: {str(item.get('msg', 'invalid'))[:500]}"
+    place, said = ".".join(places) or "body", str(item.get("msg", "invalid"))[:500]
+    # Many a sentence begins with its field already.
+    return said if place in said else f"{place}: {said}"
 
 
 def _is_json(response: httpx.Response) -> bool:

@@ -6,6 +6,7 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable
 from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, Self, cast
 from urllib.parse import quote
 
@@ -377,6 +378,19 @@ class Client:
 def billed_of(record: Record) -> float | None:
     """What a record says that the run cost. Nothing is no answer: the sum may not be made yet."""
     return _sum(record.get("billed")) or None
+
+
+def ended_at_of(record: Record) -> float | None:
+    """When a record says that the run ended, in seconds since 1970; None where it does not."""
+    said = record.get("job_end")
+    try:
+        moment = datetime.fromisoformat(said) if isinstance(said, str) else None
+    except ValueError:
+        return None
+    if moment is None:
+        return None
+    # Naive times are UTC: all others say what they are.
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _sum(value: object) -> float | None:

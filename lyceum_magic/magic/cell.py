@@ -118,7 +118,8 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
         return
     run_in_cell(run, defaults, request, may_fail=options.may_fail)
     cell.bring_home(run, bind)
-    if not options.may_fail and (failure := failure_of(run, cell.python)) is not None:
+    failure = failure_of(run, cell.python, cell.request.kind)
+    if failure is not None and not options.may_fail:
         raise failure
 
 
@@ -204,7 +205,9 @@ def run_in_cell(
                     view.say_aborting()
                 elif interrupts > 1:
                     view.say_left()
-                    raise KeyboardInterrupt(f"left run {run.id}")
+                    raise KeyboardInterrupt(
+                        f"left run {run.id}" if run.id else "left before the server had answered"
+                    )
                 for item in inbox.get(view.due_in_s()):
                     view.take(item)
                 view.publish_due()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import importlib.metadata
+import importlib.util
 import os
 import platform
+import subprocess
 import sys
 
 from .. import __version__, config
@@ -21,6 +23,7 @@ def examine() -> list[tuple[str, str, str]]:
         *_packages(),
         _credentials(),
         _server(),
+        *_engine(),
         _journal(),
     ]
     proxies = [name for name in os.environ if name.lower().endswith("_proxy") and os.environ[name]]
@@ -73,6 +76,31 @@ def _server() -> tuple[str, str, str]:
         return ("embedded server", where, str(exc))
     gpu = "GPU names run on the CPU" if any(map(needs_gpu, usable)) else ""
     return ("embedded server", f"{where}, {len(active)} active runs", gpu)
+
+
+def _engine() -> list[tuple[str, str, str]]:
+    """What images and stacks need on the embedded server; this machine's is taken for its own."""
+    if importlib.util.find_spec("docker") is None:
+        return [("container engine", "not used", "pip install 'lyceum-magic[containers]'")]
+    return [
+        ("container engine", *_answer(
+            ["docker", "version", "--format", "{{.Server.Version}}"],
+            "for images and stacks here: start Docker, or name Podman's socket as DOCKER_HOST",
+        )),
+        ("docker compose", *_answer(
+            ["docker", "compose", "version", "--short"],
+            "for stacks here: install Docker's Compose plugin",
+        )),
+    ]  # fmt: skip
+
+
+def _answer(command: list[str], advice: str) -> tuple[str, str]:
+    """What a command says in its one line, and what to do if it says nothing."""
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
+    except (OSError, subprocess.SubprocessError):
+        return "none", advice
+    return done.stdout.strip(), ""
 
 
 def _journal() -> tuple[str, str, str]:

@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import ParamSpec, TypeVar
 
 from ..exceptions import CellSyntaxError, LyceumError, RunFailed
+from ..protocol.requests import Kind
 from ..protocol.states import State
 from ..runs.run import Run
 
@@ -51,11 +52,12 @@ def _shown_as(exc: LyceumError, text: str) -> LyceumError:
     return exc
 
 
-def failure_of(run: Run, cell: str | None = None) -> RunFailed | None:
+def failure_of(run: Run, cell: str | None = None, kind: Kind = "python") -> RunFailed | None:
     """The exception that stands for a run's end, for this notebook; None if the run completed.
 
     Args:
         cell: the text of the present cell below the magic line, if it is what has run.
+        kind: of the run.
     """
     if run.state is State.COMPLETED:
         return None
@@ -65,7 +67,7 @@ def failure_of(run: Run, cell: str | None = None) -> RunFailed | None:
 
     failure = run.failure("" if cell is None else name_in_notebook(cell))
     if failure is not None:
-        failure.hint = hint_for(run, failure, get_ipython().user_ns)
+        failure.hint = hint_for(run, failure, get_ipython().user_ns, kind=kind)
     return failure
 
 

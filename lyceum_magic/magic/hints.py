@@ -11,6 +11,7 @@ from typing import Any
 
 from ..exceptions import OptionError, RunFailed, RunTimedOut
 from ..protocol.limits import MAX_TIMEOUT_S
+from ..protocol.requests import Kind
 from ..runs.run import Run
 from ..submission.modules import Needs, find_needs
 from ..submission.requirements import requirements_of
@@ -18,11 +19,14 @@ from ..submission.requirements import requirements_of
 _MORE_MEMORY = "choose a machine with more of it with -m; `%lyceum machines` lists them"
 
 
-def hint_for(run: Run, failure: RunFailed, namespace: Mapping[str, object]) -> str:
+def hint_for(
+    run: Run, failure: RunFailed, namespace: Mapping[str, object], *, kind: Kind = "python"
+) -> str:
     """What to do about the failure; empty where nothing is known.
 
     Args:
         namespace: the notebook's.
+        kind: of the run: each kind of cell has options of its own.
     """
     if isinstance(failure, RunTimedOut):
         if run.timeout_s >= MAX_TIMEOUT_S:
@@ -31,6 +35,8 @@ def hint_for(run: Run, failure: RunFailed, namespace: Mapping[str, object]) -> s
     raised = run.harvest.raised
     described = raised.error.get("exceptions") if raised is not None and failure.ename else None
     if isinstance(described, list) and described and isinstance(described[0], dict):
+        if kind != "python":
+            return _hint_for_raised_in_image(described[0])
         return _hint_for_raised(described[0], namespace)
     return _hint_for_end(failure.return_code, failure.reason)
 
@@ -49,6 +55,13 @@ def _hint_for_raised(error: dict[str, Any], namespace: Mapping[str, object]) -> 
         return _hint_for_module(name)
     if kind == "MemoryError":
         return f"The memory of the machine did not suffice: {_MORE_MEMORY}."
+    return ""
+
+
+def _hint_for_raised_in_image(error: dict[str, Any]) -> str:
+    name = error.get("name")
+    if error.get("builtin") == "ModuleNotFoundError" and isinstance(name, str):
+        return f"The image has no {name}: choose one that has it."
     return ""
 
 

@@ -67,7 +67,7 @@ def status(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object
     here = session()
     if account is not None:
         here.ask(here.client("cloud").machine_types)  # raises what would keep a cell from running
-    active = [entry for entry in here.entries() if not entry.is_final]
+    active = [entry for entry in here.entries_now() if not entry.is_final]
     said = (
         f"Cells run on {where}.\n{len(active)} active run{'' if len(active) == 1 else 's'}; "
         "%lyceum list shows them."

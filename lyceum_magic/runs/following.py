@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -14,11 +15,12 @@ from typing import Any
 
 import anyio
 
-from ..client.api import Client, Started, StartUnknown
+from ..client.api import Client, Started, StartUnknown, ended_at_of
 from ..client.stream import Item, Notice, follow
 from ..exceptions import (
     JournalUnavailable,
     LyceumError,
+    RequestRefused,
     RunLost,
     ServerError,
     ServerUnreachable,
@@ -36,6 +38,8 @@ from .journal import Entry, Journal
 
 #: The pauses before each look for a run whose start got no reply: it may be listed a bit later.
 LOOK_UP_PAUSES_S = (0.0, 0.5, 2.0)
+#: How long the end of a followed run waits for what only its record says.
+RECORD_LIMIT_S = 3.0
 #: How long the end of an aborted run is waited for before the abort is asked for again.
 CONFIRM_S = 10.0
 
@@ -110,12 +114,16 @@ class Following:
                     delivered=(event.text for event, _ in before),
                 )
                 await self._learn_bill()
+                if request is None:
+                    await self._learn_end()
         except JournalUnavailable as exc:
             self.error = exc
         except LyceumError as exc:
             self.error = exc
             if not self._run_id and (request is not None or isinstance(exc, UnknownRun)):
-                self._write(state=State.SYSTEM_FAILURE.value, reason=str(exc), ended_at=time.time())
+                # Who was refused can do something about it; all else is the platform's.
+                state = State.FAILED if isinstance(exc, RequestRefused) else State.SYSTEM_FAILURE
+                self._write(state=state.value, reason=str(exc), ended_at=time.time())
             elif isinstance(exc, RunLost):
                 self._write(state=exc.state, reason=exc.reason, ended_at=time.time())
         except Exception as exc:  # noqa: BLE001 - the top of the task: nobody else would see it
@@ -260,6 +268,13 @@ class Following:
     async def _learn_bill(self) -> None:
         if self.entry.price_per_hour and self.state.is_final:
             self._write(billed=await self._client.billed(self._run_id))
+
+    async def _learn_end(self) -> None:
+        """When it ended: it may have been over long before anybody followed it again."""
+        with contextlib.suppress(LyceumError), anyio.move_on_after(RECORD_LIMIT_S):
+            record = await self._client.record(self._run_id)
+            if self.entry.is_final and (ended_at := ended_at_of(record)) is not None:
+                self._write(ended_at=ended_at)
 
     def _write(self, **changes: Any) -> None:
         self.entry = replace(self.entry, **changes)

@@ -25,10 +25,19 @@ def compose_request(
     Raises:
         OptionError: a value that the wire does not take, in one sentence.
     """
-    if not isinstance(file, str) or not file.strip():
+    if not isinstance(file, str):
+        raise OptionError(
+            f"A Compose file is text, or the Path of a file, not a {type(file).__name__}."
+        )
+    if not file.strip():
         raise OptionError(
             "The Compose file is empty: write `services:` and what belongs to it below the magic "
             "line."
+        )
+    if "\n" not in file and file.endswith((".yml", ".yaml")):
+        raise OptionError(
+            f"A Compose file's text is expected, and {file!r} looks like its path: pass "
+            "pathlib.Path(...) to have it read."
         )
     return build_start(
         StartCompose,

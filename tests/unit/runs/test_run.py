@@ -279,10 +279,10 @@ def test_a_later_process_writes_nothing_twice_where_there_are_no_ids(
     assert session.attach("run").result(LIMIT_S).text == "a\nb\n"
 
 
-def orphan(session: Session, wire: WireServer) -> str:
+def orphan(session: Session, wire: WireServer, *, run_id: str | None = None) -> str:
     """A run whose process was killed between sending the start and hearing the answer."""
     run, _ = session.new_run(session.client(), REQUEST)
-    entry = replace(run._life.entry, created_at=time.time() - 3600)
+    entry = replace(run._life.entry, run_id=run_id, created_at=time.time() - 3600)
     session._portal.call(_write, session, entry)
     session._runs.clear()
     return entry.tag
@@ -303,6 +303,21 @@ def test_a_run_whose_answer_nobody_heard_is_found_by_its_tag(
     (entry,) = session.entries_now()
     assert entry.run_id == "run"
     assert session.attach("run").result(LIMIT_S).text == "a\n"
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_run_that_ended_while_nobody_looked_ended_when_its_record_says(
+    wire: WireServer, session: Session
+) -> None:
+    ended = {"job_end": "2026-01-02T03:04:05.500+00:00"}
+    ended_at = 1767323045.5
+    orphan(session, wire, run_id="run")
+    wire.on("GET", paths.record("run"), json_answer(record("run", "completed", **ended)))
+    wire.on("POST", paths.stream("run"), stream(*events(END)))
+    (entry,) = session.entries_now()
+    assert (entry.state, entry.ended_at) == ("completed", ended_at)
+    run = session.attach("run")
+    assert run.result(LIMIT_S).elapsed_s == pytest.approx(ended_at - run.created_at)
 
 
 @pytest.mark.usefixtures("cloud")
