@@ -1,6 +1,7 @@
 """The machine's GPUs: whether there are any, and what they do, in the series of the wire.
 
-What they do is NVIDIA's library (NVML) asked for, where its Python face, `pynvml`, is installed.
+What they do is NVIDIA's library (NVML) asked for, where its Python face, `pynvml`, is installed
+(the extra `gpu`).
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def read_gpus() -> Mapping[str, float]:
 @lru_cache(maxsize=1)
 def _nvml() -> Any:
     try:
-        import pynvml  # type: ignore[import-not-found, unused-ignore]
+        import pynvml
     except ImportError:
         return None
     try:

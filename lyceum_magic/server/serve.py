@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import os
 import socket
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -65,6 +66,11 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
         AlreadyServed: another server holds the state folder.
         EmbeddedServerError: it cannot run here, or not like this.
     """
+    if options.memory_limit_bytes is not None and sys.platform != "linux":
+        raise EmbeddedServerError(
+            "--memory-limit works on Linux alone, and this is another system: nothing here would "
+            "hold a run to it. Serve without it."
+        )
     prepare(options.state_dir)
     with lock_for_life(options.state_dir) as lock:
         last = read_server_file(options.state_dir)

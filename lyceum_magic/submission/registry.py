@@ -33,7 +33,8 @@ def aws_account(region: str | None = None) -> RegistryFields:
         from botocore.exceptions import BotoCoreError
     except ImportError:
         raise OptionError(
-            "A registry of type aws needs boto3, which finds the keys: pip install boto3."
+            "A registry of type aws needs boto3, which finds the keys: "
+            "pip install 'lyceum-magic[containers]'."
         ) from None
     try:
         session = boto3.Session()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import uuid
@@ -38,7 +39,7 @@ def groups() -> list[Path]:
     """What is there of cgroups of runs, wherever this process could make one."""
     return [
         path
-        for parent in memory._usable_groups()
+        for parent in memory.usable_groups()
         for path in Path(parent).glob(memory.GROUP_PREFIX + "*")
     ]
 
@@ -101,16 +102,29 @@ async def test_the_limit_ends_with_a_supervisor_that_is_killed(
 # --- where the kernel itself does it -----------------------------------------------------------
 
 
+def make_small_world(name: str) -> Path | None:
+    """A cgroup of either version; None where this machine lets nobody here make one."""
+    older = Path("/sys/fs/cgroup/memory")
+    with contextlib.suppress(OSError):
+        (older / name).mkdir()
+        (older / name / "memory.limit_in_bytes").write_text(str(LIMIT_BYTES))
+        return older / name
+    for parent in memory.usable_groups():
+        with contextlib.suppress(OSError):
+            (group := Path(parent) / name).mkdir()
+            (group / "memory.max").write_text(str(LIMIT_BYTES))
+            if (swap := group / "memory.swap.max").exists():  # not in a kernel without swap
+                swap.write_text("0")
+            return group
+    return None
+
+
 @pytest.fixture
 def small_world() -> Iterator[Path]:
-    """A cgroup of the older kind that stands for a machine with little memory."""
-    parent = Path("/sys/fs/cgroup/memory")
-    group = parent / f"lyceum-test-{uuid.uuid4().hex}"
-    try:
-        group.mkdir()
-    except OSError:
-        pytest.skip("this machine has no cgroup of version 1 to make a small machine of")
-    (group / "memory.limit_in_bytes").write_text(str(LIMIT_BYTES))
+    """A cgroup that stands for a machine with little memory."""
+    group = make_small_world(f"lyceum-test-{uuid.uuid4().hex}")
+    if group is None:
+        pytest.skip("this machine lacks a memory cgroup, of either version, that can be written")
     yield group
     eventually(lambda: not (group / "cgroup.procs").read_text(), "an empty cgroup")
     group.rmdir()
@@ -161,10 +175,10 @@ def test_the_nearest_group_that_can_limit_memory_is_taken(tmp_path: Path) -> Non
         tmp_path,
         {"": "cpu memory", "user.slice": "memory pids", "user.slice/app": "pids"},
     )
-    found = list(memory.usable_groups(root, "/user.slice/app/term.scope"))
+    found = list(memory.groups_with_memory(root, "/user.slice/app/term.scope"))
     assert found == [f"{root}/user.slice", root]
-    assert list(memory.usable_groups(root, "/../elsewhere")) == [root]
-    assert list(memory.usable_groups(root, "/")) == [root]
+    assert list(memory.groups_with_memory(root, "/../elsewhere")) == [root]
+    assert list(memory.groups_with_memory(root, "/")) == [root]
 
 
 def test_a_group_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
@@ -174,11 +188,28 @@ def test_a_group_that_cannot_be_made_leaves_nothing(tmp_path: Path) -> None:
     assert list(tmp_path.glob(memory.GROUP_PREFIX + "*")) == []
 
 
-def test_a_real_group_limits_and_counts(tmp_path: Path) -> None:
-    """On a machine whose cgroups are of version 2."""
-    parents = list(memory._usable_groups())
+@pytest.mark.parametrize("has_swap", [True, False])
+def test_a_group_holds_all_of_a_run_to_its_limit(tmp_path: Path, has_swap: bool) -> None:
+    group = tmp_path / f"{memory.GROUP_PREFIX}run"
+    files = ["memory.max", "memory.oom.group", "cgroup.procs", *["memory.swap.max"] * has_swap]
+    group.mkdir()
+    for name in files:
+        (group / name).touch()
+    (group / "memory.events").write_text("low 0\noom 3\noom_kill 2\n")
+    assert memory.make_group(str(tmp_path), 4711, LIMIT_BYTES, "run") == str(group)
+    written = {name: (group / name).read_text() for name in files}
+    expected = {"memory.max": str(LIMIT_BYTES), "memory.oom.group": "1", "cgroup.procs": "4711"}
+    assert written == (expected | {"memory.swap.max": "0"} if has_swap else expected)
+    assert memory.kills_in_group(str(group)) == 2
+    assert memory.kills_in_group(str(tmp_path)) == 0
+
+
+def test_a_real_group_limits_and_counts() -> None:
+    """What the test above plays with plain files, on a machine that has the real ones."""
+    parents = list(memory.usable_groups())
     if not parents:
-        pytest.skip("no cgroup of version 2 with the memory controller can be written here")
+        # A machine has its memory controller in version 1 or in version 2, never in both.
+        pytest.skip("this machine lacks a memory cgroup of version 2 that can be written")
     with psutil.Popen(["sleep", "600"]) as process:
         group = memory.make_group(parents[-1], process.pid, LIMIT_BYTES, "test")
         assert (Path(group) / "memory.max").read_text().strip() == str(LIMIT_BYTES)

@@ -12,8 +12,10 @@ from pathlib import Path
 import httpx
 import pytest
 
+from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.proof import proof
+from lyceum_magic.server.serve import ServeOptions, serve
 from tests.tools.waiting import eventually
 
 from .served_process import LIMIT_S, command, served
@@ -130,6 +132,15 @@ def test_a_memory_limit_is_taken_from_the_command_line(folder: Path) -> None:
         record = server.client.get(paths.record(started["execution_id"])).json()
     assert record["status"] == "failed"
     assert record["system_errors"] == ["the program ran out of memory: its limit is 300 MiB"]
+
+
+def test_a_memory_limit_that_nothing_would_keep_is_refused(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("sys.platform", "darwin")
+    with pytest.raises(EmbeddedServerError, match="Linux alone"):
+        serve(ServeOptions(folder, memory_limit_bytes=1 << 30), lambda facts: None)
+    assert not folder.exists()
 
 
 @pytest.mark.parametrize(

@@ -28,9 +28,10 @@ def limit_memory(pid: int, limit_bytes: int, run_id: str) -> str | None:
 
     Returns:
         The folder of its cgroup, to be asked and removed when the run is over; None where every
-        process has a limit of its own instead.
+        process has a limit of its own instead, or, beyond Linux, none: no server takes a limit
+        there.
     """
-    for parent in _usable_groups():
+    for parent in usable_groups():
         with contextlib.suppress(OSError):
             return make_group(parent, pid, limit_bytes, run_id)
     if sys.platform == "linux":
@@ -89,7 +90,7 @@ def out_of_memory(limit_bytes: int, what: str = "the program") -> str:
     return f"{what} ran out of memory: its limit is {size}"
 
 
-def _usable_groups() -> Iterator[str]:
+def usable_groups() -> Iterator[str]:
     """The cgroups below which this process may make one of its own with a memory limit: its own
     and those above it, the nearest first."""
     try:
@@ -102,11 +103,11 @@ def _usable_groups() -> Iterator[str]:
     # proc(5): the type of the file system is the first field behind the lone dash.
     points = [mount[4] for mount in fields if mount[mount.index("-") + 1] == "cgroup2"]
     if points and own:
-        yield from usable_groups(points[0], own[0])
+        yield from groups_with_memory(points[0], own[0])
 
 
-def usable_groups(root: str, own: str) -> Iterator[str]:
-    """As `_usable_groups`, for the hierarchy mounted at `root` and a process in the group `own`."""
+def groups_with_memory(root: str, own: str) -> Iterator[str]:
+    """As `usable_groups`, for the hierarchy mounted at `root` and a process in the group `own`."""
     # A group's path may lie outside of what a container sees of the hierarchy.
     path = "" if "/.." in own else own.strip("/")
     while True:

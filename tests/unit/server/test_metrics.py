@@ -131,6 +131,10 @@ async def test_the_logs_of_all_runs_are_one_log(tmp_path: Path) -> None:
     async with serving(tmp_path) as served:
         one = await play(served, ("stdout", b"a\nb\n"))
         two = await play(served, ("stderr", b"c\nd\n"))
+        going_on = (await served.start())["execution_id"]
+        handle = await served.runner.next_run()
+        handle.begin()
+        handle.write(b"e\n")
         logs = (await served.client.get(paths.USER_LOGS)).json()
         last = (await served.client.get(paths.USER_LOGS, params={"limit": 3})).json()
         for query in ({"limit": 0}, {"limit": 5001}, {"hours": 0}, {"hours": 25}):
@@ -138,9 +142,10 @@ async def test_the_logs_of_all_runs_are_one_log(tmp_path: Path) -> None:
     said = [(entry["execution_id"], entry["message"], entry["level"]) for entry in logs["logs"]]
     assert said == [
         (one, "a", "info"), (one, "b", "info"), (two, "c", "error"), (two, "d", "error"),
+        (going_on, "e", "info"),
     ]  # fmt: skip
-    assert logs["total"] == 4
-    assert [entry["message"] for entry in last["logs"]] == ["b", "c", "d"]
+    assert logs["total"] == 5
+    assert [entry["message"] for entry in last["logs"]] == ["c", "d", "e"]
 
 
 async def test_the_history_has_every_field_of_the_wire(tmp_path: Path) -> None:
@@ -200,10 +205,13 @@ def nvmlDeviceGetPcieThroughput(gpu, direction): return 1 + direction
 
 @pytest.fixture
 def fresh_nvml() -> Iterator[None]:
-    gpus._nvml.cache_clear()
+    def forget() -> None:
+        gpus._nvml.cache_clear()
+        sys.modules.pop("pynvml", None)
+
+    forget()
     yield
-    gpus._nvml.cache_clear()
-    sys.modules.pop("pynvml", None)
+    forget()
 
 
 @pytest.mark.usefixtures("fresh_nvml")

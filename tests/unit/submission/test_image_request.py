@@ -277,5 +277,5 @@ def test_aws_keys_come_from_where_boto3_finds_them(
 
 def test_without_boto3_it_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "boto3", None)
-    with pytest.raises(OptionError, match="pip install boto3"):
+    with pytest.raises(OptionError, match=r"pip install 'lyceum-magic\[containers\]'"):
         aws_account()
