@@ -12,16 +12,17 @@ import pytest
 
 from lyceum_magic.exceptions import RunFailed
 from lyceum_magic.magic.hints import hint_for
+from lyceum_magic.protocol.requests import Kind
 from lyceum_magic.runs.run import Run
 
 
-def hint(namespace: dict[str, object], **error: object) -> str:
+def hint(namespace: dict[str, object], of: Kind = "python", **error: object) -> str:
     """For a run that raised what `error` describes."""
     raised = SimpleNamespace(error={"exceptions": [error]})
     run = cast(Run, SimpleNamespace(harvest=SimpleNamespace(raised=raised)))
     kind = str(error["builtin"])
     failure = RunFailed("", run_id="1", state="failed", return_code=1, ename=kind)
-    return hint_for(run, failure, namespace)
+    return hint_for(run, failure, namespace, kind=of)
 
 
 def test_a_name_that_the_notebook_has() -> None:
@@ -29,6 +30,12 @@ def test_a_name_that_the_notebook_has() -> None:
     said = "name 'x' is not defined"
     assert "-i x" in hint({"x": 1}, builtin="NameError", name=None, value=said)
     assert hint({}, builtin="NameError", name="x") == ""
+
+
+def test_an_image_is_not_told_of_options_that_it_has_not() -> None:
+    assert hint({"x": 1}, of="image", builtin="NameError", name="x") == ""
+    missing = hint({}, of="image", builtin="ModuleNotFoundError", name="numpy")
+    assert missing == "The image has no numpy: choose one that has it."
 
 
 def test_a_local_name_before_it_is_set_has_nothing_to_do_with_the_notebook() -> None:

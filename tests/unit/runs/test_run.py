@@ -13,6 +13,7 @@ from lyceum_magic.client.api import Client
 from lyceum_magic.exceptions import (
     LyceumError,
     NotAuthorised,
+    RequestRefused,
     RunAborted,
     RunFailed,
     RunLost,
@@ -191,17 +192,22 @@ def test_a_start_that_cannot_be_found_is_an_error_and_not_sent_again(
 
 
 @pytest.mark.parametrize(
-    ("refusal_", "kind"), [(refusal(401), NotAuthorised), (refusal(503, "none here"), ServerError)]
+    ("refusal_", "kind", "state"),
+    [
+        (refusal(401), NotAuthorised, "system_failure"),
+        (refusal(422, "not like this"), RequestRefused, "failed"),
+        (refusal(503, "none here"), ServerError, "system_failure"),
+    ],
 )
 @pytest.mark.usefixtures("cloud")
 def test_a_start_that_was_refused_is_not_looked_for(
-    wire: WireServer, session: Session, refusal_: Reply, kind: type[LyceumError]
+    wire: WireServer, session: Session, refusal_: Reply, kind: type[LyceumError], state: str
 ) -> None:
     wire.on("POST", paths.START_PYTHON, refusal_)
     with pytest.raises(kind):
         submit(session)
     assert not wire.asked("GET", paths.WORKLOADS)
-    assert session.entries()[0].is_final
+    assert session.entries()[0].state == state
 
 
 # Aborts.
