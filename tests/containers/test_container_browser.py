@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import subprocess
 from collections.abc import Iterator
 from pathlib import Path
@@ -86,7 +87,7 @@ def test_the_row_tells_how_an_image_comes_and_stop_leaves_no_container(
     notebook.run(1)
     assert registry.is_stuck.wait(60)
     expect(strip).to_contain_text("starting")
-    expect(strip).to_contain_text(f"pulling {image}: ")
+    expect(strip).to_contain_text(re.compile(rf"pulling \d+% of {re.escape(image)}"))
     expect(strip).to_contain_text("heavy")
     notebook.page.screenshot(path=SCREENSHOTS / "image-pulling.png")
     registry.released.set()

@@ -168,7 +168,8 @@ class _Pull:
             percent = progress.after(event)
             if percent > shown:
                 shown = percent
-                self._on_progress(f"pulling {self._reference}: {percent}%")
+                # The number first: a row that is too narrow cuts off the end.
+                self._on_progress(f"pulling {percent}% of {self._reference}")
 
     def _refusal(self, reason: str) -> Refusal:
         return Refusal(why_not_pulled(self._reference, reason, signed_in=self._sign_in is not None))
