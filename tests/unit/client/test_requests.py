@@ -207,13 +207,15 @@ async def test_a_422_names_field_and_problem(wire: WireServer, client: Client) -
     detail = [
         {"loc": ["body", "timeout"], "msg": "must be at most 600", "type": "x"},
         {"loc": ["body", "labels", 3], "msg": "must be text", "type": "x"},
+        {"loc": ["body", "code"], "msg": "code is not text", "type": "x"},
         {"msg": "odd"},
         "bare",
     ]
     wire.on("POST", paths.START_PYTHON, refusal(422, detail))
     with pytest.raises(RequestRefused) as caught:
         await client.start(START)
-    said = "timeout: must be at most 600; labels.3: must be text; body: odd; bare"
+    said = "timeout: must be at most 600; labels.3: must be text; code is not text; "
+    said += "body: odd; bare"
     assert said in str(caught.value)
 
 
