@@ -86,13 +86,17 @@ class Bucket:
 
     def open(self) -> None:
         """Makes the folders, and forgets uploads that an earlier server did not finish."""
+        self.make()
+        if self._drafts.exists():
+            shutil.rmtree(self._drafts)
+        self._drafts.mkdir(mode=0o700)
+
+    def make(self) -> None:
+        """Makes the bucket's folder if it is not there: somebody may have removed it."""
         self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.parent.chmod(0o700)
         self._folder.mkdir(exist_ok=True)
         self._folder.chmod(_FOLDER_MODE)
-        if self._drafts.exists():
-            shutil.rmtree(self._drafts)
-        self._drafts.mkdir(mode=0o700)
 
     @contextmanager
     def draft(self) -> Iterator[Path]:
@@ -110,15 +114,15 @@ class Bucket:
         """
         *folders, name = _names(key)
         draft.chmod(_FILE_MODE)
+        status = draft.stat()  # nobody else can be at it yet
         for attempts_left in reversed(range(_ATTEMPTS)):
             try:
                 with _translated(key), self._entered(folders, make=True) as parent:
                     os.rename(draft, name, dst_dir_fd=parent)
-                    status = os.stat(name, dir_fd=parent, follow_symlinks=False)
                 break
-            except UnknownFile:  # somebody removed the folder as it was empty
+            except UnknownFile as exc:  # somebody removed the folder as it was empty
                 if not attempts_left:
-                    raise
+                    raise KeyConflict(f"The folders of {key!r} are being removed.") from exc
         return StoredFile(key, status.st_size, status.st_mtime)
 
     def open_file(self, key: str) -> int:
@@ -155,7 +159,7 @@ class Bucket:
         folder, _, _ = prefix.rpartition("/")
         files: list[StoredFile] = []
         with contextlib.suppress(UnknownFile, KeyConflict):
-            for entry in self._walk(folder):
+            for entry in self._walk(folder, reach=MAX_KEY_BYTES):
                 if not entry.key.startswith(prefix) or not _is_key(entry.key):
                     continue
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
@@ -190,12 +194,16 @@ class Bucket:
         *above, name = _names(folder)
         removed = 0
         for entry in self._walk(folder):
-            with contextlib.suppress(UnknownFile), _translated(entry.key):
+            try:
                 if entry.is_folder:
                     os.rmdir(entry.name, dir_fd=entry.parent)
                 else:
                     os.unlink(entry.name, dir_fd=entry.parent)
                     removed += 1
+            except FileNotFoundError:  # removed meanwhile
+                continue
+            except OSError as exc:
+                raise _refusal(exc, entry.key) from exc
         with _translated(folder), self._entered(above) as parent:
             os.rmdir(name, dir_fd=parent)
         self._prune(above)
@@ -206,6 +214,8 @@ class Bucket:
     @contextmanager
     def _entered(self, folders: Sequence[str], *, make: bool = False) -> Iterator[int]:
         """A descriptor of a folder of the bucket, for as long as the block lasts."""
+        if make:
+            self.make()
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
         try:
             for name in folders:
@@ -216,11 +226,16 @@ class Bucket:
         finally:
             os.close(descriptor)
 
-    def _walk(self, folder: str) -> Iterator[_Entry]:
-        """All below a folder, what a folder holds before the folder itself."""
+    def _walk(self, folder: str, *, reach: int | None = None) -> Iterator[_Entry]:
+        """All below a folder, what a folder holds before the folder itself.
+
+        Args:
+            folder: its key, without a slash at its end; empty for the whole bucket.
+            reach: no folder is entered whose key has as many bytes.
+        """
         names = _names(folder) if folder else []
         with _translated(folder), self._entered(names) as descriptor:
-            yield from _below(descriptor, f"{folder}/" if folder else "")
+            yield from _below(descriptor, names, reach)
 
     def _prune(self, folders: Sequence[str]) -> None:
         """Removes folders that are empty, from the lowest up: S3 knows none."""
@@ -234,39 +249,130 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a walk comes by. `parent` is the descriptor of the folder that it is in."""
+    """What a walk comes by, to be used before the walk goes on.
+
+    `parent` is the descriptor of the folder that it is in, `folders` the way there.
+    """
 
     parent: int
+    folders: Sequence[str]
     name: str
-    key: str
     is_folder: bool
 
+    @property
+    def key(self) -> str:
+        return "/".join([*self.folders, self.name])
 
-def _below(folder: int, above: str) -> Iterator[_Entry]:
+
+def _below(top: int, folders: Sequence[str], reach: int | None) -> Iterator[_Entry]:
+    """Walks through an open folder, whose names from the bucket on are `folders`."""
+    with contextlib.closing(_Position(top, folders)) as position:
+        length = len(os.fsencode("/".join(folders)))
+        levels = [(length, _content(top))]
+        while True:
+            length, rest = levels[-1]
+            if rest:
+                name, is_folder = rest.pop()
+                length += len(os.fsencode(name)) + 1
+                if is_folder and (reach is None or length < reach) and position.enter(name):
+                    levels.append((length, _content(position.folder)))
+                    continue
+            elif len(levels) > 1:
+                name, is_folder = position.names[-1], True
+                levels.pop()
+                position.leave()
+                if position.depth < len(levels) - 1:  # the folder was moved, and some above it
+                    del levels[position.depth + 1 :]
+                    continue
+            else:
+                return
+            yield _Entry(position.folder, position.names, name, is_folder)
+
+
+def _content(folder: int) -> list[tuple[str, bool]]:
+    """The names in a folder, and which of them are folders."""
     with os.scandir(folder) as entries:
-        found = [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
-    for name, is_folder in found:
-        key = above + name
-        # A container may nest folders as deep as it likes; keys do not reach there.
-        if is_folder and len(os.fsencode(key)) < MAX_KEY_BYTES:
-            try:
-                descriptor = os.open(name, _OPEN_FOLDER, dir_fd=folder)
-            except OSError:  # gone, or a link by now, or closed to us
-                continue
-            try:
-                yield from _below(descriptor, f"{key}/")
-            finally:
-                os.close(descriptor)
-        yield _Entry(folder, name, key, is_folder)
+        return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
+
+
+class _Position:
+    """Where a walk is: one open folder, at the end of `names` from the bucket.
+
+    A container may nest folders deeper than Python's stack is, than a process may have files open
+    and than a path may be long; so the way back is `..`, as far as that leads where it came from.
+    """
+
+    def __init__(self, top: int, names: Sequence[str]) -> None:
+        self.names = list(names)
+        self._above = len(names)
+        self._top = top
+        self._identities = [_identity(top)]
+        self.folder = os.dup(top)
+
+    @property
+    def depth(self) -> int:
+        """Of the folder below the top."""
+        return len(self._identities) - 1
+
+    def enter(self, name: str, expected: tuple[int, int] | None = None) -> bool:
+        """Goes down by one; False where that is gone, or a link or another by now, or closed."""
+        try:
+            below = os.open(name, _OPEN_FOLDER, dir_fd=self.folder)
+        except OSError:
+            return False
+        identity = _identity(below)
+        if expected not in {None, identity}:
+            os.close(below)
+            return False
+        self._move(below)
+        self.names.append(name)
+        self._identities.append(identity)
+        return True
+
+    def leave(self) -> None:
+        """Goes up by one; further up, where folders on the way were moved meanwhile."""
+        self.names.pop()
+        self._identities.pop()
+        with contextlib.suppress(OSError):
+            self._move(os.open("..", _OPEN_FOLDER, dir_fd=self.folder))
+            if _identity(self.folder) == self._identities[-1]:
+                return
+        below, identities = self.names[self._above :], self._identities[1:]
+        del self.names[self._above :], self._identities[1:]
+        self._move(os.dup(self._top))
+        for name, identity in zip(below, identities, strict=True):
+            if not self.enter(name, identity):
+                return
+
+    def close(self) -> None:
+        os.close(self.folder)
+
+    def _move(self, folder: int) -> None:
+        os.close(self.folder)
+        self.folder = folder
+
+
+def _identity(folder: int) -> tuple[int, int]:
+    status = os.fstat(folder)
+    return status.st_dev, status.st_ino
 
 
 def _enter(parent: int, name: str, *, make: bool) -> int:
+    made = False
     if make:
         with contextlib.suppress(FileExistsError):
             os.mkdir(name, dir_fd=parent)
-            # By itself: the umask has its say in a mkdir.
-            os.chmod(name, _FOLDER_MODE, dir_fd=parent)
-    return os.open(name, _OPEN_FOLDER, dir_fd=parent)
+            made = True
+    folder = os.open(name, _OPEN_FOLDER, dir_fd=parent)
+    if made:
+        # By itself: the umask has its say in a mkdir. And by the descriptor: a container may have
+        # put a link in the place of the new folder.
+        try:
+            os.fchmod(folder, _FOLDER_MODE)
+        except BaseException:
+            os.close(folder)
+            raise
+    return folder
 
 
 def _names(key: str) -> list[str]:
@@ -324,10 +430,15 @@ def _translated(key: str) -> Iterator[None]:
     try:
         with room_needed():
             yield
-    except FileNotFoundError as exc:
-        raise UnknownFile(f"There is nothing at {key!r}.") from exc
     except OSError as exc:
-        raise KeyConflict(f"{_REASONS.get(exc.errno or 0, exc.strerror)}: {key!r}.") from exc
+        raise _refusal(exc, key) from exc
+
+
+def _refusal(error: OSError, key: str) -> LyceumError:
+    if error.errno == errno.ENOENT:
+        return UnknownFile(f"There is nothing at {key!r}.")
+    shown = repr(key) if len(key) <= MAX_KEY_BYTES else f"{key[:40]!r}..."
+    return KeyConflict(f"{_REASONS.get(error.errno or 0, error.strerror)}: {shown}.")
 
 
 _REASONS = {
@@ -335,7 +446,7 @@ _REASONS = {
     errno.ENOTDIR: "One of the key's folders is a file or a link, or the folder is none",
     errno.ELOOP: "A link has this name, and links are not followed",
     errno.EEXIST: "A folder has this name",
-    errno.ENOTEMPTY: "The folder was written to meanwhile",
+    errno.ENOTEMPTY: "The folder was written to meanwhile, or holds what the server may not remove",
     errno.EACCES: "It belongs to another user of this machine, who lets nobody in",
     errno.EPERM: "It belongs to another user of this machine, who lets nobody in",
     errno.ENXIO: "Something that is no file has this name",

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import closing
 from dataclasses import dataclass
 from io import BufferedWriter
 from pathlib import Path
@@ -51,20 +52,18 @@ async def receive_form(content_type: str, chunks: AsyncIterator[bytes], folder: 
     boundary = options.get(b"boundary")
     if kind != b"multipart/form-data" or not boundary:
         raise BadUpload("An upload is multipart/form-data, and its content type has a boundary.")
-    receiver = _Receiver(boundary, folder)
     try:
-        async for chunk in chunks:
-            if chunk:
-                with room_needed():
-                    await asyncio.to_thread(receiver.write, chunk)
-        if not receiver.is_whole:
-            raise BadUpload("The upload ends in the middle of the form.")
+        with closing(_Receiver(boundary, folder)) as receiver:
+            async for chunk in chunks:
+                if chunk:
+                    with room_needed():
+                        await asyncio.to_thread(receiver.write, chunk)
     except ClientDisconnect as exc:
         raise BadUpload("The client left in the middle of the upload.") from exc
-    except FormParserError as exc:
+    except FormParserError as exc:  # a boundary may be too long, a body may have another
         raise BadUpload("The body is not the form that its content type names.") from exc
-    finally:
-        receiver.close()
+    if not receiver.is_whole:
+        raise BadUpload("The upload ends in the middle of the form.")
     return Form(receiver.uploads, receiver.fields)
 
 

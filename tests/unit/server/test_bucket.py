@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import resource
 import subprocess
 from pathlib import Path
 
@@ -165,17 +166,89 @@ def test_folders_nested_deeper_than_keys_reach_are_passed_over(
     bucket: Bucket, folder: Path
 ) -> None:
     put(bucket, "file")
-    here = os.open(folder, os.O_RDONLY)
-    for _ in range(1500):
-        os.mkdir("deep", dir_fd=here)
-        below = os.open("deep", os.O_RDONLY, dir_fd=here)
-        os.close(here)
-        here = below
-    os.close(here)
+    nest(folder, 1500)
     try:
         assert keys(bucket) == ["file"]
     finally:  # pytest could not remove it
         subprocess.run(["rm", "-rf", folder / "deep"], check=True)
+
+
+def nest(folder: Path, depth: int, name: str = "deep") -> None:
+    here = os.open(folder, os.O_RDONLY)
+    for _ in range(depth):
+        os.mkdir(name, dir_fd=here)
+        below = os.open(name, os.O_RDONLY, dir_fd=here)
+        os.close(here)
+        here = below
+    os.close(os.open("file", os.O_CREAT | os.O_WRONLY, dir_fd=here))
+    os.close(here)
+
+
+def test_a_folder_goes_however_deep_it_is(bucket: Bucket, folder: Path) -> None:
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    nest(folder, 3000)
+    put(bucket, "deep/deep/beside")
+    resource.setrlimit(resource.RLIMIT_NOFILE, (min(soft, 256), hard))
+    try:
+        assert keys(bucket) == ["deep/deep/beside"]
+        assert bucket.delete_folder("deep") == 2
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        subprocess.run(["rm", "-rf", folder / "deep"], check=True)  # pytest could not
+    assert list(folder.iterdir()) == []
+
+
+@pytest.mark.parametrize("moved", [["a/b/c"], ["a/b"], ["a/b/c", "a/b"]])
+def test_a_folder_that_moves_under_a_walk_takes_it_nowhere_else(
+    bucket: Bucket, folder: Path, monkeypatch: pytest.MonkeyPatch, moved: list[str]
+) -> None:
+    """Its `..` is another folder then, whose files are none of the walk's business."""
+    put(bucket, "a/b/c/d/file")
+    put(bucket, "other/x/file")
+    put(bucket, "other/file")
+    unlink = os.unlink
+
+    def unlink_and_move(path: str, *, dir_fd: int) -> None:
+        unlink(path, dir_fd=dir_fd)
+        for name in moved:
+            (folder / name).rename(folder / "other" / Path(name).name)
+
+    monkeypatch.setattr(os, "unlink", unlink_and_move)
+    assert bucket.delete_folder("a") == 1
+    monkeypatch.undo()
+    assert keys(bucket) == ["other/file", "other/x/file"]
+    assert sorted(path.name for path in (folder / "other").iterdir()) == sorted(
+        ["file", "x", *(Path(name).name for name in moved)]
+    )
+    assert not (folder / "a").exists()
+
+
+def test_a_link_in_the_place_of_a_new_folder_changes_nothing_outside(
+    bucket: Bucket, folder: Path, outside: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    mkdir = os.mkdir
+
+    def mkdir_and_exchange(path: str, *arguments: object, **options: int) -> None:
+        mkdir(path, **options)
+        if path == "new":
+            (folder / "new").rmdir()
+            (folder / "new").symlink_to(outside / "secret")
+
+    (outside / "secret").chmod(0o600)
+    monkeypatch.setattr(os, "mkdir", mkdir_and_exchange)
+    with pytest.raises(KeyConflict):
+        put(bucket, "new/file")
+    assert (outside / "secret").stat().st_mode & 0o777 == 0o600
+
+
+def test_a_bucket_that_was_removed_is_there_again(bucket: Bucket, folder: Path) -> None:
+    folder.rmdir()
+    assert keys(bucket) == []
+    with pytest.raises(UnknownFile):
+        bucket.open_file("a/b")
+    put(bucket, "a/b")
+    assert keys(bucket) == ["a/b"]
+    assert folder.stat().st_mode & 0o777 == 0o777
 
 
 def test_containers_of_any_user_may_write_and_read(bucket: Bucket, folder: Path) -> None:

@@ -155,6 +155,13 @@ async def test_a_broken_form_stores_nothing(served: Served, tmp_path: Path, body
     assert list((tmp_path / "uploads").iterdir()) == []
 
 
+async def test_a_boundary_that_is_too_long_is_refused(served: Served) -> None:
+    headers = {"Content-Type": f"multipart/form-data; boundary={'b' * 257}"}
+    reply = await served.client.post(paths.UPLOAD, content=b"x", headers=headers)
+    assert reply.status_code == 400
+    assert "form" in reply.json()["detail"]
+
+
 async def test_a_client_that_leaves_in_the_middle_leaves_nothing(
     served: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
