@@ -49,7 +49,7 @@ ARROWS = {
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
     "server.runners": "exceptions protocol server.gpus server.masking server.spool",
     "server.stores": "exceptions protocol server.stores.base server.vault",
-    "server.stores.base": "protocol",
+    "server.stores.base": "exceptions protocol",
     "server.spool": "protocol server.masking",
     "server.masking": "protocol",
     "server.bucket": "exceptions",

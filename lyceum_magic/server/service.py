@@ -23,10 +23,13 @@ from ..protocol.states import State
 from .bell import Bell
 from .metrics import GpuReader, record_usage
 from .runners.base import InvalidField, RunEnd, RunHandle, Runner, RunSpec
-from .stores.base import HistoryPage, RunRecord, Store
+from .stores.base import HistoryPage, RunRecord, Store, StoreUnavailable
 from .tracked_run import TrackedRun
 
 logger = logging.getLogger(__name__)
+
+#: The pause before another attempt to write down an end that a full disk has refused.
+REWRITE_S = 5.0
 
 #: How long abort and stop wait for the end they ordered before they answer without it.
 CONFIRMATION_S = 5.0
@@ -79,6 +82,8 @@ class RunService:
         self._tracked: dict[str, TrackedRun] = {}
         self._queue: list[TrackedRun] = []
         self._drivers: set[asyncio.Task[None]] = set()
+        # Runs that are over, and whose end could not be written down yet.
+        self._unwritten: dict[str, TrackedRun] = {}
         self._followers: Counter[str] = Counter()  # by run
         self.activity = Bell()
 
@@ -122,7 +127,7 @@ class RunService:
         Raises:
             UnknownRun: there is none.
         """
-        if run := self._tracked.get(run_id):
+        if run := self._tracked.get(run_id) or self._unwritten.get(run_id):
             return run
         if record := await self._store.get(run_id):
             return TrackedRun(record)
@@ -134,7 +139,12 @@ class RunService:
 
     async def history(self, *, limit: int, offset: int) -> HistoryPage:
         """A page of all runs, newest first."""
-        return await self._store.history(limit=limit, offset=offset)
+        page = await self._store.history(limit=limit, offset=offset)
+        records = [
+            run.record if (run := self._unwritten.get(record.run_id)) else record
+            for record in page.records
+        ]
+        return replace(page, records=records)
 
     async def spools_since(self, moment: float) -> Mapping[str, Path]:
         """Id and output of every run that was not over before `moment`."""
@@ -244,7 +254,9 @@ class RunService:
                 record = replace(run.record, state=State.RUNNING, started_at=handle.started_at)
                 run.show(record)
                 recording = asyncio.create_task(record_usage(handle, self._read_gpus))
-                await self._store.update(record)
+                # A run goes on where nobody can write that it does.
+                with contextlib.suppress(StoreUnavailable):
+                    await self._store.update(record)
             end = await handle.ended()
         finally:
             if recording is not None:
@@ -260,13 +272,24 @@ class RunService:
         try:
             # First on disk, then told: whoever hears of the end can read it.
             await self._store.finish(record)
+        except StoreUnavailable:
+            # Told all the same, for nobody may wait for ever. From now on it stays as told: this
+            # server remembers it until it can be written, and the next one finds the run again.
+            logger.exception("the end of run %s could not be written down", run.run_id)
+            self._unwritten[run.run_id] = run
+            self._drive(run, self._write_end)
         finally:
-            # An end that could not be written is told as well: nobody may wait for ever, and the
-            # next server finds the run and its end again.
             del self._tracked[run.run_id]
             run.show(record)
             self.activity.ring()
             self._start_what_fits()
+
+    async def _write_end(self, run: TrackedRun) -> None:
+        while run.run_id in self._unwritten:
+            await asyncio.sleep(REWRITE_S)
+            with contextlib.suppress(StoreUnavailable):
+                await self._store.finish(run.record)
+                del self._unwritten[run.run_id]
 
     async def _order(self, run_id: str, order: Literal["kill", "stop"]) -> RunRecord:
         run = await self.find(run_id)

@@ -21,7 +21,7 @@ _MEANINGS = {
     416: "The range lies outside the file.",
     501: "Lyceum Cloud has this; the embedded server has not.",
     503: "What the request needs is not there: a container engine, or an optional package.",
-    507: "The disk is full.",
+    507: "The server's disk is full, or fails.",
 }
 
 
@@ -46,8 +46,8 @@ def problems(*status_codes: int) -> Responses:
     }
 
 
-#: What the guard in front of every route, or the HTTP parser, may answer.
-EVERYWHERE = problems(400, 401, 403, 413, 415)
+#: What the guard in front of every route, the HTTP parser, or a full disk may answer.
+EVERYWHERE = problems(400, 401, 403, 413, 415, 507)
 
 
 def install_description(app: FastAPI) -> None:

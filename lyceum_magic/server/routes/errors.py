@@ -17,6 +17,7 @@ from ..bucket import InvalidKey, KeyConflict, StorageFull, UnknownFile
 from ..runners.base import EngineUnavailable, InvalidField
 from ..s3_endpoint import StorageUnavailable
 from ..service import ServerBusy, UnknownMachine
+from ..stores.base import StoreUnavailable
 from .orgs import UnknownOrg
 from .uploads import BadUpload
 
@@ -40,10 +41,11 @@ _STATUS_CODES: dict[type[LyceumError], int] = {
     KeyInUse: 409,
     ServerBusy: 409,
     KeyConflict: 409,
-    EmbeddedServerError: 500,  # its disk, or the key of its vault
+    EmbeddedServerError: 500,  # the key of its vault
     EngineUnavailable: 503,
     StorageUnavailable: 503,
     StorageFull: 507,
+    StoreUnavailable: 507,
 }
 
 

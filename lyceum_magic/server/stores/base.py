@@ -11,8 +11,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
+from ...exceptions import EmbeddedServerError
 from ...protocol.requests import Start
 from ...protocol.states import State
+
+
+class StoreUnavailable(EmbeddedServerError):
+    """The records cannot be read or written now: the disk is full, or fails."""
 
 
 @dataclass(frozen=True, slots=True)

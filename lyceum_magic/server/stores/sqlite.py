@@ -21,7 +21,7 @@ from ...exceptions import EmbeddedServerError
 from ...protocol.requests import STARTS, Start
 from ...protocol.states import FINAL, State
 from ..vault import Vault
-from .base import ApiKey, HistoryPage, RunRecord, SecretRecord
+from .base import ApiKey, HistoryPage, RunRecord, SecretRecord, StoreUnavailable
 
 _T = TypeVar("_T")
 
@@ -259,7 +259,7 @@ class SqliteStore:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function)
         except sqlite3.OperationalError as exc:  # a full disk, or one that fails
-            raise EmbeddedServerError(
+            raise StoreUnavailable(
                 f"The server's records cannot be read or written ({exc}); look after the disk of "
                 f"{self._path}, then try again."
             ) from exc

@@ -12,6 +12,7 @@ import pytest
 from lyceum_magic.exceptions import EmbeddedServerError, UnknownRun
 from lyceum_magic.protocol.requests import STARTS, StartImage, StartPython
 from lyceum_magic.protocol.states import State
+from lyceum_magic.server import service as service_module
 from lyceum_magic.server.runners.base import InvalidField, RunEnd
 from lyceum_magic.server.service import (
     RunService,
@@ -20,7 +21,7 @@ from lyceum_magic.server.service import (
     UnknownMachine,
     final_record,
 )
-from lyceum_magic.server.stores.base import RunRecord, Store
+from lyceum_magic.server.stores.base import RunRecord, Store, StoreUnavailable
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.tracked_run import NO_GPU, TrackedRun
@@ -132,6 +133,52 @@ async def test_an_unknown_machine_is_refused_with_the_list(tmp_path: Path) -> No
         with pytest.raises(UnknownMachine, match=r"gpu\.h100"):
             await service.start(StartPython(code="", execution_type="tpu"))
         assert service.active() == []
+
+
+class FullStore(MemoryStore):
+    """Takes nothing that changes a run while it is full."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.is_full = False
+        self.has_finished = asyncio.Event()
+
+    async def update(self, record: RunRecord) -> None:
+        self._check()
+        await super().update(record)
+
+    async def finish(self, record: RunRecord) -> None:
+        self._check()
+        await super().finish(record)
+        self.has_finished.set()
+
+    def _check(self) -> None:
+        if self.is_full:
+            raise StoreUnavailable("no room left")
+
+
+async def test_an_end_that_a_full_disk_refuses_stays_as_told(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(service_module, "REWRITE_S", 0.01)
+    runner, store = FakeRunner(), FullStore()
+    async with opened(tmp_path, runner, store) as service:
+        record = await service.start(CPU)
+        run = await service.find(record.run_id)
+        handle = await runner.next_run()
+        store.is_full = True
+        handle.begin()
+        await state_becomes(run, State.RUNNING)
+        handle.end(0)
+        await state_becomes(run, State.COMPLETED)
+        assert service.active() == []
+        assert (await service.find(record.run_id)).record.state is State.COMPLETED
+        page = await service.history(limit=9, offset=0)
+        assert [found.state for found in page.records] == [State.COMPLETED]
+        store.is_full = False
+        async with asyncio.timeout(10):
+            await store.has_finished.wait()
+        assert await store.get(record.run_id) == run.record
 
 
 async def test_what_its_runner_refuses_is_not_accepted(tmp_path: Path) -> None:
