@@ -11,6 +11,13 @@ from pathlib import Path
 
 import pytest
 
+from tests.integration.served_process import ServedProcess, served
+from tests.tools.waiting import eventually
+
+from .registry import Registry, private_registry
+from .runs import bucket, docker
+from .stacks import commands
+
 TOOLS = Path(__file__).resolve().parents[1] / "tools"
 
 #: An image with Python and busybox.
@@ -44,3 +51,42 @@ def image(engine: None) -> Iterator[str]:
         )
     yield IMAGE
     subprocess.run(["docker", "rmi", "--force", IMAGE], check=True, capture_output=True)
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    """The state folder of a server that the test starts itself."""
+    return tmp_path / "state"
+
+
+@pytest.fixture(scope="module")
+def _server(engine: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProcess]:
+    with served(tmp_path_factory.mktemp("served") / "state") as server:
+        yield server
+
+
+@pytest.fixture
+def server(_server: ServedProcess) -> Iterator[ServedProcess]:
+    """A server whose storage is empty."""
+    yield _server
+    for path in bucket(_server).glob("*"):
+        path.unlink()
+
+
+@pytest.fixture
+def nothing_left(engine: None) -> Iterator[None]:
+    """The test leaves no container, network, volume or command behind."""
+    networks = docker("network", "ls", "--quiet")
+    yield
+    assert docker("ps", "--all", "--format", "{{.Names}}") == ""
+    assert docker("volume", "ls", "--quiet") == ""
+    assert docker("network", "ls", "--quiet") == networks
+    eventually(lambda: not commands(), "no command goes on")
+
+
+@pytest.fixture(scope="module")
+def registry(image: str) -> Iterator[Registry]:
+    """A private one, with `team/tool:1` in it."""
+    with private_registry() as registry:
+        registry.push(image, "team/tool:1")
+        yield registry

@@ -161,3 +161,12 @@ def _listens(process: subprocess.Popen[bytes], port: int) -> bool:
     assert process.poll() is None, "docker-registry ended"
     with socket.socket() as probe:
         return probe.connect_ex(("127.0.0.1", port)) == 0
+
+
+def basic(username: str = USERNAME, password: str = PASSWORD) -> dict[str, str]:
+    """The fields of a start that sign in to the registry."""
+    return {
+        "docker_registry_credential_type": "basic",
+        "docker_username": username,
+        "docker_password": password,
+    }

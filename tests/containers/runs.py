@@ -12,6 +12,9 @@ from lyceum_magic.protocol.events import Event, Output, Progress, decode
 from tests.integration.served_process import ServedProcess
 from tests.tools.waiting import eventually
 
+#: Waits until the test lets go, or somebody ends it; busybox's shell answers signals in between.
+HOLD = "while [ ! -e /mnt/s3/go ]; do sleep 0.05; done"
+
 FINAL = {"completed", "failed", "system_failure", "aborted", "cancelled"}
 
 
@@ -74,8 +77,30 @@ class ServedRun:
     def abort(self) -> dict[str, Any]:
         return dict(self.server.client.post(paths.abort(self.id)).json())
 
+    def let_go(self) -> None:
+        """Ends what waits with HOLD."""
+        (bucket(self.server) / "go").touch()
+
     def stop(self) -> dict[str, Any]:
         return dict(self.server.client.post(paths.stop(self.id)).json())
+
+
+class ImageRun(ServedRun):
+    """One image run on a served server."""
+
+    @property
+    def container(self) -> str:
+        return f"lyceum-{self.id}"
+
+
+def start_image(server: ServedProcess, image: str, *command: str, **fields: Any) -> ImageRun:
+    """Starts an image; `fields` are those of `StartImage`."""
+    body: dict[str, Any] = {"docker_image_ref": image, "execution_type": "cpu", **fields}
+    if command:
+        body["docker_run_cmd"] = list(command)
+    reply = server.client.post(paths.START_IMAGE, json=body)
+    assert reply.status_code == 200, reply.text
+    return ImageRun(server, reply.json())
 
 
 def error_of(record: dict[str, Any]) -> str:

@@ -3,13 +3,8 @@
 from __future__ import annotations
 
 import json
-import os
-import signal
 import threading
-import time
-from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import psutil
 import pytest
@@ -20,108 +15,11 @@ from lyceum_magic.server.runners.stack import Stack
 from tests.integration.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
-from .registry import PASSWORD, USERNAME, Registry, SlowRegistry, private_registry
-from .runs import ServedRun, bucket, docker, error_of
+from .runs import HOLD, bucket, docker, error_of
+from .stacks import FOREVER, acceptance_stack, commands, lines, service
+from .stacks import start_stack as start
 
-#: Waits until the test lets go, or somebody ends it; busybox's shell answers signals in between.
-HOLD = "while [ ! -e /mnt/s3/go ]; do sleep 0.05; done"
-FOREVER = "while :; do sleep 0.05; done"
-
-
-def let_go(server: ServedProcess) -> None:
-    (bucket(server) / "go").touch()
-
-
-def service(script: str, image: str = "localhost/python:test", **more: Any) -> dict[str, Any]:
-    """A service that runs a shell script."""
-    return {"image": image, "command": ["sh", "-c", script.replace("$", "$$")], **more}
-
-
-def start(server: ServedProcess, services: dict[str, Any], **fields: Any) -> ServedRun:
-    """Starts a stack, the storage mounted. `top` is what the file has beside its services."""
-    file = {"services": services, **fields.pop("top", {})}
-    body = {
-        # JSON is YAML.
-        "compose_file_code": json.dumps(file),
-        "execution_type": "cpu",
-        "enable_s3_mount": True,
-        "timeout": 300,
-        **fields,
-    }
-    reply = server.client.post(paths.START_COMPOSE, json=body)
-    assert reply.status_code == 200, reply.text
-    return ServedRun(server, reply.json())
-
-
-def lines(record: dict[str, Any], service: str, stream: str = "stdout") -> list[str]:
-    """What one service put out."""
-    prefix = f"{service} | "
-    text = str(record[stream])
-    return [line.removeprefix(prefix) for line in text.splitlines() if line.startswith(prefix)]
-
-
-def acceptance_stack(job: str = "echo working; exit 7") -> dict[str, Any]:
-    """A database-like service, a worker that waits for it, and a job that fails."""
-    ready = "test -e /tmp/ready"
-    return {
-        "database": service(
-            f"echo starting; touch /tmp/ready; echo ready; {FOREVER}",
-            restart="unless-stopped",
-            healthcheck={"test": ["CMD-SHELL", ready], "interval": "0.1s", "retries": 100},
-        ),
-        "worker": service(
-            f"echo attached; echo busy >&2; {FOREVER}",
-            restart="unless-stopped",
-            depends_on={"database": {"condition": "service_healthy"}},
-        ),
-        "job": service(job, depends_on=["worker"]),
-    }
-
-
-@pytest.fixture
-def folder(tmp_path: Path) -> Path:
-    return tmp_path / "state"
-
-
-@pytest.fixture(scope="module")
-def _server(image: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProcess]:
-    with served(tmp_path_factory.mktemp("served") / "state") as server:
-        yield server
-
-
-@pytest.fixture
-def server(_server: ServedProcess) -> Iterator[ServedProcess]:
-    """A server whose storage is empty."""
-    yield _server
-    for path in bucket(_server).glob("*"):
-        path.unlink()
-
-
-@pytest.fixture(autouse=True)
-def nothing_left(image: str) -> Iterator[None]:
-    """No test leaves a container, a network, a volume or a command behind."""
-    networks = docker("network", "ls", "--quiet")
-    yield
-    assert docker("ps", "--all", "--format", "{{.Names}}") == ""
-    assert docker("volume", "ls", "--quiet") == ""
-    assert docker("network", "ls", "--quiet") == networks
-    eventually(lambda: not commands(), "no command goes on")
-
-
-def commands() -> list[psutil.Process]:
-    """The `docker compose` processes that start stacks."""
-    return [
-        process
-        for process in psutil.process_iter(["cmdline"])
-        if "--progress" in (process.info["cmdline"] or ())
-    ]
-
-
-@pytest.fixture(scope="module")
-def registry(image: str) -> Iterator[Registry]:
-    with private_registry() as registry:
-        registry.push(image, "team/tool:1")
-        yield registry
+pytestmark = pytest.mark.usefixtures("image", "nothing_left")
 
 
 # --- the stack of the acceptance list --------------------------------------------------------
@@ -130,7 +28,7 @@ def registry(image: str) -> Iterator[Registry]:
 def test_a_stack_ends_with_its_job_and_fails_with_its_code(server: ServedProcess) -> None:
     run = start(server, acceptance_stack(f"echo working; {HOLD}; echo failing >&2; exit 7"))
     run.said("job | working\n")  # while it runs
-    let_go(server)
+    run.let_go()
     *_, end = run.events()
     assert isinstance(end, Finished)
     assert end.return_code == 7
@@ -161,7 +59,7 @@ def test_a_stop_gives_every_service_time_to_finish(server: ServedProcess) -> Non
     run.said("job | working")
     run.stop()
     record = run.ended()
-    assert record["status"] == "cancelled"
+    assert record["status"] == "cancelled", record["system_errors"]
     assert lines(record, "job") == ["working", "draining", "drained"]
 
 
@@ -173,33 +71,6 @@ def test_a_stop_is_a_kill_after_the_grace(server: ServedProcess) -> None:
     record = run.ended()
     assert record["status"] == "cancelled"
     assert lines(record, "job") == ["working", "draining"]
-
-
-def test_it_survives_its_server_and_nothing_is_lost_or_doubled(folder: Path) -> None:
-    count = "for number in $(seq 20); do echo $number; sleep 0.05; done"
-    with served(folder) as server:
-        run = start(server, acceptance_stack(f"{count}; {HOLD}; {count}; exit 7"))
-        run.said("job | 5\n")
-        server.end(signal.SIGKILL)
-    with served(folder) as server:
-        run = run.on(server)
-        run.said("job | 20\n")
-        let_go(server)
-        record = run.ended()
-    assert (record["status"], record["return_code"]) == ("failed", 7)
-    assert lines(record, "job") == [str(number) for number in range(1, 21)] * 2
-
-
-def test_its_end_is_found_where_no_server_saw_it(folder: Path) -> None:
-    with served(folder) as server:
-        run = start(server, acceptance_stack(f"echo working; {HOLD}; exit 7"))
-        run.said("job | working")
-        server.end(signal.SIGKILL)
-    let_go(server)
-    eventually((folder / "runs" / run.id / "exit.json").exists, "the supervisor sees the end")
-    with served(folder) as server:
-        record = run.on(server).ended()
-    assert (record["status"], record["return_code"]) == ("failed", 7)
 
 
 # --- what it says ----------------------------------------------------------------------------
@@ -349,55 +220,6 @@ def test_an_abort_does_not_wait_for_a_stop(server: ServedProcess) -> None:
     stopping.join()
 
 
-def test_a_supervisor_that_dies_takes_its_stack_with_it(server: ServedProcess) -> None:
-    run = start(server, acceptance_stack(f"echo working; {FOREVER}"))
-    run.said("job | working")
-    facts = json.loads((run.folder / "supervisor.json").read_text())
-    os.kill(facts["pid"], signal.SIGKILL)
-    assert run.ended()["status"] == "system_failure"
-
-
-def test_a_supervisor_that_dies_takes_its_command_with_it(server: ServedProcess) -> None:
-    health = {"test": ["CMD", "false"], "interval": "1s", "retries": 1000}
-    services = {
-        "database": service(f"echo here; {FOREVER}", healthcheck=health),
-        "job": service("exit 0", depends_on={"database": {"condition": "service_healthy"}}),
-    }
-    run = start(server, services)
-    run.said("database | here")
-    assert commands()
-    facts = json.loads((run.folder / "supervisor.json").read_text())
-    os.kill(facts["pid"], signal.SIGKILL)
-    assert run.ended()["status"] == "system_failure"
-
-
-def test_a_new_server_sweeps_up_what_nobody_supervises(folder: Path) -> None:
-    services = {"a": service(f"echo ready; {FOREVER}", volumes=["kept:/kept"])}
-    with served(folder) as server:
-        run = start(server, services, top={"volumes": {"kept": {}}})
-        run.said("ready")
-        server.end(signal.SIGKILL)
-    # Killed, but as if it had written the end down: nobody will look for it as for a lost run.
-    facts = json.loads((run.folder / "supervisor.json").read_text())
-    now = time.time()  # a run that ended long ago would not be kept
-    end = {"reason": "exited", "return_code": 0, "error": "", "started_at": now, "finished_at": now}
-    os.kill(facts["pid"], signal.SIGKILL)
-    (run.folder / "exit.json").write_text(json.dumps(end))
-    with served(folder) as server:
-        assert run.on(server).ended()["status"] == "completed"
-        eventually(lambda: not docker("ps", "--all", "--quiet"), "its containers are removed")
-        eventually(lambda: not docker("volume", "ls", "--quiet"), "its volume is removed")
-
-
-def test_a_container_that_somebody_else_removes_ends_the_run(server: ServedProcess) -> None:
-    run = start(server, {"a": service(f"echo ready; {FOREVER}"), "b": service(FOREVER)})
-    run.said("a | ready")
-    docker("rm", "--force", f"lyceum-{run.id}-a-1")
-    record = run.ended()
-    assert record["status"] == "system_failure"
-    assert "somebody has removed" in error_of(record)
-
-
 # --- what it is given ------------------------------------------------------------------------
 
 
@@ -438,7 +260,7 @@ def test_two_runs_of_one_file_do_not_meet(server: ServedProcess) -> None:
         [(network, connection)] = container["NetworkSettings"]["Networks"].items()
         assert network == f"lyceum-{run.id}_default"
         assert "fixed" in connection["Aliases"]
-    let_go(server)
+    run.let_go()
     for run in runs:
         assert run.ended()["status"] == "completed"
 
@@ -495,7 +317,7 @@ def test_secrets_are_masked_and_on_no_command_line(folder: Path) -> None:
         for path in folder.rglob("*"):
             if path.is_file():
                 assert secret.encode() not in path.read_bytes(), path
-        let_go(server)
+        run.let_go()
         record = run.ended()
     assert lines(record, "a") == ["<***>"]
     assert lines(record, "b") == ["***"]
@@ -516,150 +338,3 @@ def test_what_it_uses_is_the_sum_over_its_containers(server: ServedProcess, imag
     assert usage is not None
     assert usage.cpu_s > 0
     assert usage.memory_bytes > 5_000_000
-
-
-# --- images and registries -------------------------------------------------------------------
-
-
-def basic(password: str = PASSWORD) -> dict[str, str]:
-    return {
-        "docker_registry_credential_type": "basic",
-        "docker_username": USERNAME,
-        "docker_password": password,
-    }
-
-
-def test_private_images_run_with_the_right_credentials(
-    server: ServedProcess, registry: Registry
-) -> None:
-    there = f"{registry.address}/team/tool:1"
-    record = start(server, {"a": service("echo hello", there)}, **basic()).ended()
-    assert record["stdout"] == "a | hello\n"
-    # It is here now: the credentials are looked at all the same.
-    again = start(server, {"a": service("echo hello", there)}, **basic("wrong-4711")).ended()
-    assert again["status"] == "failed"
-    assert "does not accept the credentials" in error_of(again)
-    assert "wrong-4711" not in json.dumps(again)
-    docker("rmi", there)
-
-
-def test_missing_credentials_and_missing_images_are_told_apart(
-    server: ServedProcess, registry: Registry
-) -> None:
-    private = f"{registry.address}/team/tool:1"
-    missing = start(server, {"a": service("exit 0", private)}).ended()
-    assert (missing["status"], missing["return_code"]) == ("failed", None)
-    assert f"gives {private} only to those who sign in" in error_of(missing)
-    nothing = f"{registry.address}/team/tool:2"
-    absent = start(server, {"a": service("exit 0", nothing)}, **basic()).ended()
-    assert f"has no image {nothing}" in error_of(absent)
-
-
-def test_a_pull_tells_how_far_it_is_and_ends_with_the_run(
-    server: ServedProcess, registry: Registry
-) -> None:
-    registry.push_bytes(20 << 20, "team/large:1")
-    with SlowRegistry(registry.address).serving() as slow:
-        image = f"{slow.address}/team/large:1"
-        run = start(server, {"a": service("exit 0", image)}, **basic())
-        run.is_at(f"pulling {image}")
-        assert slow.is_stuck.wait(30)
-        assert run.record()["status"] == "starting"
-        assert run.abort()["status"] == "aborted"
-        assert slow.was_left.wait(30), "the engine goes on pulling"
-
-
-# --- what is refused -------------------------------------------------------------------------
-
-SERVICE = "services:\n  web:\n    image: localhost/python:test\n"
-
-REFUSED = [
-    ("services: [1", ["line 1", "column"]),
-    ("services:\n  web:\n    image: x\n   command: y\n", ["line 4", "column 4"]),
-    ("- a", ["mapping", "a list"]),
-    ("version: '3'", ["no services"]),
-    ("services: {web: {}}", ["web", "neither an image nor a build context"]),
-    (SERVICE + "    build: .", ["`build`", "push it"]),
-    (SERVICE + "    env_file: /etc/environment", ["`env_file`", "`environment`"]),
-    (SERVICE + "    label_file: x", ["`label_file`"]),
-    (SERVICE + "    extends: {file: /etc/passwd, service: x}", ["extends", "web"]),
-    (SERVICE + "include: [/etc/passwd]", ["`include`"]),
-    (SERVICE + "    secrets: [s]\nsecrets: {s: {file: /etc/shadow}}", ["`s`", "a file"]),
-    (SERVICE + "    configs: [s]\nconfigs: {s: {environment: PATH}}", ["`s`", "a variable"]),
-    (SERVICE + "    provider: {type: x}", ["`provider`"]),
-    (SERVICE + "    post_start: [{command: x, privileged: true}]", ["`post_start`"]),
-    (SERVICE + "    colour: red", ["colour", "not allowed"]),
-    (SERVICE + "    depends_on: [database]", ["undefined service", "database"]),
-    (SERVICE + "    environment: {A: '${B?wanted}'}", ["B", "wanted"]),
-    (SERVICE + "    profiles: [x]", ["profile"]),
-    (SERVICE + "    image: other", ["`image` is there twice", "line 4"]),
-    ("services: {web: {image: 'Not An Image'}}", ["'Not An Image'"]),
-]
-PRIVILEGED = [
-    ("    privileged: true", "`privileged` in service `web`"),
-    ("    cap_add: [SYS_ADMIN]", "`cap_add`"),
-    ("    devices: [/dev/fuse]", "`devices`"),
-    ("    network_mode: host", "`network_mode: host`"),
-    ("    pid: host", "`pid: host`"),
-    ("    ipc: host", "`ipc: host`"),
-    ("    userns_mode: host", "`userns_mode: host`"),
-    ("    cgroup: host", "`cgroup: host`"),
-    ("    security_opt: ['seccomp:unconfined']", "seccomp:unconfined"),
-    ("    use_api_socket: true", "`use_api_socket`"),
-    ("    volumes: ['/var/run/docker.sock:/var/run/docker.sock']", "`/var/run/docker.sock`"),
-    ("    volumes: ['../../x:/x']", "the host path"),
-    ("    volumes: ['bound:/x']\nvolumes: {bound: {driver_opts: {o: bind, device: /etc}}}",
-     "volume `bound`"),
-    ("    volumes: ['theirs:/x']\nvolumes: {theirs: {external: true}}", "external volume"),
-    ("    networks: [theirs]\nnetworks: {theirs: {external: true}}", "external network"),
-]  # fmt: skip
-
-
-def refusal(server: ServedProcess, text: str) -> str:
-    body = {"compose_file_code": text, "execution_type": "cpu"}
-    reply = server.client.post(paths.START_COMPOSE, json=body)
-    assert reply.status_code == 422, reply.text
-    detail = reply.json()["detail"]
-    return detail if isinstance(detail, str) else " ".join(entry["msg"] for entry in detail)
-
-
-@pytest.mark.parametrize(("text", "words"), REFUSED)
-def test_what_cannot_run_is_refused_with_a_sentence(
-    server: ServedProcess, text: str, words: list[str]
-) -> None:
-    sentence = refusal(server, text)
-    for word in words:
-        assert word in sentence
-
-
-@pytest.mark.parametrize(("more", "words"), PRIVILEGED)
-def test_what_reaches_the_machine_is_refused(server: ServedProcess, more: str, words: str) -> None:
-    sentence = refusal(server, SERVICE + more)
-    assert words in sentence
-    assert "--allow-privileged" in sentence
-
-
-def test_a_server_may_allow_what_reaches_the_machine(folder: Path, tmp_path: Path) -> None:
-    (tmp_path / "seen").write_text("the host's\n")
-    services = {
-        "a": service("cat /host/seen", cap_add=["CHOWN"], volumes=[f"{tmp_path}:/host"]),
-        "b": service("cat /proc/1/comm", pid="host"),
-    }
-    with served(folder, "--allow-privileged") as server:
-        record = start(server, services).ended()
-        assert "`build`" in refusal(server, SERVICE + "    build: .")
-    assert record["status"] == "completed", record["system_errors"]
-    assert lines(record, "a") == ["the host's"]
-
-
-def test_without_compose_it_says_how_to_get_it(
-    folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    with monkeypatch.context() as elsewhere:
-        # As on a machine that has the engine's socket alone.
-        elsewhere.setenv("PATH", str(tmp_path))
-        with served(folder) as server:
-            body = {"compose_file_code": SERVICE, "execution_type": "cpu"}
-            reply = server.client.post(paths.START_COMPOSE, json=body)
-    assert reply.status_code == 503
-    assert "install Docker with its Compose plugin" in reply.json()["detail"]
