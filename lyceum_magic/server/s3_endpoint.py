@@ -3,6 +3,20 @@
 `rclone serve s3` speaks the protocol, signatures included. It is a child of this server, listens
 on a loopback socket that the server has bound for it, and ends with the server however that ends
 (see `s3_process`).
+
+Where it is not as the REST routes are, or as Amazon's S3 is:
+
+- A name with a backslash can be put and is listed here. The REST routes refuse it and do not list
+  it, since on Windows it would lead a client that saves it out of its folder. Nor do they list
+  names with control characters, or that are no UTF-8.
+- An empty object `folder/`, by which some clients mark a folder, becomes a file `folder`, below
+  which nothing can be put until it is deleted. Folders need no mark: a key makes its own.
+- A name of more than 255 bytes, which no file can have, is an internal error rather than a refusal.
+- There is one bucket. Another cannot be made, nor this one removed, where the kernel has Landlock.
+  Elsewhere others are folders that only S3 clients see, and the bucket is there again with the next
+  upload over REST, or when somebody asks for the way to the endpoint.
+- rclone is slow where some hundred folders are inside each other, as a program in a container can
+  nest them: clients give up waiting. `storage/delete-folder` removes them at any depth.
 """
 
 from __future__ import annotations
@@ -84,7 +98,7 @@ class S3Endpoint:
             port = listener.getsockname()[1]
             process = await asyncio.create_subprocess_exec(
                 sys.executable, "-P", "-m", f"{__package__}.s3_process",
-                rclone, str(self._bucket.parent), str(os.getpid()),
+                rclone, str(self._bucket), str(os.getpid()),
                 stdin=listener.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
                 # What was asked for and refused is the client's to say; what else goes wrong is

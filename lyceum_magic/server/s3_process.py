@@ -1,12 +1,13 @@
-"""What stands between the server and its S3 endpoint: `python -m ...s3_process RCLONE FOLDER PID`.
+"""What stands between the server and its S3 endpoint: `python -m ...s3_process RCLONE BUCKET PID`.
 
-Becomes `rclone serve s3` over FOLDER, on the listening socket that is its stdin, in a way that a
-starting program can do for itself alone: it dies with the server (process id PID), gets at nothing
-but FOLDER, and what it writes may be read and written by containers of any user. It uses the
-standard library only.
+Becomes `rclone serve s3` of the folder BUCKET, on the listening socket that is its stdin, in a way
+that a starting program can do for itself alone: it dies with the server (process id PID), gets at
+nothing but BUCKET, and what it writes may be read and written by containers of any user. It uses
+the standard library only.
 
 rclone looks at a path and then uses it, and a container may turn a folder into a link in between.
-So, where the kernel has Landlock, it is the kernel that keeps the process inside.
+So, where the kernel has Landlock, it is the kernel that keeps the process inside. The same keeps
+S3 clients from removing the bucket, or from making others beside it.
 """
 
 from __future__ import annotations
@@ -21,12 +22,12 @@ _LISTENER = 3  # where systemd's socket activation has the first one
 
 
 def main() -> None:
-    rclone, folder, server = sys.argv[1:]
+    rclone, bucket, server = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
         if os.getppid() != int(server):  # it died before the line above took effect
             sys.exit(1)
-    confine(folder, rclone)
+    confine(bucket, rclone)
     # Others are kept out by the folder above the bucket.
     os.umask(0)
     os.dup2(0, _LISTENER)
@@ -36,7 +37,7 @@ def main() -> None:
     os.execv(
         rclone,
         [
-            rclone, "serve", "s3", folder,
+            rclone, "serve", "s3", os.path.dirname(bucket),
             "--config", os.devnull,
             # Containers and the REST routes change the folder as well: nothing is remembered.
             "--dir-cache-time", "0s",
@@ -67,8 +68,8 @@ class _PathBeneath(ctypes.Structure):
     _fields_ = (("allowed_access", ctypes.c_uint64), ("parent_fd", ctypes.c_int32))
 
 
-def confine(folder: str, program: str) -> bool:
-    """Lets this process get at `folder`, execute `program`, and reach no other file.
+def confine(bucket: str, program: str) -> bool:
+    """Lets this process change what is in `bucket`, execute `program`, and reach no other file.
 
     Returns:
         Whether the kernel can do that; otherwise nothing changes.
@@ -83,7 +84,12 @@ def confine(folder: str, program: str) -> bool:
     handled = ctypes.c_uint64(rights)
     ruleset = _checked(libc.syscall(_CREATE_RULESET, ctypes.byref(handled), ctypes.c_size_t(8), 0))
     read_only = _EXECUTE | _READ_FILE | _READ_FOLDER
-    allowed = {folder: rights, program: read_only, os.devnull: rights}
+    allowed = {
+        os.path.dirname(bucket): _READ_FOLDER,  # for the list of buckets
+        bucket: rights,
+        program: read_only,
+        os.devnull: rights,
+    }
     for path, access in {**dict.fromkeys(_LIBRARIES, read_only), **allowed}.items():
         if not os.path.exists(path):
             continue

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import io
 import os
 import signal
@@ -25,6 +26,12 @@ from .served_process import ServedProcess, served
 from .test_lyceum_cli import Lyceum, log_in
 
 BUCKET = "local"
+_CREATE_RULESET, _VERSION = 444, 1
+#: Whether the kernel can keep a process inside a folder, for moves between folders as well.
+LANDLOCK = (
+    sys.platform == "linux"
+    and ctypes.CDLL(None).syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION) >= 2
+)
 
 
 @pytest.fixture(scope="module")
@@ -113,6 +120,36 @@ def test_s3_and_http_and_the_folder_show_the_same_files(
     s3.delete_objects(Bucket=BUCKET, Delete={"Objects": names})
     left = server.client.get(paths.LIST_FILES, params={"prefix": "same/"}).json()
     assert left["files"] == []
+
+
+def test_there_is_one_bucket_and_it_stays(server: ServedProcess, folder: Path) -> None:
+    s3 = connect(credentials(server))
+    assert list(folder.iterdir()) == []
+    for change, name in ((s3.delete_bucket, BUCKET), (s3.create_bucket, "another")):
+        try:
+            change(Bucket=name)
+        except ClientError:
+            assert LANDLOCK
+        else:
+            assert not LANDLOCK
+    if LANDLOCK:
+        assert [path.name for path in folder.parent.iterdir()] == [BUCKET]
+    reply = server.client.post(paths.UPLOAD, params={"key": "a/http"}, files={"file": b"http"})
+    assert reply.status_code == 200, reply.text
+    s3.put_object(Bucket=BUCKET, Key="a/s3", Body=b"s3")
+    listed = s3.list_objects_v2(Bucket=BUCKET)["Contents"]
+    assert [file["Key"] for file in listed] == ["a/http", "a/s3"]
+    assert server.client.delete(paths.delete_folder("a")).json() == {"deleted": 2}
+
+
+def test_a_bucket_that_was_removed_is_there_when_somebody_asks_for_the_way(
+    tmp_path: Path,
+) -> None:
+    with served(tmp_path / "state") as server:
+        (server.folder / "storage" / BUCKET).rmdir()
+        connect(credentials(server)).put_object(Bucket=BUCKET, Key="file", Body=b"data")
+        assert server.client.get(paths.download("file")).content == b"data"
+        server.end()
 
 
 def test_s3_keys_do_not_lead_out_of_the_bucket(

@@ -64,6 +64,7 @@ def add_routes(router: APIRouter, bucket: Bucket, endpoint: S3Endpoint) -> None:
 
     @router.post(paths.STORAGE_CREDENTIALS, responses=problems(503))
     async def give_credentials() -> dict[str, Any]:
+        await asyncio.to_thread(bucket.make)
         access = await endpoint.access()
         return {
             "access_key": access.access_key,
