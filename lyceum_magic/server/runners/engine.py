@@ -136,6 +136,7 @@ class Engine:
         if self._client is not None:
             self._client.close()
             self._client = None
+        self._looked_at = float("-inf")
 
 
 def container_name(run_id: str) -> str:
