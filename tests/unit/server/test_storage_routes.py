@@ -5,14 +5,20 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
-from collections.abc import AsyncIterator
+import threading
+from collections.abc import AsyncIterator, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import quote
 
 import httpx
 import pytest
+from fastapi import FastAPI
 
 from lyceum_magic.protocol import paths
+from lyceum_magic.server.bucket import Bucket
+from lyceum_magic.server.routes import storage
+from lyceum_magic.server.s3_endpoint import S3Endpoint
 
 from .serving import Served, serving
 
@@ -197,3 +203,32 @@ async def test_a_full_disk_is_named_and_nothing_is_left(served: Served, tmp_path
     assert "full" in reply.json()["detail"]
     assert list((tmp_path / "uploads").iterdir()) == []
     assert (await served.client.get(paths.LIST_FILES)).json()["files"] == []
+
+
+class NotingBucket(Bucket):
+    """Notes on which threads drafts are made and removed."""
+
+    def __init__(self, folder: Path, drafts: Path) -> None:
+        super().__init__(folder, drafts)
+        self.threads: list[int] = []
+
+    @contextmanager
+    def draft(self) -> Iterator[Path]:
+        self.threads.append(threading.get_ident())
+        with super().draft() as folder:
+            yield folder
+            self.threads.append(threading.get_ident())
+
+
+async def test_no_disk_holds_the_event_loop_up_around_an_upload(tmp_path: Path) -> None:
+    bucket = NotingBucket(tmp_path / "storage" / "local", tmp_path / "uploads")
+    bucket.open()
+    app = FastAPI()
+    storage.add_routes(app.router, bucket, S3Endpoint(tmp_path / "storage" / "local"))
+    transport = httpx.ASGITransport(app)
+    async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
+        reply = await client.post(paths.UPLOAD, files={"file": ("name.txt", b"data")})
+    assert reply.status_code == 200
+    assert len(bucket.threads) == 2
+    assert threading.get_ident() not in bucket.threads
+    assert list((tmp_path / "uploads").iterdir()) == []
