@@ -223,6 +223,12 @@ def test_an_abort_does_not_wait_for_a_stop(server: ServedProcess) -> None:
 # --- what it is given ------------------------------------------------------------------------
 
 
+def test_a_variable_that_is_not_set_is_said_to_be_empty(server: ServedProcess) -> None:
+    record = start(server, {"a": service('echo "<${LYCEUM_NOWHERE}>"')}).ended()
+    assert record["stdout"] == "a | <>\n"
+    assert record["stderr"].startswith("${LYCEUM_NOWHERE} is empty: ")
+
+
 def test_the_storage_is_mounted_where_it_is_asked_for(server: ServedProcess) -> None:
     services = {
         "a": service("echo from a >/mnt/s3/a"),

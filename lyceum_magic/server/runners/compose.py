@@ -24,7 +24,7 @@ from .compose_policy import check_model
 from .compose_work import StackPlan
 from .engine import RUN_LABEL
 from .engine_runner import EngineRunner
-from .handle import kill_marked
+from .handle import kill_marked, report
 from .images import ImageReference, is_present, parse_reference, pull
 from .registry import check_credentials, sign_in
 from .stack import Stack
@@ -87,18 +87,18 @@ class ComposeRunner(EngineRunner):
         with tempfile.TemporaryDirectory() as folder:
             self._checked_model(text, Path(folder), project_name("check"))
 
-    def _checked_model(self, text: str, folder: Path, project: str) -> Model:
-        """The stack that a file describes, its paths below `folder`. Blocks.
+    def _checked_model(self, text: str, folder: Path, project: str) -> tuple[Model, list[str]]:
+        """The stack that a file describes, its paths below `folder`, and remarks. Blocks.
 
         Raises:
             InvalidField: it describes none, or one that asks for too much.
             EngineUnavailable: there is no Compose.
         """
         folder = folder.resolve()
-        model = model_of(read_compose_file(text), folder, project)
+        model, remarks = model_of(read_compose_file(text), folder, project)
         check_model(model, os.fspath(folder), allow_privileged=self._allow_privileged)
         _image_references(model)
-        return model
+        return model, remarks
 
     def _plan(self, spec: RunSpec, request: StartCompose) -> StackPlan:
         """What the supervisor will start, in the run's own folder.
@@ -112,9 +112,11 @@ class ComposeRunner(EngineRunner):
         work.mkdir()
         project = project_name(spec.run_id)
         try:
-            model = self._checked_model(request.compose_file_code, work, project)
+            model, remarks = self._checked_model(request.compose_file_code, work, project)
         except InvalidField as exc:
             raise Refusal(str(exc)) from exc
+        if remarks:
+            report(spec, "".join(f"{remark}\n" for remark in dict.fromkeys(remarks)).encode())
         for path in bind_paths(model):
             if Path(path).is_relative_to(work.resolve()):
                 Path(path).mkdir(parents=True, exist_ok=True)

@@ -29,6 +29,9 @@ PROJECT_VARIABLE = "COMPOSE_PROJECT_NAME"
 #: How long a command may take that only answers.
 PATIENCE_S = 60
 
+#: A warning in Compose's log: the text in quotes, with what is special in it escaped.
+_WARNING = re.compile(rb'level=warning msg="((?:[^"\\]|\\.)*)"')
+
 _WAITED = "what waits for it was not started"
 _HOW_TO_GET_ONE = (
     "install Docker with its Compose plugin (https://docs.docker.com/compose/install), "
@@ -53,8 +56,9 @@ def check_compose() -> None:
         )
 
 
-def model_of(content: Model, folder: Path, project: str) -> Model:
-    """What Compose makes of a file: checked against its schema, every short form written out.
+def model_of(content: Model, folder: Path, project: str) -> tuple[Model, list[str]]:
+    """What Compose makes of a file: checked against its schema, every short form written out; and
+    what it has to remark about it, in sentences.
 
     It runs without a single variable of ours: `${HOME}` is empty, whatever it is here. Blocks.
 
@@ -73,7 +77,14 @@ def model_of(content: Model, folder: Path, project: str) -> Model:
     if done.returncode:
         refuse(f"is not a valid Compose file: {_complaint(done.stderr)}")
     model: dict[str, Any] = json.loads(done.stdout)
-    return model
+    return model, [*map(_remark, _WARNING.findall(done.stderr))]
+
+
+def _remark(warning: bytes) -> str:
+    text = json.loads(b'"%s"' % warning)
+    if found := re.match(r'The "(.+?)" variable is not set', text):
+        return f"${{{found[1]}}} is empty: no variable of the server's gets into a Compose file"
+    return str(text)
 
 
 def start_stack(project: str, folder: Path) -> subprocess.Popen[bytes]:
@@ -82,6 +93,7 @@ def start_stack(project: str, folder: Path) -> subprocess.Popen[bytes]:
     """
     return subprocess.Popen(
         [*_command(folder), "--progress", "quiet", "up", "--detach", "--no-build"],
+        cwd="/",
         stdin=subprocess.PIPE,
         stdout=subprocess.DEVNULL,
         stderr=subprocess.PIPE,
@@ -109,6 +121,7 @@ def _answer(command: list[str], stdin: bytes = b"") -> subprocess.CompletedProce
     """What a command without variables of ours says, however it ends."""
     with subprocess.Popen(
         command,
+        cwd="/",  # ours may be gone
         env={},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,

@@ -11,22 +11,22 @@ from .compose_model import Model, bind_paths, host_path
 
 _TOP_KEYS = frozenset({"name", "services", "networks", "volumes", "configs", "secrets"})
 _SERVICE_KEYS = frozenset({
-    "annotations", "attach", "cap_drop", "cgroup", "command", "configs", "container_name",
+    "attach", "cap_drop", "cgroup", "command", "configs", "container_name",
     "cpu_count", "cpu_percent", "cpu_period", "cpu_quota", "cpu_shares", "cpus", "cpuset",
     "depends_on", "deploy", "dns", "dns_opt", "dns_search", "domainname", "entrypoint",
     "environment", "expose", "extra_hosts", "gpus", "group_add", "healthcheck", "hostname",
     "image", "init", "ipc", "labels", "links", "logging", "mac_address", "mem_limit",
     "mem_reservation", "mem_swappiness", "memswap_limit", "network_mode", "networks",
-    "oom_score_adj", "pid", "pids_limit", "platform", "ports", "profiles", "pull_policy",
+    "pid", "pids_limit", "platform", "ports", "profiles", "pull_policy",
     "read_only", "restart", "scale", "secrets", "security_opt", "shm_size", "stdin_open",
     "stop_grace_period", "stop_signal", "storage_opt", "sysctls", "tmpfs", "tty", "ulimits",
     "user", "userns_mode", "uts", "volumes", "volumes_from", "working_dir",
 })  # fmt: skip
 # Keys that no value makes harmless, beyond false and nothing.
 _PRIVILEGED_SERVICE_KEYS = frozenset({
-    "blkio_config", "cap_add", "cgroup_parent", "cpu_rt_period", "cpu_rt_runtime",
+    "annotations", "blkio_config", "cap_add", "cgroup_parent", "cpu_rt_period", "cpu_rt_runtime",
     "device_cgroup_rules", "devices", "external_links", "isolation", "oom_kill_disable",
-    "privileged", "runtime", "use_api_socket",
+    "oom_score_adj", "privileged", "runtime", "use_api_socket",
 })  # fmt: skip
 # Keys that say in whose namespace a service lives, and what is its own.
 _NAMESPACES: dict[str, set[str]] = {
@@ -84,6 +84,9 @@ def _privileges(model: Model, folder: str) -> Iterator[str]:
             network.get("driver", "bridge") != "bridge" or network.get("driver_opts")
         ):
             yield f"a driver or its options for network `{name}`"
+        elif network and network.get("ipam"):
+            # The machine's own way to these addresses would lead into the stack.
+            yield f"addresses of its own choice for network `{name}`"
     for name, volume in (model.get("volumes") or {}).items():
         if volume and volume.get("external"):
             yield f"the external volume `{name}`"

@@ -44,8 +44,10 @@ def read_yaml(text: str) -> Any:
         raise ValueError(sentence) from exc
     except RecursionError as exc:
         raise ValueError("is nested too deeply") from exc
-    except ValueError as exc:  # an integer of thousands of digits
-        raise ValueError(f"is not valid YAML: {exc}") from exc
+    except (ValueError, AttributeError, LookupError) as exc:
+        # PyYAML's own errors, of values that their tags do not fit: `!!timestamp hello`, or an
+        # integer of thousands of digits.
+        raise ValueError("is not valid YAML: a value does not fit its type") from exc
     _check_size(content)
     return content
 

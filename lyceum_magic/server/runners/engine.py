@@ -179,5 +179,8 @@ def usage_of(counters: Mapping[str, Any]) -> Usage | None:
 
 def explanation(exc: Exception) -> str:
     """What the engine said, without the HTTP around it, in one line."""
-    text = str(getattr(exc, "explanation", None) or exc)
+    said = getattr(exc, "explanation", None)
+    if said is None and isinstance(exc, OSError):  # as are those of `requests`, which name sockets
+        return "it does not answer any more"
+    text = str(said or exc)
     return " ".join(text.split())

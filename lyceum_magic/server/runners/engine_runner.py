@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
+#: The pause before the next attempt to sweep an engine that does not answer.
+_SWEEP_AGAIN_S = 5.0
+
 #: How long a server that ends waits for the sweep that it began with; the next one sweeps again.
 _LAST_WAIT_S = 2.0
 
@@ -55,7 +58,9 @@ class EngineRunner(SupervisedRunner):
         self._kind = kind
         self._engine = Engine()
         # Not one of the loop's own threads: a server that ends would wait for a silent engine.
-        self._sweeper = threading.Thread(target=self._sweep, name="sweep", daemon=True)
+        self._sweeper = threading.Thread(target=self._sweep_for_life, name="sweep", daemon=True)
+        self._sweep_is_due = threading.Event()
+        self._is_closing = threading.Event()
         # There once there may be something of this kind in the engine.
         self._mark = state_dir / f"{kind}.engine"
 
@@ -91,15 +96,21 @@ class EngineRunner(SupervisedRunner):
     async def open(self) -> None:
         # Nothing is asked of an engine, and nothing imported for it, where there was no run yet.
         if self._mark.exists():
-            self._sweeper.start()
+            self._sweep_soon()
 
     async def sweep(self, unused_since: float) -> None:
-        """Leaves images alone: the engine is not this server's, and its owner prunes it."""
-        return
+        """Removes what runs have left behind in the engine.
+
+        Not images: the engine is not this server's, and its owner prunes it.
+        """
+        if self._mark.exists():
+            self._sweep_soon()
 
     async def close(self) -> None:
         await super().close()
         self._engine.close()
+        self._is_closing.set()
+        self._sweep_is_due.set()
         if self._sweeper.is_alive():
             await asyncio.to_thread(self._sweeper.join, _LAST_WAIT_S)
 
@@ -175,12 +186,28 @@ class EngineRunner(SupervisedRunner):
             # The next server sweeps it up.
             logger.warning("run %s is still in the engine", folder.name, exc_info=True)
 
-    def _sweep(self) -> None:
-        """Removes what runs have left behind that nobody supervises any more."""
+    def ended(self, handle: SupervisedRun) -> None:
+        super().ended(handle)
+        if handle.is_lost:  # with an engine that failed, maybe, and comes back
+            self._sweep_soon()
+
+    def _sweep_soon(self) -> None:
+        self._sweep_is_due.set()
+        if self._sweeper.ident is None:
+            self._sweeper.start()
+
+    def _sweep_for_life(self) -> None:
+        while self._sweep_is_due.wait() and not self._is_closing.is_set():
+            self._sweep_is_due.clear()
+            while not self._sweep() and not self._is_closing.wait(_SWEEP_AGAIN_S):
+                pass
+
+    def _sweep(self) -> bool:
+        """Removes what runs have left behind that nobody supervises; False where it did not work."""
         try:
             client = connect()
         except EngineUnavailable:
-            return
+            return False
         from docker.errors import DockerException
 
         try:
@@ -191,3 +218,5 @@ class EngineRunner(SupervisedRunner):
                         self.remove(client, run_id)
         except (DockerException, OSError):
             logger.warning("earlier runs may still be in the engine", exc_info=True)
+            return False
+        return True

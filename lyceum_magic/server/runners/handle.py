@@ -71,6 +71,11 @@ class SupervisedRun:
         self._over = asyncio.Event()
         self._changed = asyncio.Event()  # set once and replaced: wakes all who wait
 
+    @property
+    def is_lost(self) -> bool:
+        """Whether the platform failed it."""
+        return self._end is not None and self._end.reason == "lost"
+
     # What the service sees.
 
     async def ended(self) -> RunEnd:
@@ -150,6 +155,14 @@ class SupervisedRun:
 
     async def recover(self) -> bool:
         """Takes up a run that an earlier server handed over; False where none did."""
+        if await self._take_up():
+            return True
+        # It holds secrets, and the next hand-over writes it anew.
+        with contextlib.suppress(OSError):
+            (self._folder / "assignment.json").unlink(missing_ok=True)
+        return False
+
+    async def _take_up(self) -> bool:
         try:
             lock = os.open(self._folder / "lock", os.O_RDWR)
         except FileNotFoundError:

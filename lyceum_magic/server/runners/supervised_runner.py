@@ -61,9 +61,13 @@ class SupervisedRunner(ABC):
         """Gives a prepared run to a supervisor; see `handle.hand_over`."""
         hand_over(spec, handle, self._supervisors.take, self._supervisors.bury)
 
+    def ended(self, handle: SupervisedRun) -> None:
+        """Called with each run that is over."""
+        self._handles.discard(handle)
+
     def _new_handle(self, spec: RunSpec) -> SupervisedRun:
         handle = SupervisedRun(
-            spec, on_end=self._handles.discard, clean_up=self.clean_up, measure=self.measure
+            spec, on_end=self.ended, clean_up=self.clean_up, measure=self.measure
         )
         self._handles.add(handle)
         return handle

@@ -132,6 +132,9 @@ def test_what_is_not_yaml_is_told_with_its_place(text: str, where: str):
         (f"{SERVICE}secrets: {{s: {{external: true}}}}", "`s` of its secrets external"),
         (f"{SERVICE}configs: {{c: {{file: x}}}}", "`c` of its configs from a file"),
         (f"{SERVICE}x: &a [*a]", "more than 100000 values"),
+        (f"{SERVICE}x: !!timestamp hello", "a value does not fit its type"),
+        (f"{SERVICE}x: !!bool foo", "a value does not fit its type"),
+        (f"{SERVICE}x: !!int ''", "a value does not fit its type"),
         (f"{SERVICE}x: !!timestamp 2020-01-01", "a value that a Compose file cannot have"),
         (f"{SERVICE}x: !!float .nan", "a value that a Compose file cannot have"),
         (f"{SERVICE}x: {'[' * 5000}", "nested too deeply"),
@@ -213,6 +216,12 @@ def bind(source: str, **more: Any) -> dict[str, Any]:
         ({**web(), "volumes": {"v": {"external": True}}}, "the external volume `v`"),
         ({**web(), "volumes": {"v": {"driver": "nfs"}}}, "for volume `v`"),
         ({**web(), "volumes": {"v": {"driver_opts": {"o": "bind"}}}}, "for volume `v`"),
+        (
+            {**web(), "networks": {"n": {"ipam": {"config": [{"subnet": "8.8.8.0/24"}]}}}},
+            "addresses of its own choice for network `n`",
+        ),
+        (web(oom_score_adj=-1000), "`oom_score_adj`"),
+        (web(annotations={"a": "b"}), "`annotations`"),
     ],
 )
 def test_what_reaches_the_machine_needs_the_server_s_leave(model: Model, wish: str):
