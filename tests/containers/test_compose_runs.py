@@ -224,7 +224,8 @@ def test_an_abort_does_not_wait_for_a_stop(server: ServedProcess) -> None:
 
 
 def test_a_variable_that_is_not_set_is_said_to_be_empty(server: ServedProcess) -> None:
-    record = start(server, {"a": service('echo "<${LYCEUM_NOWHERE}>"')}).ended()
+    services = {"a": service('echo "<$X>"', environment={"X": "${LYCEUM_NOWHERE}"})}
+    record = start(server, services).ended()
     assert record["stdout"] == "a | <>\n"
     assert record["stderr"].startswith("${LYCEUM_NOWHERE} is empty: ")
 

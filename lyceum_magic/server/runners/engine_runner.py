@@ -203,7 +203,7 @@ class EngineRunner(SupervisedRunner):
                 pass
 
     def _sweep(self) -> bool:
-        """Removes what runs have left behind that nobody supervises; False where it did not work."""
+        """Removes what runs have left that nobody supervises; False where it did not work."""
         try:
             client = connect()
         except EngineUnavailable:
