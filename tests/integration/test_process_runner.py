@@ -76,11 +76,13 @@ def records(handle: SupervisedRun) -> list[SpoolRecord]:
 
 async def until(handle: SupervisedRun, enough: Callable[[str], bool]) -> str:
     """What the run has printed, as soon as that is enough."""
-    while True:
-        end = records(handle)[-1].end if records(handle) else 0
-        if enough(stdout := output(handle, "stdout")):
-            return stdout
-        await handle.grown(end)
+    async with asyncio.timeout(60):
+        while True:
+            end = records(handle)[-1].end if records(handle) else 0
+            if enough(stdout := output(handle, "stdout")):
+                return stdout
+            await handle.grown(end)
+            await asyncio.sleep(0)  # a run that is over grows no more, and waits for nothing
 
 
 def is_alive(pid: int) -> bool:
@@ -526,10 +528,13 @@ async def test_a_run_whose_socket_is_gone_is_lost_and_leaves_nothing(
     folder = tmp_path / "run"
     code = FAMILY + "signal.pause()"
     await asyncio.to_thread(start_server_and_kill_it, tmp_path / "state", folder, code)
+    found = await runner.find(spec(folder, code))
+    assert found is not None
+    pids = await family(found)
+    await found.leave()
     (folder / "control.sock").unlink()
     handle = await runner.find(spec(folder, code))
     assert handle is not None
-    pids = await family(handle)
     end = await handle.ended()
     assert (end.reason, end.error) == ("lost", "nobody can reach the run's supervisor any more")
     assert not any(is_alive(pid) for pid in pids)
