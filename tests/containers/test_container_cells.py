@@ -83,7 +83,7 @@ def test_a_file_that_no_engine_takes_is_refused_in_one_sentence(kernel: Kernel) 
     cell = kernel.run("%%lyceum_compose\nservices:\n  a:\n    build: .\n")
     assert cell.error is not None
     (line,) = cell.error["traceback"]
-    assert "(422): compose_file_code: " in line
+    assert "(422): compose_file_code uses `build`" in line
     assert "build" in line
 
 
