@@ -15,6 +15,7 @@ from ...protocol.states import parse_state
 from ..output_tail import read_lines
 from ..service import RunService
 from ..stores.base import RunRecord
+from .description import problems
 from .wire import log_entry, summary
 
 
@@ -29,15 +30,15 @@ def add_routes(router: APIRouter, service: RunService) -> None:
             if not status or record.state is wanted
         ]  # fmt: skip
 
-    @router.post(paths.abort("{run_id}"))
+    @router.post(paths.abort("{run_id}"), responses=problems(404))
     async def abort(run_id: str) -> dict[str, str]:
         return _ordered(await service.abort(run_id), "aborted")
 
-    @router.post(paths.stop("{run_id}"))
+    @router.post(paths.stop("{run_id}"), responses=problems(404))
     async def stop(run_id: str) -> dict[str, str]:
         return _ordered(await service.stop(run_id), "stopped")
 
-    @router.get(paths.logs("{run_id}"))
+    @router.get(paths.logs("{run_id}"), responses=problems(404))
     async def read_logs(
         run_id: str,
         limit: Annotated[int, Query(ge=1, le=10_000)] = 1000,

@@ -147,3 +147,15 @@ def type_of(schema: dict[str, Any]) -> Any:
     if schema["type"] == "object":
         return {"string": schema["additionalProperties"]["type"]}
     return schema["type"]
+
+
+async def test_every_route_of_one_thing_says_that_it_may_not_be_there(
+    description: dict[str, Any],
+) -> None:
+    silent = [
+        f"{method} {path}"
+        for path, operations in description["paths"].items()
+        for method, operation in operations.items()
+        if "{" in path and "404" not in operation["responses"]
+    ]
+    assert silent == []
