@@ -22,7 +22,9 @@ ARROWS = {
     "demo": "exceptions local_server",
     "magic": "client config display exceptions outputs protocol runs session submission",
     "api": "exceptions protocol runs session submission",
-    "session": "client config exceptions local_server protocol runs",
+    "session": "callbacks client config exceptions local_server protocol runs",
+    "server_extension": "callbacks config exceptions protocol",
+    "callbacks": "exceptions protocol",
     "local_server": "config exceptions protocol",
     "submission": "exceptions protocol submission.there",
     "submission.there": "",
@@ -33,19 +35,20 @@ ARROWS = {
     # The embedded server, from the top.
     "server": "",
     "server.serve": "exceptions server.app server.settings server.state_folder",
-    "server.app": "protocol server.account server.bucket server.gpus server.guard "
+    "server.app": "protocol server.account server.bucket server.callbacks server.gpus server.guard "
     "server.retention server.routes server.runners server.s3_endpoint server.service "
     "server.settings server.state_folder server.stores server.stores.base server.stream_secrets "
     "server.vault",
-    "server.routes": "config exceptions protocol server.account server.bucket "
+    "server.routes": "config exceptions protocol server.account server.bucket server.callbacks "
     "server.event_stream server.metrics server.output_tail server.runners server.s3_endpoint "
     "server.service server.settings server.stores.base server.stream_secrets server.tracked_run",
     "server.account": "config exceptions server.stores.base server.vault",
     "server.guard": "protocol server.settings",
     "server.event_stream": "protocol server.service server.spool server.tracked_run",
     "server.output_tail": "protocol server.spool",
-    "server.service": "exceptions protocol server.bell server.metrics server.runners "
-    "server.stores.base server.tracked_run",
+    "server.service": "exceptions protocol server.bell server.callbacks server.metrics "
+    "server.runners server.stores.base server.tracked_run",
+    "server.callbacks": "config exceptions protocol server.bell server.settings server.stores.base",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
     "server.runners": "exceptions protocol server.gpus server.masking server.spool",
     "server.stores": "exceptions protocol server.stores.base server.vault",

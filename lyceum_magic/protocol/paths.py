@@ -35,11 +35,30 @@ UPLOAD = f"{PREFIX}/storage/upload"
 UPLOAD_BULK = f"{PREFIX}/storage/upload-bulk"
 BLOCK_STORAGE = f"{PREFIX}/storage/block"
 
+# The embedded server alone has these: what became of callbacks.
+DELIVERIES = f"{PREFIX}/callbacks/deliveries"
+TEST_CALLBACK = f"{PREFIX}/callbacks/test"
+SIGNING_SECRET = f"{PREFIX}/callbacks/secret"
+ROTATE_SIGNING_SECRET = f"{SIGNING_SECRET}/rotate"
+DELIVERY_HEALTH = f"{PREFIX}/callbacks/health"
+
 OPENAPI = "/openapi.json"  # what the embedded server speaks
 
 # The embedded server alone has this one: it asks an idle server to end, so that a newer version
 # of the package can take its place.
 SHUTDOWN = f"{PREFIX}/embedded/shutdown"
+
+
+def delivery(delivery_id: str) -> str:
+    return f"{DELIVERIES}/{delivery_id}"
+
+
+def redeliver(delivery_id: str) -> str:
+    return f"{DELIVERIES}/{delivery_id}/redeliver"
+
+
+def run_deliveries(run_id: str) -> str:
+    return f"{PREFIX}/execution/{run_id}/callbacks"
 
 
 def key(key_id: str) -> str:

@@ -1,17 +1,18 @@
 """What a store is: the narrow face that the service sees of memory and SQLite alike.
 
-A store keeps records of runs, and what must happen because of them, and beside them what belongs
-to the account: secrets and API keys. No output byte passes through it.
+A store keeps records of runs, and what must happen because of them (callbacks), and beside them
+what belongs to the account: secrets and API keys. No output byte passes through it.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
 from ...exceptions import EmbeddedServerError
+from ...protocol.callbacks import DeliveryState
 from ...protocol.requests import Start
 from ...protocol.states import State
 
@@ -97,6 +98,89 @@ class ApiKey:
     last_used_at: float | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Delivery:
+    """One callback to one URL. Times in seconds since 1970.
+
+    Attributes:
+        delivery_id: the same in every attempt.
+        run_id: None for a test that somebody asked for.
+        url: as it was given, its references to secrets in place. Kept in encrypted form alone;
+            None in what lists deliveries, and where it cannot be decrypted any more.
+        shown_url: scheme and host, `https://host/...`.
+        endpoint: scheme, host and port, lower case: those who share it share its slots.
+        body: the bytes that every attempt sends.
+        attempts: how many were made.
+        tries: how many of them since it was last sent by hand: its place in the schedule.
+        planned_at: when `next_at` was decided.
+        next_at: when the next attempt is due; None where none is planned.
+        ended_at: when it was delivered or given up.
+        error: of the last attempt, in one sentence.
+    """
+
+    delivery_id: str
+    run_id: str | None
+    url: str | None = field(repr=False)
+    shown_url: str
+    endpoint: str
+    body: bytes = field(repr=False)
+    created_at: float
+    state: DeliveryState = DeliveryState.PENDING
+    attempts: int = 0
+    tries: int = 0
+    planned_at: float | None = None
+    next_at: float | None = None
+    ended_at: float | None = None
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Attempt:
+    """One attempt at a delivery.
+
+    Attributes:
+        number: 1 for the delivery's first one.
+        started_at: seconds since 1970.
+        address: what was really connected to, `203.0.113.5` or `2001:db8::1`; None where it did
+            not get so far.
+        status_code: of the answer, None where none came.
+        error: why it was no success, in one sentence; empty for a success.
+        next_at: when the next one is due; None where none is planned.
+    """
+
+    delivery_id: str
+    number: int
+    started_at: float
+    took_s: float
+    address: str | None
+    status_code: int | None
+    error: str
+    next_at: float | None
+
+
+@dataclass(frozen=True, slots=True)
+class OutboxCounts:
+    """How many deliveries there are: with attempts to come, failed before among those, given up."""
+
+    pending: int
+    failing: int
+    dead: int
+
+
+@dataclass(frozen=True, slots=True)
+class SigningSecret:
+    """A secret that callbacks are signed with. Times in seconds since 1970.
+
+    Attributes:
+        value: `whsec_...`.
+        retires_at: when it stops signing; None for the one that signs for good.
+    """
+
+    value: str = field(repr=False)
+    created_at: float
+    retires_at: float | None = None
+
+
 class Store(Protocol):
     """Keeps records. One server uses one store; its methods may be awaited concurrently.
 
@@ -123,10 +207,12 @@ class Store(Protocol):
         """Replaces the record of a run that goes on; what was asked for stays as it is."""
         ...
 
-    async def finish(self, record: RunRecord) -> None:
+    async def finish(self, record: RunRecord, deliveries: Sequence[Delivery] = ()) -> None:
         """Replaces the record by its final one, together with all that follows from the end.
 
         What was asked for stays as it is, but for the credentials, which are forgotten.
+        With deliveries it is on the disk, not only with the system, when this returns.
+        To finish a run again with the same deliveries changes nothing.
         One transaction: whoever can read the final state can rely on the deliveries to the run's
         callback URLs being written down as well, and the other way round.
         """
@@ -161,7 +247,10 @@ class Store(Protocol):
         ...
 
     async def forget(self, run_id: str) -> None:
-        """Removes a run that is over, with all that followed from its end; others stay."""
+        """Removes a run that is over, and those of its callbacks that were delivered.
+
+        Others stay: runs that are not over, callbacks with attempts to come, and those given up.
+        """
         ...
 
 
@@ -208,5 +297,86 @@ class AccountStore(Protocol):
         ...
 
 
-class WholeStore(Store, AccountStore, Protocol):
+class OutboxStore(Protocol):
+    """Keeps the callbacks that are to be sent, and what became of them.
+
+    What it has written is on the disk, not only with the system, when a method returns.
+    """
+
+    async def add_delivery(self, delivery: Delivery) -> None:
+        """Writes one down that follows from no run's end."""
+        ...
+
+    async def endpoints(self) -> Mapping[str, float]:
+        """Every endpoint with attempts to come -> when the earliest is due.
+
+        Takes time by the number of endpoints, not of deliveries.
+        """
+        ...
+
+    async def due(
+        self, endpoint: str, now: float, *, limit: int, without: Collection[str] = ()
+    ) -> Sequence[Delivery]:
+        """Up to `limit` deliveries of one endpoint that are due, the longest due first.
+
+        Args:
+            without: ids of those that are not wanted: they are under way.
+        """
+        ...
+
+    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> None:
+        """Adds attempts to the log, each with the delivery as it is after it, in one transaction.
+
+        Url and body stay as they are. A delivery that was removed meanwhile stays removed.
+        """
+        ...
+
+    async def replan(self, now: float) -> None:
+        """Keeps every wait as long as it was meant where the clock has gone back since.
+
+        A delivery whose wait was decided at a time that is still to come waits from now on.
+        """
+        ...
+
+    async def redeliver(self, delivery_id: str, now: float) -> Delivery | None:
+        """Makes one due now, at the beginning of its schedule; None where there is none."""
+        ...
+
+    async def remove_delivery(self, delivery_id: str) -> bool:
+        """Forgets a delivery and its attempts; False where there is none of that id."""
+        ...
+
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        """One delivery, without its url; None where there is none."""
+        ...
+
+    async def deliveries(
+        self, *, run_id: str | None = None, state: DeliveryState | None = None,
+        limit: int = 100, offset: int = 0,
+    ) -> Sequence[Delivery]:  # fmt: skip
+        """A page of deliveries without their urls, newest first: of one run, in one state."""
+        ...
+
+    async def attempts(self, delivery_id: str) -> Sequence[Attempt]:
+        """All attempts of one delivery, oldest first."""
+        ...
+
+    async def outbox_counts(self) -> OutboxCounts:
+        """How many deliveries wait, fail and are given up."""
+        ...
+
+    async def signing_secrets(self) -> Sequence[SigningSecret]:
+        """Those that callbacks are signed with, newest first.
+
+        Raises:
+            EmbeddedServerError: they cannot be decrypted.
+        """
+        ...
+
+    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+        """Replaces all that there are by these."""
+        ...
+
+
+class WholeStore(Store, AccountStore, OutboxStore, Protocol):
     """All that a server keeps."""

@@ -1,0 +1,114 @@
+"""Completion callbacks as both ends know them: body, headers, states of a delivery.
+
+Only the standard library is imported: receivers live in other people's programs.
+
+Source: the founding page says "job completion info"; body, headers and retries are undocumented
+there, so these are ours (`SCHEMA` counts their versions). The headers are Standard Webhooks'.
+"""
+
+from __future__ import annotations
+
+from enum import StrEnum
+from typing import TypedDict
+
+#: The version of `CallbackBody`.
+SCHEMA = 1
+
+#: The same in every attempt of one delivery; a receiver that has seen it need do nothing.
+ID_HEADER = "webhook-id"
+#: Seconds since 1970 at which this attempt was made.
+TIMESTAMP_HEADER = "webhook-timestamp"
+#: One or more signatures, `v1,<base64>`, separated by spaces; see `protocol.signatures`.
+SIGNATURE_HEADER = "webhook-signature"
+
+CONTENT_TYPE = "application/json"
+
+#: A receiver of ours reads no more of a body.
+MAX_BODY_BYTES = 64 * 1024
+
+#: What `--callback` takes for "this notebook".
+HERE = "here"
+
+
+class CallbackBody(TypedDict):
+    """What is POSTed when a run reaches a final state. Never code, credentials or a traceback.
+
+    Times are ISO 8601 in UTC; `error` is one sentence, empty for a run that completed.
+    """
+
+    schema: int
+    execution_id: str
+    status: str
+    return_code: int | None
+    error: str
+    file_name: str | None
+    run_name: str | None
+    labels: list[str]
+    metadata: dict[str, str]
+    execution_type: str
+    created_at: str
+    started_at: str | None
+    finished_at: str | None
+
+
+class DeliveryState(StrEnum):
+    """Where one delivery, one callback to one URL, has got to."""
+
+    PENDING = "pending"  # an attempt is under way or planned
+    DELIVERED = "delivered"
+    DEAD = "dead"  # given up, and kept until somebody sends it again or removes it
+
+
+class AttemptRecord(TypedDict):
+    """One attempt as the API gives it.
+
+    `address` is what was really connected to, None where it did not get so far; `error` is one
+    sentence, empty for a success.
+    """
+
+    number: int
+    started_at: str
+    address: str | None
+    status_code: int | None
+    error: str
+    took_ms: float
+    next_attempt_at: str | None
+
+
+class DeliveryRecord(TypedDict):
+    """One delivery as the API gives it.
+
+    `execution_id` is None for a test; `url` is scheme and host alone, `https://host/...`;
+    `error` is that of the last attempt.
+    """
+
+    delivery_id: str
+    execution_id: str | None
+    url: str
+    state: str
+    attempts: int
+    error: str
+    created_at: str
+    next_attempt_at: str | None
+    delivered_at: str | None
+
+
+class DeliveryDetails(DeliveryRecord):
+    """A delivery with every attempt, oldest first."""
+
+    log: list[AttemptRecord]
+
+
+class DeliveryHealth(TypedDict):
+    """How the deliveries of an account are doing.
+
+    `pending` counts those with attempts to come, `failing` those of them that have failed at least
+    once, `dead` those given up. `errors` are sentences about what keeps the sender itself from
+    working now (a disk that cannot be written), empty where all is well.
+    """
+
+    pending: int
+    failing: int
+    dead: int
+    next_attempt_at: str | None
+    errors: list[str]
