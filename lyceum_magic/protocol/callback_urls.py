@@ -42,7 +42,7 @@ def problem_of_url(url: str) -> str | None:
             "it, as https://HOST/?token=${NAME}."
         )
     if "$" in parts.netloc or "{" in parts.netloc:
-        return "A reference to a secret, ${NAME}, can stand behind a callback URL's host alone."
+        return f"A reference to a secret, ${{NAME}}, stands behind a callback URL's host alone: {FORM}."
     if parts.scheme == "http" and not is_loopback(host):
         return f"{origin_of(url)} is not encrypted: {FORM}."
     return None
