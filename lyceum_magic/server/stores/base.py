@@ -116,6 +116,8 @@ class Delivery:
         next_at: when the next attempt is due; None where none is planned.
         ended_at: when it was delivered or given up.
         error: of the last attempt, in one sentence.
+        redeliveries: how often it was sent again by hand. An attempt carries the number that it
+            read, and so is told apart from a plan that was made while it was under way.
     """
 
     delivery_id: str
@@ -132,6 +134,7 @@ class Delivery:
     next_at: float | None = None
     ended_at: float | None = None
     error: str = ""
+    redeliveries: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -253,6 +256,14 @@ class Store(Protocol):
         """
         ...
 
+    async def forget_deliveries(self, before: float) -> None:
+        """Removes the callbacks that were delivered before a moment, in seconds since 1970.
+
+        Those of runs and the others alike: tests belong to no run, and what is delivered late may
+        belong to a run that is forgotten already.
+        """
+        ...
+
 
 class AccountStore(Protocol):
     """Keeps what belongs to the account."""
@@ -304,7 +315,7 @@ class OutboxStore(Protocol):
     """
 
     async def add_delivery(self, delivery: Delivery) -> None:
-        """Writes one down that follows from no run's end."""
+        """Writes one down that follows from no run's end; nothing where its id is there already."""
         ...
 
     async def endpoints(self) -> Mapping[str, float]:
@@ -327,7 +338,13 @@ class OutboxStore(Protocol):
     async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> None:
         """Adds attempts to the log, each with the delivery as it is after it, in one transaction.
 
-        Url and body stay as they are. A delivery that was removed meanwhile stays removed.
+        The delivery is the one that was read with what the attempt has changed. Url and body stay
+        as they are. To write the same again changes nothing.
+
+        What somebody did by hand while the attempt was under way prevails. A delivery that was
+        removed stays removed, and nothing is logged of it. One that was sent again (its
+        `redeliveries` have changed) stays due, at the beginning of its schedule: the attempt is
+        logged and counted, and its error told, but it plans and ends nothing.
         """
         ...
 
@@ -362,7 +379,7 @@ class OutboxStore(Protocol):
         ...
 
     async def outbox_counts(self) -> OutboxCounts:
-        """How many deliveries wait, fail and are given up."""
+        """How many wait, how many of those failed the last time, and how many are given up."""
         ...
 
     async def signing_secrets(self) -> Sequence[SigningSecret]:

@@ -3,22 +3,38 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
+from ...protocol.callbacks import DeliveryState
 from ...protocol.requests import Start
-from .base import ApiKey, HistoryPage, RunRecord, SecretRecord
+from .base import (
+    ApiKey,
+    Attempt,
+    Delivery,
+    HistoryPage,
+    OutboxCounts,
+    RunRecord,
+    SecretRecord,
+    SigningSecret,
+)
 
 
 class MemoryStore:
-    """Keeps records in a dictionary, in the order in which they came."""
+    """Keeps records in dictionaries, in the order in which they came.
+
+    Its outbox looks at every delivery whatever is asked, which is quick enough for thousands.
+    """
 
     def __init__(self) -> None:
         self._records: dict[str, RunRecord] = {}
         self._requests: dict[str, Start] = {}  # whole
         self._secrets: dict[str, tuple[SecretRecord, str]] = {}  # by name
         self._keys: dict[str, ApiKey] = {}
+        self._deliveries: dict[str, Delivery] = {}
+        self._attempts: dict[str, dict[int, Attempt]] = {}  # by delivery, then by number
+        self._signing_secrets: Sequence[SigningSecret] = ()
 
     async def open(self) -> None:
         """Nothing to make ready."""
@@ -34,9 +50,11 @@ class MemoryStore:
         request = self._requests[record.run_id].without_sealed()
         self._records[record.run_id] = replace(record, request=request)
 
-    async def finish(self, record: RunRecord) -> None:
+    async def finish(self, record: RunRecord, deliveries: Sequence[Delivery] = ()) -> None:
         self._requests[record.run_id] = self._requests[record.run_id].without_credentials()
         await self.update(record)
+        for delivery in deliveries:
+            await self.add_delivery(delivery)
 
     async def get(self, run_id: str) -> RunRecord | None:
         return self._records.get(run_id)
@@ -71,6 +89,16 @@ class MemoryStore:
         if (record := self._records.get(run_id)) and record.state.is_final:
             del self._records[run_id]
             del self._requests[run_id]
+            for delivery in await self.deliveries(run_id=run_id, state=DeliveryState.DELIVERED):
+                await self.remove_delivery(delivery.delivery_id)
+
+    async def forget_deliveries(self, before: float) -> None:
+        for delivery in list(self._deliveries.values()):
+            is_delivered = delivery.state is DeliveryState.DELIVERED
+            if is_delivered and delivery.ended_at is not None and delivery.ended_at < before:
+                await self.remove_delivery(delivery.delivery_id)
+
+    # The account.
 
     async def put_secrets(self, secrets: Sequence[tuple[SecretRecord, str]]) -> None:
         for record, value in secrets:
@@ -101,3 +129,107 @@ class MemoryStore:
 
     async def remove_key(self, key_id: str) -> None:
         self._keys.pop(key_id, None)
+
+    # The outbox.
+
+    async def add_delivery(self, delivery: Delivery) -> None:
+        if delivery.delivery_id not in self._deliveries:
+            self._deliveries[delivery.delivery_id] = delivery
+            self._attempts[delivery.delivery_id] = {}
+
+    async def endpoints(self) -> Mapping[str, float]:
+        earliest: dict[str, float] = {}
+        for next_at, delivery in self._planned():
+            earliest.setdefault(delivery.endpoint, next_at)
+        return earliest
+
+    async def due(
+        self, endpoint: str, now: float, *, limit: int, without: Collection[str] = ()
+    ) -> Sequence[Delivery]:
+        due = [
+            delivery
+            for next_at, delivery in self._planned()
+            if delivery.endpoint == endpoint
+            and next_at <= now
+            and delivery.delivery_id not in without
+        ]
+        return due[:limit]
+
+    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> None:
+        for attempt, after in attempts:
+            before = self._deliveries.get(after.delivery_id)
+            if before is None:
+                continue
+            self._attempts[after.delivery_id].setdefault(attempt.number, attempt)
+            self._deliveries[after.delivery_id] = (
+                replace(after, url=before.url, body=before.body)
+                if after.redeliveries == before.redeliveries
+                else replace(before, attempts=after.attempts, error=after.error)
+            )
+
+    async def replan(self, now: float) -> None:
+        for next_at, delivery in self._planned():
+            if delivery.planned_at is not None and delivery.planned_at > now:
+                self._deliveries[delivery.delivery_id] = replace(
+                    delivery, next_at=now + (next_at - delivery.planned_at), planned_at=now
+                )
+
+    async def redeliver(self, delivery_id: str, now: float) -> Delivery | None:
+        if (before := self._deliveries.get(delivery_id)) is None:
+            return None
+        self._deliveries[delivery_id] = replace(
+            before,
+            state=DeliveryState.PENDING,
+            tries=0,
+            planned_at=now,
+            next_at=now,
+            ended_at=None,
+            redeliveries=before.redeliveries + 1,
+        )
+        return await self.delivery(delivery_id)
+
+    async def remove_delivery(self, delivery_id: str) -> bool:
+        self._attempts.pop(delivery_id, None)
+        return self._deliveries.pop(delivery_id, None) is not None
+
+    async def delivery(self, delivery_id: str) -> Delivery | None:
+        delivery = self._deliveries.get(delivery_id)
+        return delivery and replace(delivery, url=None)
+
+    async def deliveries(
+        self, *, run_id: str | None = None, state: DeliveryState | None = None,
+        limit: int = 100, offset: int = 0,
+    ) -> Sequence[Delivery]:  # fmt: skip
+        newest_first = [
+            replace(delivery, url=None)
+            for delivery in reversed(self._deliveries.values())
+            if run_id in (None, delivery.run_id) and state in (None, delivery.state)
+        ]
+        return newest_first[offset : offset + limit]
+
+    async def attempts(self, delivery_id: str) -> Sequence[Attempt]:
+        attempts = self._attempts.get(delivery_id, {})
+        return [attempts[number] for number in sorted(attempts)]
+
+    async def outbox_counts(self) -> OutboxCounts:
+        counts = Counter(delivery.state for delivery in self._deliveries.values())
+        return OutboxCounts(
+            pending=counts[DeliveryState.PENDING],
+            failing=sum(bool(delivery.error) for _, delivery in self._planned()),
+            dead=counts[DeliveryState.DEAD],
+        )
+
+    async def signing_secrets(self) -> Sequence[SigningSecret]:
+        return self._signing_secrets
+
+    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+        self._signing_secrets = sorted(secrets, key=lambda s: s.created_at, reverse=True)
+
+    def _planned(self) -> Sequence[tuple[float, Delivery]]:
+        """Every delivery with attempts to come and when the next is due, the earliest first."""
+        planned = [
+            (delivery.next_at, delivery)
+            for delivery in self._deliveries.values()
+            if delivery.state is DeliveryState.PENDING and delivery.next_at is not None
+        ]
+        return sorted(planned, key=lambda item: item[0])
