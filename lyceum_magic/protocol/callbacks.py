@@ -112,3 +112,21 @@ class DeliveryHealth(TypedDict):
     dead: int
     next_attempt_at: str | None
     errors: list[str]
+
+
+class DeliveryList(TypedDict):
+    """Deliveries, newest first."""
+
+    deliveries: list[DeliveryRecord]
+
+
+class SigningSecretRecord(TypedDict):
+    """What callbacks are signed with.
+
+    `secret` is `whsec_...`; `earlier_until` is when the one before it stops signing beside it, None
+    where it has stopped.
+    """
+
+    secret: str
+    created_at: str
+    earlier_until: str | None
