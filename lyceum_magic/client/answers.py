@@ -60,6 +60,11 @@ def read_object(response: httpx.Response, *, source: str) -> dict[str, Any]:
     return value
 
 
+def objects(value: object) -> list[dict[str, Any]]:
+    """The objects in a list; whatever else a server may send in its place is left out."""
+    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
+
+
 def error_of(response: httpx.Response, *, source: str) -> ApiError | ProtocolError:
     """The error that an answer other than 2xx stands for."""
     status = response.status_code

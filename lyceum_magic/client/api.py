@@ -18,7 +18,8 @@ from ..exceptions import ConfigError, LyceumError, ProtocolError, RequestRefused
 from ..protocol import paths
 from ..protocol.records import Record
 from ..protocol.requests import Start
-from .answers import error_of, read_json, read_object
+from .answers import error_of, objects, read_json, read_object
+from .callbacks import Callbacks
 from .sign_in import needs_refresh, refreshed
 from .storage import Storage
 from .transport import build_http_client
@@ -146,7 +147,7 @@ class Client:
         """Machine name -> price in dollars an hour, None where the server names none."""
         answer = await self._get_object(paths.MACHINE_TYPES)
         prices: dict[str, float | None] = {}
-        for item in _objects(answer.get("machine_types")):
+        for item in objects(answer.get("machine_types")):
             price = item.get("price_per_hour")
             name = str(item.get("hardware_profile"))
             prices[name] = _sum(price)
@@ -194,7 +195,7 @@ class Client:
     async def logs(self, run_id: str, *, limit: int = 1000, hours: int = 24) -> list[str]:
         """The log lines of a run, oldest first."""
         answer = await self._get_object(paths.logs(run_id), limit=limit, hours=hours)
-        return [str(line.get("message", "")) for line in _objects(answer.get("logs"))]
+        return [str(line.get("message", "")) for line in objects(answer.get("logs"))]
 
     async def metrics(self, run_id: str, step_s: int = 15) -> dict[str, Any]:
         """What a run has used: name of a series -> its list of `timestamp` and `value`, one for
@@ -208,13 +209,18 @@ class Client:
         """The account's files."""
         return Storage(self)
 
+    @property
+    def callbacks(self) -> Callbacks:
+        """What became of the account's callbacks."""
+        return Callbacks(self)
+
     async def secrets(self) -> list[AccountSecret]:
         """The account's secrets, by name; nobody is ever told their values."""
         answer = await self._get_object(paths.SECRETS)
         found = [
             AccountSecret(str(item.get("id")), str(item.get("name") or item.get("key")),
                    str(item.get("updated_at") or ""))
-            for item in _objects(answer.get("environment_variables"))
+            for item in objects(answer.get("environment_variables"))
         ]  # fmt: skip
         return sorted(found, key=lambda secret: secret.name)
 
@@ -400,13 +406,8 @@ def _sum(value: object) -> float | None:
     return None
 
 
-def _objects(value: object) -> list[dict[str, Any]]:
-    """The objects in a list; whatever else a server may send in its place is left out."""
-    return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
-
-
 def _records(value: object) -> list[Record]:
-    return [cast(Record, item) for item in _objects(value)]
+    return [cast(Record, item) for item in objects(value)]
 
 
 def is_gone(exc: Exception) -> bool:

@@ -1,0 +1,184 @@
+"""What became of the account's callbacks: their deliveries, and what signs them.
+
+An extension of Lyceum's API that the embedded server has.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote
+
+import httpx
+
+from .. import config
+from ..exceptions import ProtocolError, RequestRefused
+from ..protocol import paths
+from ..protocol.callbacks import (
+    AttemptRecord,
+    DeliveryDetails,
+    DeliveryHealth,
+    DeliveryRecord,
+    DeliveryState,
+)
+from .answers import error_of, objects, read_object
+from .storage import Sender
+
+#: How many deliveries a server lists at a time.
+MAX_PAGE = 1000
+#: A test is answered behind its first attempt, which itself may wait for a receiver.
+TEST_SILENCE_S = 60.0
+
+
+@dataclass(frozen=True, slots=True)
+class SigningSecret:
+    """What callbacks are signed with.
+
+    Attributes:
+        secret: `whsec_...`.
+        earlier_until: when the one before it stops signing beside it, as ISO 8601; None where it
+            has stopped.
+    """
+
+    secret: config.Secret
+    earlier_until: str | None = None
+
+
+class Callbacks:
+    """The account's callbacks. Raises what `Client` raises; RequestRefused with one sentence where
+    the server keeps no log of deliveries."""
+
+    def __init__(self, client: Sender) -> None:
+        self._client = client
+
+    async def deliveries(
+        self,
+        run_id: str | None = None,
+        *,
+        state: DeliveryState | None = None,
+        limit: int = 100,
+        offset: int = 0,
+    ) -> list[DeliveryRecord]:
+        """Deliveries, newest first, without their attempts: of one run, in one state.
+
+        A run that the server does not know has none.
+        """
+        query: dict[str, int | str] = {"limit": limit, "offset": offset}
+        query |= {} if run_id is None else {"execution_id": run_id}
+        query |= {} if state is None else {"state": state.value}
+        answer = await self._ask("GET", paths.DELIVERIES, params=query)
+        return [_delivery(item) for item in objects(answer.get("deliveries"))]
+
+    async def delivery(self, delivery_id: str) -> DeliveryDetails:
+        """One delivery with its attempts."""
+        return _details(await self._ask("GET", paths.delivery(_quoted(delivery_id)), delivery_id))
+
+    async def redeliver(self, delivery_id: str) -> DeliveryRecord:
+        """Sends one again, from the beginning of its schedule and under its own id."""
+        path = paths.redeliver(_quoted(delivery_id))
+        return _delivery(await self._ask("POST", path, delivery_id))
+
+    async def remove(self, delivery_id: str) -> None:
+        """Removes one and its attempts; no further one is made."""
+        await self._ask("DELETE", paths.delivery(_quoted(delivery_id)), delivery_id)
+
+    async def test(self, url: str) -> DeliveryDetails:
+        """Sends a callback of no run; what came of its first attempt."""
+        body = {"url": url}
+        return _details(
+            await self._ask("POST", paths.TEST_CALLBACK, json=body, silence_s=TEST_SILENCE_S)
+        )
+
+    async def signing_secret(self) -> SigningSecret:
+        """What callbacks are signed with."""
+        return _signing_secret(await self._ask("GET", paths.SIGNING_SECRET))
+
+    async def rotate_signing_secret(self) -> SigningSecret:
+        """Makes another secret; the present one signs beside it for a day."""
+        return _signing_secret(await self._ask("POST", paths.ROTATE_SIGNING_SECRET))
+
+    async def health(self) -> DeliveryHealth:
+        """How the deliveries are doing, and what keeps the server from sending any."""
+        answer = await self._ask("GET", paths.DELIVERY_HEALTH)
+        errors = answer.get("errors")
+        return {
+            "pending": _number(answer.get("pending")),
+            "failing": _number(answer.get("failing")),
+            "dead": _number(answer.get("dead")),
+            "next_attempt_at": _text(answer.get("next_attempt_at")),
+            "errors": [str(error) for error in errors] if isinstance(errors, list) else [],
+        }
+
+    async def _ask(
+        self, method: str, path: str, named: str | None = None, **what: Any
+    ) -> dict[str, Any]:
+        """
+        Args:
+            named: the id of what is asked for, which a server that knows the path says is not
+                there; None where the path names nothing.
+        """
+        response = await self._client.send(method, path, **what)
+        if _has_no_log(response, named):
+            raise RequestRefused(
+                f"{self._client.account.base_url} keeps no log of callbacks that this package "
+                "knows of; the embedded server does, for runs with --local.",
+                status_code=response.status_code,
+            )
+        if not response.is_success:
+            raise error_of(response, source=self._client.account.source)
+        return read_object(response, source=self._client.account.source)
+
+
+def _has_no_log(response: httpx.Response, named: str | None) -> bool:
+    is_ours = named is not None and named in response.text
+    return response.status_code in (405, 501) or (response.status_code == 404 and not is_ours)
+
+
+def _signing_secret(answer: dict[str, Any]) -> SigningSecret:
+    secret = answer.get("secret")
+    if not isinstance(secret, str) or not secret:
+        raise ProtocolError("The server should answer with a signing secret, and does not.")
+    return SigningSecret(config.Secret(secret), _text(answer.get("earlier_until")))
+
+
+def _details(item: dict[str, Any]) -> DeliveryDetails:
+    return {**_delivery(item), "log": [_attempt(entry) for entry in objects(item.get("log"))]}
+
+
+def _delivery(item: dict[str, Any]) -> DeliveryRecord:
+    return {
+        "delivery_id": str(item.get("delivery_id")),
+        "execution_id": _text(item.get("execution_id")),
+        "url": str(item.get("url") or ""),
+        "state": str(item.get("state") or ""),
+        "attempts": _number(item.get("attempts")),
+        "error": str(item.get("error") or ""),
+        "created_at": str(item.get("created_at") or ""),
+        "next_attempt_at": _text(item.get("next_attempt_at")),
+        "delivered_at": _text(item.get("delivered_at")),
+    }
+
+
+def _attempt(item: dict[str, Any]) -> AttemptRecord:
+    status, took = item.get("status_code"), item.get("took_ms")
+    return {
+        "number": _number(item.get("number")),
+        "started_at": str(item.get("started_at") or ""),
+        "address": _text(item.get("address")),
+        "status_code": status if isinstance(status, int) else None,
+        "error": str(item.get("error") or ""),
+        "took_ms": float(took) if isinstance(took, int | float) else 0.0,
+        "next_attempt_at": _text(item.get("next_attempt_at")),
+    }
+
+
+def _number(value: object) -> int:
+    return value if isinstance(value, int) else 0
+
+
+def _text(value: object) -> str | None:
+    return value if isinstance(value, str) else None
+
+
+def _quoted(delivery_id: str) -> str:
+    return quote(delivery_id, safe="")
