@@ -17,6 +17,7 @@
     ├── JournalUnavailable      the journal of runs on this machine cannot be written
     ├── UnknownRun              no run has that id, or the prefix fits several
     ├── TransferError           a value or file of a run could not come back
+    ├── InvalidCallback         what came to a receiver is no callback, or not from whom it should
     └── RunFailed               the run ended, and not as `completed`
         ├── RunTimedOut         its time limit ended it
         ├── RunAborted          somebody aborted or stopped it
@@ -121,6 +122,10 @@ class UnknownRun(LyceumError):
 
 class TransferError(LyceumError):
     """A value or file that a run should have sent home did not come, or cannot be used here."""
+
+
+class InvalidCallback(LyceumError):
+    """What came is no callback of yours. Its text quotes nothing of it, and no secret."""
 
 
 class RunFailed(LyceumError):

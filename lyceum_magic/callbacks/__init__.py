@@ -1,0 +1,37 @@
+"""Receiving callbacks in your own program: who sent it, what it says, has it come before.
+
+::
+
+    from lyceum_magic.callbacks import InvalidCallback, SqliteSeen, verify
+
+    seen = SqliteSeen("callbacks.db")
+
+    def on_post(body: bytes, headers: Mapping[str, str]) -> int:
+        try:
+            event = verify(body, headers, os.environ["LYCEUM_CALLBACK_SECRET"])
+        except InvalidCallback:
+            return 400
+        with seen.once(event) as is_new:
+            if is_new:
+                queue.put(event.run_id)  # a hint: whoever takes it reads the run again
+        return 204
+
+Only the standard library is imported.
+"""
+
+from __future__ import annotations
+
+from ..exceptions import InvalidCallback
+from ..protocol.callbacks import MAX_BODY_BYTES
+from .events import CallbackEvent, Headers, read
+from .verification import verify, verify_shared
+
+__all__ = [
+    "MAX_BODY_BYTES",
+    "CallbackEvent",
+    "Headers",
+    "InvalidCallback",
+    "read",
+    "verify",
+    "verify_shared",
+]

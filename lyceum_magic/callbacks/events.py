@@ -1,0 +1,226 @@
+"""What a callback says: body and headers as they came in, a typed event out.
+
+Only the standard library is imported: this runs in other people's programs.
+
+Source: `protocol.callbacks` for the embedded server. What Lyceum Cloud sends is undocumented, so
+nothing but `execution_id` is relied on, and a callback is a hint: read the run again.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from hashlib import sha256
+from typing import Any, Protocol
+
+from ..exceptions import InvalidCallback
+from ..protocol.callbacks import ID_HEADER, MAX_BODY_BYTES, TIMESTAMP_HEADER
+from ..protocol.states import State, parse_state
+
+#: A run's id goes into paths and queries, so it may hold nothing that means something there.
+_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
+_CALLBACK_ID = re.compile(r"[!-~]{1,256}")
+#: Seconds since 1970 up to the year 5138, so that they are a date on every system.
+_TIMESTAMP = re.compile(r"[0-9]{1,11}")
+_RETURN_CODE = re.compile(r"-?[0-9]{1,10}")
+#: The widest exit code of any system; a larger number would fit into no column of a database.
+_MAX_RETURN_CODE = 2**32
+_EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+
+
+class Headers(Protocol):
+    """Headers as frameworks hand them over: a dict, or whatever else has `items()`."""
+
+    def items(self) -> Iterable[tuple[str | bytes, str | bytes]]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackEvent:
+    """A run has ended, says a callback. It is a hint: read the run again before you act on it.
+
+    Whatever is not there, or not as it should be, is None or empty.
+
+    Attributes:
+        id: the same each time this callback is sent: `webhook-id`, else run and state.
+        run_id: the run that ended. Lyceum Cloud does not promise to name it; then let your
+            callback URL say which run it is about.
+        state: how it ended.
+        return_code: exit code of its main process, 128 + n for signal n.
+        error: why it did not complete, in one sentence.
+        name, file_name, labels, metadata: what it was started with.
+        machine: what it ran on (`execution_type`).
+        created_at, started_at, finished_at: in UTC.
+        sent_at: when this attempt was made, by the sender's clock, in UTC.
+        raw: the whole body as it came.
+    """
+
+    id: str
+    run_id: str | None
+    state: State | None
+    return_code: int | None
+    error: str
+    name: str | None
+    file_name: str | None
+    labels: tuple[str, ...]
+    metadata: Mapping[str, str] = field(hash=False)
+    machine: str | None
+    created_at: datetime | None
+    started_at: datetime | None
+    finished_at: datetime | None
+    sent_at: datetime | None
+    raw: Mapping[str, Any] = field(hash=False, repr=False)
+
+
+def read(body: bytes, headers: Headers | None = None) -> CallbackEvent:
+    """The event of a callback whose sender you have made sure of yourself.
+
+    `verify` and `verify_shared` make sure of it and read it in one step.
+
+    Args:
+        body: as it came, before any framework parsed it.
+        headers: where its id and time may stand.
+
+    Raises:
+        InvalidCallback: it is no callback.
+        TypeError: the body is no bytes.
+    """
+    raw = _object(body)
+    run_id = raw.get("execution_id")
+    if run_id is not None and not (isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)):
+        raise InvalidCallback("The callback's `execution_id` is not the id of a run.")
+    state = raw.get("status")
+    callback_id = None if headers is None else id_in(headers)
+    sent_at_s = None if headers is None else timestamp_in(headers)
+    return CallbackEvent(
+        id=callback_id or _substitute_id(body, run_id, state),
+        run_id=run_id,
+        state=parse_state(state) if isinstance(state, str) else None,
+        return_code=_return_code(raw.get("return_code")),
+        error=_text(raw.get("error")) or "",
+        name=_text(raw.get("run_name")),
+        file_name=_text(raw.get("file_name")),
+        labels=_texts(raw.get("labels")),
+        metadata=_pairs(raw.get("metadata")),
+        machine=_text(raw.get("execution_type")),
+        created_at=_time(raw.get("created_at")),
+        started_at=_time(raw.get("started_at")),
+        finished_at=_time(raw.get("finished_at")),
+        sent_at=None if sent_at_s is None else _EPOCH + timedelta(seconds=sent_at_s),
+        raw=raw,
+    )
+
+
+def header(headers: Headers, name: str) -> str | None:
+    """The one value of a header; None if it is not there.
+
+    Names are compared whatever their case, and as WSGI's environment spells them.
+
+    Raises:
+        InvalidCallback: it is there twice, or holds something else than ASCII.
+    """
+    spellings = {name, "http_" + name.replace("-", "_")}
+    values = [value for key, value in headers.items() if _folded(key) in spellings]
+    if len(values) > 1:
+        raise InvalidCallback(f"The callback has several `{name}` headers, and may have one.")
+    if not values:
+        return None
+    value = values[0].decode("latin-1") if isinstance(values[0], bytes) else values[0]
+    if not isinstance(value, str) or not value.isascii():
+        raise InvalidCallback(f"The callback's `{name}` header is no ASCII text.")
+    return value.strip()
+
+
+def id_in(headers: Headers) -> str | None:
+    """The callback's id; None if no header says it."""
+    value = header(headers, ID_HEADER)
+    if value is not None and not _CALLBACK_ID.fullmatch(value):
+        raise InvalidCallback(
+            f"The callback's `{ID_HEADER}` header is empty, longer than 256 characters, or has "
+            "spaces in it."
+        )
+    return value
+
+
+def timestamp_in(headers: Headers) -> int | None:
+    """When it was sent, in seconds since 1970; None if no header says it."""
+    value = header(headers, TIMESTAMP_HEADER)
+    if value is not None and not _TIMESTAMP.fullmatch(value):
+        raise InvalidCallback(
+            f"The callback's `{TIMESTAMP_HEADER}` header is not a number of seconds since 1970."
+        )
+    return None if value is None else int(value)
+
+
+def _folded(name: object) -> str:
+    if isinstance(name, bytes):
+        name = name.decode("latin-1")
+    return name.lower() if isinstance(name, str) else ""
+
+
+def _object(body: bytes) -> dict[str, Any]:
+    if not isinstance(body, bytes):
+        raise TypeError(f"body is the request's body in bytes, not {type(body).__name__}")
+    if len(body) > MAX_BODY_BYTES:
+        raise InvalidCallback(
+            f"The callback's body is larger than {MAX_BODY_BYTES // 1024} kB, which none is."
+        )
+    try:
+        found = json.loads(body.decode("utf-8"), parse_constant=_refuse)
+    # Too deeply nested, or (ValueError) not UTF-8, not JSON, a number of thousands of digits. The
+    # error would quote the body, so it is not kept as the cause.
+    except (ValueError, RecursionError):
+        found = None
+    if not isinstance(found, dict):
+        raise InvalidCallback("The callback's body is not a JSON object in UTF-8.")
+    return found
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is not JSON")
+
+
+def _substitute_id(body: bytes, run_id: str | None, state: object) -> str:
+    """The id where the sender gives none: a run ends once, in one state."""
+    if run_id is not None and isinstance(state, str) and _CALLBACK_ID.fullmatch(state):
+        return f"{run_id}/{state}"
+    return f"sha256/{sha256(body).hexdigest()}"
+
+
+def _text(value: object) -> str | None:
+    # Half a surrogate pair is fine in JSON's escapes, and nowhere else: no file or database takes
+    # it.
+    return value.encode("utf-8", "replace").decode() if isinstance(value, str) else None
+
+
+def _texts(value: object) -> tuple[str, ...]:
+    found = map(_text, value) if isinstance(value, list) else ()
+    return tuple(text for text in found if text is not None)
+
+
+def _pairs(value: object) -> dict[str, str]:
+    pairs = value.items() if isinstance(value, dict) else ()
+    return {
+        key: text
+        for name, member in pairs
+        if (key := _text(name)) is not None and (text := _text(member)) is not None
+    }
+
+
+def _return_code(value: object) -> int | None:
+    if isinstance(value, str) and _RETURN_CODE.fullmatch(value):
+        value = int(value)
+    if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= _MAX_RETURN_CODE:
+        return None
+    return value
+
+
+def _time(value: object) -> datetime | None:
+    try:
+        time = datetime.fromisoformat(value) if isinstance(value, str) else None
+        # A time without a zone is UTC, as everywhere in Lyceum's API.
+        return time and (time.astimezone(UTC) if time.tzinfo else time.replace(tzinfo=UTC))
+    except (ValueError, OverflowError):
+        return None

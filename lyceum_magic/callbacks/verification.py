@@ -1,0 +1,114 @@
+"""Who sent a callback: body, headers and a secret in, a typed event out.
+
+Signatures are Standard Webhooks'. Its package `standardwebhooks` is what our tests compare with,
+and not what we run on: it takes one secret at a time, has a tolerance of its own, and answers
+hostile input with whatever `split`, `b64decode` and `json.loads` raise.
+
+Only the standard library is imported: this runs in other people's programs.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+from collections.abc import Callable, Sequence
+from hashlib import sha256
+
+from ..exceptions import InvalidCallback
+from ..protocol.callbacks import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from ..protocol.signatures import key_of, sign
+from .events import CallbackEvent, Headers, header, id_in, read, timestamp_in
+
+
+def verify(
+    body: bytes,
+    headers: Headers,
+    secrets: str | Sequence[str],
+    *,
+    tolerance_s: float = 300,
+    now: Callable[[], float] = time.time,
+) -> CallbackEvent:
+    """The event of a callback that was signed with one of your secrets, a moment ago.
+
+    It is a hint: read the run again before you act on it. It may come twice: see `SqliteSeen`.
+    Answer 400 where it raises, 2xx where it does not.
+
+    Args:
+        body: as it came, before any framework parsed it.
+        headers: of the request; a dict, or what your framework has.
+        secrets: the signing secret, `whsec_...`, or several while one takes over from another.
+        tolerance_s: how far the sender's clock may be from `now`, either way.
+        now: seconds since 1970.
+
+    Raises:
+        InvalidCallback: not signed by these secrets, too old, or no callback. Nothing else comes
+            of what a stranger may send.
+        ValueError: a secret of yours is none, or there is none.
+        TypeError: the body is no bytes.
+    """
+    secrets = _several(secrets)
+    for secret in secrets:
+        key_of(secret)  # before anything that came in: a wrong setting is always seen
+    callback_id, sent_at_s = id_in(headers), timestamp_in(headers)
+    signatures = header(headers, SIGNATURE_HEADER)
+    if callback_id is None or sent_at_s is None or signatures is None:
+        raise InvalidCallback(
+            f"The callback is not signed: it needs the headers `{ID_HEADER}`, "
+            f"`{TIMESTAMP_HEADER}` and `{SIGNATURE_HEADER}`."
+        )
+    # A signature of another version equals none of ours. Where id, time and body meet cannot be
+    # shifted: the time is digits, and the body, a JSON object, begins with neither digit nor dot.
+    if not any(
+        hmac.compare_digest(sign(secret, callback_id, sent_at_s, body), given)
+        for secret in secrets
+        for given in signatures.split()
+    ):
+        raise InvalidCallback("None of the callback's signatures is by a secret given here.")
+    # Written so that a tolerance of NaN lets nothing through.
+    if not abs(now() - sent_at_s) <= tolerance_s:
+        raise InvalidCallback(
+            f"The callback was sent more than {tolerance_s:g} s from now: it is a repetition, or "
+            "one of the two clocks is wrong."
+        )
+    return read(body, headers)
+
+
+def verify_shared(
+    body: bytes,
+    given: str | None,
+    secrets: str | Sequence[str],
+    headers: Headers | None = None,
+) -> CallbackEvent:
+    """The event of an unsigned callback that brings the secret of its URL.
+
+    Lyceum Cloud does not sign. There, give it a URL that only it knows, such as
+    `https://HOST/done?token=...`, and pass what came as `given`. Web servers write URLs into
+    their logs: prefer `verify` where the sender signs.
+
+    Args:
+        body: as it came, before any framework parsed it.
+        given: the secret that the request brings; None if it brings none.
+        secrets: the one that you put into the URL, or several while one takes over from another.
+        headers: of the request, where the callback's id may stand.
+
+    Raises:
+        InvalidCallback: another secret, or no callback.
+        ValueError: a secret of yours is empty, or there is none.
+        TypeError: the body is no bytes.
+    """
+    expected = [_digest(secret) for secret in _several(secrets)]
+    # Digests have one length, so that not even the secret's length can be measured.
+    if given is None or not any(hmac.compare_digest(_digest(given), each) for each in expected):
+        raise InvalidCallback("The callback does not bring the secret of its URL.")
+    return read(body, headers)
+
+
+def _several(secrets: str | Sequence[str]) -> list[str]:
+    several = [secrets] if isinstance(secrets, str) else list(secrets or ())
+    if not several or not all(several):
+        raise ValueError("a receiver needs a secret, and one that is not empty")
+    return several
+
+
+def _digest(secret: str) -> bytes:
+    return sha256(secret.encode("utf-8", "surrogatepass")).digest()
