@@ -335,7 +335,7 @@ class Session:
         known = self._runs.get(entry.tag)
         if known is not None and not known.is_out_of_sight:
             return known
-        client = self._client_for(entry)
+        client = self.client_for(entry)
         run = self._runs[entry.tag] = Run(self._portal, self._journal, client, entry)
         if not entry.is_final:
             run.begin(None)
@@ -383,7 +383,7 @@ class Session:
         if entry.run_id is None:
             return self._found_again(entry)
         try:
-            record = self.ask(self._client_for(entry).record, entry.run_id)
+            record = self.ask(self.client_for(entry).record, entry.run_id)
         except LyceumError:
             return entry  # not to be asked now; what is known is better than nothing
         state = parse_state(str(record.get("status"))) or State(entry.state)
@@ -404,7 +404,13 @@ class Session:
             self._follow(entry).wait_started()
         return next((known for known in self.entries() if known.tag == entry.tag), entry)
 
-    def _client_for(self, entry: Entry) -> Client:
+    def client_for(self, entry: Entry) -> Client:
+        """The client of the server that has a run.
+
+        Raises:
+            ConfigError: it is on a cloud that the credentials are not for.
+            EmbeddedServerError: it is on an embedded server that cannot be started.
+        """
         if entry.is_embedded:
             return self.embedded(Path(entry.server_folder))
         return self._client_of(entry)
