@@ -249,7 +249,10 @@ async def test_a_file_of_an_older_version_keeps_its_records(tmp_path: Path) -> N
     await store.add(record("a"))
     await store.close()
     connection = sqlite3.connect(tmp_path / "runs.sqlite3")
-    connection.executescript("DROP TABLE secrets; DROP TABLE api_keys; PRAGMA user_version = 2")
+    connection.executescript(
+        "DROP TABLE secrets; DROP TABLE api_keys; DROP TABLE attempts; DROP TABLE deliveries; "
+        "DROP TABLE signing_secrets; PRAGMA user_version = 2"
+    )
     connection.close()
     store = SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
     await store.open()

@@ -1,0 +1,159 @@
+"""One SQLite file, whose tables the stores on top of it know.
+
+One connection, used on one thread of its own: the event loop never waits for the disk, and no two
+transactions of ours can meet.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import sqlite3
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, TypeVar
+
+from ...exceptions import EmbeddedServerError
+from .base import StoreUnavailable
+
+_T = TypeVar("_T")
+
+
+class SqliteFile:
+    """The file at `path`, which is made with mode 0600 where it is missing.
+
+    Every method may raise StoreUnavailable.
+
+    Args:
+        migrations: scripts, each of which takes the file from one `user_version` to the next.
+    """
+
+    def __init__(self, path: Path, migrations: Sequence[str]) -> None:
+        self._path = path
+        self._migrations = migrations
+        self._thread = ThreadPoolExecutor(1, thread_name_prefix="lyceum-store")
+        self._connection: sqlite3.Connection | None = None
+
+    async def open(self) -> None:
+        """Makes the file ready for this version.
+
+        Raises:
+            EmbeddedServerError: a newer version wrote it.
+        """
+        self._connection = await self._on_thread(self._connect)
+
+    async def close(self) -> None:
+        """Lets go of the file and the thread."""
+        if self._connection is not None:
+            await self._on_thread(self._connection.close)
+            self._connection = None
+        self._thread.shutdown()
+
+    async def execute(
+        self,
+        statement: str,
+        values: Sequence[Any] | Mapping[str, Any] = (),
+        *,
+        durable: bool = False,
+    ) -> list[sqlite3.Row]:
+        """Runs one statement, which is a transaction of its own; returns all its rows."""
+
+        def execute(connection: sqlite3.Connection) -> list[sqlite3.Row]:
+            return connection.execute(statement, values).fetchall()
+
+        return await (self.transact(execute, durable=True) if durable else self.run(execute))
+
+    async def run(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
+        """What a function returns that reads, or that runs one statement."""
+        return await self._on_thread(lambda: function(self._opened()))
+
+    async def transact(
+        self, function: Callable[[sqlite3.Connection], _T], *, durable: bool = False
+    ) -> _T:
+        """What a function returns; all that it writes is kept, or nothing where it raises.
+
+        Args:
+            durable: it is on the disk, not only with the system, when this returns.
+        """
+
+        def transact() -> _T:
+            connection = self._opened()
+            with _synchronous(connection, durable), _transaction(connection):
+                return function(connection)
+
+        return await self._on_thread(transact)
+
+    def _opened(self) -> sqlite3.Connection:
+        if self._connection is None:
+            raise RuntimeError("the store is used before open() or after close()")
+        return self._connection
+
+    async def _on_thread(self, function: Callable[[], _T]) -> _T:
+        try:
+            return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        except (sqlite3.OperationalError, OSError) as exc:
+            # A full disk, one that fails or may not be written to; OSError for the vault's key.
+            raise StoreUnavailable(
+                f"The server's records cannot be read or written ({exc}); look after the disk of "
+                f"{self._path}, then try again."
+            ) from exc
+
+    def _connect(self) -> sqlite3.Connection:
+        # SQLite gives its -wal and -shm files the mode of the main file, so this covers all three.
+        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        connection = sqlite3.connect(self._path, isolation_level=None)
+        try:
+            connection.row_factory = sqlite3.Row
+            connection.execute("PRAGMA journal_mode = WAL")
+            # In WAL mode NORMAL loses nothing when this process is killed. A power cut may take
+            # the last records, but it takes the runs themselves as well.
+            connection.execute("PRAGMA synchronous = NORMAL")
+            connection.execute("PRAGMA foreign_keys = ON")
+            self._migrate(connection)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _migrate(self, connection: sqlite3.Connection) -> None:
+        (version,) = connection.execute("PRAGMA user_version").fetchone()
+        if version > len(self._migrations):
+            raise EmbeddedServerError(
+                f"{self._path} was written by a newer lyceum-magic (format {version}, this one "
+                f"knows {len(self._migrations)}); upgrade, or set LYCEUM_MAGIC_HOME to another "
+                "folder."
+            )
+        for number, script in enumerate(self._migrations[version:], start=version + 1):
+            connection.executescript(f"BEGIN; {script}; PRAGMA user_version = {number}; COMMIT")
+
+
+@contextmanager
+def _synchronous(connection: sqlite3.Connection, durable: bool) -> Iterator[None]:
+    """Around a transaction: makes its commit wait for the disk where it is to be durable.
+
+    The other end of a callback acts upon what we promise it: a power cut that took an attempt's
+    result would send it twice, one that took the plan would send it never, though somebody has read
+    the run's final state. Nobody is promised that much of the rest, so it does not wait (`NORMAL`).
+    """
+    if not durable:
+        yield
+        return
+    connection.execute("PRAGMA synchronous = FULL")  # of no effect inside a transaction
+    try:
+        yield
+    finally:
+        connection.execute("PRAGMA synchronous = NORMAL")
+
+
+@contextmanager
+def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # some failures of the disk have ended it already
+            connection.execute("ROLLBACK")
+        raise
