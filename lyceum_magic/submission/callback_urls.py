@@ -6,16 +6,22 @@ from collections.abc import Iterable
 
 from ..exceptions import OptionError
 from ..protocol.callback_urls import FORM, problem_of_url
+from ..protocol.limits import MAX_CALLBACK_URLS
 
 
 def check_callback_urls(urls: Iterable[str]) -> list[str]:
     """The URLs, each once.
 
     Raises:
-        OptionError: one that no callback may go to. It is not shown whole, since a secret may be
-            in it.
+        OptionError: one that no callback may go to, which is not shown whole, since a secret may
+            be in it; or too many.
     """
     urls = list(dict.fromkeys(urls))
+    if len(urls) > MAX_CALLBACK_URLS:
+        raise OptionError(
+            f"a run may have {MAX_CALLBACK_URLS} callback URLs, and here are {len(urls)}; let one "
+            "of your own receivers pass it on."
+        )
     for url in urls:
         if not isinstance(url, str):
             raise OptionError(f"callback URLs are texts, not a {type(url).__name__}: {FORM}.")

@@ -12,11 +12,12 @@ from ...protocol import paths
 from ...protocol.records import Record
 from ...protocol.requests import Start, StartCompose, StartImage, StartPython
 from ...protocol.states import legacy_name
+from ...protocol.times import iso
 from ..output_tail import read_tail
 from ..service import RunService
 from ..stream_secrets import StreamSecrets
 from .description import problems
-from .wire import full, iso
+from .wire import full
 
 #: How much of each stream a record shows; the whole output is in the event stream.
 RECORD_OUTPUT_BYTES = 1 << 20

@@ -12,12 +12,12 @@ from fastapi import APIRouter
 from pydantic import AfterValidator, BaseModel, Field
 
 from ...protocol import paths
+from ...protocol.times import iso
 from ..account.keys import Keys
 from ..account.tokens import TokenPair
 from ..settings import ORG_SLUG
 from ..stores.base import ApiKey
 from .description import problems
-from .wire import iso
 
 #: Longer than any key or token of ours; the bound also keeps half surrogate pairs out.
 _MAX_TOKEN = 8192

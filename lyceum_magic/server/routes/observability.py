@@ -15,11 +15,12 @@ from fastapi.exceptions import RequestValidationError
 
 from ...protocol import paths
 from ...protocol.machines import MACHINES
+from ...protocol.times import iso
 from ..metrics import read_samples, series
 from ..output_tail import read_newest_lines
 from ..service import RunService
 from .description import problems
-from .wire import iso, log_entry
+from .wire import log_entry
 
 _UNITS_S = {"": 1, "s": 1, "m": 60, "h": 3600}
 

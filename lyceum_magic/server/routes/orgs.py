@@ -9,9 +9,9 @@ from fastapi import APIRouter
 
 from ...exceptions import LyceumError
 from ...protocol import paths
+from ...protocol.times import iso
 from ..settings import ORG_SLUG
 from .description import problems
-from .wire import iso
 
 _NAME = "This machine"
 

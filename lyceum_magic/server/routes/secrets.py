@@ -13,6 +13,7 @@ from fastapi import APIRouter, Body
 from pydantic import AfterValidator, AliasChoices, BaseModel, BeforeValidator, Field
 
 from ...protocol import paths
+from ...protocol.times import iso
 from ..account.secrets import (
     MAX_NAME,
     NAME_PATTERN,
@@ -23,7 +24,6 @@ from ..account.secrets import (
 )
 from ..stores.base import SecretRecord
 from .description import problems
-from .wire import iso
 
 _MAX_AT_ONCE = 100
 

@@ -15,11 +15,11 @@ from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ...protocol import paths
+from ...protocol.times import iso
 from ..bucket import Bucket, StoredFile, UnknownFile
 from ..s3_endpoint import S3Endpoint
 from .description import problems
 from .uploads import BadUpload, Form, Upload, receive_form
-from .wire import iso
 
 
 def _form(schema: dict[str, Any]) -> dict[str, Any]:

@@ -2,20 +2,15 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
 from typing import Any
 
 from ...protocol.events import TIMEOUT
 from ...protocol.records import Record
+from ...protocol.times import iso
 from ..output_tail import Line, OutputTail
 from ..settings import ORG_SLUG
 from ..stores.base import RunRecord
 from ..tracked_run import machine_note
-
-
-def iso(time_s: float | None) -> str | None:
-    """ISO 8601 in UTC of seconds since 1970."""
-    return None if time_s is None else datetime.fromtimestamp(time_s, UTC).isoformat()
 
 
 def summary(record: RunRecord) -> Record:
