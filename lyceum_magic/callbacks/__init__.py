@@ -21,17 +21,34 @@ Only the standard library is imported.
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING, Any
+
 from ..exceptions import InvalidCallback
 from ..protocol.callbacks import MAX_BODY_BYTES
 from .events import CallbackEvent, Headers, read
 from .verification import verify, verify_shared
+
+if TYPE_CHECKING:
+    from .seen import Seen, SqliteSeen
 
 __all__ = [
     "MAX_BODY_BYTES",
     "CallbackEvent",
     "Headers",
     "InvalidCallback",
+    "Seen",
+    "SqliteSeen",
     "read",
     "verify",
     "verify_shared",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    # Who keeps what came in another database need not load SQLite.
+    if name not in ("Seen", "SqliteSeen"):
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    from . import seen
+
+    value = globals()[name] = getattr(seen, name)
+    return value

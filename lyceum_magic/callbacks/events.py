@@ -21,11 +21,11 @@ from ..protocol.callbacks import ID_HEADER, MAX_BODY_BYTES, TIMESTAMP_HEADER
 from ..protocol.states import State, parse_state
 
 #: A run's id goes into paths and queries, so it may hold nothing that means something there.
-_RUN_ID = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}")
-_CALLBACK_ID = re.compile(r"[!-~]{1,256}")
+_RUN_ID = r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}"
+_CALLBACK_ID = r"[!-~]{1,256}"
 #: Seconds since 1970 up to the year 5138, so that they are a date on every system.
-_TIMESTAMP = re.compile(r"[0-9]{1,11}")
-_RETURN_CODE = re.compile(r"-?[0-9]{1,10}")
+_TIMESTAMP = r"[0-9]{1,11}"
+_RETURN_CODE = r"-?[0-9]{1,10}"
 #: The widest exit code of any system; a larger number would fit into no column of a database.
 _MAX_RETURN_CODE = 2**32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -89,7 +89,7 @@ def read(body: bytes, headers: Headers | None = None) -> CallbackEvent:
     """
     raw = _object(body)
     run_id = raw.get("execution_id")
-    if run_id is not None and not (isinstance(run_id, str) and _RUN_ID.fullmatch(run_id)):
+    if run_id is not None and not (isinstance(run_id, str) and re.fullmatch(_RUN_ID, run_id)):
         raise InvalidCallback("The callback's `execution_id` is not the id of a run.")
     state = raw.get("status")
     callback_id = None if headers is None else id_in(headers)
@@ -136,7 +136,7 @@ def header(headers: Headers, name: str) -> str | None:
 def id_in(headers: Headers) -> str | None:
     """The callback's id; None if no header says it."""
     value = header(headers, ID_HEADER)
-    if value is not None and not _CALLBACK_ID.fullmatch(value):
+    if value is not None and not re.fullmatch(_CALLBACK_ID, value):
         raise InvalidCallback(
             f"The callback's `{ID_HEADER}` header is empty, longer than 256 characters, or has "
             "spaces in it."
@@ -147,7 +147,7 @@ def id_in(headers: Headers) -> str | None:
 def timestamp_in(headers: Headers) -> int | None:
     """When it was sent, in seconds since 1970; None if no header says it."""
     value = header(headers, TIMESTAMP_HEADER)
-    if value is not None and not _TIMESTAMP.fullmatch(value):
+    if value is not None and not re.fullmatch(_TIMESTAMP, value):
         raise InvalidCallback(
             f"The callback's `{TIMESTAMP_HEADER}` header is not a number of seconds since 1970."
         )
@@ -184,7 +184,7 @@ def _refuse(constant: str) -> None:
 
 def _substitute_id(body: bytes, run_id: str | None, state: object) -> str:
     """The id where the sender gives none: a run ends once, in one state."""
-    if run_id is not None and isinstance(state, str) and _CALLBACK_ID.fullmatch(state):
+    if run_id is not None and isinstance(state, str) and re.fullmatch(_CALLBACK_ID, state):
         return f"{run_id}/{state}"
     return f"sha256/{sha256(body).hexdigest()}"
 
@@ -210,7 +210,7 @@ def _pairs(value: object) -> dict[str, str]:
 
 
 def _return_code(value: object) -> int | None:
-    if isinstance(value, str) and _RETURN_CODE.fullmatch(value):
+    if isinstance(value, str) and re.fullmatch(_RETURN_CODE, value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int) or abs(value) >= _MAX_RETURN_CODE:
         return None
