@@ -7,16 +7,68 @@ see `server.callbacks.targets`.
 from __future__ import annotations
 
 import re
+import string
 from collections.abc import Mapping
-from urllib.parse import quote, urlsplit
+from dataclasses import dataclass
+from urllib.parse import quote
 
-from .addresses import is_loopback
-from .redaction import origin_of
+from .addresses import address_of, is_loopback, is_public
 
 FORM = "a callback goes to https://HOST/..., or to http://127.0.0.1:PORT/... on this machine"
 
 #: A secret of the account, which the sender fills in: `https://host/?token=${NAME}`.
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+#: The part of RFC 3986 that all parsers read alike: no user, no escape and nothing but ASCII up to
+#: the path. Nothing else reads a callback URL, so that what is checked is what is sent.
+_URL = re.compile(
+    r"(?P<scheme>https?)://"
+    r"(?:\[(?P<ipv6>[0-9a-f:.]+)\]|(?P<name>[a-z0-9._-]+))"
+    r"(?::(?P<port>[1-9][0-9]{0,4}))?"
+    r"(?P<target>(?:[/?][^\x00-\x20\x7f\\#\ud800-\udfff]*)?)",
+    re.ASCII | re.IGNORECASE,
+)
+_AUTHORITY = re.compile(r"[a-z][a-z0-9+.-]*://(?P<authority>[^/?#\\]*)", re.ASCII | re.IGNORECASE)
+
+#: A name of the DNS. A last label that is a number makes it a form of an IPv4 address for some
+#: resolvers (127.1, 0x7f.1, 2130706433) and a name for others: it is neither here.
+_NAME = re.compile(
+    r"(?=.{1,253}\Z)(?:[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?\.)*"
+    r"(?!(?:[0-9]+|0x[0-9a-f]*)\Z)[a-z0-9_](?:[a-z0-9_-]{0,61}[a-z0-9_])?",
+    re.ASCII,
+)
+
+_PORTS = {"http": 80, "https": 443}
+
+_NO_URL = f"What was given as a callback URL is none: {FORM}."
+
+
+@dataclass(frozen=True, slots=True)
+class CallbackUrl:
+    """A callback URL in parts, as they go into the request.
+
+    Attributes:
+        scheme: `http` or `https`.
+        host: a name in small letters, or an address in its one usual form, without brackets.
+        port: 1 to 65535.
+        target: path and query, percent-encoded; begins with a slash.
+    """
+
+    scheme: str
+    host: str
+    port: int
+    target: str
+
+    @property
+    def authority(self) -> str:
+        """What the Host header says: the port only where the scheme does not imply it."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+
+    @property
+    def origin(self) -> str:
+        """The URL as it may be shown."""
+        return f"{self.scheme}://{self.authority}/..."
 
 
 def problem_of_url(url: str) -> str | None:
@@ -25,27 +77,66 @@ def problem_of_url(url: str) -> str | None:
     The sentence holds no more of it than scheme and host: a secret may be in the rest.
     """
     try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError:
-        host = port = None
+        read_url(url)
+    except ValueError as exc:
+        return str(exc)
+    return None
+
+
+def read_url(url: str) -> CallbackUrl:
+    """A callback URL in parts.
+
+    Raises:
+        ValueError: it cannot be one; the text is the sentence of `problem_of_url`.
+    """
+    found = _URL.fullmatch(url)
+    if found is None:
+        raise ValueError(_why_unreadable(url))
+    scheme = found["scheme"].lower()
+    host = (found["ipv6"] or found["name"]).lower()
+    port = int(found["port"] or _PORTS[scheme])
+    address = address_of(host)
     if (
-        host is None
-        or port == 0
-        or parts.scheme not in ("https", "http")
-        or re.search(r"[\s\0-\x1f\x7f\\]", url)
+        port > 65535
+        or (found["ipv6"] and (address is None or address.version != 6))
+        or (address is None and not _NAME.fullmatch(host))
     ):
-        return f"What was given as a callback URL is none: {FORM}."
-    if "@" in parts.netloc:
+        raise ValueError(_NO_URL)
+    target = found["target"]
+    read = CallbackUrl(
+        scheme,
+        host if address is None else str(address),
+        port,
+        # Percent signs are left alone: what is encoded already stays so.
+        quote(target if target.startswith("/") else f"/{target}", safe=string.punctuation),
+    )
+    if is_loopback(read.host):
+        return read
+    if address is not None and not is_public(address):
+        raise ValueError(f"{read.origin} is an address that is not public: {FORM}.")
+    if scheme == "http":
+        raise ValueError(f"{read.origin} is not encrypted: {FORM}.")
+    return read
+
+
+def _why_unreadable(url: str) -> str:
+    found = _AUTHORITY.match(url)
+    authority = found["authority"] if found else ""
+    if "@" in authority:
         return (
             "A callback URL cannot hold a user or a password before its host; put a secret behind "
             "it, as https://HOST/?token=${NAME}."
         )
-    if "$" in parts.netloc or "{" in parts.netloc:
-        return f"A reference to a secret, ${{NAME}}, stands behind a callback URL's host alone: {FORM}."
-    if parts.scheme == "http" and not is_loopback(host):
-        return f"{origin_of(url)} is not encrypted: {FORM}."
-    return None
+    if "$" in authority or "{" in authority:
+        return (
+            "A reference to a secret, ${NAME}, stands behind a callback URL's host alone: "
+            f"{FORM}."
+        )
+    if found and not authority.isascii():
+        return "The host of a callback URL is written in ASCII, an international name as xn--...."
+    if found and "#" in url:
+        return "A callback URL has no part behind #: it would not be sent."
+    return _NO_URL
 
 
 def references(url: str) -> frozenset[str]:

@@ -1,0 +1,96 @@
+"""Where a callback may go: a URL in, addresses that may be connected to out.
+
+The text of a URL is looked at, and then every address that its host has at the moment of sending.
+Whoever connects takes these addresses and asks for the name no second time, so that an answer
+which changes in between (DNS rebinding) changes nothing.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Callable, Collection
+
+import anyio
+import anyio.to_thread
+
+from ...protocol.addresses import address_of, is_loopback, is_public
+from ...protocol.callback_urls import CallbackUrl, read_url
+from ..settings import Profile
+
+#: Look-ups at a time. One may hang for half a minute, on a thread: those of the rest of the server
+#: are others.
+_LOOKUPS = 64
+
+
+class TargetRefused(Exception):
+    """A callback may not go there; the text is one sentence that holds no more than an origin."""
+
+
+class Targets:
+    """Where the callbacks of one server may go.
+
+    Args:
+        profile: `local` sends to public addresses over https, and to this machine's loopback;
+            `shared`, whose users are others than the machine's, to public addresses alone.
+        own_ports: the ports on which the server itself listens, at that moment: nobody is to give
+            it orders in its own name.
+    """
+
+    def __init__(self, profile: Profile, own_ports: Callable[[], Collection[int]]) -> None:
+        self._profile = profile
+        self._own_ports = own_ports
+        self._lookups = anyio.CapacityLimiter(_LOOKUPS)
+
+    def read(self, url: str) -> CallbackUrl:
+        """A URL in parts, if its text is allowed.
+
+        Raises:
+            TargetRefused: it is not.
+        """
+        try:
+            read = read_url(url)
+        except ValueError as exc:
+            raise TargetRefused(str(exc)) from None
+        if is_loopback(read.host):
+            if self._profile != "local":
+                raise TargetRefused(
+                    f"{read.origin} is the server's own machine, and a shared server sends "
+                    "callbacks to public addresses alone."
+                )
+            if read.port in self._own_ports():
+                raise TargetRefused(f"{read.origin} is this server itself; name another port.")
+        return read
+
+    async def addresses(self, url: CallbackUrl) -> list[str]:
+        """The addresses of a URL's host, each checked, in the order to try them.
+
+        One that may not be connected to is enough to refuse them all: the others may be there to
+        get it past a check.
+
+        Raises:
+            TargetRefused: one of them is not allowed.
+            OSError: the name has none, or could not be looked up.
+        """
+        answers = [url.host] if address_of(url.host) else await self._look_up(url)
+        for answer in answers:
+            address = address_of(answer)
+            allowed = (
+                is_loopback(answer)
+                # A name that merely leads to this machine is somebody's trick.
+                if is_loopback(url.host)
+                else address is not None and is_public(address)
+            )
+            if not allowed:
+                raise TargetRefused(
+                    f"{url.origin} leads to {answer}, an address to which this server sends no "
+                    "callbacks."
+                )
+        return answers
+
+    async def _look_up(self, url: CallbackUrl) -> list[str]:
+        answers = await anyio.to_thread.run_sync(
+            lambda: socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM),
+            abandon_on_cancel=True,
+            limiter=self._lookups,
+        )
+        return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
