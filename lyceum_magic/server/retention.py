@@ -1,4 +1,4 @@
-"""How long ended runs are kept: their records and folders, and what was installed for them."""
+"""How long ended runs are kept: their records, folders and callbacks, and what was installed."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ class Retention:
         is_in_use: whether a run must stay for now.
         is_supervised: whether the run in a folder has a supervisor, whatever the records say; it is
             called on a thread.
-        keep_s: how long after its end a run is kept.
+        keep_s: how long after its end a run is kept, and a callback after it was delivered.
         keep_bytes: how much the folders of ended runs may take together.
         sweep_caches: each removes what nobody has used since a moment, in seconds since 1970.
         clock: seconds since 1970.
@@ -89,6 +89,7 @@ class Retention:
             # Its record is gone.
             if not self._is_in_use(run_id):
                 await self._remove(run_id)
+        await self._store.forget_deliveries(too_old)
         for sweep_cache in self._sweep_caches:
             await sweep_cache(too_old)
 

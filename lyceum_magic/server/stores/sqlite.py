@@ -161,7 +161,9 @@ class SqliteStore(SqliteOutbox):
 
     async def forget_deliveries(self, before: float) -> None:
         await self._file.execute(
-            "DELETE FROM deliveries WHERE state = 'delivered' AND ended_at < ?", (before,)
+            "DELETE FROM deliveries INDEXED BY deliveries_done "
+            "WHERE state = 'delivered' AND ended_at < ?",
+            (before,),
         )
 
     # The account.

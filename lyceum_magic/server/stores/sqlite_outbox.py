@@ -68,28 +68,25 @@ _INSERT = (
 )
 
 # SQLite has no loose index scan of its own: this seeks from each endpoint to the next one, so that
-# ten thousand deliveries to one endpoint are one step. The condition names the partial index.
-_ENDPOINTS = """
+# ten thousand deliveries to one endpoint are one step. The index is named because SQLite would as
+# soon take the one by state, and walk through all that is pending.
+_PLANNED = "deliveries INDEXED BY deliveries_planned WHERE state = 'pending'"
+_ENDPOINTS = f"""
     WITH RECURSIVE planned (endpoint) AS (
-        SELECT min(endpoint) FROM deliveries WHERE state = 'pending'
+        SELECT min(endpoint) FROM {_PLANNED}
         UNION ALL
-        SELECT (
-            SELECT min(endpoint) FROM deliveries
-            WHERE state = 'pending' AND endpoint > planned.endpoint
-        )
+        SELECT (SELECT min(endpoint) FROM {_PLANNED} AND endpoint > planned.endpoint)
         FROM planned WHERE planned.endpoint IS NOT NULL
     )
     SELECT endpoint, (
-        SELECT min(next_at) FROM deliveries
-        WHERE state = 'pending' AND endpoint = planned.endpoint
+        SELECT min(next_at) FROM {_PLANNED} AND endpoint = planned.endpoint
     ) AS next_at
     FROM planned WHERE endpoint IS NOT NULL
 """
 
 _DUE = f"""
-    SELECT {_COLUMNS}, sealed FROM deliveries
-    WHERE state = 'pending' AND endpoint = :endpoint AND next_at <= :now
-    AND delivery_id NOT IN (SELECT value FROM json_each(:without))
+    SELECT {_COLUMNS}, sealed FROM {_PLANNED} AND endpoint = :endpoint
+    AND next_at <= :now AND delivery_id NOT IN (SELECT value FROM json_each(:without))
     ORDER BY next_at, sequence LIMIT :limit
 """
 
