@@ -13,12 +13,13 @@ from pathlib import Path
 
 import pytest
 
+from lyceum_magic.protocol.callbacks import DeliveryState
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server.retention import Retention, remove_tree, size_on_disk
 from lyceum_magic.server.runners.handle import is_supervised
 from lyceum_magic.server.runners.requirements import Installer
-from lyceum_magic.server.stores.base import RunRecord
+from lyceum_magic.server.stores.base import Delivery, RunRecord
 from lyceum_magic.server.stores.memory import MemoryStore
 
 from .serving import read_stream, serving
@@ -91,6 +92,20 @@ async def test_beyond_the_size_the_oldest_go_first(world: World) -> None:
     assert await world.sweep(keep_bytes=4 * one - 1) == {"b", "c", "d"}
     assert await world.sweep(keep_bytes=2 * one) == {"c", "d"}
     assert await world.sweep(keep_bytes=0) == set()
+
+
+async def test_callbacks_go_a_while_after_they_were_delivered(world: World) -> None:
+    # A test that belongs to no run, one of a run that is gone, and one that nobody could deliver.
+    for delivery_id, run_id, state, age_s in (
+        ("test", None, DeliveryState.DELIVERED, 101),
+        ("late", "gone", DeliveryState.DELIVERED, 101),
+        ("new", None, DeliveryState.DELIVERED, 99),
+        ("dead", "gone", DeliveryState.DEAD, 500),
+    ):
+        delivery = Delivery(delivery_id, run_id, None, "", "", b"", NOW - 999, state)
+        await world.store.add_delivery(replace(delivery, ended_at=NOW - age_s))
+    await world.sweep(keep_s=100)
+    assert [item.delivery_id for item in await world.store.deliveries()] == ["dead", "new"]
 
 
 async def test_what_is_not_over_or_is_followed_stays(world: World) -> None:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import json
 import os
 import sqlite3
-from collections.abc import AsyncIterator
 from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
@@ -16,23 +15,10 @@ from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol.requests import StartImage, StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server.stores.base import ApiKey, RunRecord, SecretRecord, WholeStore
-from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
 
 pytestmark = pytest.mark.anyio
-
-
-@pytest.fixture(params=["memory", "sqlite"])
-async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[WholeStore]:
-    store: WholeStore = (
-        MemoryStore()
-        if request.param == "memory"
-        else SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
-    )
-    await store.open()
-    yield store
-    await store.close()
 
 
 def record(run_id: str, state: State = State.PENDING) -> RunRecord:
