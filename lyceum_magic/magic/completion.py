@@ -53,8 +53,10 @@ def _cell_offers(parser: Parser, before: list[str]) -> list[str]:
 
 def _line_offers(parser: Parser, before: list[str], run_ids: Callable[[], list[str]]) -> list[str]:
     if parser.subcommands:
+        default = parser.subcommands.get(parser.default or "")
         if not before:
-            return sorted(parser.subcommands)
+            also = [] if default is None else _line_offers(default, [], run_ids)
+            return [*sorted(parser.subcommands), *also]
         below = parser.subcommands.get(before[0])
         return [] if below is None else _line_offers(below, before[1:], run_ids)
     takes_id = any(argument.dest == "id" for argument in parser.positionals)

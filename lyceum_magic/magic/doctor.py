@@ -4,15 +4,22 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
+import json
 import os
 import platform
 import subprocess
 import sys
+import time
+from pathlib import Path
 
 from .. import __version__, config
 from ..exceptions import LyceumError
 from ..protocol.machines import needs_gpu
 from ..session import session
+from .callbacks import until
+
+#: What a server that ends says of the callbacks that it leaves, in its folder.
+LEFT_FILE = "deliveries.json"
 
 
 def examine() -> list[tuple[str, str, str]]:
@@ -23,6 +30,7 @@ def examine() -> list[tuple[str, str, str]]:
         *_packages(),
         _credentials(),
         _server(),
+        _callbacks(),
         *_engine(),
         _journal(),
     ]
@@ -76,6 +84,45 @@ def _server() -> tuple[str, str, str]:
         return ("embedded server", where, str(exc))
     gpu = "GPU names run on the CPU" if any(map(needs_gpu, usable)) else ""
     return ("embedded server", f"{where}, {len(active)} active runs", gpu)
+
+
+def _callbacks() -> tuple[str, str, str]:
+    """How the callbacks of the embedded server are doing."""
+    try:
+        client = session().embedded_if_running()
+        if client is None:
+            return _callbacks_left(config.server_folder() / LEFT_FILE)
+        health = session().ask(client.callbacks.health)
+    except LyceumError as exc:
+        return ("callbacks", "cannot be asked for", str(exc))
+    found = list(health["errors"])
+    if health["pending"]:
+        found.append(f"{_count(health['pending'])}, {health['failing']} of them after a failed try")
+    if health["next_attempt_at"]:
+        found.append(f"next try {until(health['next_attempt_at'], time.time())}")
+    return _callbacks_row(found, health["dead"])
+
+
+def _callbacks_left(path: Path) -> tuple[str, str, str]:
+    """What a server that has ended left to be sent, as it said."""
+    try:
+        said = json.loads(path.read_text("utf-8"))
+        pending, dead = int(said["pending"]), int(said["dead"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pending = dead = 0  # it did not say: there were none, or it was killed
+    waiting = f"{_count(pending)} for the next start of the server"
+    return _callbacks_row([waiting] if pending else [], dead)
+
+
+def _callbacks_row(found: list[str], dead: int) -> tuple[str, str, str]:
+    if dead:
+        found = [*found, f"{dead} given up"]
+    advice = "`%lyceum callbacks` shows them" if found else ""
+    return ("callbacks", "; ".join(found) or "none waits", advice)
+
+
+def _count(waiting: int) -> str:
+    return "1 callback waits" if waiting == 1 else f"{waiting} callbacks wait"
 
 
 def _engine() -> list[tuple[str, str, str]]:

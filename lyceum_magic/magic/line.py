@@ -242,6 +242,12 @@ def storage(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> objec
     return run_storage(parsed)
 
 
+def callbacks(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object:
+    from .callbacks import run_callbacks
+
+    return run_callbacks(parsed)
+
+
 def server(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
     folder = config.server_folder()
     client = session().embedded_if_running()
@@ -285,6 +291,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Defaults, Bind], object]] = {
     "metrics": metrics,
     "secrets": secrets,
     "storage": storage,
+    "callbacks": callbacks,
     "server": server,
     "forget": forget,
     "doctor": doctor,

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import re
 import shlex
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NoReturn
 
 from ..exceptions import OptionError
+from ..protocol.redaction import without_password
 
 
 class Parser(argparse.ArgumentParser):
@@ -17,12 +19,14 @@ class Parser(argparse.ArgumentParser):
         options: `--name` -> what it does; an option of several names stands under each.
         positionals: what stands in the line without a name, in its order.
         subcommands: name -> the parser of the rest of the line.
+        default: the subcommand that is meant where the line names none; None: there is none.
     """
 
     def __init__(self, **members: Any) -> None:
         self.options: dict[str, argparse.Action] = {}
         self.positionals: list[argparse.Action] = []
         self.subcommands: dict[str, Parser] = {}
+        self.default: str | None = None
         members = {"allow_abbrev": False, "add_help": False, "formatter_class": _Wide, **members}
         super().__init__(**members)
 
@@ -48,7 +52,21 @@ class Parser(argparse.ArgumentParser):
 
         return add
 
+    def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
+        return super().parse_args(args and self._completed(args), namespace)
+
+    def _completed(self, words: Sequence[str]) -> list[str]:
+        """The words, with the subcommands' names that they leave out."""
+        if not self.subcommands:
+            return [*words]
+        if self.default is not None and (not words or words[0] not in self.subcommands):
+            words = [self.default, *words]
+        below = self.subcommands.get(words[0]) if words else None
+        return [*words] if below is None else [words[0], *below._completed(words[1:])]
+
     def error(self, message: str) -> NoReturn:
+        # It may quote what stands in the line; behind a URL's host that is often a secret.
+        message = re.sub(r"(://[^/?#\s]*)[/?#]\S*", r"\1/...", without_password(message))
         magic = self.prog.split()[0]
         raise OptionError(f"{self.prog}: {message}; see `{magic}?` for the options.")
 

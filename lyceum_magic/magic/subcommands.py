@@ -32,6 +32,7 @@ def line_parser() -> Parser:
     metrics.add_argument("id", nargs="?", default="last", help=_ONE)
     _add_secrets(add)
     _add_storage(add)
+    _add_callbacks(add)
     add("server", "the embedded server: where it is")
     forget = add("forget", "remove ended runs and their output from this machine")
     forget.add_argument("id", nargs="*", help=_ONE)
@@ -67,3 +68,24 @@ def _add_storage(add: Callable[[str, str], Parser]) -> None:
     get.add_argument("--yes", action="store_true", help="write over a file that is here already")
     rm = add_action("rm", "remove a file, or all below a key that ends in /")
     rm.add_argument("key", metavar="KEY")
+
+
+def _add_callbacks(add: Callable[[str, str], Parser]) -> None:
+    callbacks = add(
+        "callbacks", "what became of callbacks: [ID]|test URL|redeliver ID|rm ID|secret"
+    )
+    add_action = callbacks.subcommand_adder(title="actions", dest="action", metavar="ACTION")
+    callbacks.default = "list"
+    add_action("list", "all deliveries, those of a run, or one with its attempts").add_argument(
+        "id", metavar="ID", nargs="?", help=f"{_ONE}; or a delivery"
+    )
+    add_action("test", "send a test callback").add_argument("url", metavar="URL")
+    add_action("redeliver", "send again what was not delivered").add_argument(
+        "id", metavar="ID", help=f"a delivery; or {_ONE}"
+    )
+    add_action("rm", "remove a delivery, or those of a run that were given up").add_argument(
+        "id", metavar="ID", help=f"a delivery; or {_ONE}"
+    )
+    secret = add_action("secret", "what callbacks are signed with")
+    secret.add_argument("--show", action="store_true", help="print it whole, into the notebook")
+    secret.add_argument("--rotate", action="store_true", help="change it; both sign for a day")

@@ -19,15 +19,22 @@ class Table:
     Args:
         head: the column names.
         rows: as many cells a row as there are names.
+        title: a line above it.
         empty: what to say instead where there are no rows.
     """
 
     def __init__(
-        self, head: Sequence[str], rows: Sequence[Sequence[object]], *, empty: str = "nothing"
+        self,
+        head: Sequence[str],
+        rows: Sequence[Sequence[object]],
+        *,
+        title: str = "",
+        empty: str = "nothing",
     ) -> None:
         self.head = list(head)
         self.rows = [[str(cell) for cell in row] for row in rows]
-        self._empty = empty
+        self._title = title
+        self._empty = f"{title}: {empty}" if title else empty
 
     def __repr__(self) -> str:
         if not self.rows:
@@ -35,7 +42,8 @@ class Table:
         lines = [self.head, *self.rows]
         widths = [max(len(line[i]) for line in lines) for i in range(len(self.head))]
         padded = (zip(line, widths, strict=True) for line in lines)
-        return "\n".join("  ".join(c.ljust(w) for c, w in line).rstrip() for line in padded)
+        table = ["  ".join(c.ljust(w) for c, w in line).rstrip() for line in padded]
+        return "\n".join([*filter(None, [self._title]), *table])
 
     def _repr_html_(self) -> str | None:
         if not self.rows:
@@ -46,4 +54,5 @@ class Table:
             "<tr>" + "".join(f"<td{style}>{escape(cell)}</td>" for cell in row) + "</tr>"
             for row in self.rows
         )
-        return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+        title = f"<caption{style}>{escape(self._title)}</caption>" if self._title else ""
+        return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
