@@ -23,8 +23,8 @@ from ..protocol.states import State, parse_state
 #: A run's id goes into paths and queries, so it may hold nothing that means something there.
 _RUN_ID = r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}"
 _CALLBACK_ID = r"[!-~]{1,256}"
-#: Seconds since 1970 up to the year 5138, so that they are a date on every system.
-_TIMESTAMP = r"[0-9]{1,11}"
+#: Seconds since 1970 up to the year 5138, spelt the one way in which they were signed.
+_TIMESTAMP = r"0|[1-9][0-9]{0,10}"
 _RETURN_CODE = r"-?[0-9]{1,10}"
 #: The widest exit code of any system; a larger number would fit into no column of a database.
 _MAX_RETURN_CODE = 2**32

@@ -1,5 +1,9 @@
 """Never executed: uses each public name as a user would, so that mypy holds their types."""
 
+import sqlite3
+from collections.abc import Mapping
+from contextlib import AbstractContextManager
+from datetime import datetime
 from pathlib import Path
 from typing import Any, assert_type
 
@@ -20,6 +24,17 @@ from lyceum_magic import (
     submit_compose,
     submit_image,
 )
+from lyceum_magic.callbacks import (
+    MAX_BODY_BYTES,
+    CallbackEvent,
+    InvalidCallback,
+    Seen,
+    SqliteSeen,
+    read,
+    verify,
+    verify_shared,
+)
+from lyceum_magic.protocol.states import State
 
 
 def in_a_script() -> None:
@@ -134,6 +149,41 @@ async def with_the_client() -> None:
         assert_type(await client.machine_types(), dict[str, float | None])
         for record in await client.active():
             print(await client.abort(record["execution_id"]))
+
+
+class RedisSeen:
+    def once(self, event: CallbackEvent) -> AbstractContextManager[bool]:
+        raise NotImplementedError
+
+
+def receive(body: bytes, headers: Mapping[str, str], token: str | None, seen: Seen) -> int:
+    try:
+        event = verify(body, headers, ["whsec_new", "whsec_old"], tolerance_s=60)
+        event = verify(body, {b"webhook-id": b"1"}, "whsec_new")
+        event = verify_shared(body, token, "of the URL", headers)
+        event = read(body[:MAX_BODY_BYTES])
+    except InvalidCallback as refusal:
+        error: LyceumError = refusal
+        print(error)
+        return 400
+    assert_type(event.id, str)
+    assert_type(event.run_id, str | None)
+    assert_type(event.state, State | None)
+    assert_type(event.return_code, int | None)
+    assert_type(event.labels, tuple[str, ...])
+    assert_type(event.metadata["fold"], str)
+    assert_type(event.finished_at, datetime | None)
+    assert_type(event.sent_at, datetime | None)
+    with seen.once(event) as is_new:
+        assert_type(is_new, bool)
+    return 204
+
+
+def remember() -> None:
+    receive(b"", {}, None, SqliteSeen("callbacks.db"))
+    receive(b"", {}, None, SqliteSeen(Path("callbacks.db"), wait_s=5))
+    receive(b"", {}, None, RedisSeen())
+    assert_type(SqliteSeen(sqlite3.connect("jobs.db")).forget(older_than_s=30 * 86400), int)
 
 
 def by_module() -> None:
