@@ -18,7 +18,7 @@ from ...protocol.states import State
 
 
 class StoreUnavailable(EmbeddedServerError):
-    """The records cannot be read or written now: the disk is full, or fails."""
+    """The records cannot be read or written now: the disk is full, fails, or may not be written."""
 
 
 @dataclass(frozen=True, slots=True)

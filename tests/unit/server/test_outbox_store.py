@@ -515,6 +515,26 @@ async def test_without_the_key_a_url_is_none_and_all_the_rest_is_there(tmp_path:
     await store.close()
 
 
+async def test_a_key_that_cannot_be_read_now_is_a_failure_of_the_disk(tmp_path: Path) -> None:
+    path, key = tmp_path / "runs.sqlite3", tmp_path / "vault.key"
+    store = SqliteStore(path, Vault(key))
+    await store.open()
+    await store.add_delivery(delivery("a"))
+    await store.close()
+    kept = key.rename(tmp_path / "kept")
+    key.mkdir()
+    store = SqliteStore(path, Vault(key))
+    await store.open()
+    with pytest.raises(StoreUnavailable, match=r"vault\.key"):
+        await store.due(ENDPOINT, NOW, limit=1)
+    with pytest.raises(StoreUnavailable, match=r"vault\.key"):
+        await store.add_delivery(delivery("b"))
+    key.rmdir()
+    kept.rename(key)
+    assert list(await store.due(ENDPOINT, NOW, limit=9)) == [delivery("a")]
+    await store.close()
+
+
 async def test_callbacks_outlive_the_store(tmp_path: Path) -> None:
     path, vault = tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key")
     attempt, after = failed(delivery("a"))
