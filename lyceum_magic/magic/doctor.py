@@ -91,7 +91,7 @@ def _callbacks() -> tuple[str, str, str]:
     try:
         client = session().embedded_if_running()
         if client is None:
-            return _callbacks_left(config.server_folder() / LEFT_FILE)
+            return callbacks_left(config.server_folder() / LEFT_FILE)
         health = session().ask(client.callbacks.health)
     except LyceumError as exc:
         return ("callbacks", "cannot be asked for", str(exc))
@@ -103,7 +103,7 @@ def _callbacks() -> tuple[str, str, str]:
     return _callbacks_row(found, health["dead"])
 
 
-def _callbacks_left(path: Path) -> tuple[str, str, str]:
+def callbacks_left(path: Path) -> tuple[str, str, str]:
     """What a server that has ended left to be sent, as it said."""
     try:
         said = json.loads(path.read_text("utf-8"))

@@ -55,6 +55,12 @@ def test_actions_of_a_subcommand() -> None:
     assert offers("%lyceum secrets ") == ["list", "rm", "set"]
     assert offers("%lyceum storage g") == ["get"]
     assert offers("%lyceum storage get --") == ["--yes"]
+    actions = ["list", "redeliver", "rm", "secret", "test"]
+    assert offers("%lyceum callbacks ") == [*actions, "last", *IDS]
+    assert offers("%lyceum callbacks 0af") == ["0affffff"]
+    assert offers("%lyceum callbacks redeliver l") == ["last"]
+    assert offers("%lyceum callbacks secret --") == ["--rotate", "--show"]
+    assert offers("%lyceum callbacks test ") == []
     assert offers("%lyceum metrics 0af") == ["0affffff"]
 
 
