@@ -50,6 +50,16 @@ def problems(*status_codes: int) -> Responses:
 EVERYWHERE = problems(400, 401, 403, 413, 415, 507)
 
 
+#: The tag of routes that Lyceum Cloud has not.
+EXTENSIONS = "extensions"
+_TAGS = [
+    {
+        "name": EXTENSIONS,
+        "description": "Extensions of Lyceum's API that the server of lyceum-magic has.",
+    }
+]
+
+
 def install_description(app: FastAPI) -> None:
     """Serves the description of all routes that `app` has by the time somebody asks."""
 
@@ -60,6 +70,7 @@ def install_description(app: FastAPI) -> None:
                 version=app.version,
                 description="The part of Lyceum's API that the server of lyceum-magic speaks.",
                 routes=app.routes,
+                tags=_TAGS,
             )
             components = schema["components"]
             components["schemas"]["Problem"] = _PROBLEM

@@ -18,6 +18,7 @@ from ..runners.base import EngineUnavailable, InvalidField
 from ..s3_endpoint import StorageUnavailable
 from ..service import ServerBusy, UnknownMachine
 from ..stores.base import StoreUnavailable
+from .callbacks import UnknownDelivery
 from .orgs import UnknownOrg
 from .uploads import BadUpload
 
@@ -38,6 +39,7 @@ _STATUS_CODES: dict[type[LyceumError], int] = {
     UnknownOrg: 404,
     UnknownSecret: 404,
     UnknownFile: 404,
+    UnknownDelivery: 404,
     KeyInUse: 409,
     ServerBusy: 409,
     KeyConflict: 409,

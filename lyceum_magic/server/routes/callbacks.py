@@ -1,0 +1,212 @@
+"""`callbacks/...`: what became of callbacks, sending them again, and what signs them.
+
+Extensions of Lyceum's API, which has none of this.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from typing import Annotated, Any, get_type_hints
+
+from fastapi import APIRouter, Path, Query
+from pydantic import BaseModel, Field, create_model
+
+from ...exceptions import LyceumError
+from ...protocol import paths
+from ...protocol.callbacks import (
+    AttemptRecord,
+    DeliveryDetails,
+    DeliveryHealth,
+    DeliveryList,
+    DeliveryRecord,
+    DeliveryState,
+    SigningSecretRecord,
+)
+from ...protocol.times import iso
+from ..callbacks.delivery import Deliverer
+from ..callbacks.outbox import problem_of
+from ..callbacks.signing import Signing
+from ..runners.base import InvalidField
+from ..service import RunService
+from ..settings import Profile
+from ..stores.base import Attempt, Delivery, OutboxStore, SigningSecret
+from .description import EXTENSIONS, problems
+
+_MAX_PAGE = 1000
+_MAX_URL = 8192
+
+#: What was pasted by mistake is refused without being quoted.
+_ID = r"^[\w.-]{1,128}$"
+_DeliveryId = Annotated[str, Path(pattern=_ID)]
+
+
+class UnknownDelivery(LyceumError):
+    """No delivery has the id."""
+
+
+class TestCallback(BaseModel):
+    """Where a test is sent."""
+
+    url: Annotated[str, Field(max_length=_MAX_URL, repr=False)]
+
+
+def _model(shape: type, **members: Any) -> type[BaseModel]:
+    """The model of a typed dictionary: pydantic takes none of Python 3.11's own.
+
+    Args:
+        members: those whose types are narrower than the dictionary says.
+    """
+    kinds = {**get_type_hints(shape), **members}
+    fields: dict[str, Any] = {name: (kind, ...) for name, kind in kinds.items()}
+    return create_model(shape.__name__, __doc__=shape.__doc__, **fields)
+
+
+_ATTEMPT = _model(AttemptRecord)
+_DELIVERY = _model(DeliveryRecord, state=DeliveryState)
+_DETAILS = _model(DeliveryDetails, state=DeliveryState, log=list[_ATTEMPT])  # type: ignore[valid-type]
+_LIST = _model(DeliveryList, deliveries=list[_DELIVERY])  # type: ignore[valid-type]
+_HEALTH = _model(DeliveryHealth)
+_SECRET = _model(SigningSecretRecord)
+
+
+def add_routes(
+    router: APIRouter,
+    service: RunService,
+    store: OutboxStore,
+    deliverer: Deliverer,
+    signing: Signing,
+    *,
+    profile: Profile,
+) -> None:
+
+    @router.get(paths.DELIVERIES, response_model=_LIST, tags=[EXTENSIONS])
+    async def list_deliveries(
+        execution_id: Annotated[str | None, Query(pattern=_ID)] = None,
+        state: DeliveryState | None = None,
+        limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = 100,
+        offset: Annotated[int, Query(ge=0, le=2**62)] = 0,
+    ) -> DeliveryList:
+        """The account's callbacks, newest first: a delivery for each run and URL, and for tests."""
+        return _listed(
+            await store.deliveries(run_id=execution_id, state=state, limit=limit, offset=offset)
+        )
+
+    @router.get(
+        paths.run_deliveries("{run_id}"),
+        response_model=_LIST,
+        responses=problems(404),
+        tags=[EXTENSIONS],
+    )
+    async def list_of_a_run(run_id: str) -> DeliveryList:
+        """The callbacks of one run; it has none before it is over."""
+        await service.find(run_id)
+        return _listed(await store.deliveries(run_id=run_id, limit=_MAX_PAGE))
+
+    @router.get(
+        paths.delivery("{delivery_id}"),
+        response_model=_DETAILS,
+        responses=problems(404),
+        tags=[EXTENSIONS],
+    )
+    async def read_delivery(delivery_id: _DeliveryId) -> DeliveryDetails:
+        """One delivery with every attempt that was made, oldest first."""
+        return await details(await store.delivery(delivery_id), delivery_id)
+
+    @router.post(
+        paths.redeliver("{delivery_id}"),
+        response_model=_DELIVERY,
+        responses=problems(404),
+        tags=[EXTENSIONS],
+    )
+    async def redeliver(delivery_id: _DeliveryId) -> DeliveryRecord:
+        """Sends a callback again now, under its own id, from the beginning of its schedule."""
+        return _shown(_there(await deliverer.redeliver(delivery_id), delivery_id))
+
+    @router.delete(paths.delivery("{delivery_id}"), responses=problems(404), tags=[EXTENSIONS])
+    async def remove_delivery(delivery_id: _DeliveryId) -> dict[str, str]:
+        """Removes a delivery and its attempts, whatever its state.
+
+        No attempt follows; one that is under way may still arrive, and is not written down.
+        """
+        if not await store.remove_delivery(delivery_id):
+            _there(None, delivery_id)
+        return {"message": "The delivery was removed; no further attempt is made."}
+
+    @router.post(paths.TEST_CALLBACK, response_model=_DETAILS, tags=[EXTENSIONS])
+    async def test_callback(body: TestCallback) -> DeliveryDetails:
+        """Sends a callback of no run, and answers behind its first attempt."""
+        if problem := problem_of(body.url, profile):
+            raise InvalidField(problem, field="url")
+        delivery = await deliverer.test(body.url)
+        return await details(delivery, delivery.delivery_id)
+
+    @router.get(paths.SIGNING_SECRET, response_model=_SECRET, tags=[EXTENSIONS])
+    async def read_signing_secret() -> SigningSecretRecord:
+        """What callbacks are signed with, as Standard Webhooks have it."""
+        return _secret(await signing.secrets(time.time()))
+
+    @router.post(paths.ROTATE_SIGNING_SECRET, response_model=_SECRET, tags=[EXTENSIONS])
+    async def rotate_signing_secret() -> SigningSecretRecord:
+        """Makes another secret; the present one signs beside it for a day."""
+        return _secret(await signing.rotate(time.time()))
+
+    @router.get(paths.DELIVERY_HEALTH, response_model=_HEALTH, tags=[EXTENSIONS])
+    async def read_health() -> DeliveryHealth:
+        """How many callbacks wait, fail and are given up, and what keeps any from being sent."""
+        return await deliverer.health()
+
+    async def details(delivery: Delivery | None, delivery_id: str) -> DeliveryDetails:
+        there = _shown(_there(delivery, delivery_id))
+        log = await store.attempts(delivery_id)
+        return {**there, "log": [_attempt(attempt) for attempt in log]}
+
+
+def _there(delivery: Delivery | None, delivery_id: str) -> Delivery:
+    if delivery is None:
+        raise UnknownDelivery(f"No delivery has the id {delivery_id!r}.")
+    return delivery
+
+
+def _listed(deliveries: Sequence[Delivery]) -> DeliveryList:
+    return {"deliveries": [_shown(delivery) for delivery in deliveries]}
+
+
+def _shown(delivery: Delivery) -> DeliveryRecord:
+    is_delivered = delivery.state is DeliveryState.DELIVERED
+    return {
+        "delivery_id": delivery.delivery_id,
+        "execution_id": delivery.run_id,
+        "url": delivery.shown_url,
+        "state": delivery.state.value,
+        "attempts": delivery.attempts,
+        "error": delivery.error,
+        "created_at": iso(delivery.created_at),
+        "next_attempt_at": iso(delivery.next_at),
+        "delivered_at": iso(delivery.ended_at) if is_delivered else None,
+    }
+
+
+def _attempt(attempt: Attempt) -> AttemptRecord:
+    return {
+        "number": attempt.number,
+        "started_at": iso(attempt.started_at),
+        "address": attempt.address,
+        "status_code": attempt.status_code,
+        "error": attempt.error,
+        "took_ms": round(attempt.took_s * 1000, 1),
+        "next_attempt_at": iso(attempt.next_at),
+    }
+
+
+def _secret(signing: Sequence[SigningSecret]) -> SigningSecretRecord:
+    """
+    Args:
+        signing: those that sign now, newest first.
+    """
+    newest, *earlier = signing
+    return {
+        "secret": newest.value,
+        "created_at": iso(newest.created_at),
+        "earlier_until": iso(max((s.retires_at or 0.0 for s in earlier), default=None)),
+    }
