@@ -31,10 +31,13 @@ from .exceptions import (
     ServerError,
     UnknownRun,
 )
+from .here import Here
 from .protocol import money
+from .protocol.callbacks import HERE
 from .protocol.limits import MAX_BODY_BYTES, MIN_TIMEOUT_S, TAG_KEY
 from .protocol.requests import Start
 from .protocol.states import State, parse_state
+from .runs.hooks import Hooks
 from .runs.journal import Entry, Journal
 from .runs.run import Run, new_tag
 
@@ -74,6 +77,10 @@ class Session:
         self._runs: WeakValueDictionary[str, Run] = WeakValueDictionary()
         #: In the journal, of the runs that this process started.
         self.id = new_tag()
+        #: What the user wants to happen when a run of this process has ended.
+        self.hooks = Hooks()
+        #: Where callbacks to this process come in.
+        self.here = Here(self._portal, self.id, self._runs.get)
         self._has_spent = False
 
     async def _open_journal(self) -> Journal:
@@ -85,6 +92,7 @@ class Session:
         """Ends the loop thread; runs that are under way go on where they run."""
         for run in list(self._runs.values()):
             run.leave()
+        self.here.close()
         self._portal.call(self._close)
         self._stack.close()
 
@@ -271,6 +279,7 @@ class Session:
         budget: float | None = None,
         notes: Sequence[str] = (),
         allow_pickle: bool = False,
+        callback_base: str = "",
     ) -> tuple[Run, StartT]:
         """A run that has not begun, and the request with the tag by which it can be found.
 
@@ -278,9 +287,11 @@ class Session:
             budget: see `priced`.
             notes: what the reader of the run should know.
             allow_pickle: see `Run`.
+            callback_base: see `Here`.
 
         Raises:
-            OptionError: see `priced`; or the request is larger than a server takes.
+            OptionError: see `priced`; or the request is larger than a server takes; or it asks for
+                callbacks to `here`, and none can come.
         """
         check_body(request)
         request, price, remarks = self.priced(client, request, budget)
@@ -293,6 +304,12 @@ class Session:
                 update={"metadata": {**(request.metadata or {}), TAG_KEY: tag}}
             )
         account = client.account
+        urls = request.user_callback_urls or []
+        is_told_here = HERE in urls
+        if is_told_here:
+            address = self.here.address_for(tag, account, callback_base)
+            urls = [address if url == HERE else url for url in urls]
+            request = request.model_copy(update={"user_callback_urls": urls})
         entry = Entry(
             tag=tag,
             run_id=None,
@@ -307,7 +324,8 @@ class Session:
             price_per_hour=price,
             session=self.id,
         )
-        run = self._runs[tag] = Run(self._portal, self._journal, client, entry)
+        run = self._runs[tag] = Run(self._portal, self._journal, client, entry, self.hooks)
+        run.expects_callback = is_told_here
         run.note = " · ".join([*remarks, *notes])
         run.allow_pickle = allow_pickle
         return run, request
@@ -336,9 +354,10 @@ class Session:
         if known is not None and not known.is_out_of_sight:
             return known
         client = self.client_for(entry)
-        run = self._runs[entry.tag] = Run(self._portal, self._journal, client, entry)
+        run = self._runs[entry.tag] = Run(self._portal, self._journal, client, entry, self.hooks)
         if not entry.is_final:
             run.begin(None)
+            self.here.adopt(run, entry.tag)
         return run
 
     def _client_of(self, entry: Entry) -> Client:

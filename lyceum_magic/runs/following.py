@@ -8,7 +8,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
 from dataclasses import replace
 from typing import Any
@@ -31,8 +31,9 @@ from ..outputs import tracebacks
 from ..outputs.decoding import Harvest
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.limits import MARK_CHARACTERS, TAG_KEY
+from ..protocol.records import Record
 from ..protocol.requests import Start
-from ..protocol.states import State
+from ..protocol.states import State, parse_state
 from .inbox import Inbox
 from .journal import Entry, Journal
 
@@ -42,6 +43,10 @@ LOOK_UP_PAUSES_S = (0.0, 0.5, 2.0)
 RECORD_LIMIT_S = 3.0
 #: How long the end of an aborted run is waited for before the abort is asked for again.
 CONFIRM_S = 10.0
+#: The pauses before each look at the record of a run whose end a callback speaks of.
+HINT_PAUSES_S = (0.0, 0.5, 2.0, 5.0)
+#: How long such a run's stream has for its last outputs.
+STREAM_LIMIT_S = 5.0
 
 
 class Following:
@@ -55,6 +60,10 @@ class Following:
         error: why following it failed.
         known, ended: reached when its id is known, and when it has ended or following it has.
             Futures, because both threads and event loops can wait for them.
+        callback: what a callback to this process said of its end, once the server has confirmed it;
+            `heard` is reached then.
+        expects_callback: whether one can come.
+        on_end: called once, on the loop thread, when its end is known here.
     """
 
     def __init__(self, journal: Journal, client: Client, entry: Entry) -> None:
@@ -64,6 +73,11 @@ class Following:
         self.error: LyceumError | None = None
         self.known: Future[None] = Future()
         self.ended: Future[None] = Future()
+        self.heard: Future[None] = Future()
+        self.callback: Mapping[str, Any] | None = None
+        self.expects_callback = False
+        self.on_end: Callable[[], None] = _nothing
+        self._is_over = entry.is_final
         self._journal = journal
         self._client = client
         self._inboxes: list[Inbox] = []
@@ -133,6 +147,7 @@ class Following:
             self.log.close()
             if self.harvest is not None and self.state.is_final:
                 self.harvest.close()
+            self._tell_end()
             _reach(self.known)
             _reach(self.ended)
             for inbox in self._inboxes:
@@ -153,7 +168,53 @@ class Following:
                 await self._tell(Notice(f"the abort failed: {exc}"))
             await asyncio.wait([ended], timeout=CONFIRM_S)
 
+    async def hear(self, callback: Mapping[str, Any]) -> None:
+        """Takes a callback for the hint that it is: what the server says is what is written down.
+
+        It reaches who waits even where the stream is lost.
+        """
+        await asyncio.wait([asyncio.wrap_future(self.known)])
+        if self.heard.done() or not self._run_id:
+            return
+        record = await self._final_record()
+        if record is None:
+            return  # it has not ended; its stream goes on
+        if not self.ended.done():  # it brings what a record does not: outputs, what was raised
+            await asyncio.wait([asyncio.wrap_future(self.ended)], timeout=STREAM_LIMIT_S)
+        if not self.state.is_final:
+            self._finish_by(record)
+        self.callback = callback
+        self._tell_end()
+        _reach(self.heard)
+
     # Underneath.
+
+    async def _final_record(self) -> Record | None:
+        for pause_s in HINT_PAUSES_S:
+            await anyio.sleep(pause_s)
+            with contextlib.suppress(LyceumError):
+                record = await self._client.record(self._run_id)
+                state = parse_state(str(record.get("status")))
+                if state is not None and state.is_final:
+                    return record
+        return None
+
+    def _finish_by(self, record: Record) -> None:
+        errors = record.get("system_errors") or [""]
+        self._write(
+            state=(parse_state(str(record["status"])) or self.state).value,
+            return_code=record.get("return_code"),
+            reason=str(errors[0]),
+            ended_at=ended_at_of(record) or time.time(),
+        )
+        if self.ended.done():
+            self.error = None  # following it failed; its end is known all the same
+
+    def _tell_end(self) -> None:
+        if self._run_id and self.state.is_final and not self._is_over:
+            self._is_over = True
+            on_end, self.on_end = self.on_end, _nothing  # it may hold this very object
+            on_end()
 
     @property
     def _run_id(self) -> str:
@@ -237,6 +298,8 @@ class Following:
         await self._tell(item)
 
     def _write_state(self, state: State) -> None:
+        if self.state.is_final:
+            return  # a stream that lags behind a callback
         started_at = self.entry.started_at
         if started_at is None and state in (State.STARTING, State.RUNNING):
             started_at = time.time()
@@ -280,6 +343,10 @@ class Following:
         self.entry = replace(self.entry, **changes)
         if self._is_writer:
             self._journal.write(self.entry)
+
+
+def _nothing() -> None:
+    """For who wants no call."""
 
 
 def _reach(milestone: Future[None]) -> None:

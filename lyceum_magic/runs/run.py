@@ -7,11 +7,12 @@ The methods here are called from any other thread, or from the user's own event 
 from __future__ import annotations
 
 import asyncio
+import math
 import sys
 import time
 import traceback
 import uuid
-from collections.abc import Awaitable, Callable, Generator, Iterator
+from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from pathlib import Path
@@ -33,6 +34,7 @@ from ..protocol.events import Output
 from ..protocol.requests import Start
 from ..protocol.states import State
 from .following import CONFIRM_S, Following
+from .hooks import Hooks
 from .inbox import Inbox
 from .interrupts import noted_interrupts
 from .journal import Entry, Journal
@@ -45,6 +47,10 @@ T = TypeVar("T")
 
 #: How often a wait in the user's own event loop lets Python notice an interrupt.
 TICK_S = 0.1
+
+#: How long a callback may be behind the end of its run before nobody waits for it any more: the
+#: first attempt is made at once, the second after 5 seconds.
+CALLBACK_GRACE_S = 10.0
 
 
 def new_tag() -> str:
@@ -66,11 +72,18 @@ class Run:
     """
 
     def __init__(
-        self, portal: BlockingPortal, journal: Journal, client: Client, entry: Entry
+        self,
+        portal: BlockingPortal,
+        journal: Journal,
+        client: Client,
+        entry: Entry,
+        hooks: Hooks | None = None,
     ) -> None:
         self._portal = portal
         self._client = client
+        self._hooks = hooks or Hooks()
         self._life = Following(journal, client, entry)
+        self._life.on_end = lambda: self._hooks.note(self)
         self.note = ""
         self.allow_pickle = False
         self._harvest: Harvest | None = None
@@ -253,6 +266,57 @@ class Run:
             raise TimeoutError(f"run {self.id} has not ended within {timeout_s} s")
         return self.state
 
+    def wait_callback(self, timeout_s: float | None = None) -> State:
+        """Waits until a callback to this notebook has said that it has ended, and the server too.
+
+        Where no callback can come (it was started without `--callback here`), or none has come 10
+        seconds after its end is known otherwise, its stream and status do. `callback` tells which
+        it was. An interrupt meanwhile aborts it.
+
+        Args:
+            timeout_s: seconds; None waits for ever.
+
+        Returns:
+            Its final state.
+
+        Raises:
+            TimeoutError, ...: as `wait`.
+        """
+        life = self._life
+        if not life.expects_callback:
+            return self.wait(timeout_s)
+        deadline = math.inf if timeout_s is None else time.monotonic() + timeout_s
+        done = self._wait_until_any([life.heard, life.ended], timeout_s)
+        if done and not life.heard.done() and self.id:
+            # A stream that is lost says nothing about the end: the callback may be all that comes.
+            more_s = CALLBACK_GRACE_S + (self.timeout_s if self.is_out_of_sight else 0)
+            self._wait_until_any([life.heard], min(more_s, deadline - time.monotonic()))
+        if life.heard.done():
+            self._hooks.script_waits()
+            return self.state
+        return self.wait(max(0.0, deadline - time.monotonic()) if timeout_s is not None else None)
+
+    @property
+    def callback(self) -> Mapping[str, Any] | None:
+        """What a callback to this notebook said of its end; None where none has come.
+
+        The server has confirmed that it ended; its own state is `state`.
+        """
+        return self._life.callback
+
+    @property
+    def expects_callback(self) -> bool:
+        """Whether this process can hear of its end by a callback."""
+        return self._life.expects_callback
+
+    @expects_callback.setter
+    def expects_callback(self, value: bool) -> None:
+        self._life.expects_callback = value
+
+    async def hear(self, callback: Mapping[str, Any]) -> None:
+        """A callback has come for it; on the loop thread."""
+        await self._life.hear(callback)
+
     def wait_started(self) -> None:
         """Waits until the server has answered the start; an interrupt meanwhile aborts the run.
 
@@ -262,15 +326,20 @@ class Run:
         self._wait_for(self._life.known, None)
 
     def _wait_for(self, milestone: Future[None], timeout_s: float | None) -> bool:
+        done = self._wait_until_any([milestone], timeout_s)
+        if done:
+            self._hooks.script_waits()
+        if done and self._life.error is not None:
+            raise self._life.error
+        return done
+
+    def _wait_until_any(self, milestones: Sequence[Future[None]], timeout_s: float | None) -> bool:
         try:
-            done = bool(futures.wait([milestone], timeout_s).done)
+            return bool(futures.wait(milestones, timeout_s, futures.FIRST_COMPLETED).done)
         except KeyboardInterrupt:
             self.request_abort("interrupted")
             futures.wait([self._life.ended], CONFIRM_S)
             raise KeyboardInterrupt(f"run {self.id}: {self.state}") from None
-        if done and self._life.error is not None:
-            raise self._life.error
-        return done
 
     def result(self, timeout_s: float | None = None) -> Run:
         """Waits as `wait` does, and returns the run.

@@ -1,0 +1,190 @@
+"""What has come in for this user's notebooks: addresses and callbacks in one SQLite file.
+
+The kernels that wait and the Jupyter server that receives share it, several processes at once. The
+secret of an address is not in it, only its digest: who reads the file can send nothing.
+"""
+
+from __future__ import annotations
+
+import hmac
+import os
+import sqlite3
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+
+from .events import CallbackEvent, read
+
+KEEP_DAYS = 30
+#: Of one address; whoever knows it could fill the disk otherwise.
+KEEP_CALLBACKS = 1000
+#: How long a process may hold the write lock before another gives up.
+WAIT_S = 10.0
+
+_SCHEMA = """
+CREATE TABLE IF NOT EXISTS addresses (
+    digest BLOB PRIMARY KEY,
+    locator BLOB NOT NULL,     -- the digest's first bytes, by which it is looked up
+    session TEXT NOT NULL,
+    tag TEXT,
+    created_at REAL NOT NULL,  -- seconds since 1970
+    poke_port INTEGER NOT NULL
+);
+CREATE INDEX IF NOT EXISTS addresses_by_locator ON addresses (locator);
+CREATE INDEX IF NOT EXISTS addresses_by_tag ON addresses (tag);
+CREATE TABLE IF NOT EXISTS callbacks (
+    number INTEGER PRIMARY KEY AUTOINCREMENT,
+    digest BLOB NOT NULL REFERENCES addresses ON DELETE CASCADE,
+    id TEXT NOT NULL,
+    body BLOB NOT NULL,
+    received_at REAL NOT NULL,
+    UNIQUE (digest, id)
+);
+"""
+_LOCATOR_BYTES = 8
+
+
+@dataclass(frozen=True)
+class Address:
+    """Where callbacks come in.
+
+    Attributes:
+        digest: of its secret.
+        session: the process that waits for them; see `Session.id`.
+        tag: of the run they are about; None where they may be about any.
+        poke_port: of 127.0.0.1, where that process wants an empty datagram after each new one.
+    """
+
+    digest: bytes
+    session: str
+    tag: str | None
+    poke_port: int
+
+
+@dataclass(frozen=True)
+class Arrival:
+    """A callback that came in.
+
+    Attributes:
+        number: larger than that of each earlier one.
+        tag: see `Address`.
+        received_at: seconds since 1970.
+    """
+
+    number: int
+    tag: str | None
+    event: CallbackEvent
+    received_at: float
+
+
+def digest_of(secret: str) -> bytes:
+    """What stands for a secret in the file."""
+    return sha256(secret.encode("utf-8", "surrogatepass")).digest()
+
+
+class CallbackInbox:
+    """The addresses and callbacks in one folder, for any number of threads and processes.
+
+    Raises:
+        OSError, sqlite3.Error: the folder cannot be used; so do its methods.
+    """
+
+    def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
+        self._now = now
+        self._path = folder / "callbacks.db"
+        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        # SQLite gives its other files the mode of this one.
+        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        with self._connection() as db:
+            db.execute("PRAGMA journal_mode=WAL")
+            db.executescript(_SCHEMA)
+
+    def register(self, secret: str, *, session: str, tag: str | None, poke_port: int) -> None:
+        """Lets callbacks come in under a secret; see `Address`."""
+        digest = digest_of(secret)
+        with self._connection() as db:
+            db.execute(
+                "INSERT INTO addresses VALUES (?, ?, ?, ?, ?, ?)",
+                [digest, digest[:_LOCATOR_BYTES], session, tag, self._now(), poke_port],
+            )
+
+    def adopt(self, tag: str, *, session: str, poke_port: int) -> bool:
+        """Lets another process wait for a run's callbacks; False if none can come."""
+        with self._connection() as db:
+            return bool(
+                db.execute(
+                    "UPDATE addresses SET session = ?, poke_port = ? WHERE tag = ?",
+                    [session, poke_port, tag],
+                ).rowcount
+            )
+
+    def find(self, secret: str) -> Address | None:
+        """The address with this secret."""
+        digest = digest_of(secret)
+        query = "SELECT digest, session, tag, poke_port FROM addresses WHERE locator = ?"
+        with self._connection() as db:
+            near = db.execute(query, [digest[:_LOCATOR_BYTES]]).fetchall()
+        # An index compares byte by byte; what is compared so is a part of a digest alone.
+        return next((Address(*row) for row in near if hmac.compare_digest(row[0], digest)), None)
+
+    def add(self, address: Address, event: CallbackEvent, body: bytes) -> bool:
+        """Keeps a callback, and returns when it is on the disk; False if it has come before."""
+        with self._connection() as db:
+            known = db.execute("SELECT 1 FROM addresses WHERE digest = ?", [address.digest])
+            if known.fetchone() is None:
+                return False  # pruned a moment ago
+            is_new = db.execute(
+                "INSERT OR IGNORE INTO callbacks (digest, id, body, received_at) "
+                "VALUES (?, ?, ?, ?)",
+                [address.digest, event.id, body, self._now()],
+            ).rowcount
+            if is_new:
+                db.execute(
+                    "DELETE FROM callbacks WHERE digest = ? AND number <= (SELECT number FROM "
+                    "callbacks WHERE digest = ? ORDER BY number DESC LIMIT 1 OFFSET ?)",
+                    [address.digest, address.digest, KEEP_CALLBACKS],
+                )
+        return bool(is_new)
+
+    def arrivals(self, session: str, *, after: int = 0) -> list[Arrival]:
+        """What has come in for a process, oldest first, behind the number `after`."""
+        return self._arrivals("addresses.session = ? AND number > ?", session, after)
+
+    def arrivals_of_run(self, tag: str) -> list[Arrival]:
+        """What has come in about a run, oldest first."""
+        return self._arrivals("addresses.tag = ?", tag)
+
+    def _arrivals(self, condition: str, *values: object) -> list[Arrival]:
+        query = (
+            "SELECT number, tag, id, body, received_at FROM callbacks JOIN addresses USING (digest)"
+            f" WHERE {condition} ORDER BY number"
+        )
+        with self._connection() as db:
+            rows = db.execute(query, values).fetchall()
+        return [
+            Arrival(number, tag, read(body, {"webhook-id": callback_id}), received_at)
+            for number, tag, callback_id, body, received_at in rows
+        ]
+
+    def prune(self, *, keep_days: float = KEEP_DAYS) -> None:
+        """Removes addresses that are too old, with what has come in under them."""
+        with self._connection() as db:
+            before = self._now() - keep_days * 86400
+            db.execute("DELETE FROM addresses WHERE created_at < ?", [before])
+
+    @contextmanager
+    def _connection(self) -> Iterator[sqlite3.Connection]:
+        """A transaction on a connection of its own: no thread waits for another's, and none
+        survives a fork."""
+        db = sqlite3.connect(self._path, timeout=WAIT_S)
+        try:
+            # A callback that was answered with 2xx does not come again, so it outlives a power cut.
+            db.execute("PRAGMA synchronous=FULL")
+            db.execute("PRAGMA foreign_keys=ON")
+            with db:
+                yield db
+        finally:
+            db.close()

@@ -1,0 +1,56 @@
+"""Which Jupyter servers of this user receive callbacks: one file each, read by their kernels."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+
+import psutil
+
+#: How far apart two readings of one process's start may be: they go by the clock, which is set.
+_CLOCK_S = 2.0
+
+
+def announce(folder: Path, url: str) -> Path:
+    """Says that this process receives callbacks; returns the file that says so.
+
+    Args:
+        url: what comes before the secret of an address, as kernels of this machine reach it.
+    """
+    place = folder / "servers"
+    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for left in place.glob(f"{socket.gethostname()}-*.json"):
+        if _url_in(left) is None:
+            left.unlink(missing_ok=True)
+    path = _file(folder, os.getpid())
+    facts = {"url": url, "pid": os.getpid(), "started_at": psutil.Process().create_time()}
+    temporary = path.with_suffix(".tmp")
+    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+        json.dump(facts, file)
+    temporary.replace(path)
+    return path
+
+
+def url_of_mine(folder: Path, environ: Mapping[str, str] = os.environ) -> str | None:
+    """The URL of the Jupyter server that started this kernel; None if it receives none."""
+    pid = environ.get("JPY_PARENT_PID", "")
+    return _url_in(_file(folder, int(pid))) if pid.isdecimal() else None
+
+
+def _url_in(path: Path) -> str | None:
+    """What a server said that still lives."""
+    try:
+        facts = json.loads(path.read_text("utf-8"))
+        if abs(psutil.Process(facts["pid"]).create_time() - facts["started_at"]) < _CLOCK_S:
+            return str(facts["url"])
+    except (OSError, ValueError, KeyError, TypeError, psutil.Error):
+        pass
+    return None
+
+
+def _file(folder: Path, pid: int) -> Path:
+    # The host's name: containers may share a home, and number their processes alike.
+    return folder / "servers" / f"{socket.gethostname()}-{pid}.json"

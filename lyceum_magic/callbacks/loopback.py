@@ -1,0 +1,123 @@
+"""A receiver on a port of this machine alone, for processes that no Jupyter server stands before.
+
+One request a connection. h11 parses it; nothing of it is ever logged, for its path is a secret.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from http import HTTPStatus
+
+import anyio
+import h11
+from anyio.abc import SocketStream
+
+from .inbox import CallbackInbox
+from .receiving import Reception
+
+#: Before the secret of an address, here as in a Jupyter server.
+PATH = "/lyceum/callbacks/"
+#: From the first byte of a request to the last of its reply.
+LIMIT_S = 15.0
+MAX_CONNECTIONS = 32
+_PIECE_BYTES = 16 * 1024
+
+
+class LoopbackReceiver:
+    """Serves while `serve` runs; `url` is what comes before the secret of an address."""
+
+    def __init__(self, inbox: CallbackInbox) -> None:
+        self._inbox = inbox
+        self.port = 0
+
+    @property
+    def url(self) -> str:
+        return f"http://127.0.0.1:{self.port}{PATH}"
+
+    async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
+        """Receives until it is cancelled; the port is known when the task has started."""
+        listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
+        self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
+        self._hosts = {f"127.0.0.1:{self.port}", f"localhost:{self.port}"}
+        self._room = anyio.CapacityLimiter(MAX_CONNECTIONS)
+        task_status.started()
+        await listener.serve(self._handle)
+
+    async def _handle(self, stream: SocketStream) -> None:
+        # Who hangs up or sends no HTTP is not answered.
+        with contextlib.suppress(OSError, anyio.BrokenResourceError, h11.ProtocolError):
+            with anyio.move_on_after(LIMIT_S):
+                async with self._room, stream:
+                    await _Connection(stream, self._hosts, self._inbox).answer()
+
+
+class _Connection:
+    def __init__(self, stream: SocketStream, hosts: set[str], inbox: CallbackInbox) -> None:
+        self._stream = stream
+        self._hosts = hosts
+        self._inbox = inbox
+        self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_PIECE_BYTES)
+
+    async def answer(self) -> None:
+        try:
+            status = await self._status()
+        except h11.RemoteProtocolError as exc:
+            status = HTTPStatus(exc.error_status_hint)
+        except (OSError, sqlite3.Error):
+            status = HTTPStatus.SERVICE_UNAVAILABLE  # not kept: the sender tries again
+        if self._http.our_state not in (h11.IDLE, h11.SEND_RESPONSE):
+            return
+        headers = [("Connection", "close"), ("X-Content-Type-Options", "nosniff")]
+        if status is not HTTPStatus.NO_CONTENT:
+            headers.append(("Content-Length", "0"))
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            headers.append(("Allow", "POST"))
+        reply = h11.Response(status_code=status, reason=status.phrase, headers=headers)
+        data = self._http.send(reply) or b""
+        await self._stream.send(data + (self._http.send(h11.EndOfMessage()) or b""))
+        await self._hang_up()
+
+    async def _hang_up(self) -> None:
+        """Lets the reply arrive: a socket closed with unread bytes would take it back."""
+        await self._stream.send_eof()
+        left = 2 * _PIECE_BYTES * MAX_CONNECTIONS
+        with anyio.move_on_after(1), contextlib.suppress(anyio.EndOfStream):
+            while left > 0:
+                left -= len(await self._stream.receive(_PIECE_BYTES))
+
+    async def _status(self) -> HTTPStatus:
+        request = await self._next_event()
+        if not isinstance(request, h11.Request):
+            raise h11.RemoteProtocolError("no request", HTTPStatus.BAD_REQUEST)
+        headers = {
+            name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers
+        }
+        if headers.get("host", "").lower() not in self._hosts:
+            return HTTPStatus.FORBIDDEN  # a page that has made its own name mean this machine
+        method, path = request.method.decode("latin-1"), request.target.decode("latin-1")
+        if not path.startswith(PATH):
+            return HTTPStatus.NOT_FOUND
+        reception = Reception(self._inbox, method, path.removeprefix(PATH), headers)
+        # The database may wait for another process, and the loop has other runs to follow.
+        refusal = await anyio.to_thread.run_sync(reception.admit)
+        while refusal is None:
+            event = await self._next_event()
+            if isinstance(event, h11.Data):
+                refusal = reception.feed(bytes(event.data))
+            elif isinstance(event, h11.EndOfMessage):
+                return await anyio.to_thread.run_sync(reception.finish)
+            else:
+                raise h11.RemoteProtocolError("the body broke off", HTTPStatus.BAD_REQUEST)
+        return refusal
+
+    async def _next_event(self) -> h11.Event | type[h11.NEED_DATA] | type[h11.PAUSED]:
+        while (event := self._http.next_event()) is h11.NEED_DATA:
+            if self._http.they_are_waiting_for_100_continue:
+                go_on = h11.InformationalResponse(status_code=100, headers=[])
+                await self._stream.send(self._http.send(go_on) or b"")
+            try:
+                self._http.receive_data(await self._stream.receive(_PIECE_BYTES))
+            except anyio.EndOfStream:
+                self._http.receive_data(b"")
+        return event

@@ -1,0 +1,127 @@
+"""This process's end of the inbox: makes addresses, hears of what comes in, hands it on.
+
+All of it lives on the session's loop thread. Nothing is polled: whoever receives a callback sends
+an empty datagram to a port of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import secrets
+import sqlite3
+from collections.abc import Callable
+from pathlib import Path
+
+import anyio
+
+from . import jupyter_servers
+from .inbox import Arrival, CallbackInbox
+from .loopback import PATH, LoopbackReceiver
+
+logger = logging.getLogger(__name__)
+
+
+class Mailbox:
+    """Where callbacks to this process come in.
+
+    Args:
+        folder: of the inbox.
+        session: see `Address`.
+        deliver: is given every new arrival, in the order of arrival.
+    """
+
+    def __init__(
+        self, folder: Path, session: str, deliver: Callable[[list[Arrival]], None]
+    ) -> None:
+        self._folder = folder
+        self._session = session
+        self._deliver = deliver
+        self._inbox: CallbackInbox
+        self._loopback: LoopbackReceiver
+        self._poked = asyncio.Event()
+        self._port = 0
+        self._seen = 0
+        self._is_receiving = asyncio.Lock()
+        self._tasks: anyio.abc.TaskGroup
+
+    async def live(self, *, task_status: anyio.abc.TaskStatus[Mailbox]) -> None:
+        """Hands on what comes in, until it is cancelled."""
+        self._inbox = await anyio.to_thread.run_sync(CallbackInbox, self._folder)
+        self._loopback = LoopbackReceiver(self._inbox)
+        await anyio.to_thread.run_sync(self._inbox.prune)
+        transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
+            lambda: _Pokes(self._poked), local_addr=("127.0.0.1", 0)
+        )
+        self._port = transport.get_extra_info("sockname")[1]
+        try:
+            async with anyio.create_task_group() as self._tasks:
+                task_status.started(self)
+                while True:
+                    await self._poked.wait()
+                    self._poked.clear()
+                    await self._look()
+        finally:
+            transport.close()
+
+    async def _look(self) -> None:
+        def new() -> list[Arrival]:
+            return self._inbox.arrivals(self._session, after=self._seen)
+
+        try:
+            arrivals = await anyio.to_thread.run_sync(new)
+        except (OSError, sqlite3.Error) as exc:
+            logger.warning("callbacks that came in cannot be read: %s", exc)
+            return  # the next poke looks again
+        if arrivals:
+            self._seen = arrivals[-1].number
+            self._deliver(arrivals)
+
+    async def local_url(self) -> str:
+        """What comes before an address's secret, for senders on this machine."""
+        url = await anyio.to_thread.run_sync(jupyter_servers.url_of_mine, self._folder)
+        if url is not None:
+            return url
+        async with self._is_receiving:
+            if not self._loopback.port:
+                await self._tasks.start(self._loopback.serve)
+        return self._loopback.url
+
+    async def new_address(self, base: str | None, tag: str | None) -> str:
+        """An address that nobody can guess.
+
+        Args:
+            base: the URL at which senders reach this user's Jupyter server; None for senders on
+                this machine.
+            tag: of the run that it is for; None for any.
+        """
+        url = await self.local_url() if base is None else base.rstrip("/") + PATH
+        secret = secrets.token_urlsafe(32)
+
+        def register() -> None:
+            self._inbox.register(secret, session=self._session, tag=tag, poke_port=self._port)
+
+        await anyio.to_thread.run_sync(register)
+        return url + secret
+
+    async def adopt(self, tag: str) -> bool:
+        """Waits here from now on for the callbacks of a run that another process started.
+
+        What has come already is handed on too. False if none can come.
+        """
+
+        def adopt() -> bool:
+            return self._inbox.adopt(tag, session=self._session, poke_port=self._port)
+
+        if not await anyio.to_thread.run_sync(adopt):
+            return False
+        self._deliver(await anyio.to_thread.run_sync(self._inbox.arrivals_of_run, tag))
+        return True
+
+
+class _Pokes(asyncio.DatagramProtocol):
+    def __init__(self, poked: asyncio.Event) -> None:
+        self._poked = poked
+
+    def datagram_received(self, data: bytes, address: object) -> None:
+        self._poked.set()

@@ -1,0 +1,91 @@
+"""A request at an address of ours -> kept, and a status; the rules, and no web framework.
+
+Whoever speaks HTTP asks `admit` when the headers are there, feeds the body piece by piece, and asks
+`finish` at its end. A reply that comes before the end is final: the rest is not read.
+"""
+
+from __future__ import annotations
+
+import socket
+from collections.abc import Mapping
+from http import HTTPStatus
+
+from ..exceptions import InvalidCallback
+from ..protocol.callbacks import MAX_BODY_BYTES
+from .events import CallbackEvent, read
+from .inbox import Address, CallbackInbox
+
+#: What a browser says where a page sends a request, and no sender of callbacks does.
+_OF_BROWSERS = ("origin", "sec-fetch-site")
+
+
+class Reception:
+    """One request.
+
+    Args:
+        secret: what its path ends with.
+        headers: names in any case, each once.
+
+    Attributes:
+        event: the callback, once it has been kept for the first time.
+    """
+
+    def __init__(
+        self, inbox: CallbackInbox, method: str, secret: str, headers: Mapping[str, str]
+    ) -> None:
+        self._inbox = inbox
+        self._method = method
+        self._secret = secret
+        self._headers = {name.lower(): value for name, value in headers.items()}
+        self._body = bytearray()
+        self._address: Address | None = None
+        self.event: CallbackEvent | None = None
+
+    def admit(self) -> HTTPStatus | None:
+        """The refusal that the headers deserve; None if the body is wanted.
+
+        What tells a right secret from a wrong one comes last.
+        """
+        if self._method != "POST":
+            return HTTPStatus.METHOD_NOT_ALLOWED
+        if any(name in self._headers for name in _OF_BROWSERS):
+            return HTTPStatus.FORBIDDEN
+        length = self._headers.get("content-length", "0")
+        if length.isdecimal() and int(length[:10]) > MAX_BODY_BYTES:
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        self._address = self._inbox.find(self._secret)
+        return HTTPStatus.NOT_FOUND if self._address is None else None
+
+    def feed(self, piece: bytes) -> HTTPStatus | None:
+        """Takes a piece of the body; the refusal if that is too much."""
+        if len(self._body) + len(piece) > MAX_BODY_BYTES:
+            return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
+        self._body += piece
+        return None
+
+    def finish(self) -> HTTPStatus:
+        """Keeps the callback, tells the process that waits for it, and gives the reply.
+
+        Raises:
+            OSError, sqlite3.Error: it cannot be kept; the sender, told so, tries again.
+        """
+        address = self._address
+        if address is None:
+            raise RuntimeError("finish() comes after an admit() that returned None")
+        body = bytes(self._body)
+        try:
+            event = read(body, self._headers)
+        except InvalidCallback:
+            return HTTPStatus.BAD_REQUEST
+        if event.run_id is None and address.tag is None:
+            return HTTPStatus.BAD_REQUEST  # nothing says which run it is about
+        if self._inbox.add(address, event, body):
+            self.event = event
+            _poke(address.poke_port)
+        return HTTPStatus.NO_CONTENT
+
+
+def _poke(port: int) -> None:
+    """Lets a process look into the inbox; there may be none any more."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as poker:
+        poker.sendto(b"", ("127.0.0.1", port))

@@ -1,0 +1,164 @@
+"""The receiver's face in Jupyter Server: `{base_url}lyceum/callbacks/<secret>`.
+
+It is the one address there that asks for no token: its path is the secret. So neither the path nor
+what is below it may reach a log, whatever becomes of the request.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import atexit
+import sqlite3
+from http import HTTPStatus
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+from urllib.parse import urlsplit
+
+from jupyter_server.auth.decorator import allow_unauthenticated
+from jupyter_server.base.handlers import JupyterHandler
+from jupyter_server.utils import url_path_join
+from tornado.iostream import StreamClosedError
+from tornado.web import Finish, stream_request_body
+
+from .. import config
+from ..callbacks.inbox import CallbackInbox
+from ..callbacks.jupyter_servers import announce
+from ..callbacks.loopback import PATH
+from ..callbacks.receiving import Reception
+
+#: What pages are told of an arrival; they ask the API for more.
+EVENT = "https://schema.lyceum.technology/lyceum_magic/callback/v1"
+_EVENT_SCHEMA = {
+    "$id": EVENT,
+    "version": "1",
+    "title": "A callback of Lyceum has come in",
+    "description": "A run has ended, says a sender. It is a hint: read the run again.",
+    "type": "object",
+    "properties": {
+        "execution_id": {"type": ["string", "null"], "description": "the run's id"},
+        "status": {"type": ["string", "null"], "description": "how it ended, says the sender"},
+    },
+    "required": ["execution_id", "status"],
+    "additionalProperties": False,
+}
+_REACHED_BY_LOOPBACK = ("", "*", "0.0.0.0", "::", "127.0.0.1", "localhost")
+
+
+def load(app: Any) -> None:
+    """Adds the receiver to a Jupyter server, and lets its kernels know."""
+    folder = config.user_folder() / "callbacks"
+    try:
+        inbox = CallbackInbox(folder)
+        inbox.prune()
+    except (OSError, sqlite3.Error) as exc:
+        app.log.warning("lyceum_magic takes no callbacks: %s cannot be used (%s)", folder, exc)
+        return
+    app.event_logger.register_event_schema(_EVENT_SCHEMA)
+    # Everything below, and that without a group: a path of ours is never an unknown one that
+    # another handler refuses and logs.
+    pattern = url_path_join(app.base_url, PATH).rstrip("/") + r"(?:/.*)?"
+    app.web_app.add_handlers(".*$", [(pattern, CallbackHandler, {"inbox": inbox})])
+    # The port is known when the server has begun to serve.
+    app.io_loop.add_callback(_announce, app, folder)
+
+
+def _announce(app: Any, folder: Path) -> None:
+    # Where senders on this machine do not get through, kernels have receivers of their own.
+    if app.sock or app.certfile or app.ip not in _REACHED_BY_LOOPBACK:
+        return
+    port = urlsplit(app.local_url).port
+    url = f"http://127.0.0.1:{port}{url_path_join(app.base_url, PATH)}"
+    try:
+        path = announce(folder, url)
+    except OSError as exc:
+        app.log.warning("lyceum_magic: kernels are not told of this server (%s)", exc)
+        return
+    atexit.register(path.unlink, missing_ok=True)
+
+
+@stream_request_body
+class CallbackHandler(JupyterHandler):  # type: ignore[misc]
+    """One callback. Only `POST` is open; the rules are those of `Reception`."""
+
+    def initialize(self, inbox: CallbackInbox) -> None:
+        self._inbox = inbox
+        self._reception: Reception | None = None
+
+    async def prepare(self) -> None:
+        # Before anything of ours: it checks the Host, and may refuse.
+        await super().prepare()
+        _, _, secret = self.request.path.rpartition(PATH)
+        headers = dict(self.request.headers)
+        self._reception = Reception(self._inbox, self.request.method or "", secret, headers)
+        # In a thread: the database may wait for another process.
+        await self._refuse(await self._kept(self._reception.admit))
+
+    async def data_received(self, chunk: bytes) -> None:
+        if self._reception is not None and not self._finished:
+            await self._refuse(self._reception.feed(chunk))
+
+    @allow_unauthenticated  # type: ignore[untyped-decorator]
+    async def post(self) -> None:
+        assert self._reception is not None  # prepare() has made it
+        status = await self._kept(self._reception.finish) or HTTPStatus.NO_CONTENT
+        await self._reply(status)
+        if (event := self._reception.event) is not None:
+            told = {"execution_id": event.run_id, "status": event.state and event.state.value}
+            self.event_logger.emit(schema_id=EVENT, data=told)
+
+    async def _kept(self, step: Any) -> HTTPStatus | None:
+        try:
+            status: HTTPStatus | None = await asyncio.to_thread(step)
+        except (OSError, sqlite3.Error):
+            return HTTPStatus.SERVICE_UNAVAILABLE  # the sender tries again
+        return status
+
+    async def _refuse(self, status: HTTPStatus | None) -> None:
+        if status is not None:
+            await self._reply(status)
+
+    async def _reply(self, status: HTTPStatus) -> None:
+        self.set_status(status)
+        if status is HTTPStatus.METHOD_NOT_ALLOWED:
+            self.set_header("Allow", "POST")
+        if status is not HTTPStatus.NO_CONTENT:
+            self.clear_header("Content-Type")
+            self.set_header("Connection", "close")
+        try:
+            await self.finish()
+        except StreamClosedError:
+            return  # it has hung up
+
+    # What Jupyter and Tornado would do with any request.
+
+    def check_xsrf_cookie(self) -> None:
+        """No cookie is looked at, so that nothing can be forged with one."""
+
+    def set_cors_headers(self) -> None:
+        """No page of another origin gets in, whatever the server allows elsewhere."""
+
+    def write_error(self, status_code: int, **kwargs: Any) -> None:
+        """Jupyter's page would quote the path."""
+        self.finish()
+
+    def _log(self) -> None:
+        """The access log has the path."""
+
+    def _request_summary(self) -> str:
+        return f"{self.request.method} {PATH}..."
+
+    def log_exception(
+        self,
+        typ: type[BaseException] | None,
+        value: BaseException | None,
+        tb: TracebackType | None,
+    ) -> None:
+        # Neither the request, which is its path, nor the traceback, whose error may quote it.
+        if typ is not None and not issubclass(typ, Finish) and not hasattr(value, "status_code"):
+            self.log.error("lyceum_magic: a callback failed with %s", typ.__name__)
+
+
+for _method in ("get", "head", "put", "patch", "delete", "options"):
+    # Else Jupyter sends who has no token to its login page, with the path.
+    setattr(CallbackHandler, _method, CallbackHandler.post)
