@@ -13,7 +13,7 @@ del runs  # noqa: F821
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import attach, nest_loops, runs, submit, submit_compose, submit_image
+    from .api import attach, nest_loops, runs, signing_secret, submit, submit_compose, submit_image
     from .client.api import Client
     from .exceptions import (
         LyceumError,
@@ -39,6 +39,7 @@ _HOMES = {
     "attach": "api",
     "nest_loops": "api",
     "runs": "api",
+    "signing_secret": "api",
     "submit": "api",
     "submit_compose": "api",
     "submit_image": "api",
@@ -56,6 +57,7 @@ __all__ = [
     "attach",
     "nest_loops",
     "runs",
+    "signing_secret",
     "submit",
     "submit_compose",
     "submit_image",

@@ -8,6 +8,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
+from .config import Secret
 from .exceptions import OptionError
 from .protocol.limits import MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from .protocol.requests import Start
@@ -250,8 +251,7 @@ def _start(
     allow_pickle: bool = False,
     notes: Sequence[str] = (),
 ) -> Run:
-    if place not in ("auto", "local", "cloud"):
-        raise OptionError(f'place takes "auto", "local" or "cloud", not {place!r}.')
+    _check_place(place)
     if budget is not None and not (isinstance(budget, int | float) and 0 < budget < math.inf):
         raise OptionError(f"budget takes dollars such as 0.50, not {budget!r}.")
     here = session()
@@ -282,6 +282,27 @@ def attach(run_id: str = "last") -> Run:
         UnknownRun: there is none, or more than one.
     """
     return session().attach(run_id)
+
+
+def signing_secret(place: str = "auto") -> Secret:
+    """What the callbacks of your runs are signed with, for `lyceum_magic.callbacks.verify`.
+
+    Its `reveal()` gives the text, `whsec_...`.
+
+    Args:
+        place: as for `submit`.
+
+    Raises:
+        LyceumError: the server cannot be asked, or signs nothing: Lyceum Cloud does not.
+    """
+    _check_place(place)
+    here = session()
+    return here.ask(here.client(cast(Place, place)).callbacks.signing_secret).secret
+
+
+def _check_place(place: str) -> None:
+    if place not in ("auto", "local", "cloud"):
+        raise OptionError(f'place takes "auto", "local" or "cloud", not {place!r}.')
 
 
 def nest_loops() -> None:

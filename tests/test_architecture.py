@@ -21,7 +21,7 @@ ARROWS = {
     "cli": "config demo exceptions magic server.serve server.state_folder",
     "demo": "exceptions local_server",
     "magic": "client config display exceptions outputs protocol runs session submission",
-    "api": "exceptions protocol runs session submission",
+    "api": "config exceptions protocol runs session submission",
     "session": "client config exceptions here local_server protocol runs",
     "here": "callbacks config exceptions protocol runs",
     "server_extension": "callbacks config",
@@ -36,10 +36,10 @@ ARROWS = {
     # The embedded server, from the top.
     "server": "",
     "server.serve": "exceptions server.app server.settings server.state_folder",
-    "server.app": "protocol server.account server.bucket server.callbacks server.gpus server.guard "
-    "server.retention server.routes server.runners server.s3_endpoint server.service "
+    "server.app": "protocol server.account server.bell server.bucket server.callbacks server.gpus "
+    "server.guard server.retention server.routes server.runners server.s3_endpoint server.service "
     "server.settings server.state_folder server.stores server.stores.base server.stream_secrets "
-    "server.vault",
+    "server.troubles server.vault",
     "server.routes": "config exceptions protocol server.account server.bucket server.callbacks "
     "server.event_stream server.metrics server.output_tail server.runners server.s3_endpoint "
     "server.service server.settings server.stores.base server.stream_secrets server.tracked_run",
@@ -47,9 +47,10 @@ ARROWS = {
     "server.guard": "protocol server.settings",
     "server.event_stream": "protocol server.service server.spool server.tracked_run",
     "server.output_tail": "protocol server.spool",
-    "server.service": "exceptions protocol server.bell server.callbacks server.metrics "
-    "server.runners server.stores.base server.tracked_run",
-    "server.callbacks": "config exceptions protocol server.bell server.settings server.stores.base",
+    "server.service": "exceptions protocol server.bell server.callbacks server.masking "
+    "server.metrics server.runners server.stores.base server.tracked_run server.troubles",
+    "server.callbacks": "exceptions protocol server.bell server.settings server.stores.base "
+    "server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
     "server.runners": "exceptions protocol server.gpus server.masking server.spool",
     "server.stores": "exceptions protocol server.stores.base server.vault",
@@ -66,6 +67,7 @@ ARROWS = {
     "server.stream_secrets": "config",
     "server.settings": "config",
     "server.bell": "",
+    "server.troubles": "exceptions",
     "server.vault": "exceptions",
     # What both sides stand on.
     "config": "exceptions protocol",

@@ -20,6 +20,7 @@ from lyceum_magic import (
     attach,
     nest_loops,
     runs,
+    signing_secret,
     submit,
     submit_compose,
     submit_image,
@@ -183,6 +184,7 @@ def remember() -> None:
     receive(b"", {}, None, SqliteSeen("callbacks.db"))
     receive(b"", {}, None, SqliteSeen(Path("callbacks.db"), wait_s=5))
     receive(b"", {}, None, RedisSeen())
+    assert_type(signing_secret("local").reveal(), str)
     assert_type(SqliteSeen(sqlite3.connect("jobs.db")).forget(older_than_s=30 * 86400), int)
 
 
