@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
+from pathlib import Path
 
 from fastapi import FastAPI
 
@@ -13,12 +15,20 @@ from ..protocol.requests import Kind
 from .account.keys import Keys
 from .account.secrets import AccountSecrets
 from .account.tokens import Tokens
+from .bell import Bell
 from .bucket import Bucket
+from .callbacks.delivery import Deliverer
+from .callbacks.outbox import problem_of
+from .callbacks.schedule import Schedule
+from .callbacks.sending import HttpSender, Sender
+from .callbacks.signing import Signing
+from .callbacks.targets import Targets
 from .gpus import read_gpus
 from .guard import Guard
 from .retention import Retention
 from .routes import (
     account,
+    callbacks,
     elsewhere,
     executions,
     keys,
@@ -39,10 +49,11 @@ from .runners.process import ProcessRunner
 from .s3_endpoint import S3Endpoint
 from .service import RunService
 from .settings import ServerSettings
-from .state_folder import new_key
+from .state_folder import forget_deliveries_left, new_key, write_deliveries_left
 from .stores.base import WholeStore
 from .stores.sqlite import SqliteStore
 from .stream_secrets import StreamSecrets
+from .troubles import Troubles
 from .vault import Vault
 
 
@@ -51,12 +62,15 @@ def create_app(
     *,
     store: WholeStore | None = None,
     runners: Mapping[Kind, Runner] | None = None,
+    schedule: Schedule | None = None,
+    sender: Sender | None = None,
     end_server: Callable[[], None] = lambda: None,
 ) -> FastAPI:
     """The server as an ASGI application; its lifespan opens and closes the parts.
 
     Args:
         store, runners: in place of SQLite, and of processes and containers.
+        schedule, sender: in place of the days for which callbacks are tried, and of HTTP.
         end_server: asks the process around the application to end; must return at once.
     """
     vault = Vault(settings.state_dir / "vault.key")
@@ -64,16 +78,32 @@ def create_app(
     runners = runners or _runners(settings)
     account_secrets = AccountSecrets(store)
     account_keys = Keys(store, Tokens(vault), settings.api_key, new_key)
+    bucket = Bucket(settings.bucket, drafts=settings.state_dir / "uploads")
+    endpoint = S3Endpoint(settings.bucket)
+    troubles, activity = Troubles(), Bell()
+    signing = Signing(store)
+    deliverer = Deliverer(
+        store,
+        sender or HttpSender(Targets(settings.profile, lambda: {settings.port, *endpoint.ports})),
+        signing,
+        account_secrets.values,
+        schedule or Schedule(),
+        troubles=troubles,
+        activity=activity,
+    )
     service = RunService(
         store,
         runners,
         settings.state_dir / "runs",
         max_running=settings.max_running,
         secrets=account_secrets.values,
+        on_deliveries=deliverer.ring,
+        problem_of_url=partial(problem_of, profile=settings.profile),
+        next_delivery_at=lambda: deliverer.next_at,
+        troubles=troubles,
+        activity=activity,
         read_gpus=read_gpus,
     )
-    bucket = Bucket(settings.bucket, drafts=settings.state_dir / "uploads")
-    endpoint = S3Endpoint(settings.bucket)
     retention = Retention(
         store,
         settings.state_dir / "runs",
@@ -91,14 +121,18 @@ def create_app(
         async with AsyncExitStack() as parts:
             await store.open()
             parts.push_async_callback(store.close)
+            forget_deliveries_left(settings.state_dir)
+            parts.push_async_callback(_leave_word, settings.state_dir, deliverer)
             await account_keys.open()
             bucket.open()
             for runner in runners.values():
                 await runner.open()
                 parts.push_async_callback(runner.close)
             parts.push_async_callback(endpoint.close)
+            parts.push_async_callback(deliverer.close)
             parts.push_async_callback(service.close)  # it may fail behind its first runs
             await service.open()
+            await deliverer.open()
             sweeping = asyncio.create_task(retention.sweep_for_ever())
             try:
                 yield
@@ -126,6 +160,7 @@ def create_app(
     account.add_routes(app.router, service, settings.api_key, end_server)
     keys.add_routes(app.router, account_keys)
     secrets.add_routes(app.router, account_secrets)
+    callbacks.add_routes(app.router, service, store, deliverer, signing, profile=settings.profile)
     orgs.add_routes(app.router)
     elsewhere.add_routes(app.router)  # behind all others
     install_description(app)
@@ -139,6 +174,11 @@ def create_app(
         open_streams=settings.profile == "local",
     )
     return app
+
+
+async def _leave_word(state_dir: Path, deliverer: Deliverer) -> None:
+    health = await deliverer.health()
+    write_deliveries_left(state_dir, {k: v for k, v in health.items() if k != "errors"})
 
 
 def _runners(settings: ServerSettings) -> Mapping[Kind, Runner]:

@@ -222,6 +222,15 @@ class TextMasker:
         return b"".join(out)
 
 
+def masked(text: str, values: Iterable[str]) -> str:
+    """A text that is whole, without the values in any of their forms."""
+    secrets = SecretTexts(values)
+    if not secrets:
+        return text
+    masker = TextMasker(secrets)
+    return (masker.feed(text.encode()) + masker.close()).decode(errors="replace")
+
+
 class _Automaton:
     """Aho and Corasick's: reads text byte by byte, in one pass whatever the secrets are.
 

@@ -29,6 +29,7 @@ import shutil
 import socket
 import sys
 import sysconfig
+from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -79,6 +80,11 @@ class S3Endpoint:
                 self._access = await self._start()
             assert self._access is not None
             return self._access
+
+    @property
+    def ports(self) -> Collection[int]:
+        """Where it listens: nowhere while nobody has asked for it."""
+        return [] if self._access is None else [int(self._access.url.rpartition(":")[2])]
 
     async def close(self) -> None:
         """Ends it."""

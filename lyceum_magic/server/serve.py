@@ -40,7 +40,8 @@ class ServeOptions:
 
     Attributes:
         port: where to listen; None means where the last server of this folder did, else anywhere.
-        idle_exit_s: ends by itself after so long without a live run or a follower.
+        idle_exit_s: ends by itself after so long without a live run or a follower, unless a
+            callback is due within as long.
     """
 
     state_dir: Path

@@ -11,20 +11,25 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
 from ..exceptions import EmbeddedServerError, LyceumError, UnknownRun
+from ..protocol.callback_urls import problem_of_url
+from ..protocol.limits import MAX_CALLBACK_URLS
 from ..protocol.machines import MACHINES
 from ..protocol.requests import Kind, Start
 from ..protocol.states import State
 from .bell import Bell
+from .callbacks.outbox import deliveries_of
+from .masking import masked
 from .metrics import GpuReader, record_usage
 from .runners.base import InvalidField, RunEnd, RunHandle, Runner, RunSpec
-from .stores.base import HistoryPage, RunRecord, Store, StoreUnavailable
+from .stores.base import Delivery, HistoryPage, RunRecord, Store, StoreUnavailable
 from .tracked_run import TrackedRun
+from .troubles import Troubles
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +44,7 @@ Secrets = Callable[[], Awaitable[Mapping[str, str]]]
 _Steps = Callable[[TrackedRun], Awaitable[None]]
 
 _NOTEBOOK_JOB = "customer_notebook"
+_WRITING = "the ends of runs cannot be written down, and nobody is called back until they can"
 
 
 class UnknownMachine(LyceumError):
@@ -57,6 +63,12 @@ class RunService:
         runs_folder: where every run gets a folder of its own.
         max_running: how many runs are under way at a time.
         secrets: gives the account's secrets, name -> value, when a run starts.
+        on_deliveries: told to which endpoints callbacks have been written down; must return at
+            once.
+        problem_of_url: why none can be sent to a URL, in one sentence; None if it can.
+        next_delivery_at: when the next callback is due, in seconds since 1970; None if none is.
+        troubles: told what fails.
+        activity: rung when a run, a follower or a delivery comes or goes.
         read_gpus: what the machine's GPUs do, for the metrics of runs.
         clock: seconds since 1970.
     """
@@ -69,12 +81,21 @@ class RunService:
         *,
         max_running: int,
         secrets: Secrets,
+        on_deliveries: Callable[[Collection[str]], None] = lambda endpoints: None,
+        problem_of_url: Callable[[str], str | None] = problem_of_url,
+        next_delivery_at: Callable[[], float | None] = lambda: None,
+        troubles: Troubles | None = None,
+        activity: Bell | None = None,
         read_gpus: GpuReader = dict,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._runners = runners
         self._secrets = secrets
+        self._on_deliveries = on_deliveries
+        self._problem_of_url = problem_of_url
+        self._next_delivery_at = next_delivery_at
+        self._troubles = troubles or Troubles()
         self._runs_folder = runs_folder
         self._max_running = max_running
         self._read_gpus = read_gpus
@@ -85,7 +106,7 @@ class RunService:
         # Runs that are over, and whose end could not be written down yet.
         self._unwritten: dict[str, TrackedRun] = {}
         self._followers: Counter[str] = Counter()  # by run
-        self.activity = Bell()
+        self.activity = activity or Bell()
 
     async def open(self) -> None:
         """Finds the runs of earlier servers again."""
@@ -105,7 +126,8 @@ class RunService:
 
         Raises:
             UnknownMachine: no machine has that name; the message lists those that exist.
-            InvalidField: a field cannot be used, see `Runner.check`; or a text is not Unicode.
+            InvalidField: a field cannot be used, see `Runner.check`; or a text is not Unicode; or
+                no callback can go to a URL.
             EngineUnavailable: there is no container engine.
         """
         if request.execution_type not in MACHINES:
@@ -114,6 +136,7 @@ class RunService:
                 f"choose one of: {', '.join(MACHINES)}."
             )
         _check_texts(request)
+        self._check_callback_urls(request.user_callback_urls or ())
         await self._runners[request.kind].check(request)
         record = RunRecord(str(uuid.uuid4()), request, self._clock())
         await self._store.add(record)
@@ -190,7 +213,10 @@ class RunService:
         return run_id in self._tracked or run_id in self._followers
 
     async def idle(self, for_s: float) -> None:
-        """Returns once there has been neither a live run nor a follower for `for_s` seconds."""
+        """Returns once there has been neither a live run nor a follower for `for_s` seconds.
+
+        Not while a callback is due within as many seconds; later ones are for the next server.
+        """
         while True:
             change = self.activity.listen()
             wait_s = None if self._tracked or self.followers else for_s
@@ -198,7 +224,9 @@ class RunService:
                 async with asyncio.timeout(wait_s):
                     await change.wait()
             except TimeoutError:
-                return
+                next_at = self._next_delivery_at()
+                if next_at is None or next_at > self._clock() + for_s:
+                    return
 
     def check_idle(self) -> None:
         """Raises ServerBusy while a run is not over."""
@@ -215,19 +243,38 @@ class RunService:
             run.show(detail=f"{ahead} {'run' if ahead == 1 else 'runs'} ahead")
 
     async def _take_up(self, run: TrackedRun) -> None:
+        problem: EmbeddedServerError | None = None
+        try:
+            # With what is sealed: its callback URLs, and what it needs if it has not begun.
+            run.show(replace(run.record, request=await self._request(run.run_id)))
+        except EmbeddedServerError as exc:
+            problem = exc
         handle = await self._runner_of(run.record).find(self._spec(run.record))
         if handle is not None:
+            if problem is not None:
+                logger.error("nobody will be called back of run %s: %s", run.run_id, problem)
             await self._follow_to_the_end(run, handle)
             return
-        try:
-            request = await self._store.request(run.run_id)
-        except EmbeddedServerError as exc:
-            await self._lose(run, exc)
+        if problem is not None:
+            await self._lose(run, problem)
             return
-        run.show(replace(run.record, request=request, state=State.PENDING))
+        run.show(replace(run.record, state=State.PENDING))
         self._queue.append(run)
         self._queue.sort(key=lambda queued: queued.record.created_at)
         self._start_what_fits()
+
+    async def _request(self, run_id: str) -> Start:
+        """All that was asked for, as soon as the disk gives it.
+
+        Raises:
+            EmbeddedServerError: it cannot be decrypted.
+        """
+        while True:
+            try:
+                return await self._store.request(run_id)
+            except StoreUnavailable:
+                logger.exception("what was asked for of run %s could not be read", run_id)
+                await asyncio.sleep(REWRITE_S)
 
     async def _run(self, run: TrackedRun) -> None:
         run.show(replace(run.record, state=State.STARTING))
@@ -268,28 +315,47 @@ class RunService:
         await self._finish(run, RunEnd("lost", None, str(error), None, self._clock()))
 
     async def _finish(self, run: TrackedRun, end: RunEnd) -> None:
-        record = final_record(run.record, end)
+        record = final_record(run.record, await self._masked(end))
+        # Once: their ids stay the same however often they must be written.
+        deliveries = deliveries_of(record, record.request.user_callback_urls or (), self._clock())
         try:
             # First on disk, then told: whoever hears of the end can read it.
-            await self._store.finish(record)
-        except StoreUnavailable:
+            await self._write_down(record, deliveries)
+        except StoreUnavailable as exc:
             # Told all the same, for nobody may wait for ever. From now on it stays as told: this
             # server remembers it until it can be written, and the next one finds the run again.
+            self._troubles.begin(_WRITING, exc)
             logger.exception("the end of run %s could not be written down", run.run_id)
             self._unwritten[run.run_id] = run
-            self._drive(run, self._write_end)
+            self._drive(run, lambda run: self._write_end(run, deliveries))
         finally:
             del self._tracked[run.run_id]
             run.show(record)
             self.activity.ring()
             self._start_what_fits()
 
-    async def _write_end(self, run: TrackedRun) -> None:
+    async def _write_end(self, run: TrackedRun, deliveries: Sequence[Delivery]) -> None:
         while run.run_id in self._unwritten:
             await asyncio.sleep(REWRITE_S)
             with contextlib.suppress(StoreUnavailable):
-                await self._store.finish(run.record)
+                await self._write_down(run.record, deliveries)
                 del self._unwritten[run.run_id]
+
+    async def _write_down(self, record: RunRecord, deliveries: Sequence[Delivery]) -> None:
+        await self._store.finish(record, deliveries)
+        self._troubles.end(_WRITING)
+        if deliveries:
+            self._on_deliveries({delivery.endpoint for delivery in deliveries})
+
+    async def _masked(self, end: RunEnd) -> RunEnd:
+        """The end without the account's secrets: an engine's error may quote the program's."""
+        if not end.error:
+            return end
+        try:
+            secrets = await self._secrets()
+        except EmbeddedServerError:
+            return end  # what this server cannot read it has given to no run
+        return replace(end, error=masked(end.error, secrets.values()))
 
     async def _order(self, run_id: str, order: Literal["kill", "stop"]) -> RunRecord:
         run = await self.find(run_id)
@@ -308,6 +374,17 @@ class RunService:
             async with asyncio.timeout(CONFIRMATION_S):
                 await _over(run)
         return run.record
+
+    def _check_callback_urls(self, urls: Sequence[str]) -> None:
+        field = "user_callback_urls"
+        if len(urls) > MAX_CALLBACK_URLS:
+            raise InvalidField(
+                f"a run may have {MAX_CALLBACK_URLS} callback URLs, and here are {len(urls)}",
+                field=field,
+            )
+        for url in urls:
+            if problem := self._problem_of_url(url):
+                raise InvalidField(problem, field=field)
 
     def _drive(self, run: TrackedRun, steps: _Steps) -> None:
         driver = asyncio.create_task(self._end_in_any_case(run, steps))

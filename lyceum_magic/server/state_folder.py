@@ -9,7 +9,7 @@ import os
 import secrets
 import stat
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -21,6 +21,8 @@ logger = logging.getLogger(__name__)
 
 _SERVER_FILE = "server.json"
 _LOCK_FILE = "server.lock"
+#: Counts of the callbacks that an ended server has left to the next one.
+_LEFT_FILE = "deliveries.json"
 
 #: File systems on which SQLite's shared memory and file locks cannot be relied on.
 _NETWORK_FILE_SYSTEMS = frozenset(
@@ -89,12 +91,32 @@ def read_server_file(folder: Path) -> ServerFile | None:
 
 def write_server_file(folder: Path, content: ServerFile) -> None:
     """Puts `content` in place at once: a reader sees the old file or the new one."""
-    temporary = folder / f".{_SERVER_FILE}.{os.getpid()}"
+    _put(server_file(folder), {**vars(content), "api_key": content.api_key.reveal()})
+
+
+def write_deliveries_left(folder: Path, content: Mapping[str, object]) -> None:
+    """Leaves word of the callbacks that are still to be sent; a full disk takes none."""
+    try:
+        _put(folder / _LEFT_FILE, content)
+    except OSError as exc:
+        logger.warning("%s cannot be written: %s", folder / _LEFT_FILE, exc.strerror)
+
+
+def forget_deliveries_left(folder: Path) -> None:
+    """Removes the word: from now on the server itself can be asked."""
+    try:
+        (folder / _LEFT_FILE).unlink(missing_ok=True)
+    except OSError as exc:
+        logger.warning("%s cannot be removed: %s", folder / _LEFT_FILE, exc.strerror)
+
+
+def _put(path: Path, content: Mapping[str, object]) -> None:
+    temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump({**vars(content), "api_key": content.api_key.reveal()}, file, indent=2)
-    temporary.replace(server_file(folder))
+        json.dump(content, file, indent=2)
+    temporary.replace(path)
 
 
 def new_key() -> Secret:

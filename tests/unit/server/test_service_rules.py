@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -21,7 +21,7 @@ from lyceum_magic.server.service import (
     UnknownMachine,
     final_record,
 )
-from lyceum_magic.server.stores.base import RunRecord, Store, StoreUnavailable
+from lyceum_magic.server.stores.base import Delivery, RunRecord, Store, StoreUnavailable
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.tracked_run import NO_GPU, TrackedRun
@@ -147,9 +147,9 @@ class FullStore(MemoryStore):
         self._check()
         await super().update(record)
 
-    async def finish(self, record: RunRecord) -> None:
+    async def finish(self, record: RunRecord, deliveries: Sequence[Delivery] = ()) -> None:
         self._check()
-        await super().finish(record)
+        await super().finish(record, deliveries)
         self.has_finished.set()
 
     def _check(self) -> None:

@@ -1,0 +1,337 @@
+"""Sends what is in the outbox: due deliveries from the store in, results to the store out.
+
+Nothing is sent from memory. An attempt holds its slot from the moment it is read until its result
+is on the disk, so a killed server sends again what nobody has acknowledged to it, and no more.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import time
+from collections.abc import Awaitable, Callable, Collection, Mapping
+from dataclasses import replace
+
+from ...exceptions import EmbeddedServerError
+from ...protocol.callback_urls import fill_in, references
+from ...protocol.callbacks import DeliveryHealth, DeliveryState
+from ...protocol.times import iso
+from ..bell import Bell
+from ..stores.base import Attempt, Delivery, OutboxCounts, OutboxStore, StoreUnavailable
+from ..troubles import Troubles
+from .bodies import test_body
+from .lanes import RECHECK_S, Lanes
+from .outbox import new_delivery
+from .results import result_of
+from .schedule import Schedule
+from .sending import Outcome, Sender
+from .signing import Signing
+
+logger = logging.getLogger(__name__)
+
+#: Whatever is planned, the clocks are looked at so often: somebody may have set one.
+LONGEST_WAIT_S = 60.0
+#: Before another try where the store could not be read or written.
+PAUSE_S = 1.0
+#: A sender keeps its own time limits; this one is behind them.
+LIMIT_S = 20.0
+#: How long a test waits for the result of its attempt: for other attempts at its endpoint, too.
+TEST_S = 30.0
+#: How long attempts under way may take once the server ends.
+CLOSE_S = 1.0
+#: A clock that has gone back by less was corrected, not set.
+_CORRECTION_S = 1.0
+_SHORTEST_WAIT_S = 0.001
+
+_READING = "callbacks to send cannot be read"
+_WRITING = "what became of callbacks cannot be written down, and none is sent until it can"
+_PREPARING = "callbacks cannot be signed or filled in"
+
+
+class Deliverer:
+    """Sends deliveries when they are due, and plans what failed anew.
+
+    Args:
+        secrets: gives the account's secrets, name -> value, for URLs that refer to some.
+        troubles: told what fails.
+        activity: rung when results have been written.
+        clock: seconds since 1970.
+        monotonic: seconds that nobody sets.
+    """
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        sender: Sender,
+        signing: Signing,
+        secrets: Callable[[], Awaitable[Mapping[str, str]]],
+        schedule: Schedule,
+        *,
+        troubles: Troubles | None = None,
+        activity: Bell | None = None,
+        clock: Callable[[], float] = time.time,
+        monotonic: Callable[[], float] = time.monotonic,
+    ) -> None:
+        self._store = store
+        self._sender = sender
+        self._signing = signing
+        self._secrets = secrets
+        self._schedule = schedule
+        self._troubles = troubles or Troubles()
+        self._activity = activity or Bell()
+        self._clock = clock
+        self._monotonic = monotonic
+        self._lanes = Lanes()
+        self._news = Bell()  # there may be something to send
+        self._attempts: set[asyncio.Task[None]] = set()
+        self._results: list[tuple[Attempt, Delivery]] = []  # to be written
+        self._ended = Bell()  # there are results
+        self._cannot_write = False
+        self._is_closing = False
+        self._loops: list[asyncio.Task[None]] = []
+        self._clocks: tuple[float, float] | None = None  # wall and monotonic, at the last look
+        self._counts = OutboxCounts(0, 0, 0)
+        self._awaited: dict[str, asyncio.Future[None]] = {}  # tests, by delivery
+        self.next_at: float | None = None
+
+    async def open(self) -> None:
+        """Begins to send what is due."""
+        self._loops = [
+            asyncio.create_task(self._send_for_ever()),
+            asyncio.create_task(self._write_for_ever()),
+        ]
+
+    async def close(self) -> None:
+        """Begins nothing more; what is under way is cut off after `CLOSE_S`, to be sent again."""
+        if self._loops:
+            sending, writing = self._loops
+            await _cancelled([sending])
+            if self._attempts:
+                await asyncio.wait(self._attempts, timeout=CLOSE_S)
+            await _cancelled(self._attempts)
+            self._is_closing = True
+            self._ended.ring()
+            await writing
+        await self._sender.close()
+
+    def ring(self, endpoints: Collection[str] | None = None) -> None:
+        """Something new is in the store, for these endpoints or for any."""
+        self._lanes.wake(endpoints)
+        self._news.ring()
+
+    async def health(self) -> DeliveryHealth:
+        """How the deliveries are doing: as the store says, or said when it could last be read."""
+        with contextlib.suppress(EmbeddedServerError):
+            self._counts = await self._store.outbox_counts()
+            self._plan(await self._store.endpoints())
+        return {
+            "pending": self._counts.pending,
+            "failing": self._counts.failing,
+            "dead": self._counts.dead,
+            "next_attempt_at": iso(self.next_at),
+            "errors": list(self._troubles.sentences),
+        }
+
+    async def test(self, url: str) -> Delivery:
+        """Sends a callback of no run; the delivery after its attempt, or after `TEST_S`.
+
+        Args:
+            url: one that `outbox.problem_of` has nothing against.
+
+        Raises:
+            StoreUnavailable: it cannot be written down.
+        """
+        now = self._clock()
+        delivery = new_delivery(url, test_body(now), now, run_id=None)
+        ended = asyncio.get_running_loop().create_future()
+        self._awaited[delivery.delivery_id] = ended
+        try:
+            await self._store.add_delivery(delivery)
+            self.ring([delivery.endpoint])
+            await asyncio.wait([ended], timeout=TEST_S)
+        finally:
+            del self._awaited[delivery.delivery_id]
+        return await self._store.delivery(delivery.delivery_id) or replace(delivery, url=None)
+
+    async def redeliver(self, delivery_id: str) -> Delivery | None:
+        """Sends one again from the beginning of its schedule; None where there is none.
+
+        Raises:
+            StoreUnavailable: that cannot be written down.
+        """
+        delivery = await self._store.redeliver(delivery_id, self._clock())
+        if delivery is not None:
+            self.ring([delivery.endpoint])
+        return delivery
+
+    # What is due
+
+    async def _send_for_ever(self) -> None:
+        while True:
+            news = self._news.listen()
+            try:
+                wait_s = await self._send_what_is_due()
+            except Exception as exc:  # noqa: BLE001 - the top of a task; what it says is logged
+                self._troubles.begin(_READING, exc)
+                await asyncio.sleep(PAUSE_S)
+                continue
+            self._troubles.end(_READING)
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    await news.wait()
+
+    async def _send_what_is_due(self) -> float:
+        """Begins the attempts that are due and have a slot.
+
+        Returns:
+            Seconds after which to look again, if there is no news before.
+        """
+        now = self._clock()
+        await self._keep_waits(now)
+        if self._cannot_write:
+            # Else a restart would send again all that is begun now.
+            return LONGEST_WAIT_S
+        planned = await self._store.endpoints()
+        self._plan(planned)
+        wait_s = LONGEST_WAIT_S
+        for endpoint, due_at in sorted(planned.items(), key=lambda item: item[1]):
+            if due_at > now:
+                return min(wait_s, max(due_at - now, _SHORTEST_WAIT_S))
+            if await self._begin_attempts(endpoint, now):
+                wait_s = min(wait_s, RECHECK_S)
+        return wait_s
+
+    async def _begin_attempts(self, endpoint: str, now: float) -> bool:
+        """Begins what is due at one endpoint; whether it has slots left then."""
+        lane, free = self._lanes.of(endpoint), self._lanes.free(endpoint)
+        if free <= 0 or lane.is_drained(self._monotonic()):
+            return free > 0
+        # Before the look: what comes while it lasts says so behind this.
+        lane.drained_at = self._monotonic()
+        found = await self._store.due(endpoint, now, limit=free, without=tuple(lane.under_way))
+        for delivery in found:
+            self._lanes.take(endpoint, delivery.delivery_id)
+            attempt = asyncio.create_task(self._attempt(delivery))
+            self._attempts.add(attempt)
+            attempt.add_done_callback(self._attempts.discard)
+        if len(found) == free:
+            lane.drained_at = None
+        return len(found) < free
+
+    async def _keep_waits(self, now: float) -> None:
+        """Has waits planned anew where the wall clock is behind what has passed."""
+        monotonic = self._monotonic()
+        if self._clocks is not None:
+            wall_then, monotonic_then = self._clocks
+            behind_s = wall_then + (monotonic - monotonic_then) - now
+        if self._clocks is None or behind_s > _CORRECTION_S:
+            await self._store.replan(now)
+            self._lanes.wake(None)
+        self._clocks = now, monotonic
+
+    def _plan(self, planned: Mapping[str, float]) -> None:
+        self.next_at = min(planned.values(), default=None)
+
+    # One attempt
+
+    async def _attempt(self, delivery: Delivery) -> None:
+        started_at, begun = self._clock(), self._monotonic()
+        try:
+            outcome = await self._outcome_of(delivery, started_at)
+        except StoreUnavailable as exc:
+            # Nothing was sent, and it is not the receiver's fault: this counts as no attempt.
+            self._troubles.begin(_PREPARING, exc)
+            await asyncio.sleep(PAUSE_S)
+            self._lanes.release(delivery.endpoint, delivery.delivery_id)
+            self._news.ring()
+            return
+        except Exception as exc:  # noqa: BLE001 - an attempt ends in any case
+            # Its text, or what it holds, may be the URL.
+            logger.error("sending to %s failed: %s", delivery.shown_url, type(exc).__name__)
+            outcome = _failed(f"the server failed while it sent it ({type(exc).__name__})")
+        took_s = self._monotonic() - begun
+        now = self._clock()
+        self._results.append(
+            result_of(delivery, outcome, self._schedule, started_at, took_s=took_s, now=now)
+        )
+        self._ended.ring()
+
+    async def _outcome_of(self, delivery: Delivery, now: float) -> Outcome:
+        if delivery.url is None:
+            return _failed("its URL cannot be decrypted any more: the server's vault.key is gone")
+        try:
+            url = await self._filled_in(delivery.url)
+            headers = await self._signing.headers(delivery.delivery_id, delivery.body, now)
+        except KeyError as exc:
+            name = exc.args[0]
+            return _failed(f"its URL refers to the secret {name}, which the account has not")
+        except StoreUnavailable:
+            raise
+        except EmbeddedServerError as exc:
+            return _failed(str(exc))
+        self._troubles.end(_PREPARING)
+        try:
+            async with asyncio.timeout(LIMIT_S):
+                return await self._sender.send(url, headers, delivery.body)
+        except TimeoutError:
+            return _failed(f"it was not sent within {LIMIT_S:g} s")
+
+    async def _filled_in(self, url: str) -> str:
+        return fill_in(url, await self._secrets()) if references(url) else url
+
+    # Results
+
+    async def _write_for_ever(self) -> None:
+        """Writes results in groups: all that have come while the last group was written."""
+        while True:
+            ended = self._ended.listen()
+            if self._results:
+                await self._write_results()
+            elif self._is_closing:
+                return
+            else:
+                await ended.wait()
+
+    async def _write_results(self) -> None:
+        group = list(self._results)
+        try:
+            await self._store.write_attempts(group)
+        except Exception as exc:  # noqa: BLE001 - the top of a task; what it says is logged
+            self._troubles.begin(_WRITING, exc)
+            self._cannot_write = True
+            if self._is_closing:  # the next server sends them again
+                self._results.clear()
+            else:
+                await asyncio.sleep(PAUSE_S)
+            return
+        self._cannot_write = False
+        self._troubles.end(_WRITING)
+        del self._results[: len(group)]
+        for _, delivery in group:
+            self._settle(delivery)
+        self._news.ring()
+        self._activity.ring()
+
+    def _settle(self, delivery: Delivery) -> None:
+        """Frees the slot of a delivery whose result is on the disk."""
+        self._lanes.release(delivery.endpoint, delivery.delivery_id)
+        self._lanes.of(delivery.endpoint).is_well = not delivery.error
+        if delivery.state is DeliveryState.DEAD:
+            logger.warning(
+                "the callback %s to %s was given up after %d attempts: %s",
+                delivery.delivery_id, delivery.shown_url, delivery.attempts, delivery.error,
+            )  # fmt: skip
+        waiter = self._awaited.get(delivery.delivery_id)
+        if waiter is not None and not waiter.done():
+            waiter.set_result(None)
+
+
+def _failed(error: str) -> Outcome:
+    return Outcome(address=None, status_code=None, error=error)
+
+
+async def _cancelled(tasks: Collection[asyncio.Task[None]]) -> None:
+    for task in tasks:
+        task.cancel()
+    await asyncio.gather(*tasks, return_exceptions=True)

@@ -1,0 +1,75 @@
+"""How many attempts an endpoint may have at a time, and whether it has anything left to send."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+#: To one endpoint that has answered well the last time, and to any other.
+SLOTS, SLOTS_UNTRIED = 4, 1
+#: To all of them. A hung receiver holds its slot until its attempt times out; with 64 slots, 50
+#: hung and 50 slow ones would make all others wait for them.
+ALL_SLOTS = 256
+#: How soon an endpoint is looked at again that has attempts under way, and had nothing else due.
+RECHECK_S = 1.0
+
+_MANY = 1000
+
+
+class Lane:
+    """One endpoint, as the attempts of this process have found it.
+
+    Attributes:
+        under_way: ids of deliveries that are being sent, or whose result is still to be written.
+        is_well: whether the last attempt succeeded.
+        drained_at: when nothing was due but what is under way, in monotonic seconds; None if
+            something may have come since.
+    """
+
+    def __init__(self) -> None:
+        self.under_way: set[str] = set()
+        self.is_well = False
+        self.drained_at: float | None = None
+
+    @property
+    def free(self) -> int:
+        """How many attempts more may begin; negative while a failure has just taken slots away."""
+        return (SLOTS if self.is_well else SLOTS_UNTRIED) - len(self.under_way)
+
+    def is_drained(self, now: float) -> bool:
+        """Whether it need not be looked at yet. Otherwise slow receivers, whose only deliveries
+        are under way, would be asked about each time that another one gets something."""
+        return self.drained_at is not None and now - self.drained_at < RECHECK_S
+
+
+class Lanes:
+    """All endpoints."""
+
+    def __init__(self) -> None:
+        self._lanes: dict[str, Lane] = {}
+        self._under_way = 0
+
+    def of(self, endpoint: str) -> Lane:
+        if endpoint not in self._lanes and len(self._lanes) >= _MANY:
+            self._lanes = {name: lane for name, lane in self._lanes.items() if lane.under_way}
+        return self._lanes.setdefault(endpoint, Lane())
+
+    def free(self, endpoint: str) -> int:
+        """How many attempts more may begin at an endpoint now."""
+        return min(self.of(endpoint).free, ALL_SLOTS - self._under_way)
+
+    def take(self, endpoint: str, delivery_id: str) -> None:
+        """Takes a slot for a delivery."""
+        self.of(endpoint).under_way.add(delivery_id)
+        self._under_way += 1
+
+    def release(self, endpoint: str, delivery_id: str) -> None:
+        """Gives a slot back; what is in the store of its delivery holds again."""
+        lane = self.of(endpoint)
+        lane.under_way.remove(delivery_id)
+        lane.drained_at = None
+        self._under_way -= 1
+
+    def wake(self, endpoints: Iterable[str] | None) -> None:
+        """Something is due at these endpoints, or at any."""
+        for endpoint in self._lanes if endpoints is None else endpoints:
+            self.of(endpoint).drained_at = None

@@ -1,0 +1,71 @@
+"""What follows from one attempt: a delivery and what came of it in, the delivery after it out."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+from ...protocol.callbacks import DeliveryState
+from ..stores.base import Attempt, Delivery
+from .schedule import Schedule
+from .sending import Outcome
+
+#: The receiver wants no more of it.
+_GONE = 410
+
+
+def result_of(
+    delivery: Delivery,
+    outcome: Outcome,
+    schedule: Schedule,
+    started_at: float,
+    *,
+    took_s: float,
+    now: float,
+) -> tuple[Attempt, Delivery]:
+    """The attempt as the log has it, and the delivery behind it.
+
+    A test is tried once: whoever asked for it waits for what comes of it, not for two days.
+
+    Args:
+        now: when it was over. Somebody may have set the clock since it began.
+    """
+    attempts, tries = delivery.attempts + 1, delivery.tries + 1
+    error = _error_of(outcome)
+    next_at = None
+    if error and delivery.run_id is not None and outcome.status_code != _GONE:
+        next_at = schedule.next_at(tries, now, outcome.retry_after_s)
+    attempt = Attempt(
+        delivery_id=delivery.delivery_id,
+        number=attempts,
+        started_at=started_at,
+        took_s=took_s,
+        address=outcome.address,
+        status_code=outcome.status_code,
+        error=error,
+        next_at=next_at,
+    )
+    state = DeliveryState.DELIVERED
+    if error:
+        state = DeliveryState.DEAD if next_at is None else DeliveryState.PENDING
+    after = replace(
+        delivery,
+        state=state,
+        attempts=attempts,
+        tries=tries,
+        planned_at=now,
+        next_at=next_at,
+        ended_at=now if next_at is None else None,
+        error=error,
+    )
+    return attempt, after
+
+
+def _error_of(outcome: Outcome) -> str:
+    """Why it was no success, whatever the sender thinks of its status; empty for a success."""
+    if outcome.error:
+        return outcome.error
+    if outcome.status_code is None:
+        return "there was no answer"
+    if 200 <= outcome.status_code < 300:
+        return ""
+    return f"the receiver answered {outcome.status_code}, and only 2xx says that it has it"

@@ -1,0 +1,83 @@
+"""The signing secrets of the account, and the headers that they make for each attempt."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import secrets
+from collections.abc import Sequence
+from dataclasses import replace
+
+from ...protocol.callbacks import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
+from ...protocol.signatures import SECRET_PREFIX, sign
+from ..stores.base import OutboxStore, SigningSecret
+
+#: How long a secret signs on beside the one that has taken its place: receivers change theirs.
+OVERLAP_S = 86_400.0
+_SECRET_BYTES = 32
+
+
+class Signing:
+    """Signs callbacks. Nobody else writes the store's signing secrets."""
+
+    def __init__(self, store: OutboxStore) -> None:
+        self._store = store
+        self._known: Sequence[SigningSecret] = ()  # newest first
+        self._changing = asyncio.Lock()
+
+    async def headers(self, delivery_id: str, body: bytes, now: float) -> dict[str, str]:
+        """The headers of one attempt that is made now.
+
+        Raises:
+            EmbeddedServerError: the secrets cannot be read, written or decrypted.
+        """
+        timestamp = int(now)
+        return {
+            ID_HEADER: delivery_id,
+            TIMESTAMP_HEADER: str(timestamp),
+            SIGNATURE_HEADER: " ".join(
+                sign(secret.value, delivery_id, timestamp, body)
+                for secret in await self.secrets(now)
+            ),
+        }
+
+    async def secrets(self, now: float) -> Sequence[SigningSecret]:
+        """Those that sign now, newest first; the first one is made when it is first needed.
+
+        Raises:
+            EmbeddedServerError: they cannot be read, written or decrypted.
+        """
+        if not self._known:
+            async with self._changing:
+                self._known = self._known or await self._store.signing_secrets()
+                if not self._known:
+                    await self._put([_new(now)])
+        return _not_retired(self._known, now)
+
+    async def rotate(self, now: float) -> Sequence[SigningSecret]:
+        """Makes a new secret, beside which the old one signs for a day more; those that sign now.
+
+        Raises:
+            EmbeddedServerError: they cannot be read, written or decrypted.
+        """
+        await self.secrets(now)
+        async with self._changing:
+            retiring = [
+                secret if secret.retires_at else replace(secret, retires_at=now + OVERLAP_S)
+                for secret in _not_retired(self._known, now)
+            ]
+            await self._put([_new(now), *retiring])
+            return self._known
+
+    async def _put(self, wanted: Sequence[SigningSecret]) -> None:
+        await self._store.put_signing_secrets(wanted)
+        self._known = wanted
+
+
+def _new(now: float) -> SigningSecret:
+    key = base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
+    return SigningSecret(SECRET_PREFIX + key, now)
+
+
+def _not_retired(known: Sequence[SigningSecret], now: float) -> Sequence[SigningSecret]:
+    return [s for s in known if s.retires_at is None or s.retires_at > now]
