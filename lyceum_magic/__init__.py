@@ -13,7 +13,16 @@ del runs  # noqa: F821
 __version__ = "0.1.0"
 
 if TYPE_CHECKING:
-    from .api import attach, nest_loops, runs, signing_secret, submit, submit_compose, submit_image
+    from .api import (
+        attach,
+        nest_loops,
+        on_finish,
+        runs,
+        signing_secret,
+        submit,
+        submit_compose,
+        submit_image,
+    )
     from .client.api import Client
     from .exceptions import (
         LyceumError,
@@ -38,6 +47,7 @@ _HOMES = {
     "TransferError": "exceptions",
     "attach": "api",
     "nest_loops": "api",
+    "on_finish": "api",
     "runs": "api",
     "signing_secret": "api",
     "submit": "api",
@@ -56,6 +66,7 @@ __all__ = [
     "TransferError",
     "attach",
     "nest_loops",
+    "on_finish",
     "runs",
     "signing_secret",
     "submit",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import cast
 
@@ -12,6 +12,7 @@ from .config import Secret
 from .exceptions import OptionError
 from .protocol.limits import MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from .protocol.requests import Start
+from .runs.hooks import Hook
 from .runs.journal import Entry
 from .runs.run import Run
 from .session import Place, session
@@ -55,7 +56,8 @@ def submit(
         requirements: a requirement line or the path of a requirements file, or several of them.
         auto_requirements: whether to add what the code imports.
         name, labels, metadata: kept with the run, for lists and look-ups.
-        callback_urls: https URLs that are told of the run's end.
+        callback_urls: https URLs that are told of the run's end; "here" is this process, see
+            `Run.wait_callback`.
         inputs: name -> value, for the code's namespace; at most 10 MiB together with `files`.
         outputs: names of the values to bring back, as `run.values`.
         allow_pickle: let values travel that only a pickle can carry.
@@ -303,6 +305,21 @@ def signing_secret(place: str = "auto") -> Secret:
 def _check_place(place: str) -> None:
     if place not in ("auto", "local", "cloud"):
         raise OptionError(f'place takes "auto", "local" or "cloud", not {place!r}.')
+
+
+def on_finish(function: Callable[[Run], object]) -> Hook:
+    """Calls a function with each run of this process that ends from now on, once.
+
+    It is called on the main thread, never in the middle of a cell: in a notebook at once where its
+    kernel is idle, else behind the cell, and what it shows appears in the cell that named it here;
+    in a terminal behind the next cell; in a script when that waits for a run. What it raises is
+    shown, and breaks nothing. A function of the same name takes its place, so that a cell can be
+    run again. To be used as a decorator, too.
+
+    Returns:
+        The function, with `off()`, which ends this.
+    """
+    return session().hooks.add(function)
 
 
 def nest_loops() -> None:

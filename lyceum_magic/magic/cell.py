@@ -33,6 +33,7 @@ class Defaults:
     Attributes:
         max_lines, max_bytes: how much text a cell shows before it keeps only the tail.
         callback_urls: told of every run's end, beside those of the line.
+        callback_base_url: see `Here`.
     """
 
     machine: str
@@ -40,6 +41,7 @@ class Defaults:
     max_lines: int
     max_bytes: int
     callback_urls: tuple[str, ...] = ()
+    callback_base_url: str = ""
 
 
 class Cell:
@@ -106,6 +108,7 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
         budget=options.budget,
         notes=notes,
         allow_pickle=cell.allow_pickle,
+        callback_base=defaults.callback_base_url,
     )
     bind("_run", run)
     if options.as_name:

@@ -6,6 +6,7 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..protocol import money
+from ..protocol.callbacks import HERE
 from ..protocol.limits import MAX_BODY_BYTES, TAG_KEY
 from ..protocol.redaction import origin_of, without_password
 from ..protocol.requests import (
@@ -45,12 +46,16 @@ def describe(
         ("name", [request.run_name or ""]),
         ("labels", [", ".join(request.labels or ())]),
         ("metadata", [f"{key}={value}" for key, value in metadata.items()]),
-        ("callbacks", map(origin_of, request.user_callback_urls or ())),
+        ("callbacks", map(_callback, request.user_callback_urls or ())),
         *_particulars(request, sizes),
         ("total", [f"{_bytes(request.size())} of at most {_bytes(MAX_BODY_BYTES)}"]),
         ("note", notes),
     ]
     return "\n".join(line for name, lines in rows for line in _row(name, lines))
+
+
+def _callback(url: str) -> str:
+    return url if url == HERE else origin_of(url)
 
 
 def _particulars(request: Start, sizes: Iterable[tuple[str, Mapping[str, int]]]) -> Iterator[_Row]:

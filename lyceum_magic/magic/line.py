@@ -248,6 +248,12 @@ def callbacks(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> obj
     return run_callbacks(parsed)
 
 
+def listen(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
+    from .listening import listen
+
+    listen(defaults.callback_base_url)
+
+
 def server(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
     folder = config.server_folder()
     client = session().embedded_if_running()
@@ -292,6 +298,7 @@ COMMANDS: dict[str, Callable[[argparse.Namespace, Defaults, Bind], object]] = {
     "secrets": secrets,
     "storage": storage,
     "callbacks": callbacks,
+    "listen": listen,
     "server": server,
     "forget": forget,
     "doctor": doctor,

@@ -33,6 +33,11 @@ class LyceumMagics(Magics):  # type: ignore[misc]
         Unicode(), help="URLs that are told of the end of every run, beside those of --callback."
     ).tag(config=True)
 
+    callback_base_url = Unicode(
+        help="This Jupyter's public https address, such as a tunnel's: where `--callback here` and "
+        "`%lyceum listen` let others reach it. Else LYCEUM_CALLBACK_BASE_URL says it."
+    ).tag(config=True)
+
     def cell(self, line: str, cell: str) -> None:
         from .python_cell import PythonCell
 
@@ -75,6 +80,7 @@ class LyceumMagics(Magics):  # type: ignore[misc]
             self.max_cell_lines,
             self.max_cell_bytes,
             tuple(self.callback_urls),
+            self.callback_base_url,
         )
 
     def _bind(self, name: str, value: object) -> None:

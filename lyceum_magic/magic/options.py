@@ -411,7 +411,7 @@ def _add_run(parser: Parser) -> None:
         metavar="URL",
         action="append",
         default=[],
-        help="an https URL that is told of the run's end; repeat at will",
+        help="an https URL that is told of the run's end, or `here`: this notebook; repeat at will",
     )
     add(
         "--as",

@@ -33,6 +33,7 @@ def line_parser() -> Parser:
     _add_secrets(add)
     _add_storage(add)
     _add_callbacks(add)
+    add("listen", "an address for callbacks from outside, and what comes in there")
     add("server", "the embedded server: where it is")
     forget = add("forget", "remove ended runs and their output from this machine")
     forget.add_argument("id", nargs="*", help=_ONE)

@@ -6,11 +6,15 @@ from collections.abc import Iterable
 
 from ..exceptions import OptionError
 from ..protocol.callback_urls import FORM, problem_of_url
+from ..protocol.callbacks import HERE
 from ..protocol.limits import MAX_CALLBACK_URLS
 
 
-def check_callback_urls(urls: Iterable[str]) -> list[str]:
+def check_callback_urls(urls: Iterable[str], *, here_too: bool = False) -> list[str]:
     """The URLs, each once.
+
+    Args:
+        here_too: let the word `here` pass, which becomes an address when the place is known.
 
     Raises:
         OptionError: one that no callback may go to, which is not shown whole, since a secret may
@@ -25,6 +29,8 @@ def check_callback_urls(urls: Iterable[str]) -> list[str]:
     for url in urls:
         if not isinstance(url, str):
             raise OptionError(f"callback URLs are texts, not a {type(url).__name__}: {FORM}.")
+        if here_too and url == HERE:
+            continue
         if problem := problem_of_url(url):
             raise OptionError(problem)
     return urls

@@ -72,7 +72,8 @@ def build_start(kind: type[StartT], choices: Choices, **fields: object) -> Start
             "run_name": choices.name,
             "labels": list(choices.labels) or None,
             "metadata": {**metadata, TAG_KEY: choices.tag},
-            "user_callback_urls": check_callback_urls(choices.callback_urls) or None,
+            "user_callback_urls": check_callback_urls(choices.callback_urls, here_too=True)
+            or None,
             **fields,
         })  # fmt: skip
     except ValidationError as exc:
