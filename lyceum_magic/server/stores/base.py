@@ -163,7 +163,10 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class OutboxCounts:
-    """How many deliveries there are: with attempts to come, failed before among those, given up."""
+    """How many deliveries there are: with attempts to come, failed before among those, given up.
+
+    A test that failed is none of those given up: who asked for it has been told.
+    """
 
     pending: int
     failing: int
@@ -260,7 +263,7 @@ class Store(Protocol):
         """Removes the callbacks that were delivered before a moment, in seconds since 1970.
 
         Those of runs and the others alike: tests belong to no run, and what is delivered late may
-        belong to a run that is forgotten already.
+        belong to a run that is forgotten already. Tests that failed go as well.
         """
         ...
 

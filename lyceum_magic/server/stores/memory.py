@@ -94,8 +94,8 @@ class MemoryStore:
 
     async def forget_deliveries(self, before: float) -> None:
         for delivery in list(self._deliveries.values()):
-            is_delivered = delivery.state is DeliveryState.DELIVERED
-            if is_delivered and delivery.ended_at is not None and delivery.ended_at < before:
+            may_go = delivery.state is DeliveryState.DELIVERED or delivery.run_id is None
+            if may_go and delivery.ended_at is not None and delivery.ended_at < before:
                 await self.remove_delivery(delivery.delivery_id)
 
     # The account.
@@ -212,11 +212,11 @@ class MemoryStore:
         return [attempts[number] for number in sorted(attempts)]
 
     async def outbox_counts(self) -> OutboxCounts:
-        counts = Counter(delivery.state for delivery in self._deliveries.values())
+        known = self._deliveries.values()
         return OutboxCounts(
-            pending=counts[DeliveryState.PENDING],
+            pending=sum(delivery.state is DeliveryState.PENDING for delivery in known),
             failing=sum(bool(delivery.error) for _, delivery in self._planned()),
-            dead=counts[DeliveryState.DEAD],
+            dead=sum(d.state is DeliveryState.DEAD and d.run_id is not None for d in known),
         )
 
     async def signing_secrets(self) -> Sequence[SigningSecret]:

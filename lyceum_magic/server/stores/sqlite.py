@@ -160,11 +160,14 @@ class SqliteStore(SqliteOutbox):
         await self._file.transact(forget)
 
     async def forget_deliveries(self, before: float) -> None:
-        await self._file.execute(
-            "DELETE FROM deliveries INDEXED BY deliveries_done "
-            "WHERE state = 'delivered' AND ended_at < ?",
-            (before,),
-        )
+        def forget(connection: sqlite3.Connection) -> None:
+            for ended in (
+                "INDEXED BY deliveries_done WHERE state = 'delivered'",
+                "INDEXED BY deliveries_by_run WHERE run_id IS NULL AND state = 'dead'",
+            ):
+                connection.execute(f"DELETE FROM deliveries {ended} AND ended_at < ?", (before,))
+
+        await self._file.transact(forget)
 
     # The account.
 

@@ -213,7 +213,7 @@ class SqliteOutbox:
     async def outbox_counts(self) -> OutboxCounts:
         (row,) = await self._file.execute(
             "SELECT count(*) AS pending, count(nullif(error, '')) AS failing, "
-            "(SELECT count(*) FROM deliveries WHERE state = 'dead') AS dead "
+            "(SELECT count(run_id) FROM deliveries WHERE state = 'dead') AS dead "
             "FROM deliveries WHERE state = 'pending'"
         )
         return OutboxCounts(**row)

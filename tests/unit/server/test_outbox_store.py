@@ -278,10 +278,13 @@ async def test_deliveries_are_paged_newest_first_of_a_run_and_in_a_state(store: 
 
 async def test_counts_tell_what_waits_fails_and_was_given_up(store: WholeStore) -> None:
     assert await store.outbox_counts() == OutboxCounts(0, 0, 0)
-    items = [delivery(str(number)) for number in range(6)]
-    for item in items:
+    items = [delivery(str(number), run_id="run") for number in range(6)]
+    test = delivery("test")
+    for item in [*items, test]:
         await store.add_delivery(item)
-    await store.write_attempts([failed(items[0]), given_up(items[1]), delivered(items[2])])
+    await store.write_attempts(
+        [failed(items[0]), given_up(items[1]), delivered(items[2]), given_up(test)]
+    )
     assert await store.outbox_counts() == OutboxCounts(pending=4, failing=1, dead=1)
     await store.redeliver("1", NOW)
     assert await store.outbox_counts() == OutboxCounts(pending=5, failing=2, dead=0)
@@ -321,7 +324,8 @@ async def test_with_a_run_goes_what_was_delivered_and_nothing_else(store: WholeS
 
 
 async def test_what_was_delivered_long_ago_is_forgotten(store: WholeStore) -> None:
-    items = {name: delivery(name) for name in ("old", "new", "dead", "pending", "again")}
+    items = {name: delivery(name) for name in ("old", "new", "failed test", "pending", "again")}
+    items["dead"] = delivery("dead", run_id="run")
     for item in items.values():
         await store.add_delivery(item)
     await store.write_attempts(
@@ -330,12 +334,16 @@ async def test_what_was_delivered_long_ago_is_forgotten(store: WholeStore) -> No
             delivered(items["new"], ended_at=50.0),
             delivered(items["again"], ended_at=49.9),
             given_up(items["dead"]),
+            given_up(items["failed test"]),
         ]
     )
     await store.redeliver("again", NOW)
     await store.forget_deliveries(50.0)
     left = {item.delivery_id for item in await store.deliveries()}
-    assert left == {"new", "dead", "pending", "again"}
+    assert left == {"new", "failed test", "dead", "pending", "again"}
+    await store.forget_deliveries(NOW + 3600)
+    left = {item.delivery_id for item in await store.deliveries()}
+    assert left == {"dead", "pending", "again"}
     assert list(await store.attempts("old")) == []
 
 
