@@ -8,7 +8,7 @@ import time
 from datetime import datetime
 from itertools import count
 
-from ..client.callbacks import MAX_PAGE, Callbacks, SigningSecret
+from ..client.callbacks import MAX_PAGE, Callbacks
 from ..display.summary import duration
 from ..exceptions import OptionError, UnknownRun
 from ..protocol.callbacks import AttemptRecord, DeliveryDetails, DeliveryRecord, DeliveryState
@@ -241,22 +241,14 @@ def _see(named: str) -> str:
     return f"`%lyceum callbacks {named}` shows what comes of it"
 
 
-class ShownSecret(Says):
-    """What is said of a signing secret; `reveal()` gives the secret itself."""
-
-    signing: SigningSecret
-
-    def reveal(self) -> str:
-        return self.signing.secret.reveal()
-
-
 def _secret(*, is_shown: bool, rotate: bool) -> Says:
     callbacks = session().client().callbacks
     ask = callbacks.rotate_signing_secret if rotate else callbacks.signing_secret
     signing = session().ask(ask)
     value = signing.secret.reveal()
-    shown = value if is_shown else f"whsec_…{value[-4:]}"
-    lines = [f"{shown} signs the callbacks of this account."]
+    lines = [
+        f"{value if is_shown else f'whsec_…{value[-4:]}'} signs the callbacks of this account."
+    ]
     if signing.earlier_until:
         lines.append(
             f"The one before it signs beside it until {signing.earlier_until[:19]}: "
@@ -264,10 +256,7 @@ def _secret(*, is_shown: bool, rotate: bool) -> Says:
         )
     if not is_shown:
         lines.append(
-            "`secret = %lyceum callbacks secret` keeps it out of the notebook, and "
-            "`secret.reveal()` gives it to a receiver; --show prints it here, where the notebook "
-            "saves it; --rotate changes it."
+            "`lyceum_magic.signing_secret()` gives it to a receiver and not to the notebook; "
+            "--show prints it here, where the notebook saves it; --rotate changes it."
         )
-    said = ShownSecret("\n".join(lines))
-    said.signing = signing
-    return said
+    return Says("\n".join(lines))

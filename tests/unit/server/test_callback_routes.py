@@ -269,6 +269,9 @@ async def test_health_counts_what_waits_fails_and_is_given_up(
     found = await health()
     assert found.pop("next_attempt_at") == item["next_attempt_at"]
     assert found == {"pending": 1, "failing": 1, "dead": 0, "errors": []}
+    # Who asks for a test is told what came of it: nothing is left to care for.
+    await send_test(served, f"{receiver.origin}/{CANARY}/bad")
+    assert (await health())["dead"] == 0
 
 
 async def test_the_description_calls_them_extensions(served: Served) -> None:
