@@ -34,9 +34,10 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Two runs: the second has an engine, and a network, of its own.
+# Three runs: the second has a network of its own, the third an engine too.
 test: check
 	$(BIN)/pytest tests/test_architecture.py tests/unit tests/integration tests/browser
+	tests/tools/network-namespace $(BIN)/pytest tests/network
 	PYTHON=$(BIN)/python tests/tools/docker-engine $(BIN)/pytest tests/containers
 
 fuzz: .venv/installed-dev
