@@ -14,7 +14,7 @@ from ..stores.base import RunRecord
 _T = TypeVar("_T")
 
 #: What texts are cut to, in characters, where the whole would be too large.
-_LIMITS = (4096, 1024, 256, 64)
+_LIMITS = (4096, 1024, 256, 32)
 _CUT = "…"
 
 #: The metadata of a callback that somebody asked for to see whether it arrives.
@@ -26,7 +26,7 @@ def body_of(record: RunRecord) -> bytes:
 
     It has at most `MAX_BODY_BYTES`. Where names, labels, metadata and error make it larger, every
     text of more than 4096 characters is cut to that length and ends in `…`; where that is not
-    enough, of more than 1024, 256, and at last 64. Of metadata whose keys are the same then, the
+    enough, of more than 1024, 256, and at last 32. Of metadata whose keys are the same then, the
     last is told.
     """
     request = record.request
@@ -49,7 +49,7 @@ def body_of(record: RunRecord) -> bytes:
     )
 
 
-def test_body(now: float) -> bytes:
+def body_of_test(now: float) -> bytes:
     """What is told of a run that never was, in the form of one that completed."""
     moment = iso(now)
     return _encoded(

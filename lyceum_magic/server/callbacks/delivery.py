@@ -20,7 +20,7 @@ from ...protocol.times import iso
 from ..bell import Bell
 from ..stores.base import Attempt, Delivery, OutboxCounts, OutboxStore, StoreUnavailable
 from ..troubles import Troubles
-from .bodies import test_body
+from .bodies import body_of_test
 from .lanes import RECHECK_S, Lanes
 from .outbox import new_delivery
 from .results import result_of
@@ -143,7 +143,7 @@ class Deliverer:
             StoreUnavailable: it cannot be written down.
         """
         now = self._clock()
-        delivery = new_delivery(url, test_body(now), now, run_id=None)
+        delivery = new_delivery(url, body_of_test(now), now, run_id=None)
         ended = asyncio.get_running_loop().create_future()
         self._awaited[delivery.delivery_id] = ended
         try:

@@ -1,0 +1,656 @@
+"""Due deliveries are sent, and what became of them is written down, whatever fails."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from collections import Counter
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from lyceum_magic.callbacks import verify
+from lyceum_magic.exceptions import EmbeddedServerError
+from lyceum_magic.protocol.callbacks import DeliveryState
+from lyceum_magic.server.callbacks import delivery as delivery_module
+from lyceum_magic.server.callbacks.delivery import Deliverer
+from lyceum_magic.server.callbacks.lanes import ALL_SLOTS
+from lyceum_magic.server.callbacks.outbox import new_delivery
+from lyceum_magic.server.callbacks.schedule import Schedule
+from lyceum_magic.server.callbacks.sending import HttpSender, Outcome, Sender
+from lyceum_magic.server.callbacks.signing import Signing
+from lyceum_magic.server.callbacks.targets import Targets
+from lyceum_magic.server.stores.base import (
+    Attempt,
+    Delivery,
+    OutboxStore,
+    SigningSecret,
+    StoreUnavailable,
+)
+from lyceum_magic.server.stores.memory import MemoryStore
+from lyceum_magic.server.stores.sqlite import SqliteStore
+from lyceum_magic.server.vault import Vault
+
+from .receiver import Request, receiving
+
+pytestmark = pytest.mark.anyio
+
+CANARY = "canary-7a1c"
+BODY = b'{"execution_id":"run","status":"completed"}'
+AT_ONCE = Schedule((0.0,) * 4, jitter=0.0)
+DAY_S = 86_400.0
+
+
+class Clock:
+    """Seconds since 1970, set by the test and otherwise still."""
+
+    def __init__(self, now: float = 1_000_000.0) -> None:
+        self.now = now
+
+    def __call__(self) -> float:
+        return self.now
+
+
+class PlayedSender:
+    """Notes what is sent; each attempt ends as the test's `answer` says."""
+
+    def __init__(self, answer: Callable[[str], Awaitable[Outcome]]) -> None:
+        self.answer = answer
+        self.sent: list[tuple[str, dict[str, str], bytes]] = []
+        self._sent = asyncio.Condition()
+
+    async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
+        async with self._sent:
+            self.sent.append((url, dict(headers), body))
+            self._sent.notify_all()
+        return await self.answer(url)
+
+    async def has_sent(self, number: int) -> None:
+        async with asyncio.timeout(30), self._sent:
+            await self._sent.wait_for(lambda: len(self.sent) >= number)
+
+    async def close(self) -> None:
+        pass
+
+
+def status(code: int, retry_after_s: float | None = None) -> Outcome:
+    return Outcome("127.0.0.1", code, "" if code < 300 else f"it answered {code}", retry_after_s)
+
+
+def answering(*codes: int) -> Callable[[str], Awaitable[Outcome]]:
+    """Each attempt gets the next code, those behind the last one the last."""
+    left = list(codes)
+
+    async def answer(url: str) -> Outcome:
+        return status(left.pop(0) if len(left) > 1 else left[0])
+
+    return answer
+
+
+async def never(url: str) -> Outcome:
+    await asyncio.Event().wait()
+    raise AssertionError
+
+
+async def no_secrets() -> Mapping[str, str]:
+    raise AssertionError("nothing refers to a secret")
+
+
+def due(url: str = "https://a.example/hook", now: float = 1_000_000.0) -> Delivery:
+    return new_delivery(url, BODY, now, run_id="run")
+
+
+@asynccontextmanager
+async def delivering(
+    store: OutboxStore,
+    sender: Sender,
+    *,
+    schedule: Schedule = AT_ONCE,
+    secrets: Callable[[], Awaitable[Mapping[str, str]]] = no_secrets,
+    clock: Callable[[], float] | None = None,
+    monotonic: Callable[[], float] = time.monotonic,
+) -> AsyncIterator[Deliverer]:
+    deliverer = Deliverer(
+        store, sender, Signing(store), secrets, schedule,
+        clock=clock or Clock(), monotonic=monotonic,
+    )  # fmt: skip
+    await deliverer.open()
+    try:
+        yield deliverer
+    finally:
+        await deliverer.close()
+
+
+async def becomes(store: OutboxStore, delivery_id: str, state: DeliveryState) -> Delivery:
+    return await tried(store, delivery_id, lambda found: found.state is state)
+
+
+async def tried(
+    store: OutboxStore, delivery_id: str, is_so: Callable[[Delivery], bool]
+) -> Delivery:
+    """The delivery once the store has it as it should be."""
+    async with asyncio.timeout(30):
+        while True:
+            found = await store.delivery(delivery_id)
+            if found is not None and is_so(found):
+                return found
+            await asyncio.sleep(0.005)
+
+
+# --- attempts ----------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kind", ["memory", "sqlite"])
+async def test_it_arrives_signed_at_a_real_receiver_in_the_second_try(
+    kind: str, tmp_path: Path
+) -> None:
+    store = (
+        MemoryStore()
+        if kind == "memory"
+        else SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
+    )
+    await store.open()
+    codes = [503, 204]
+
+    async def answer(request: Request) -> int:
+        return codes.pop(0)
+
+    async with receiving() as receiver:
+        receiver.answer = answer
+        item = due(f"{receiver.origin}/hook")
+        await store.add_delivery(item)
+        async with delivering(store, HttpSender(Targets("local", list))):
+            first, second = await receiver.got(2)
+            done = await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+    (secret,) = await store.signing_secrets()
+    for request in (first, second):
+        event = verify(request.body, request.headers, secret.value, now=lambda: 1_000_000.0)
+        assert (request.target, request.body, event.id) == ("/hook", BODY, item.delivery_id)
+    assert (done.attempts, done.next_at, done.error) == (2, None, "")
+    log = await store.attempts(item.delivery_id)
+    assert [(each.number, each.status_code, each.address) for each in log] == [
+        (1, 503, "127.0.0.1"), (2, 204, "127.0.0.1"),
+    ]  # fmt: skip
+    assert log[0].error
+    assert (log[0].next_at, log[1].next_at) == (1_000_000.0, None)
+    await store.close()
+
+
+@pytest.mark.parametrize("code", [302, 400, 404, 429, 500, 199])
+async def test_whatever_is_not_2xx_is_tried_again_until_it_is_given_up(
+    code: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    store, sender = MemoryStore(), PlayedSender(answering(code))
+    item = due(f"https://a.example/{CANARY}")
+    await store.add_delivery(item)
+    async with delivering(store, sender) as deliverer:
+        dead = await becomes(store, item.delivery_id, DeliveryState.DEAD)
+        assert (await deliverer.health())["dead"] == 1
+    assert (dead.attempts, dead.next_at, dead.ended_at) == (4, None, 1_000_000.0)
+    assert str(code) in dead.error
+    assert len({(headers["webhook-id"], body) for _, headers, body in sender.sent}) == 1
+    assert caplog.text.count("given up") == 1
+    assert CANARY not in caplog.text
+
+
+async def test_a_receiver_that_wants_no_more_is_left_alone() -> None:
+    store, sender = MemoryStore(), PlayedSender(answering(410))
+    item = due()
+    await store.add_delivery(item)
+    async with delivering(store, sender):
+        dead = await becomes(store, item.delivery_id, DeliveryState.DEAD)
+    assert dead.attempts == len(sender.sent) == 1
+
+
+async def test_waits_are_written_down_and_a_receiver_may_ask_for_longer_ones() -> None:
+    async def busy(url: str) -> Outcome:
+        return status(503, retry_after_s=600.0)
+
+    store, sender = MemoryStore(), PlayedSender(busy)
+    item, clock = due(), Clock()
+    await store.add_delivery(item)
+    schedule = Schedule((0.0, 5.0, 700.0, 0.0), jitter=0.0)
+    async with delivering(store, sender, schedule=schedule, clock=clock) as deliverer:
+        first = await tried(store, item.delivery_id, lambda found: found.attempts == 1)
+        assert (first.next_at, first.state) == (clock.now + 600.0, DeliveryState.PENDING)
+        clock.now += 600.0
+        deliverer.ring()
+        second = await tried(store, item.delivery_id, lambda found: found.attempts == 2)
+        assert second.next_at == clock.now + 700.0
+        health = await deliverer.health()
+        assert (health["pending"], health["failing"], health["errors"]) == (1, 1, [])
+        assert deliverer.next_at == second.next_at
+
+
+async def test_it_wakes_by_itself_when_something_is_due() -> None:
+    store, sender = MemoryStore(), PlayedSender(answering(503, 204))
+    loop = asyncio.get_running_loop()
+    item = due(now=loop.time())
+    await store.add_delivery(item)
+    schedule = Schedule((0.0, 0.05), jitter=0.0)
+    async with delivering(store, sender, schedule=schedule, clock=loop.time):
+        await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+    first, second = await store.attempts(item.delivery_id)
+    assert second.started_at - first.started_at >= 0.05
+
+
+async def test_a_failure_of_the_sender_is_a_failed_attempt_whose_text_nobody_sees(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    async def broken(url: str) -> Outcome:
+        raise RuntimeError(url)
+
+    store = MemoryStore()
+    item = due(f"https://a.example/{CANARY}")
+    await store.add_delivery(item)
+    async with delivering(store, PlayedSender(broken)):
+        dead = await becomes(store, item.delivery_id, DeliveryState.DEAD)
+    assert "RuntimeError" in dead.error
+    assert "RuntimeError" in caplog.text
+    assert CANARY not in dead.error + caplog.text
+
+
+# --- secrets in URLs ---------------------------------------------------------------------------
+
+
+async def test_references_are_filled_in_with_what_the_account_has_by_then() -> None:
+    values = iter([{"KEY": "a/b"}, {"KEY": "changed"}])
+
+    async def secrets() -> Mapping[str, str]:
+        return next(values)
+
+    store, sender = MemoryStore(), PlayedSender(answering(500, 204))
+    item = due("https://a.example/?k=${KEY}")
+    await store.add_delivery(item)
+    async with delivering(store, sender, secrets=secrets):
+        await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+    assert [url for url, _, _ in sender.sent] == [
+        "https://a.example/?k=a%2Fb", "https://a.example/?k=changed",
+    ]  # fmt: skip
+
+
+async def test_without_the_secret_or_the_url_nothing_is_sent_and_the_attempt_says_why() -> None:
+    async def lost_key() -> Mapping[str, str]:
+        raise EmbeddedServerError("put the key back")
+
+    async def other() -> Mapping[str, str]:
+        return {"OTHER": "x"}
+
+    for secrets, url, said in (
+        (other, "https://a.example/${KEY}", "the secret KEY"),
+        (lost_key, "https://a.example/${KEY}", "put the key back"),
+        (no_secrets, None, "cannot be decrypted"),
+    ):
+        store, sender = MemoryStore(), PlayedSender(never)
+        item = replace(due(), url=url)
+        await store.add_delivery(item)
+        async with delivering(store, sender, secrets=secrets):
+            dead = await becomes(store, item.delivery_id, DeliveryState.DEAD)
+        assert said in dead.error
+        assert sender.sent == []
+
+
+# --- slots -------------------------------------------------------------------------------------
+
+
+async def test_an_endpoint_has_one_slot_until_it_succeeds_then_four_until_it_fails() -> None:
+    answers: asyncio.Queue[int] = asyncio.Queue()
+
+    async def answer(url: str) -> Outcome:
+        return status(await answers.get())
+
+    store, sender = MemoryStore(), PlayedSender(answer)
+    items = [due() for _ in range(20)]
+    for item in items:
+        await store.add_delivery(item)
+    schedule = Schedule((0.0, DAY_S), jitter=0.0)
+
+    async def under_way(ended: int, expected: int) -> None:
+        """So many attempts are under way once so many have ended, and no more begin."""
+        await sender.has_sent(ended + expected)
+        await asyncio.sleep(0.02)
+        assert len(sender.sent) == ended + expected
+
+    async with delivering(store, sender, schedule=schedule):
+        await under_way(0, 1)
+        answers.put_nowait(503)
+        await under_way(1, 1)
+        answers.put_nowait(204)
+        await under_way(2, 4)
+        answers.put_nowait(204)
+        await under_way(3, 4)
+        for _ in range(4):
+            answers.put_nowait(503)
+        await under_way(7, 1)
+    assert len({headers["webhook-id"] for _, headers, _ in sender.sent}) == len(sender.sent)
+
+
+async def test_receivers_that_hang_hold_up_nobody_else() -> None:
+    async def answer(url: str) -> Outcome:
+        return status(204) if "good" in url else await never(url)
+
+    store, sender = MemoryStore(), PlayedSender(answer)
+    for number in range(100):
+        for _ in range(5):
+            await store.add_delivery(due(f"https://hung-{number}.example/"))
+    async with delivering(store, sender) as deliverer:
+        await sender.has_sent(100)
+        for number in range(20):
+            item = due(f"https://good-{number}.example/")
+            await store.add_delivery(item)
+            deliverer.ring([item.endpoint])
+            await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+    hosts = Counter(url for url, _, _ in sender.sent)
+    assert set(hosts.values()) == {1}
+
+
+async def test_no_more_than_all_slots_are_taken() -> None:
+    store, sender = MemoryStore(), PlayedSender(never)
+    for number in range(ALL_SLOTS + 20):
+        await store.add_delivery(due(f"https://hung-{number}.example/"))
+    async with delivering(store, sender) as deliverer:
+        await sender.has_sent(ALL_SLOTS)
+        deliverer.ring()
+        await asyncio.sleep(0.02)
+        assert len(sender.sent) == ALL_SLOTS
+
+
+class CountingStore(MemoryStore):
+    """Counts how often it is asked."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.asked: Counter[str] = Counter()
+
+    async def endpoints(self) -> Mapping[str, float]:
+        self.asked["endpoints"] += 1
+        return await super().endpoints()
+
+    async def due(
+        self, endpoint: str, now: float, *, limit: int, without: Collection[str] = ()
+    ) -> Sequence[Delivery]:
+        self.asked[endpoint] += 1
+        return await super().due(endpoint, now, limit=limit, without=without)
+
+    async def replan(self, now: float) -> None:
+        self.asked["replan"] += 1
+        await super().replan(now)
+
+
+async def test_whoever_is_slow_is_not_asked_about_with_everybody_else() -> None:
+    async def answer(url: str) -> Outcome:
+        return status(204) if "good" in url or len(sender.sent) == 1 else await never(url)
+
+    store, sender = CountingStore(), PlayedSender(answer)
+    slow = [due("https://slow.example/") for _ in range(2)]
+    for item in slow:
+        await store.add_delivery(item)
+    async with delivering(store, sender) as deliverer:
+        await sender.has_sent(2)  # it has slots left, and nothing else is due there
+        before = store.asked["https://slow.example:443"]
+        for _ in range(30):
+            item = due("https://good.example/")
+            await store.add_delivery(item)
+            deliverer.ring([item.endpoint])
+            await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+        assert store.asked["https://slow.example:443"] <= before + 3
+        item = due("https://slow.example/")
+        await store.add_delivery(item)
+        deliverer.ring([item.endpoint])
+        await sender.has_sent(33)
+
+
+async def test_at_rest_nothing_is_asked() -> None:
+    store, sender = CountingStore(), PlayedSender(never)
+    await store.add_delivery(due())  # under way for ever
+    await store.add_delivery(replace(due("https://b.example/"), next_at=1_000_000.0 + DAY_S))
+    async with delivering(store, sender):
+        await sender.has_sent(1)
+        await asyncio.sleep(0.05)
+        before = store.asked.copy()
+        await asyncio.sleep(0.3)
+        assert store.asked == before
+
+
+# --- a store that cannot be used ---------------------------------------------------------------
+
+
+class FailingStore(MemoryStore):
+    """Fails while the test says so."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.cannot_write = self.cannot_read = False
+        self.writes = self.reads = 0
+
+    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> None:
+        self.writes += 1
+        if self.cannot_write:
+            raise StoreUnavailable("the disk is full")
+        await super().write_attempts(attempts)
+
+    async def endpoints(self) -> Mapping[str, float]:
+        self.reads += 1
+        if self.cannot_read:
+            raise StoreUnavailable("the disk fails")
+        return await super().endpoints()
+
+
+async def said(deliverer: Deliverer, words: str) -> None:
+    async with asyncio.timeout(30):
+        while True:
+            if any(words in each for each in (await deliverer.health())["errors"]):
+                return
+            await asyncio.sleep(0.005)
+
+
+async def test_results_that_cannot_be_written_are_kept_and_nothing_new_is_sent_until_they_are(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(delivery_module, "PAUSE_S", 0.02)
+    store, sender = FailingStore(), PlayedSender(answering(204))
+    store.cannot_write = True
+    items = [due(f"https://{name}.example/") for name in "ab"]
+    await store.add_delivery(items[0])
+    async with delivering(store, sender) as deliverer:
+        await said(deliverer, "the disk is full")
+        await store.add_delivery(items[1])
+        deliverer.ring([items[1].endpoint])
+        writes = store.writes
+        await asyncio.sleep(0.2)
+        assert 1 <= store.writes - writes <= 11  # again and again, with pauses
+        assert len(sender.sent) == 1
+        store.cannot_write = False
+        for item in items:
+            await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+        assert (await deliverer.health())["errors"] == []
+    assert len(sender.sent) == 2
+    assert caplog.text.count("the disk is full") == 1
+
+
+async def test_what_cannot_be_read_is_read_later(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(delivery_module, "PAUSE_S", 0.02)
+    store, sender = FailingStore(), PlayedSender(answering(204))
+    store.cannot_read = True
+    item = due()
+    await store.add_delivery(item)
+    async with delivering(store, sender) as deliverer:
+        await said(deliverer, "the disk fails")
+        reads = store.reads
+        await asyncio.sleep(0.2)
+        assert store.reads - reads <= 11
+        store.cannot_read = False
+        await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+        await tried(store, item.delivery_id, lambda _: True)
+        assert (await deliverer.health())["errors"] == []
+    assert caplog.text.count("the disk fails") == 1
+
+
+async def test_no_attempt_is_counted_where_the_signing_secret_cannot_be_kept(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(delivery_module, "PAUSE_S", 0.02)
+
+    class Full(MemoryStore):
+        is_full = True
+
+        async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+            if self.is_full:
+                raise StoreUnavailable("the disk is full")
+            await super().put_signing_secrets(secrets)
+
+    store, sender = Full(), PlayedSender(answering(204))
+    item = due()
+    await store.add_delivery(item)
+    async with delivering(store, sender) as deliverer:
+        await said(deliverer, "the disk is full")
+        assert sender.sent == []
+        store.is_full = False
+        done = await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+        assert done.attempts == 1
+        assert (await deliverer.health())["errors"] == []
+
+
+# --- clocks ------------------------------------------------------------------------------------
+
+
+async def test_a_clock_that_goes_back_a_day_makes_no_wait_longer() -> None:
+    store, sender = CountingStore(), PlayedSender(answering(503))
+    item, wall, monotonic = due(), Clock(), Clock(50.0)
+    await store.add_delivery(item)
+    schedule = Schedule((0.0, 5.0, DAY_S), jitter=0.0)
+    async with delivering(
+        store, sender, schedule=schedule, clock=wall, monotonic=monotonic
+    ) as deliverer:
+        await tried(store, item.delivery_id, lambda found: found.attempts == 1)
+        wall.now -= DAY_S
+        deliverer.ring()
+        moved = await tried(
+            store, item.delivery_id, lambda found: (found.next_at or 0) < wall.now + 6
+        )
+        assert moved.next_at == wall.now + 5.0
+        wall.now += 5.0
+        monotonic.now += 5.0
+        deliverer.ring()
+        await tried(store, item.delivery_id, lambda found: found.attempts == 2)
+        assert store.asked["replan"] == 2  # at the start, and once
+
+
+async def test_an_attempt_during_which_the_clock_went_back_is_planned_from_the_new_time() -> None:
+    wall = Clock()
+
+    async def answer(url: str) -> Outcome:
+        wall.now -= DAY_S
+        return status(503)
+
+    store, item = MemoryStore(), due()
+    await store.add_delivery(item)
+    schedule = Schedule((0.0, 5.0), jitter=0.0)
+    async with delivering(store, PlayedSender(answer), schedule=schedule, clock=wall):
+        after = await tried(store, item.delivery_id, lambda found: found.attempts == 1)
+    assert after.next_at == wall.now + 5.0
+
+
+async def test_what_was_planned_with_a_clock_of_tomorrow_does_not_wait_for_it() -> None:
+    store, sender = MemoryStore(), PlayedSender(answering(204))
+    item = due(now=1_000_000.0 + DAY_S)
+    await store.add_delivery(item)
+    async with delivering(store, sender):
+        await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+
+
+async def test_a_clock_that_goes_forward_makes_what_waits_due() -> None:
+    store, sender, wall = MemoryStore(), PlayedSender(answering(503, 204)), Clock()
+    item = due()
+    await store.add_delivery(item)
+    schedule = Schedule((0.0, DAY_S / 2), jitter=0.0)
+    async with delivering(store, sender, schedule=schedule, clock=wall) as deliverer:
+        await tried(store, item.delivery_id, lambda found: found.attempts == 1)
+        wall.now += DAY_S
+        deliverer.ring()
+        await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+
+
+# --- the end, and by hand ----------------------------------------------------------------------
+
+
+async def test_what_is_cut_off_at_the_end_is_sent_again_by_the_next_server(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(delivery_module, "CLOSE_S", 0.02)
+    store, item = MemoryStore(), due()
+    await store.add_delivery(item)
+    first = PlayedSender(never)
+    async with delivering(store, first):
+        await first.has_sent(1)
+    second = PlayedSender(answering(204))
+    async with delivering(store, second):
+        done = await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+    assert done.attempts == 1
+    assert first.sent[0][1]["webhook-id"] == second.sent[0][1]["webhook-id"]
+
+
+async def test_what_ends_while_the_server_does_is_written_down() -> None:
+    goes_on = asyncio.Event()
+
+    async def answer(url: str) -> Outcome:
+        await goes_on.wait()
+        return status(204)
+
+    store, sender, item = MemoryStore(), PlayedSender(answer), due()
+    await store.add_delivery(item)
+    async with delivering(store, sender):
+        await sender.has_sent(1)
+        asyncio.get_running_loop().call_later(0.05, goes_on.set)
+    found = await store.delivery(item.delivery_id)
+    assert found is not None
+    assert found.state is DeliveryState.DELIVERED
+
+
+async def test_one_that_was_never_opened_can_be_closed() -> None:
+    store = MemoryStore()
+    deliverer = Deliverer(store, PlayedSender(never), Signing(store), no_secrets, AT_ONCE)
+    await deliverer.close()
+
+
+@pytest.mark.parametrize(
+    ("code", "state"), [(204, DeliveryState.DELIVERED), (503, DeliveryState.DEAD)]
+)
+async def test_a_test_is_tried_once_and_says_what_came_of_it(
+    code: int, state: DeliveryState
+) -> None:
+    store, sender = MemoryStore(), PlayedSender(answering(code))
+    async with delivering(store, sender) as deliverer:
+        found = await deliverer.test("https://a.example/")
+    assert (found.state, found.attempts, found.run_id, found.url) == (state, 1, None, None)
+    assert len(sender.sent) == 1
+
+
+async def test_a_test_of_a_receiver_that_hangs_returns_all_the_same(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(delivery_module, "TEST_S", 0.05)
+    monkeypatch.setattr(delivery_module, "CLOSE_S", 0.0)
+    async with delivering(MemoryStore(), PlayedSender(never)) as deliverer:
+        found = await deliverer.test("https://a.example/")
+    assert (found.state, found.attempts) == (DeliveryState.PENDING, 0)
+
+
+async def test_one_that_was_given_up_is_sent_again_by_hand_and_keeps_its_id() -> None:
+    store, sender = MemoryStore(), PlayedSender(answering(410, 204))
+    item = due()
+    await store.add_delivery(item)
+    async with delivering(store, sender) as deliverer:
+        await becomes(store, item.delivery_id, DeliveryState.DEAD)
+        assert await deliverer.redeliver("msg_nobody") is None
+        again = await deliverer.redeliver(item.delivery_id)
+        assert again is not None
+        assert again.state is DeliveryState.PENDING
+        done = await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+    assert done.attempts == 2
+    assert {headers["webhook-id"] for _, headers, _ in sender.sent} == {item.delivery_id}

@@ -1,0 +1,90 @@
+"""What signs callbacks: made once, kept, and changed without a gap."""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Sequence
+
+import pytest
+
+from lyceum_magic.callbacks import verify
+from lyceum_magic.exceptions import InvalidCallback
+from lyceum_magic.protocol.callbacks import SIGNATURE_HEADER
+from lyceum_magic.server.callbacks.signing import OVERLAP_S, Signing
+from lyceum_magic.server.stores.base import SigningSecret
+from lyceum_magic.server.stores.memory import MemoryStore
+
+pytestmark = pytest.mark.anyio
+
+BODY = b'{"execution_id":"run"}'
+
+
+class CountingStore(MemoryStore):
+    reads = writes = 0
+
+    async def signing_secrets(self) -> Sequence[SigningSecret]:
+        self.reads += 1
+        await asyncio.sleep(0)  # others may come in between
+        return await super().signing_secrets()
+
+    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+        self.writes += 1
+        await asyncio.sleep(0)
+        await super().put_signing_secrets(secrets)
+
+
+def is_signed_by(secret: SigningSecret, headers: dict[str, str], now: float) -> bool:
+    try:
+        event = verify(BODY, headers, secret.value, now=lambda: now)
+    except InvalidCallback:
+        return False
+    return event.id == "msg_1"
+
+
+async def test_the_first_secret_is_made_once_and_kept() -> None:
+    store = CountingStore()
+    signing = Signing(store)
+    found = await asyncio.gather(*(signing.secrets(1.0) for _ in range(5)))
+    assert store.writes == 1
+    assert all(each == found[0] for each in found)
+    (secret,) = found[0]
+    assert len(base64.b64decode(secret.value.removeprefix("whsec_"))) == 32
+    assert await Signing(store).secrets(2.0) == found[0]
+
+
+async def test_headers_are_signed_without_a_read_for_each() -> None:
+    store = CountingStore()
+    signing = Signing(store)
+    headers = [await signing.headers("msg_1", BODY, 1000.9 + n) for n in range(5)]
+    assert store.reads == 1
+    (secret,) = await signing.secrets(0.0)
+    assert headers[0]["webhook-timestamp"] == "1000"
+    assert all(is_signed_by(secret, each, 1000.0) for each in headers)
+
+
+async def test_after_a_change_both_sign_for_a_day_the_new_one_first() -> None:
+    store = MemoryStore()
+    signing = Signing(store)
+    (old,) = await signing.secrets(0.0)
+    new, retiring = await signing.rotate(100.0)
+    assert retiring.value == old.value
+    for signs in (signing, Signing(store)):  # also after a restart
+        headers = await signs.headers("msg_1", BODY, 101.0)
+        assert is_signed_by(old, headers, 101.0)
+        first_signature = headers[SIGNATURE_HEADER].split(" ")[0]
+        assert is_signed_by(new, headers | {SIGNATURE_HEADER: first_signature}, 101.0)
+        later = 101.0 + OVERLAP_S
+        headers = await signs.headers("msg_1", BODY, later)
+        assert not is_signed_by(old, headers, later)
+        assert is_signed_by(new, headers, later)
+
+
+async def test_a_retired_one_is_dropped_with_the_next_change() -> None:
+    store = MemoryStore()
+    signing = Signing(store)
+    (old,) = await signing.secrets(0.0)
+    await signing.rotate(1.0)
+    assert len(await signing.rotate(2.0)) == 3
+    assert len(await signing.rotate(3.0 + OVERLAP_S)) == 2
+    assert old.value not in {secret.value for secret in await store.signing_secrets()}
