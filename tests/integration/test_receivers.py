@@ -1,0 +1,283 @@
+"""The examples of notebooks/receivers/ as processes, told by the embedded server and by us."""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import socket
+import sqlite3
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import httpx
+import pytest
+
+from lyceum_magic.demo import throwaway_home
+from lyceum_magic.protocol.signatures import sign
+from tests.tools.environments import ROOT
+from tests.tools.waiting import eventually
+
+RECEIVERS = ROOT / "notebooks" / "receivers"
+#: Of callbacks that these tests send; the server's own are refused where it is set.
+SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
+OURS = {"LYCEUM_CALLBACK_SECRET": SECRET}
+LIMIT_S = 90
+
+
+@pytest.fixture(scope="module")
+def environment() -> Iterator[dict[str, str]]:
+    """One embedded server for all of them, started by the first that needs it."""
+    with throwaway_home() as variables:
+        yield variables | {"PYTHONUNBUFFERED": "1"}
+
+
+@contextmanager
+def example(
+    name: str, environment: dict[str, str], folder: Path, *arguments: object
+) -> Iterator[subprocess.Popen[str]]:
+    """An example at work in a folder; killed behind the block if it still is."""
+    process = subprocess.Popen(
+        [sys.executable, "-W", "error", str(RECEIVERS / name), *map(str, arguments)],
+        env=environment, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    with process:
+        try:
+            yield process
+        finally:
+            if process.poll() is None:
+                process.kill()
+
+
+def finish(process: subprocess.Popen[str]) -> tuple[int, str, str]:
+    """Exit code, stdout, stderr."""
+    out, err = process.communicate(timeout=LIMIT_S)
+    return process.returncode, out, err
+
+
+def free_port() -> int:
+    with socket.socket() as listener:
+        listener.bind(("127.0.0.1", 0))
+        return int(listener.getsockname()[1])
+
+
+def client_of(port: int) -> httpx.Client:
+    return httpx.Client(base_url=f"http://127.0.0.1:{port}", trust_env=False, timeout=LIMIT_S)
+
+
+def answers(client: httpx.Client, path: str = "/") -> bool | None:
+    try:
+        client.get(path)
+    except httpx.TransportError:
+        return None
+    return True
+
+
+def tell(
+    client: httpx.Client, path: str, callback_id: str, *, secret: str = SECRET, **members: Any
+) -> int:
+    """Sends a signed callback; the status that it is answered with."""
+    body = json.dumps({"schema": 1, "status": "completed", **members}).encode()
+    sent_at_s = int(time.time())
+    headers = {
+        "webhook-id": callback_id,
+        "webhook-timestamp": str(sent_at_s),
+        "webhook-signature": sign(secret, callback_id, sent_at_s, body),
+    }
+    return client.post(path, content=body, headers=headers).status_code
+
+
+def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
+    with closing(sqlite3.connect(database, timeout=30)) as connection:
+        return connection.execute(query).fetchall()
+
+
+# A backend.
+
+
+def page(client: httpx.Client, path: str) -> str | None:
+    text = client.get(path).text
+    return text if "<h1>running" not in text else None
+
+
+def test_a_backend_is_told_by_the_server_when_its_training_ends(environment, tmp_path):
+    port = free_port()
+    with (
+        example("backend.py", environment | {"PORT": str(port)}, tmp_path),
+        client_of(port) as client,
+    ):
+        eventually(lambda: answers(client), "the backend listens")
+        path = client.post("/trainings").raise_for_status().json()["page"]
+        text = eventually(lambda: page(client, path), "the training has ended")
+    assert "<h1>completed</h1>" in text
+    assert "loss 0.00000" in text
+    # It reads nothing that it was not told of.
+    assert rows(tmp_path / "trainings.db", "SELECT told, state FROM trainings") == [
+        (1, "completed")
+    ]
+
+
+def test_a_backend_takes_signed_callbacks_alone_and_each_once(environment, tmp_path):
+    port = free_port()
+    with (
+        example("backend.py", environment | OURS | {"PORT": str(port)}, tmp_path) as process,
+        client_of(port) as client,
+    ):
+        eventually(lambda: answers(client), "the backend listens")
+        path = client.post("/trainings").raise_for_status().json()["page"]
+        to = path.replace("trainings", "callbacks")
+        other = "whsec_plJ3nmyCDGBKInavdOK15jsl"
+        assert client.post(to, content=b"{}").status_code == 400
+        assert client.post(to, content=b"x" * 200_000).status_code == 413
+        assert tell(client, to, "msg_1", secret=other) == 400
+        assert "<h1>running</h1>" in client.get(path).text
+        # The other is about no training of ours, as a test callback is.
+        assert tell(client, "/callbacks/99", "msg_0") == 204
+        assert [tell(client, to, "msg_1") for _ in range(3)] == [204] * 3
+        text = eventually(lambda: page(client, path), "the training was read again")
+        assert client.get("/trainings/99").status_code == 404
+        process.send_signal(signal.SIGINT)
+        process.wait(LIMIT_S)
+    assert "<h1>completed</h1>" in text
+    seen = rows(tmp_path / "trainings.db", "SELECT id FROM lyceum_callbacks_seen ORDER BY id")
+    assert seen == [("msg_0",), ("msg_1",)]
+
+
+def test_a_backend_reads_what_it_was_told_before_it_ended(environment, tmp_path):
+    variables = environment | OURS | {"PORT": str(free_port())}
+    with client_of(int(variables["PORT"])) as client:
+        with example("backend.py", variables, tmp_path):
+            eventually(lambda: answers(client), "the backend listens")
+            path = client.post("/trainings").raise_for_status().json()["page"]
+        # As if it had been killed between its answer to the callback and the reading.
+        with closing(sqlite3.connect(tmp_path / "trainings.db")) as connection, connection:
+            connection.execute("UPDATE trainings SET told = 1")
+        with example("backend.py", variables, tmp_path):
+            eventually(lambda: answers(client), "the backend listens again")
+            text = eventually(lambda: page(client, path), "the training was read")
+    assert "<h1>completed</h1>" in text
+
+
+# A queue worker.
+
+JOBS = "SELECT id, state, told, result FROM jobs ORDER BY id"
+
+
+def test_a_worker_ticks_off_every_job_when_the_server_says_so(environment, tmp_path):
+    with example(
+        "queue_worker.py", environment, tmp_path, "--add", 6, "--port", free_port()
+    ) as worker:
+        code, out, err = finish(worker)
+    assert (code, err) == (0, "")
+    assert rows(tmp_path / "jobs.db", JOBS) == [
+        (number + 1, "completed", 1, str(number**2)) for number in range(6)
+    ]
+    assert sorted(re.findall(r"^job (\d): completed", out, re.M)) == list("123456")
+
+
+def test_a_killed_worker_goes_on_and_counts_each_job_once(environment, tmp_path):
+    """Killed while its runs are under way; each callback then comes from several sides at once."""
+    port, gate, database = free_port(), tmp_path / "gate", tmp_path / "jobs.db"
+    arguments = ("queue_worker.py", environment | OURS, tmp_path, "--port", port)
+    code = (
+        "import os, time\n"
+        f"while not os.path.exists({str(gate)!r}):\n    time.sleep(0.02)\nprint('through')"
+    )
+    with example(*arguments) as worker:  # makes the table
+        assert finish(worker)[0] == 0
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.executemany("INSERT INTO jobs (code) VALUES (?)", [(code,)] * 3)
+
+    def started() -> bool:
+        return len(rows(database, "SELECT 1 FROM jobs WHERE run_id IS NOT NULL")) == 3
+
+    with example(*arguments) as worker, client_of(port) as client:
+        eventually(started, "the jobs are running")
+        assert tell(client, "/jobs/1", "msg_1") == 204
+        worker.kill()
+        worker.wait(LIMIT_S)
+    before = rows(database, "SELECT id, run_id FROM jobs")
+    gate.touch()
+    with example(*arguments) as worker, client_of(port) as client:
+        eventually(lambda: answers(client), "the worker listens again")
+        assert client.post("/jobs/2", content=b"{}").status_code == 400
+        assert client.post("/jobs/2", content=b"x" * 70_000).status_code == 413
+        with ThreadPoolExecutor(6) as pool:
+            calls = [(f"/jobs/{job}", f"msg_{job}") for job in (1, 2) for _ in range(3)]
+            assert list(pool.map(lambda call: tell(client, *call), calls)) == [204] * 6
+        assert tell(client, "/jobs/none", "msg_4") == 204
+        assert tell(client, "/jobs/3", "msg_3") == 204
+        code_of_exit, _, err = finish(worker)
+    assert (code_of_exit, err) == (0, "")
+    assert rows(database, JOBS) == [(job, "completed", 1, "through") for job in (1, 2, 3)]
+    assert rows(database, "SELECT id, run_id FROM jobs") == before  # no run was started again
+
+
+def test_a_worker_that_was_away_is_told_when_it_is_back(environment, tmp_path):
+    """The server's own callbacks meet a closed port, and come again."""
+    port, gate, database = free_port(), tmp_path / "gate", tmp_path / "jobs.db"
+    arguments = ("queue_worker.py", environment, tmp_path, "--port", port)
+    code = (
+        "import os, time\n"
+        f"while not os.path.exists({str(gate)!r}):\n    time.sleep(0.02)\nprint('through')"
+    )
+    with example(*arguments) as worker:
+        assert finish(worker)[0] == 0
+    with closing(sqlite3.connect(database)) as connection, connection:
+        connection.execute("INSERT INTO jobs (code) VALUES (?)", (code,))
+    with example(*arguments) as worker:
+        eventually(
+            lambda: rows(database, "SELECT 1 FROM jobs WHERE run_id IS NOT NULL"), "it is running"
+        )
+        worker.kill()
+    gate.touch()
+    with example(*arguments) as worker:
+        assert finish(worker)[0] == 0
+    assert rows(database, JOBS) == [(1, "completed", 1, "through")]
+
+
+# A CI step.
+
+
+def step(
+    environment: dict[str, str], folder: Path, code: str, *arguments: object
+) -> tuple[int, str, str]:
+    (folder / "build.py").write_text(code)
+    with example("ci_step.py", environment, folder, "build.py", *arguments) as process:
+        return finish(process)
+
+
+def test_a_step_ends_with_the_exit_code_of_its_build_when_it_is_told(environment, tmp_path):
+    code, out, err = step(
+        environment, tmp_path, "print('building')\nraise SystemExit(3)", "--look", 60
+    )
+    assert code == 3
+    assert "building\nfailed after" in out
+    assert "(told)" in out
+    assert "3" in err
+
+
+@pytest.mark.parametrize("why", ["none is asked for", "it is refused"])
+def test_a_step_that_is_told_nothing_finds_out(environment, tmp_path, why):
+    refused = OURS if why == "it is refused" else {}
+    arguments = () if refused else ("--no-callback",)
+    code, out, err = step(
+        environment | refused, tmp_path, "print('built')", "--look", 0.1, *arguments
+    )
+    assert (code, err) == (0, "")
+    assert "built\ncompleted after" in out
+    assert "(found out)" in out
+
+
+def test_a_step_aborts_a_build_that_takes_too_long(environment, tmp_path):
+    started = time.monotonic()
+    code, _, err = step(environment, tmp_path, "import time\ntime.sleep(600)", "--timeout", 1)
+    assert code == 124
+    assert re.search("aborted|time limit", err)
+    assert time.monotonic() - started < LIMIT_S
