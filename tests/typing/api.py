@@ -150,6 +150,8 @@ async def with_the_client() -> None:
         assert_type(await client.machine_types(), dict[str, float | None])
         for record in await client.active():
             print(await client.abort(record["execution_id"]))
+            for delivery in await client.callbacks.deliveries(record["execution_id"]):
+                print(await client.callbacks.redeliver(delivery["delivery_id"]))
 
 
 class RedisSeen:
