@@ -155,7 +155,7 @@ def test_an_image_shows_names_and_no_values(
     line = (
         "python:3 --dry-run -m cpu --env A=canary --env B=canary --user 1000 --s3-path /data "
         "--registry basic --registry-user me --registry-password-env PASSWORD "
-        "--callback https://u:canary@e.org/canary --graceful-timeout 9"
+        "--callback https://e.org/canary --graceful-timeout 9"
     )
     assert said_of(ImageCell(line, "echo canary\n", DEFAULTS), capsys).startswith(
         "to            the embedded server of this machine (LOCAL)\n"
