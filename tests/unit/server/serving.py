@@ -19,9 +19,10 @@ from lyceum_magic.config import Secret
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.requests import STARTS
 from lyceum_magic.server.app import create_app
+from lyceum_magic.server.callbacks.schedule import Schedule
 from lyceum_magic.server.runners.base import Runner
 from lyceum_magic.server.settings import Profile, ServerSettings
-from lyceum_magic.server.stores.base import Store
+from lyceum_magic.server.stores.base import WholeStore
 from lyceum_magic.server.stores.memory import MemoryStore
 
 from .fake_runner import FakeRunner
@@ -65,9 +66,10 @@ async def serving(
     folder: Path,
     *,
     runner: Runner | None = None,
-    store: Store | None = None,
+    store: WholeStore | None = None,
     max_running: int = 8,
     profile: Profile = "local",
+    schedule: Schedule | None = None,
 ) -> AsyncIterator[Served]:
     """Serves for as long as the block lasts."""
     runner = runner or FakeRunner()
@@ -86,6 +88,7 @@ async def serving(
             settings,
             store=store or MemoryStore(),
             runners=dict.fromkeys(STARTS, runner),
+            schedule=schedule,
             end_server=lambda: end_calls.append(None),
         )
         config = uvicorn.Config(
