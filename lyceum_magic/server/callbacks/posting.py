@@ -150,7 +150,7 @@ def _reason(exc: Exception, exchange: Exchange) -> str:
         case TimeoutError() | httpcore.TimeoutException():
             return "did not answer in time" if exchange.address else "could not be reached in time"
         case httpcore.ConnectError(__cause__=ssl.SSLCertVerificationError() as tls):
-            return f"has no certificate to be trusted: {tls.verify_message}"
+            return f"has no certificate to be trusted: {tls.verify_message.rstrip('.')}"
         case httpcore.ConnectError(__cause__=ssl.SSLError() as tls):
             return f"does not speak TLS: {tls.reason or 'the connection was closed'}"
         case httpcore.ConnectError() if exchange.address:
