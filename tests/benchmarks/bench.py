@@ -7,6 +7,8 @@ again and all its output is here. Nothing fails: a benchmark on a busy machine i
 
 from __future__ import annotations
 
+import argparse
+import itertools
 import json
 import os
 import re
@@ -16,7 +18,6 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -31,6 +32,9 @@ from lyceum_magic import local_server
 from lyceum_magic.demo import throwaway_home
 from lyceum_magic.magic.tables import Table
 from lyceum_magic.protocol import paths
+
+from . import callbacks, receiver
+from .row import Row
 
 _LIMIT_S = 180
 #: Less than the budget's 1 GB makes a quick run.
@@ -50,35 +54,6 @@ import ipyparallel
 cluster = ipyparallel.Cluster(n=1, log_level=40)
 cluster.start_and_connect_sync(activate=True);
 """
-
-
-@dataclass(frozen=True)
-class Row:
-    """A line of the table.
-
-    Args:
-        figure: what the budget is about, in `unit`.
-        at_most: the budget, in the same unit; None where there is none.
-        against: the numbers behind it.
-    """
-
-    what: str
-    figure: float
-    unit: str
-    at_most: float | None
-    samples: int
-    against: str = ""
-
-    def cells(self) -> tuple[str, ...]:
-        if self.at_most is None:
-            verdict = budget = ""
-        else:
-            budget = f"{self.at_most:g} {self.unit}"
-            verdict = "kept" if self.figure <= self.at_most else "MISSED"
-        return (
-            self.what, f"{self.figure:.3g} {self.unit}", budget, verdict, self.against,
-            str(self.samples),
-        )  # fmt: skip
 
 
 class Kernel:
@@ -248,8 +223,8 @@ def _idle_pss(pid: int) -> int:
     return sum(int(member.memory_full_info().pss) for member in family)
 
 
-def measure() -> Iterator[Row]:
-    yield from server()
+def cells() -> Iterator[Row]:
+    """What users wait for in a notebook, and what its kernel holds meanwhile."""
     with throwaway_home() as environment:
         # What `%%script python3` finds should be the interpreter that the others have.
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"
@@ -266,9 +241,20 @@ def measure() -> Iterator[Row]:
             yield from flood(running)
 
 
+PARTS: dict[str, Callable[[], Iterator[Row]]] = {
+    "server": server,
+    "cells": cells,
+    "callbacks": callbacks.measure,
+    "receiver": receiver.measure,
+}
+
+
 def main() -> None:
+    parser = argparse.ArgumentParser(description="measures the budgets of the design")
+    parser.add_argument("parts", nargs="*", choices=[*PARTS, []], help="all by default")
+    chosen = parser.parse_args().parts or PARTS
     rows = []
-    for row in measure():
+    for row in itertools.chain.from_iterable(PARTS[part]() for part in chosen):
         print(f"{row.what} ...", file=sys.stderr, flush=True)
         rows.append(row.cells())
     print(Table(["what", "measured", "budget", "", "from", "n"], rows))

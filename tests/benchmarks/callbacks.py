@@ -1,0 +1,213 @@
+"""What callbacks cost: the real server with runs that end at once, and receivers on loopback."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import itertools
+import re
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import AsyncIterator, Iterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from statistics import median, quantiles
+from typing import Any
+
+from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.protocol.states import State
+from lyceum_magic.server.callbacks.outbox import deliveries_of
+from lyceum_magic.server.state_folder import prepare
+from lyceum_magic.server.stores.base import RunRecord
+from lyceum_magic.server.stores.sqlite import SqliteStore
+from lyceum_magic.server.vault import Vault
+from tests.faults.driving import Server, server_on
+from tests.faults.receiver import read_request
+
+from .row import Row
+
+_LIMIT_S = 120.0
+
+_REPLY = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
+#: How long a slow receiver takes; a hung one takes until the sender gives up.
+SLOW_S, HUNG_S = 1.0, 3600.0
+
+
+class Receivers:
+    """Endpoints that answer after a while each, and note when what came."""
+
+    def __init__(self) -> None:
+        self.arrivals: list[tuple[str, float]] = []  # path, monotonic seconds
+        self._news = asyncio.Event()
+
+    @asynccontextmanager
+    async def listening(self, waits_s: Sequence[float]) -> AsyncIterator[list[str]]:
+        """One endpoint for each wait; gives their origins."""
+        async with contextlib.AsyncExitStack() as servers:
+            origins = []
+            for wait_s in waits_s:
+                server = await asyncio.start_server(self._answer_after(wait_s), "127.0.0.1", 0)
+                servers.callback(server.close)
+                origins.append(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
+            yield origins
+
+    async def first(self, number: int, prefix: str = "/") -> list[tuple[str, float]]:
+        """So many of those whose path begins so, once they have come."""
+        async with asyncio.timeout(_LIMIT_S):
+            while len(found := [a for a in self.arrivals if a[0].startswith(prefix)]) < number:
+                self._news.clear()
+                await self._news.wait()
+        return found[:number]
+
+    def _answer_after(self, wait_s: float) -> Any:
+        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
+                path, _, _ = await read_request(reader)
+                self.arrivals.append((path, time.monotonic()))
+                self._news.set()
+                if wait_s:
+                    with contextlib.suppress(TimeoutError):
+                        async with asyncio.timeout(wait_s):
+                            await reader.read()  # the sender gives up
+                writer.write(_REPLY)
+                await writer.drain()
+            writer.close()
+
+        return answer
+
+
+def measure() -> Iterator[Row]:
+    yield from latency()
+    yield from isolation()
+    yield from restart()
+    yield import_time()
+
+
+def latency(rate: int = 50, seconds: int = 20) -> Iterator[Row]:
+    waits_s = _scratch(lambda folder: _latencies(folder, [0.0] * 10, [], rate, seconds))
+    p50, p99 = _percentiles_ms(waits_s)
+    spread = f"{rate}/s, 10 endpoints; worst {max(waits_s) * 1e3:.1f} ms"
+    yield Row("callback, committed end to arrival, p50", p50, "ms", 5, len(waits_s), spread)
+    yield Row("callback, committed end to arrival, p99", p99, "ms", 25, len(waits_s), spread)
+
+
+def isolation(rounds: int = 2, rate: int = 10, seconds: int = 15) -> Iterator[Row]:
+    """The same callbacks to the same 100 endpoints, with and without 100 bad ones beside them."""
+    good, bad = [0.0] * 100, [HUNG_S] * 50 + [SLOW_S] * 50
+    alone: list[float] = []
+    beside: list[float] = []
+    for _ in range(rounds):
+        alone += _scratch(lambda folder: _latencies(folder, good, [], rate, seconds))
+        beside += _scratch(lambda folder: _latencies(folder, good, bad, rate, seconds))
+    (_, without), (_, among) = _percentiles_ms(alone), _percentiles_ms(beside)
+    yield Row("p99 of 100 good endpoints, 50 hung and 50 slow beside them", among / without, "x", 2,
+              len(beside), f"{among:.1f} ms against {without:.1f} ms")  # fmt: skip
+
+
+def restart(rows: int = 10_000) -> Iterator[Row]:
+    first_s, rate, growth = _scratch(lambda folder: _restart(folder, rows))
+    yield Row(f"restart with {rows} due callbacks, to the first", first_s, "s", 1, 1)
+    yield Row("callbacks sent in a second, synchronous=FULL", rate, "/s", None, rows,
+              "20 endpoints", at_least=300)  # fmt: skip
+    yield Row(f"server's memory, peak growth by {rows} due callbacks", growth / 2**20, "MB", 50, 1)
+
+
+def import_time(rounds: int = 15) -> Row:
+    times = [
+        _seconds_of("from lyceum_magic.callbacks import verify") for _ in range(rounds)
+    ]  # fmt: skip
+    return Row("import of lyceum_magic.callbacks", median(times) * 1e3, "ms", 60, rounds)
+
+
+def _seconds_of(statement: str) -> float:
+    clock = "time.perf_counter()"
+    code = f"import time; begun = {clock}; {statement}; print({clock} - begun)"
+    command = [sys.executable, "-c", code]
+    return float(subprocess.run(command, capture_output=True, text=True, check=True).stdout)
+
+
+async def _latencies(
+    folder: Path, good: Sequence[float], bad: Sequence[float], rate: int, seconds: int
+) -> list[float]:
+    """Seconds from the commit of a run's end to the arrival, of callbacks to good endpoints.
+
+    Each run has one good endpoint where there are ten, else eight; and as many bad ones, if any.
+    """
+    share = 1 if len(good) <= 10 else 8
+    receivers = Receivers()
+    ends = folder / "ends"
+    async with (
+        receivers.listening(good) as good_origins,
+        receivers.listening(bad) as bad_origins,
+        server_on(folder / "state", "--ends", str(ends), "--attempt-s", "15") as server,
+    ):
+        await server.start()
+        to_good, to_bad = itertools.cycle(good_origins), itertools.cycle(bad_origins)
+        begun = time.monotonic()
+        runs = set()
+        for number in range(rate * seconds):
+            await asyncio.sleep(begun + number / rate - time.monotonic())
+            urls = [f"{next(to_good)}/good/{number}" for _ in range(share)]
+            urls += [f"{next(to_bad)}/bad/{number}" for _ in range(share if bad else 0)]
+            runs.add(asyncio.create_task(_start(server, number, urls)))
+        ids = dict([await run for run in runs])
+        arrivals = await receivers.first(share * rate * seconds, "/good/")
+        committed = dict(line.split() for line in ends.read_text().splitlines())
+        return [at - float(committed[ids[int(path.rpartition("/")[2])]]) for path, at in arrivals]
+
+
+async def _start(server: Server, number: int, urls: Sequence[str]) -> tuple[int, str]:
+    return number, await server.run(urls)
+
+
+async def _restart(folder: Path, rows: int) -> tuple[float, float, int]:
+    """Seconds to the first arrival once the server listens, arrivals a second, bytes of growth."""
+    receivers = Receivers()
+    async with receivers.listening([0.0] * 20) as origins:
+        async with server_on(folder / "empty") as server:
+            await server.start()
+            await server.run([f"{origins[0]}/first"])
+            await receivers.first(1)
+            before = _peak_bytes(server.pid)
+        receivers.arrivals.clear()
+        urls = [f"{origin}/{number}" for number in range(rows // 20) for origin in origins]
+        await _fill(folder / "state", urls)
+        async with server_on(folder / "state") as server:
+            await server.start()
+            listens_at = time.monotonic()
+            await receivers.first(rows)
+            growth = _peak_bytes(server.pid) - before
+    moments = [at for _, at in receivers.arrivals]
+    first, last = min(moments), max(moments)
+    return first - listens_at, rows / (last - first), growth
+
+
+async def _fill(folder: Path, urls: Sequence[str]) -> None:
+    """The state folder of a server that ended before it could send anything."""
+    prepare(folder)
+    store = SqliteStore(folder / "runs.sqlite3", Vault(folder / "vault.key"))
+    await store.open()
+    now = time.time()
+    request = StartPython.model_validate({"code": "completed", "execution_type": "cpu"})
+    record = RunRecord("b" * 32, request, now, State.COMPLETED, return_code=0, finished_at=now)
+    await store.add(record)
+    await store.finish(record, deliveries_of(record, urls, now))
+    await store.close()
+
+
+def _peak_bytes(pid: int) -> int:
+    found = re.search(r"^VmHWM:\s+(\d+) kB", Path(f"/proc/{pid}/status").read_text(), re.M)
+    assert found, f"no VmHWM of process {pid}"
+    return int(found[1]) * 1024
+
+
+def _percentiles_ms(values_s: Sequence[float]) -> tuple[float, float]:
+    cuts = quantiles(values_s, n=100)
+    return cuts[49] * 1e3, cuts[98] * 1e3
+
+
+def _scratch(scenario: Any) -> Any:
+    with tempfile.TemporaryDirectory(prefix="lyceum-bench-") as name:
+        return asyncio.run(scenario(Path(name)))

@@ -1,0 +1,38 @@
+"""One line of the benchmark's table."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Row:
+    """A line of the table.
+
+    Args:
+        figure: what the budget is about, in `unit`.
+        at_most: the budget, in the same unit; None where there is none.
+        at_least: the same where more is better.
+        against: the numbers behind it.
+    """
+
+    what: str
+    figure: float
+    unit: str
+    at_most: float | None
+    samples: int
+    against: str = ""
+    at_least: float | None = None
+
+    def cells(self) -> tuple[str, ...]:
+        verdict = budget = ""
+        if self.at_most is not None:
+            budget = f"{self.at_most:g} {self.unit}"
+            verdict = "kept" if self.figure <= self.at_most else "MISSED"
+        elif self.at_least is not None:
+            budget = f"at least {self.at_least:g} {self.unit}"
+            verdict = "kept" if self.figure >= self.at_least else "MISSED"
+        return (
+            self.what, f"{self.figure:.3g} {self.unit}", budget, verdict, self.against,
+            str(self.samples),
+        )  # fmt: skip
