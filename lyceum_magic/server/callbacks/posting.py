@@ -104,8 +104,8 @@ async def post(
         "POST",
         httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target),
         headers=[
-            *headers.items(),
             ("host", url.authority),
+            *headers.items(),
             ("connection", "close"),
             ("content-length", str(len(body))),
         ],

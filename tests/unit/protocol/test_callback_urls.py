@@ -1,0 +1,111 @@
+"""What the text of a callback URL says, without a network."""
+
+from __future__ import annotations
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from lyceum_magic.protocol.callback_urls import (
+    FORM,
+    CallbackUrl,
+    fill_in,
+    problem_of_url,
+    read_url,
+    references,
+)
+from tests.unit.server.callbacks.hostile_urls import ALLOWED, HOSTILE, NAMES
+from tests.unit.server.callbacks.made_up_urls import urls
+
+USER = (
+    "A callback URL cannot hold a user or a password before its host; put a secret behind it, as "
+    "https://HOST/?token=${NAME}."
+)
+REFERENCE = (
+    f"A reference to a secret, ${{NAME}}, stands behind a callback URL's host alone: {FORM}."
+)
+
+
+@pytest.mark.parametrize("allowed", ALLOWED, ids=str)
+def test_an_allowed_url_has_no_problem(allowed):
+    assert problem_of_url(allowed.url) is None
+
+
+def test_text_alone_tells_most_hostile_urls():
+    passed = {url for url in HOSTILE if problem_of_url(url.url) is None}
+    # What is left depends on names, on the server's ports and its profile.
+    assert {url.kind for url in passed} == {
+        "dots and case",
+        "loopback of a shared server",
+        "name",
+        "redirect",
+        "the server itself",
+    }
+    assert {read_url(url.url).host for url in passed if url.kind == "dots and case"} <= set(NAMES)
+
+
+@pytest.mark.parametrize(
+    ("url", "problem"),
+    [
+        ("x", f"What was given as a callback URL is none: {FORM}."),
+        ("https://10.0.0.7/s", f"https://10.0.0.7/... is an address that is not public: {FORM}."),
+        ("http://host:80/s", f"http://host/... is not encrypted: {FORM}."),
+        ("http://host:8080/s", f"http://host:8080/... is not encrypted: {FORM}."),
+        ("https://user:s@host/", USER),
+        ("https://${NAME}/s", REFERENCE),
+        (
+            "https://bücher.example/s",
+            "The host of a callback URL is written in ASCII, an international name as xn--....",
+        ),
+        ("https://host/#s", "A callback URL has no part behind #: it would not be sent."),
+    ],
+)
+def test_a_problem_is_one_sentence_that_helps(url: str, problem: str):
+    assert problem_of_url(url) == problem
+
+
+@given(urls)
+def test_whatever_is_given_is_read_or_refused(url: str):
+    problem = problem_of_url(url)
+    if problem is not None:
+        assert "\n" not in problem
+        assert problem.isascii()
+        return
+    read = read_url(url)
+    assert read.host.isascii()
+    assert 1 <= read.port <= 65535
+    # What is read says the same when it is read again: no second reader sees another host.
+    again = read_url(f"{read.scheme}://{read.authority}{read.target}")
+    assert again == read
+
+
+@given(st.text(alphabet=st.characters(exclude_categories=["Cs"])))
+def test_a_secret_stays_one_piece(secret: str):
+    url = fill_in("https://host.example/hook?token=${NAME}&x=1", {"NAME": secret})
+    read = read_url(url)
+    assert (read.scheme, read.host, read.port) == ("https", "host.example", 443)
+    assert read.target.startswith("/hook?token=")
+    assert read.target.count("&") == 1
+    assert not references(url)
+
+
+@pytest.mark.parametrize(
+    ("url", "read", "authority"),
+    [
+        (
+            "HTTPS://Host.Example",
+            CallbackUrl("https", "host.example", 443, "/"),
+            "host.example",
+        ),
+        (
+            "https://host:8443?a=ü%20",
+            CallbackUrl("https", "host", 8443, "/?a=%C3%BC%20"),
+            "host:8443",
+        ),
+        ("http://[0::0:1]:80/", CallbackUrl("http", "::1", 80, "/"), "[::1]"),
+        ("http://127.0.0.1:443/", CallbackUrl("http", "127.0.0.1", 443, "/"), "127.0.0.1:443"),
+    ],
+)
+def test_a_url_is_read_in_parts(url: str, read: CallbackUrl, authority: str):
+    assert read_url(url) == read
+    assert read.authority == authority
