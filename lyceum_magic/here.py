@@ -11,7 +11,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -84,7 +84,6 @@ class Here:
         self._opening = threading.Lock()
         self._life: Future[None] | None = None
         self._box: Mailbox | None = None
-        self._hearing: set[Future[None]] = set()
         self._listeners: list[queue.SimpleQueue[Arrival | None]] = []
         self._addresses: dict[str | None, str] = {}
 
@@ -136,8 +135,8 @@ class Here:
         """Nothing is heard any more."""
         for arrivals in self._listeners:
             arrivals.put(None)
-        for task in [*self._hearing, *([self._life] if self._life else [])]:
-            task.cancel()
+        if self._life is not None:
+            self._life.cancel()
 
     def _new_address(self, base: str | None, tag: str | None) -> str:
         try:
@@ -157,17 +156,12 @@ class Here:
                     raise _unusable(exc) from None
             return self._box
 
-    def _deliver(self, arrivals: Iterable[Arrival]) -> None:
-        """Hands on what has come in; on the loop thread."""
-        for arrival in arrivals:
-            if arrival.tag is None:
-                for listener in self._listeners:
-                    listener.put(arrival)
-            elif (run := self._run_of(arrival.tag)) is not None:
-                # Each by itself: one server that does not answer keeps no other run waiting.
-                task = self._portal.start_task_soon(run.hear, dict(arrival.event.raw))
-                self._hearing.add(task)
-                task.add_done_callback(self._hearing.discard)
+    async def _deliver(self, arrival: Arrival) -> None:
+        if arrival.tag is None:
+            for listener in self._listeners:
+                listener.put(arrival)
+        elif (run := self._run_of(arrival.tag)) is not None:
+            await run.hear(dict(arrival.event.raw))
 
 
 def _unusable(exc: OSError | sqlite3.Error) -> ConfigError:

@@ -121,6 +121,12 @@ class CallbackInbox:
                 ).rowcount
             )
 
+    def retire(self, session: str) -> None:
+        """Lets nothing more come in for a process that ends, but for its runs: those may be waited
+        for by another."""
+        with self._connection() as db:
+            db.execute("DELETE FROM addresses WHERE session = ? AND tag IS NULL", [session])
+
     def find(self, secret: str) -> Address | None:
         """The address with this secret."""
         digest = digest_of(secret)

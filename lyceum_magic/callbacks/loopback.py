@@ -42,7 +42,8 @@ class LoopbackReceiver:
         self._hosts = {f"127.0.0.1:{self.port}", f"localhost:{self.port}"}
         self._room = anyio.CapacityLimiter(MAX_CONNECTIONS)
         task_status.started()
-        await listener.serve(self._handle)
+        async with listener:
+            await listener.serve(self._handle)
 
     async def _handle(self, stream: SocketStream) -> None:
         # Who hangs up or sends no HTTP is not answered.
@@ -95,7 +96,8 @@ class _Connection:
         }
         if headers.get("host", "").lower() not in self._hosts:
             return HTTPStatus.FORBIDDEN  # a page that has made its own name mean this machine
-        method, path = request.method.decode("latin-1"), request.target.decode("latin-1")
+        method = request.method.decode("latin-1")
+        path = request.target.decode("latin-1").partition("?")[0]
         if not path.startswith(PATH):
             return HTTPStatus.NOT_FOUND
         reception = Reception(self._inbox, method, path.removeprefix(PATH), headers)

@@ -7,10 +7,11 @@ an empty datagram to a port of ours.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import secrets
 import sqlite3
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from pathlib import Path
 
 import anyio
@@ -28,11 +29,11 @@ class Mailbox:
     Args:
         folder: of the inbox.
         session: see `Address`.
-        deliver: is given every new arrival, in the order of arrival.
+        deliver: is given every new arrival, in a task of its own; begun in the order of arrival.
     """
 
     def __init__(
-        self, folder: Path, session: str, deliver: Callable[[list[Arrival]], None]
+        self, folder: Path, session: str, deliver: Callable[[Arrival], Awaitable[None]]
     ) -> None:
         self._folder = folder
         self._session = session
@@ -63,6 +64,8 @@ class Mailbox:
                     await self._look()
         finally:
             transport.close()
+            with anyio.CancelScope(shield=True), contextlib.suppress(OSError, sqlite3.Error):
+                await anyio.to_thread.run_sync(self._inbox.retire, self._session)
 
     async def _look(self) -> None:
         def new() -> list[Arrival]:
@@ -75,7 +78,18 @@ class Mailbox:
             return  # the next poke looks again
         if arrivals:
             self._seen = arrivals[-1].number
-            self._deliver(arrivals)
+            self._hand_on(arrivals)
+
+    def _hand_on(self, arrivals: list[Arrival]) -> None:
+        for arrival in arrivals:
+            # One that waits for a server which does not answer keeps no other waiting.
+            self._tasks.start_soon(self._deliver_one, arrival)
+
+    async def _deliver_one(self, arrival: Arrival) -> None:
+        try:
+            await self._deliver(arrival)
+        except Exception:  # the top of a task: the others go on
+            logger.exception("what to do about a callback failed")
 
     async def local_url(self) -> str:
         """What comes before an address's secret, for senders on this machine."""
@@ -115,7 +129,7 @@ class Mailbox:
 
         if not await anyio.to_thread.run_sync(adopt):
             return False
-        self._deliver(await anyio.to_thread.run_sync(self._inbox.arrivals_of_run, tag))
+        self._hand_on(await anyio.to_thread.run_sync(self._inbox.arrivals_of_run, tag))
         return True
 
 

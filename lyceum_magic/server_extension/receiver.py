@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import atexit
+import re
 import sqlite3
 from http import HTTPStatus
 from pathlib import Path
@@ -55,9 +56,10 @@ def load(app: Any) -> None:
         app.log.warning("lyceum_magic takes no callbacks: %s cannot be used (%s)", folder, exc)
         return
     app.event_logger.register_event_schema(_EVENT_SCHEMA)
-    # Everything below, and that without a group: a path of ours is never an unknown one that
-    # another handler refuses and logs.
-    pattern = url_path_join(app.base_url, PATH).rstrip("/") + r"(?:/.*)?"
+    # Everything below, with as many slashes as a sender likes: what is close to a path of ours is
+    # no unknown one that another handler refuses and logs.
+    parts = url_path_join(app.base_url, PATH).strip("/").split("/")
+    pattern = "".join(f"/+{re.escape(part)}" for part in parts) + r"(?:/.*)?"
     app.web_app.add_handlers(".*$", [(pattern, CallbackHandler, {"inbox": inbox})])
     # The port is known when the server has begun to serve.
     app.io_loop.add_callback(_announce, app, folder)

@@ -1,0 +1,244 @@
+"""The rules of the receiver, on a real Jupyter server and on the receiver of a process alone.
+
+Raw requests over a socket: what a library would not send is what has to be refused.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+import socket
+import stat
+from collections.abc import Iterator
+from contextlib import ExitStack, closing, suppress
+from pathlib import Path
+
+import pytest
+from anyio.from_thread import start_blocking_portal
+
+from lyceum_magic.callbacks import jupyter_servers
+from lyceum_magic.callbacks.inbox import CallbackInbox
+from lyceum_magic.callbacks.loopback import PATH, LoopbackReceiver
+from lyceum_magic.protocol.callbacks import MAX_BODY_BYTES
+from tests.tools.jupyter_server import JupyterServer, running_jupyter_server
+from tests.tools.waiting import LIMIT_S, eventually
+
+BODY = b'{"execution_id": "run-1", "status": "completed"}'
+
+
+class Face:
+    """A receiver, and an address of it that this test waits at."""
+
+    def __init__(self, port: int, path: str, folder: Path) -> None:
+        self.port = port
+        self.inbox = CallbackInbox(folder)
+        self.session = secrets.token_hex(4)
+        self.secret = secrets.token_urlsafe(32)
+        self.path = path + self.secret
+        self.bell = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.bell.bind(("127.0.0.1", 0))
+        self.bell.settimeout(LIMIT_S)
+        self.inbox.register(
+            self.secret, session=self.session, tag=None, poke_port=self.bell.getsockname()[1]
+        )
+
+    def send(self, head: str, body: bytes = b"") -> int:
+        """The status of the answer to a raw request; `HOST` stands for the right one."""
+        head = head.replace("PATH", self.path).replace("HOST", f"127.0.0.1:{self.port}")
+        with socket.create_connection(("127.0.0.1", self.port), LIMIT_S) as connection:
+            with suppress(ConnectionError):  # refused before all of it was read, and answered
+                connection.sendall(head.replace("\n", "\r\n").encode() + b"\r\n\r\n" + body)
+            answer = b""
+            while b"\r\n\r\n" not in answer:
+                piece = connection.recv(4096)
+                assert piece, f"no answer: {answer!r}"
+                answer += piece
+        assert self.secret.encode() not in answer
+        assert b"access-control" not in answer.lower()
+        return int(answer.split()[1])
+
+    def post(self, body: bytes = BODY, *headers: str, path: str = "PATH") -> int:
+        length = f"Content-Length: {len(body)}"
+        lines = [f"POST {path} HTTP/1.1", "Host: HOST", length, "Connection: close", *headers]
+        return self.send("\n".join(lines), body)
+
+    def arrived(self) -> list[str]:
+        return [arrival.event.id for arrival in self.inbox.arrivals(self.session)]
+
+
+@pytest.fixture(scope="module")
+def jupyter(tmp_path_factory: pytest.TempPathFactory) -> Iterator[JupyterServer]:
+    folder = tmp_path_factory.mktemp("jupyter")
+    with running_jupyter_server(folder, env={"LYCEUM_MAGIC_HOME": str(folder / "lyceum")}) as it:
+        callbacks = folder / "lyceum" / "callbacks"
+        environ = {"JPY_PARENT_PID": str(it.pid)}
+        eventually(lambda: jupyter_servers.url_of_mine(callbacks, environ), "the server's file")
+        yield it
+
+
+@pytest.fixture(params=["jupyter", "loopback"])
+def face(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Face]:
+    with ExitStack() as stack:
+        if request.param == "jupyter":
+            server: JupyterServer = request.getfixturevalue("jupyter")
+            path = f"{server.base}{PATH.lstrip('/')}"
+            made = Face(server.port, path, server.folder / "lyceum" / "callbacks")
+            stack.callback(assert_silent, server, made)
+        else:
+            portal = stack.enter_context(start_blocking_portal())
+            receiver = LoopbackReceiver(CallbackInbox(tmp_path / "callbacks"))
+            task, _ = portal.start_task(receiver.serve)
+            stack.callback(task.cancel)
+            made = Face(receiver.port, PATH, tmp_path / "callbacks")
+        stack.callback(made.bell.close)
+        yield made
+
+
+def assert_silent(server: JupyterServer, face: Face) -> None:
+    """Neither secret nor path in the log, which says everything else at DEBUG."""
+    server.ask("GET", "api/status")  # the log is behind what came before this
+    assert "GET /user/ann/api/status" in server.log
+    assert face.secret not in server.log
+    assert PATH + face.secret[:4] not in server.log
+
+
+def test_a_callback_is_kept_and_told_of(face: Face) -> None:
+    assert face.post(BODY, "webhook-id: msg_1") == 204
+    assert face.bell.recv(16) == b""
+    [arrival] = face.inbox.arrivals(face.session)
+    assert (arrival.event.id, arrival.event.run_id) == ("msg_1", "run-1")
+
+
+def test_a_callback_that_comes_again_is_kept_once(face: Face) -> None:
+    first, *others = (face.post(BODY, "webhook-id: msg_1") for _ in range(3))
+    assert (first, others) == (204, [204, 204])
+    assert face.post() == face.post() == 204  # without an id: run and state
+    assert face.arrived() == ["msg_1", "run-1/completed"]
+
+
+def test_a_chunked_body_is_taken(face: Face) -> None:
+    head = "POST PATH HTTP/1.1\nHost: HOST\nTransfer-Encoding: chunked"
+    assert face.send(head, b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)) == 204
+    assert face.arrived() == ["run-1/completed"]
+
+
+@pytest.mark.parametrize(
+    "path", ["PATHx", "PATH/", "PATH/../x", "PATH%ff", "PATH%2f", "FOLDER", "FOLDER/"]
+)
+def test_another_path_is_not_there(face: Face, path: str) -> None:
+    assert face.post(path=path.replace("FOLDER", face.path.rpartition("/")[0])) == 404
+    assert face.arrived() == []
+
+
+def test_a_slash_too_many_is_not_logged(face: Face) -> None:
+    assert face.post(path="/PATH") == (204 if "/user/" in face.path else 404)
+
+
+def test_a_query_is_no_part_of_the_address(face: Face) -> None:
+    assert face.post(path="PATH?attempt=1") == 204
+
+
+def test_a_wrong_secret_looks_like_a_path_that_is_not_there(face: Face) -> None:
+    assert face.post(path=face.path.replace(face.secret, secrets.token_urlsafe(32))) == 404
+    assert face.arrived() == []
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "PATCH", "DELETE", "OPTIONS", "NONSENSE"])
+def test_only_post_is_open(face: Face, method: str) -> None:
+    assert face.send(f"{method} PATH HTTP/1.1\nHost: HOST\nContent-Length: 0") == 405
+
+
+@pytest.mark.parametrize(
+    "header",
+    ["Origin: http://evil.example", "Origin: http://HOST", "Origin: null",
+     "Sec-Fetch-Site: same-origin", "Sec-Fetch-Site: cross-site"],
+)  # fmt: skip
+def test_a_page_of_a_browser_is_refused(face: Face, header: str) -> None:
+    assert face.post(BODY, header) == 403
+    assert face.arrived() == []
+
+
+@pytest.mark.parametrize("host", ["evil.example", "evil.example:PORT", "10.0.0.1"])
+def test_a_foreign_host_is_refused(face: Face, host: str) -> None:
+    host = host.replace("PORT", str(face.port))
+    head = f"POST PATH HTTP/1.1\nHost: {host}\nContent-Length: {len(BODY)}"
+    assert face.send(head, BODY) == 403
+    assert face.arrived() == []
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"", b"no json", b"[]", b'"text"', b"{}", b'{"execution_id": 7}', b"\xff\xfe{}",
+     b'{"execution_id": "../x"}', b"[" * 60_000, b'{"execution_id": NaN}'],
+)  # fmt: skip
+def test_what_is_no_callback_is_refused(face: Face, body: bytes) -> None:
+    assert face.post(body) == 400
+    assert face.arrived() == []
+
+
+def test_a_body_that_is_too_large_is_refused(face: Face) -> None:
+    large = json.dumps({"execution_id": "run-1", "error": "x" * 200_000}).encode()
+    assert face.post(large) == 413
+    assert face.post(BODY.ljust(MAX_BODY_BYTES)) == 204
+    assert face.post(BODY.ljust(MAX_BODY_BYTES + 1)) == 413
+
+
+def test_a_chunked_body_is_refused_as_soon_as_it_is_too_large(face: Face) -> None:
+    """It never ends: an answer comes all the same."""
+    head = "POST PATH HTTP/1.1\nHost: HOST\nTransfer-Encoding: chunked"
+    chunks = (b"1000\r\n" + b"x" * 4096 + b"\r\n") * (MAX_BODY_BYTES // 4096 + 1)
+    assert face.send(head, chunks) == 413
+    assert face.arrived() == []
+
+
+def test_what_breaks_off_is_not_kept(face: Face) -> None:
+    with socket.create_connection(("127.0.0.1", face.port)) as connection:
+        head = f"POST {face.path} HTTP/1.1\r\nHost: 127.0.0.1:{face.port}\r\n"
+        connection.sendall(head.encode() + b"Content-Length: 4000\r\n\r\n" + BODY)
+        connection.shutdown(socket.SHUT_WR)
+        connection.recv(4096)
+    assert face.arrived() == []
+
+
+def test_a_broken_database_lets_the_sender_try_again(face: Face) -> None:
+    path = face.inbox._path
+    kept = path.read_bytes()
+    path.write_bytes(b"no database at all" * 100)
+    try:
+        assert face.post() == 503
+    finally:
+        path.write_bytes(kept)
+    assert face.post() == 204
+
+
+def test_the_inbox_is_its_users_alone(face: Face) -> None:
+    assert face.post() == 204
+    folder = face.inbox._path.parent
+    files = {path.name: stat.S_IMODE(path.stat().st_mode) for path in folder.glob("callbacks.db*")}
+    assert set(files.values()) == {0o600}, files
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o700
+    assert all(face.secret.encode() not in path.read_bytes() for path in folder.glob("callback*"))
+
+
+def test_other_routes_of_the_jupyter_server_ask_for_its_token(jupyter: JupyterServer) -> None:
+    with socket.create_connection(("127.0.0.1", jupyter.port)) as connection:
+        connection.sendall(
+            f"POST {jupyter.base}api/kernels HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+            "Content-Length: 2\r\nConnection: close\r\n\r\n{}".encode()
+        )
+        assert connection.recv(64).split()[1] == b"403"
+
+
+def test_pages_are_told_by_an_event_of_the_server(jupyter: JupyterServer) -> None:
+    import websocket
+
+    folder = jupyter.folder / "lyceum" / "callbacks"
+    face = Face(jupyter.port, f"{jupyter.base}lyceum/callbacks/", folder)
+    url = f"ws://127.0.0.1:{jupyter.port}{jupyter.base}api/events/subscribe?token={jupyter.token}"
+    with closing(face.bell), closing(websocket.create_connection(url, LIMIT_S)) as events:
+        assert face.post() == 204
+        event = json.loads(events.recv())
+        while not event["schema_id"].endswith("lyceum_magic/callback/v1"):
+            event = json.loads(events.recv())
+    assert (event["execution_id"], event["status"]) == ("run-1", "completed")
+    assert face.secret not in json.dumps(event)

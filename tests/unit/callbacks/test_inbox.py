@@ -1,0 +1,101 @@
+"""What comes in is kept once, for who waits for it, and not for ever."""
+
+from __future__ import annotations
+
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+import pytest
+
+from lyceum_magic.callbacks import inbox as inbox_module
+from lyceum_magic.callbacks.events import read
+from lyceum_magic.callbacks.inbox import CallbackInbox, digest_of
+
+BODY = b'{"execution_id": "run-1", "status": "completed"}'
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> CallbackInbox:
+    made = CallbackInbox(tmp_path)
+    made.register("secret", session="s", tag="t", poke_port=9)
+    return made
+
+
+def add(inbox: CallbackInbox, callback_id: str, secret: str = "secret") -> bool:
+    address = inbox.find(secret)
+    assert address is not None
+    return inbox.add(address, read(BODY, {"webhook-id": callback_id}), BODY)
+
+
+def test_an_address_is_found_by_its_whole_secret(inbox: CallbackInbox) -> None:
+    found = inbox.find("secret")
+    assert found is not None
+    assert (found.digest, found.session, found.tag, found.poke_port) == (
+        digest_of("secret"), "s", "t", 9
+    )  # fmt: skip
+    assert [inbox.find(other) for other in ("", "secre", "secret ", "\ud800", "x" * 9999)] == (
+        [None] * 5
+    )
+
+
+def test_arrivals_come_in_order_and_once(inbox: CallbackInbox) -> None:
+    assert [add(inbox, name) for name in ("a", "b", "a", "c")] == [True, True, False, True]
+    first, *others = inbox.arrivals("s")
+    assert [arrival.event.id for arrival in (first, *others)] == ["a", "b", "c"]
+    assert (first.tag, first.event.run_id) == ("t", "run-1")
+    assert inbox.arrivals("s", after=first.number) == others
+    assert inbox.arrivals("another") == []
+
+
+def test_one_id_at_two_addresses_is_two_callbacks(inbox: CallbackInbox) -> None:
+    inbox.register("other", session="s", tag=None, poke_port=9)
+    assert add(inbox, "a")
+    assert add(inbox, "a", "other")
+
+
+def test_of_many_at_once_one_is_new(inbox: CallbackInbox, tmp_path: Path) -> None:
+    with ThreadPoolExecutor(8) as pool:
+        new = list(pool.map(lambda _: add(CallbackInbox(tmp_path), "a"), range(16)))
+    assert sum(new) == 1
+
+
+def test_another_process_may_take_a_run_over(inbox: CallbackInbox) -> None:
+    add(inbox, "a")
+    assert inbox.adopt("t", session="new", poke_port=10)
+    assert not inbox.adopt("unknown", session="new", poke_port=10)
+    assert [arrival.event.id for arrival in inbox.arrivals_of_run("t")] == ["a"]
+    assert inbox.arrivals("s") == []
+    found = inbox.find("secret")
+    assert found is not None
+    assert found.poke_port == 10
+
+
+def test_a_process_that_ends_leaves_the_addresses_of_its_runs(inbox: CallbackInbox) -> None:
+    inbox.register("listening", session="s", tag=None, poke_port=9)
+    inbox.retire("s")
+    assert inbox.find("listening") is None
+    assert inbox.find("secret") is not None
+
+
+def test_old_addresses_go_with_what_came_there(tmp_path: Path) -> None:
+    now = [1000.0]
+    inbox = CallbackInbox(tmp_path, now=lambda: now[0])
+    inbox.register("secret", session="s", tag="t", poke_port=9)
+    address = inbox.find("secret")
+    assert address is not None
+    add(inbox, "a")
+    now[0] += 2 * 86400
+    inbox.prune(keep_days=3)
+    assert len(inbox.arrivals("s")) == 1
+    inbox.prune(keep_days=1)
+    assert (inbox.find("secret"), inbox.arrivals("s")) == (None, [])
+    assert not inbox.add(address, read(BODY), BODY), "a request that was under way"
+
+
+def test_one_address_fills_no_disk(inbox: CallbackInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(inbox_module, "KEEP_CALLBACKS", 3)
+    inbox.register("other", session="s", tag=None, poke_port=9)
+    add(inbox, "kept", "other")
+    for number in range(6):
+        add(inbox, f"n{number}")
+    assert [arrival.event.id for arrival in inbox.arrivals("s")] == ["kept", "n3", "n4", "n5"]

@@ -1,0 +1,42 @@
+"""A kernel finds the server that started it, and no other."""
+
+from __future__ import annotations
+
+import json
+import os
+import stat
+from pathlib import Path
+
+import pytest
+
+from lyceum_magic.callbacks.jupyter_servers import announce, url_of_mine
+
+URL = "http://127.0.0.1:8888/lyceum/callbacks/"
+MINE = {"JPY_PARENT_PID": str(os.getpid())}
+
+
+def test_a_kernel_finds_its_server(tmp_path: Path) -> None:
+    path = announce(tmp_path, URL)
+    assert url_of_mine(tmp_path, MINE) == URL
+    assert stat.S_IMODE(path.stat().st_mode) == 0o600
+    assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
+
+
+@pytest.mark.parametrize("environ", [{}, {"JPY_PARENT_PID": "1"}, {"JPY_PARENT_PID": "x"}])
+def test_a_kernel_of_nobody_finds_none(tmp_path: Path, environ: dict[str, str]) -> None:
+    announce(tmp_path, URL)
+    assert url_of_mine(tmp_path, environ) is None
+
+
+def test_what_a_dead_server_left_counts_for_nothing(tmp_path: Path) -> None:
+    """Its number may be another process's by now."""
+    path = announce(tmp_path, URL)
+    facts = json.loads(path.read_text())
+    path.write_text(json.dumps({**facts, "started_at": facts["started_at"] - 60}))
+    assert url_of_mine(tmp_path, MINE) is None
+    path.write_text("{")
+    assert url_of_mine(tmp_path, MINE) is None
+    left = path.with_name(path.name.replace(str(os.getpid()), "4194304"))
+    left.write_text(json.dumps({**facts, "pid": 4194304}))
+    announce(tmp_path, URL)
+    assert not left.exists()
