@@ -17,6 +17,7 @@ from tests.tools.notebooks import texts
 
 QUICKSTART = ROOT / "notebooks" / "quickstart.ipynb"
 FIGURES = ROOT / "notebooks" / "figures_and_values.ipynb"
+CALLBACKS = ROOT / "notebooks" / "callbacks.ipynb"
 LIMIT_S = 240
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(LIMIT_S + 60)]
@@ -169,3 +170,21 @@ def test_their_page_has_every_picture(figures):
     assert nbformat.read(figures, as_version=4).cells[5].outputs[1].data["image/png"][:500] in html
     assert "completed" in html
     assert "lyceum:" not in html  # no frame
+
+
+def test_one_run_tells_two_systems_of_which_one_fails_twice(tmp_path):
+    done = run_demo(CALLBACKS, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = texts(tmp_path / CALLBACKS.name)
+    assert "connection refused" in shown["try"][-1]
+    assert "COMPLETED" in shown["wait"][-1]
+    assert shown["notes"][-1] == """["training has completed, and said 'loss 0'"]"""
+    head, *rows = shown["log"][-1].splitlines()
+    assert head.split("  ")[-2:] == ["reason", "next try"]
+    (waiting,) = [row for row in rows if "503 Service Unavailable" in row]
+    assert re.search(r"  pending  1  .*  in N s$", waiting)
+    assert shown["fails"][-1] == "[503, 503]"
+    assert shown["told"][-1] == "(204, ['training: completed'])"
+    assert len(shown["after"][-1].splitlines()) == 3
+    # Where callbacks go is shown by scheme and host alone.
+    assert "/ended" not in str([shown[cell] for cell in ("log", "redeliver", "after")])
