@@ -44,6 +44,7 @@ Secrets = Callable[[], Awaitable[Mapping[str, str]]]
 _Steps = Callable[[TrackedRun], Awaitable[None]]
 
 _NOTEBOOK_JOB = "customer_notebook"
+_READING = "what was asked for cannot be read, and its runs are not taken up until it can"
 _WRITING = "the ends of runs cannot be written down, and nobody is called back until they can"
 
 
@@ -271,10 +272,13 @@ class RunService:
         """
         while True:
             try:
-                return await self._store.request(run_id)
-            except StoreUnavailable:
-                logger.exception("what was asked for of run %s could not be read", run_id)
+                request = await self._store.request(run_id)
+            except StoreUnavailable as exc:
+                self._troubles.begin(_READING, exc)
                 await asyncio.sleep(REWRITE_S)
+            else:
+                self._troubles.end(_READING)
+                return request
 
     async def _run(self, run: TrackedRun) -> None:
         run.show(replace(run.record, state=State.STARTING))

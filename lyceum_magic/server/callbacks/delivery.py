@@ -122,9 +122,13 @@ class Deliverer:
 
     async def health(self) -> DeliveryHealth:
         """How the deliveries are doing: as the store says, or said when it could last be read."""
-        with contextlib.suppress(EmbeddedServerError):
+        try:
             self._counts = await self._store.outbox_counts()
             self._plan(await self._store.endpoints())
+        except EmbeddedServerError as exc:
+            self._troubles.begin(_READING, exc)
+        else:
+            self._troubles.end(_READING)
         return {
             "pending": self._counts.pending,
             "failing": self._counts.failing,

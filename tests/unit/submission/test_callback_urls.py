@@ -12,7 +12,7 @@ from lyceum_magic.submission.callback_urls import check_callback_urls
     "url",
     [
         "https://example.org/hook",
-        "https://example.org:8443/hook?key=canary#x",
+        "https://example.org:8443/hook?key=canary",
         "https://example.org/${HOOK_KEY}",
         "http://127.0.0.1:8888/hook",
         "http://localhost/hook",
@@ -54,3 +54,16 @@ def test_these_may_not(url: str) -> None:
     assert "canary" not in message
     assert "https://HOST/" in message
     assert "\n" not in message
+
+
+def test_a_run_may_have_sixteen() -> None:
+    urls = [f"https://example.org/canary/{number}" for number in range(17)]
+    assert check_callback_urls(urls[:16] * 2) == urls[:16]
+    with pytest.raises(OptionError, match="16 callback URLs, and here are 17") as caught:
+        check_callback_urls(urls)
+    assert "canary" not in str(caught.value)
+
+
+def test_what_would_not_be_sent_is_refused() -> None:
+    with pytest.raises(OptionError, match="behind #"):
+        check_callback_urls(["https://example.org/hook#x"])
