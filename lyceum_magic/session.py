@@ -67,11 +67,6 @@ class Session:
         self._portal: BlockingPortal = self._stack.enter_context(
             start_blocking_portal("asyncio", name="lyceum-magic")
         )
-        try:
-            self._journal: Journal = self._portal.call(self._open_journal)
-        except BaseException:
-            self._stack.close()
-            raise
         self._clients: dict[tuple[object, ...], Client] = {}
         # Weak: one that is under way is held by its own task, one that is over by its user alone.
         self._runs: WeakValueDictionary[str, Run] = WeakValueDictionary()
@@ -83,8 +78,15 @@ class Session:
         self.here = Here(self._portal, self.id, self._runs.get)
         self._has_spent = False
 
+    @functools.cached_property
+    def _journal(self) -> Journal:
+        """Opened when it is first needed: a full disk keeps nobody from asking what is wrong."""
+        return self._portal.call(self._open_journal)
+
     async def _open_journal(self) -> Journal:
         journal = Journal(config.journal_folder())
+        # On the loop thread too, and before that ends.
+        self._stack.callback(self._portal.call, _in_loop, journal.close)
         journal.prune(now=time.time())
         return journal
 
@@ -99,7 +101,6 @@ class Session:
     async def _close(self) -> None:
         for client in self._clients.values():
             await client.aclose()
-        self._journal.close()
 
     # Accounts.
 

@@ -95,12 +95,12 @@ def _callbacks() -> tuple[str, str, str]:
         health = session().ask(client.callbacks.health)
     except LyceumError as exc:
         return ("callbacks", "cannot be asked for", str(exc))
-    found = list(health["errors"])
+    found = ["in trouble"] if health["errors"] else []
     if health["pending"]:
         found.append(f"{_count(health['pending'])}, {health['failing']} of them after a failed try")
     if health["next_attempt_at"]:
         found.append(f"next try {until(health['next_attempt_at'], time.time())}")
-    return _callbacks_row(found, health["dead"])
+    return _callbacks_row(found, health["dead"], advice=" ".join(health["errors"]))
 
 
 def callbacks_left(path: Path) -> tuple[str, str, str]:
@@ -114,11 +114,12 @@ def callbacks_left(path: Path) -> tuple[str, str, str]:
     return _callbacks_row([waiting] if pending else [], dead)
 
 
-def _callbacks_row(found: list[str], dead: int) -> tuple[str, str, str]:
+def _callbacks_row(found: list[str], dead: int, *, advice: str = "") -> tuple[str, str, str]:
     if dead:
         found = [*found, f"{dead} given up"]
-    advice = "`%lyceum callbacks` shows them" if found else ""
-    return ("callbacks", "; ".join(found) or "none waits", advice)
+    if not found:
+        return ("callbacks", "none waits", "")
+    return ("callbacks", "; ".join(found), advice or "`%lyceum callbacks` shows them")
 
 
 def _count(waiting: int) -> str:
@@ -151,6 +152,10 @@ def _answer(command: list[str], advice: str) -> tuple[str, str]:
 
 
 def _journal() -> tuple[str, str, str]:
+    try:
+        session().entries(limit=1)
+    except LyceumError as exc:
+        return ("journal", "cannot be used", str(exc))
     folder = config.journal_folder()
     size = sum(path.stat().st_size for path in folder.glob("*")) if folder.is_dir() else 0
     return ("journal", f"{size / 1e6:.1f} MB in {folder}", "%lyceum forget makes room")
