@@ -11,6 +11,7 @@ from typing import cast
 from .config import Secret
 from .exceptions import OptionError
 from .protocol.limits import MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from .protocol.redaction import hidden_urls
 from .protocol.requests import Start
 from .runs.hooks import Hook
 from .runs.journal import Entry
@@ -75,6 +76,7 @@ def submit(
         OptionError, SyntaxError: nothing was started.
         LyceumError: it could not be started.
     """
+    callback_urls = hidden_urls(callback_urls)  # first: tracebacks show arguments
     if not isinstance(code, str):
         raise OptionError(f"code takes the text of a cell, not a {type(code).__name__}.")
     choices = _choices(machine, timeout_s, name, labels, metadata, callback_urls)
@@ -148,6 +150,7 @@ def submit_image(
         OptionError: nothing was started.
         LyceumError: it could not be started.
     """
+    callback_urls = hidden_urls(callback_urls)
     request = image_request(
         image,
         shell_command(command, first_line=1) if isinstance(command, str) else command,
@@ -194,6 +197,7 @@ def submit_compose(
         OptionError: nothing was started.
         LyceumError: it could not be started.
     """
+    callback_urls = hidden_urls(callback_urls)
     file_name = "compose.yaml"
     if isinstance(file, Path):
         file_name = file.name
@@ -219,14 +223,13 @@ def _choices(
     name: str | None,
     labels: Sequence[str],
     metadata: Mapping[str, str] | None,
-    callback_urls: str | Sequence[str],
+    callback_urls: Sequence[str],
 ) -> Choices:
     if not isinstance(timeout_s, int) or not MIN_TIMEOUT_S <= timeout_s <= MAX_TIMEOUT_S:
         raise OptionError(
             f"timeout_s takes {MIN_TIMEOUT_S} to {MAX_TIMEOUT_S} seconds, not {timeout_s!r}."
         )
-    urls = [callback_urls] if isinstance(callback_urls, str) else list(callback_urls)
-    return Choices(machine, timeout_s, name, labels, metadata, urls)
+    return Choices(machine, timeout_s, name, labels, metadata, callback_urls)
 
 
 def _registry(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from urllib.parse import urlsplit
 
 
@@ -17,3 +18,21 @@ def origin_of(url: str) -> str:
     sender in."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/..."
+
+
+class HiddenUrl(str):
+    """A URL whose repr is its scheme and host alone: tracebacks with values show that."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        try:
+            return repr(origin_of(self))
+        except ValueError:  # it is no URL
+            return "'...'"
+
+
+def hidden_urls(urls: str | Sequence[str]) -> list[str]:
+    """One URL or several, each hidden; what is no text stays for others to refuse."""
+    several = [urls] if isinstance(urls, str) else list(urls)
+    return [HiddenUrl(url) if isinstance(url, str) else url for url in several]

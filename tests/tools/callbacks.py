@@ -35,12 +35,16 @@ class Callback:
 
 
 class CallbackReceiver:
-    """Keeps whatever is POSTed to it, and answers 204, or what `answers` has for the path."""
+    """Keeps whatever is POSTed to it, and answers 204, or what `answers` has for the path.
+
+    Attributes:
+        answers: path -> a status, or all that is sent before the connection is closed.
+    """
 
     def __init__(self, port: int) -> None:
         self.origin = f"http://127.0.0.1:{port}"
         self.received: list[Callback] = []
-        self.answers: dict[str, int] = {}
+        self.answers: dict[str, int | bytes] = {}
 
     def urls(self, name: str) -> list[str]:
         """Two URLs of one run."""
@@ -64,7 +68,11 @@ def receiving() -> Iterator[CallbackReceiver]:
         def do_POST(self) -> None:
             body = self.rfile.read(int(self.headers["Content-Length"]))
             receiver.received.append(Callback(self.path, dict(self.headers.items()), body))
-            self.send_response(receiver.answers.get(self.path, 204))
+            answer = receiver.answers.get(self.path, 204)
+            if isinstance(answer, bytes):
+                self.wfile.write(answer)
+                return
+            self.send_response(answer)
             self.end_headers()
 
         def log_message(self, format: str, *args: object) -> None:
