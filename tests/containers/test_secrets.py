@@ -4,20 +4,24 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import pytest
 
 from lyceum_magic.protocol import paths
 from tests.integration.served_process import ServedProcess, served
+from tests.tools.canaries import Canaries
 from tests.tools.embedded import end_server
 from tests.tools.kernel import Kernel, running_kernel
+from tests.tools.waiting import eventually
 
-from .runs import ServedRun
+from .runs import HOLD, ServedRun, docker, start_image
 
 VALUE = "canary-7f3a-ü-value"
 SIZE = len(VALUE)
+#: Nobody listens there; what is behind its host is a secret all the same.
+CALLBACK_URL = "http://127.0.0.1:1/canary-of-a-path-9d20?t=${CANARY}"
+CANARIES = Canaries(value=VALUE, path="canary-of-a-path-9d20")
 
 #: Prints it whole, cut behind each of its bytes, and on stderr; and how long it is.
 PROGRAM = """\
@@ -43,13 +47,7 @@ def body_of(kind: str, image: str) -> dict[str, Any]:
         "image": {"docker_image_ref": image, "docker_run_cmd": command},
         "compose": {"compose_file_code": json.dumps(stack)},
     }
-    return {**bodies[kind], "execution_type": "cpu"}
-
-
-def files_with(text: str, folder: Path) -> list[Path]:
-    return [
-        file for file in folder.rglob("*") if file.is_file() and text.encode() in file.read_bytes()
-    ]
+    return {**bodies[kind], "execution_type": "cpu", "user_callback_urls": [CALLBACK_URL]}
 
 
 @pytest.fixture(scope="module")
@@ -76,9 +74,29 @@ def test_every_kind_of_run_sees_it_and_nobody_else(
     streamed = server.client.post(f"{paths.STREAM}/{run.id}").text
     for said in (json.dumps(record), logs, streamed):
         assert "***" in said
-        assert VALUE not in said
-        assert json.dumps(VALUE)[1:-1] not in said
-    assert files_with(VALUE, server.folder) == []
+        assert CANARIES.in_text(said) == []
+    listed = paths.run_deliveries(run.id)
+    eventually(
+        lambda: all(one["error"] for one in server.client.get(listed).json()["deliveries"]),
+        "the callback fails",
+    )
+    assert CANARIES.in_text(server.client.get(listed).text) == []
+    assert CANARIES.in_files(server.folder.parent) == []  # the server's log is there too
+
+
+def test_no_container_and_no_process_is_told_a_callback_url(
+    server: ServedProcess, image: str
+) -> None:
+    run = start_image(
+        server, image, "sh", "-c", f"echo begun; {HOLD}", enable_s3_mount=True,
+        user_callback_urls=[CALLBACK_URL],
+    )  # fmt: skip
+    run.said("begun")
+    told = Canaries(path="canary-of-a-path-9d20", reference="${CANARY}")
+    assert told.in_text(docker("inspect", run.container)) == []
+    assert told.in_processes() == []
+    run.let_go()
+    run.ended()
 
 
 @pytest.fixture(scope="module")
