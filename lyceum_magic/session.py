@@ -305,12 +305,9 @@ class Session:
                 update={"metadata": {**(request.metadata or {}), TAG_KEY: tag}}
             )
         account = client.account
-        urls = request.user_callback_urls or []
-        is_told_here = HERE in urls
+        is_told_here = HERE in (request.user_callback_urls or ())
         if is_told_here:
-            address = self.here.address_for(tag, account, callback_base)
-            urls = [address if url == HERE else url for url in urls]
-            request = request.model_copy(update={"user_callback_urls": urls})
+            request = self._with_address(request, tag, account, callback_base)
         entry = Entry(
             tag=tag,
             run_id=None,
@@ -330,6 +327,15 @@ class Session:
         run.note = " · ".join([*remarks, *notes])
         run.allow_pickle = allow_pickle
         return run, request
+
+    def _with_address(
+        self, request: StartT, tag: str, account: config.Account, callback_base: str
+    ) -> StartT:
+        """The request with an address of this process in the place of `here`."""
+        # A function of its own: tracebacks show what is in the frames of others.
+        address = self.here.address_for(tag, account, callback_base)
+        urls = [address if url == HERE else url for url in request.user_callback_urls or ()]
+        return request.model_copy(update={"user_callback_urls": urls})
 
     def _is_spending(self) -> bool:
         """Whether an earlier run of this process was paid for."""

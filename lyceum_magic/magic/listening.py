@@ -40,10 +40,10 @@ def listen(setting: str) -> None:
 
 def _reach(base: str | None) -> str:
     if base is not None:
-        return f"Whoever reaches {origin_of(base)} can send to it."
+        return f"It is reached from wherever {origin_of(base)} is."
     return (
-        "Programs on this machine can send to it; for others, c.LyceumMagics.callback_base_url "
-        "names this Jupyter's public https address."
+        "Only programs on this machine reach it; for others, c.LyceumMagics.callback_base_url is "
+        "to name this Jupyter's public https address."
     )
 
 
@@ -102,14 +102,14 @@ class _Listening:
 
     def _says(self) -> str:
         return (
-            "POST callbacks there until this kernel ends. Its address is its only key. "
-            f"{self._reach}"
+            "It takes callbacks (POST) until this kernel ends. Whoever has it can send, so give it "
+            f"away like a password. {self._reach}"
         )
 
     def _bundle(self) -> dict[str, str]:
         table = self._table()
         shown = table._repr_html_() or f"<p>{escape(repr(table))}</p>"
-        style = "white-space:pre-wrap;overflow-wrap:anywhere"
+        style = "white-space:pre-wrap;overflow-wrap:anywhere;margin:0;padding:0"
         html = (
             f'<pre style="{style}">{escape(self._address)}</pre>'
             f"<p>{escape(self._says())}</p>{shown}"

@@ -38,8 +38,9 @@ class SafeMoments:
         # Not pre_run_cell and post_run_cell: a front end's silent requests have none.
         shell.events.register("pre_execute", self._begin)
         shell.events.register("post_execute", self._end)
-        if (kernel := getattr(shell, "kernel", None)) is not None:
-            self._loop = kernel.io_loop.asyncio_loop
+        # Without ipykernel's loop, the end of the next cell is the next safe moment.
+        loop = getattr(getattr(shell, "kernel", None), "io_loop", None)
+        self._loop = getattr(loop, "asyncio_loop", None)
 
     def ring(self) -> None:
         """There is something to do; from any thread."""

@@ -19,6 +19,7 @@ from lyceum_magic import (
     TransferError,
     attach,
     nest_loops,
+    on_finish,
     runs,
     signing_secret,
     submit,
@@ -75,6 +76,8 @@ def in_a_script() -> None:
     assert_type(dict(run.files), dict[str, bytes])
     assert_type(run.logs(), list[str])
     print(f"{run.wait()} after {run.elapsed_s:.1f} s")
+    if run.wait_callback(5) == "completed" and run.callback is not None:
+        print(run.callback["execution_id"])
     if run.wait(5).is_final and run.state == "completed":
         print([o["text"] for o in run.outputs if o["output_type"] == "stream"])
     print(run.abort(), run.stop(), run.failure())
@@ -193,3 +196,14 @@ def remember() -> None:
 def by_module() -> None:
     assert_type(lyceum_magic.submit("print(1)"), Run)
     assert_type(lyceum_magic.__version__, str)
+
+
+@on_finish
+def tell(run: Run) -> None:
+    print(run.state)
+
+
+def stop_telling(run: Run) -> None:
+    tell(run)
+    tell.off()
+    on_finish(lambda run: run.save_files()).off()

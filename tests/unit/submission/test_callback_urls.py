@@ -56,6 +56,13 @@ def test_these_may_not(url: str) -> None:
     assert "\n" not in message
 
 
+def test_here_passes_where_it_becomes_an_address() -> None:
+    urls = ["here", "https://example.org/hook", "here"]
+    assert check_callback_urls(urls, here_too=True) == urls[:2]
+    with pytest.raises(OptionError, match="is none"):
+        check_callback_urls(urls)
+
+
 def test_a_run_may_have_sixteen() -> None:
     urls = [f"https://example.org/canary/{number}" for number in range(17)]
     assert check_callback_urls(urls[:16] * 2) == urls[:16]

@@ -1,0 +1,165 @@
+"""A callback is a hint: what it leads to is what the server says, whatever the stream does."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from lyceum_magic.exceptions import ConfigError, LyceumError
+from lyceum_magic.protocol import paths
+from lyceum_magic.protocol.callbacks import HERE
+from lyceum_magic.protocol.events import Finished, Output
+from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.protocol.states import State
+from lyceum_magic.runs import following as following_module
+from lyceum_magic.runs import run as run_module
+from lyceum_magic.runs.run import Run
+from lyceum_magic.session import Session
+from tests.tools.wire_server import (
+    STREAM_SECRET,
+    Request,
+    WireServer,
+    frame,
+    json_answer,
+    record,
+    refusal,
+    started,
+    stream,
+)
+
+pytestmark = pytest.mark.usefixtures("cloud")
+
+SECRET_PATH = f"{paths.stream('run')}/{STREAM_SECRET}"
+RECORD = paths.record("run")
+REQUEST = StartPython(code="1", execution_type="cpu", user_callback_urls=[HERE])
+LIMIT_S = 60
+
+
+@pytest.fixture(autouse=True)
+def shorter_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(following_module, "HINT_PAUSES_S", (0.0, 0.01))
+    monkeypatch.setattr(following_module, "STREAM_LIMIT_S", 0.05)
+    monkeypatch.setattr(run_module, "CALLBACK_GRACE_S", 0.05)
+
+
+def silent(wire: WireServer) -> None:
+    """The stream says something, and then nothing more."""
+    pieces = [frame(Output("a\n"), "1")]
+    wire.on("POST", SECRET_PATH, stream(*pieces, hold=asyncio.Event()))
+
+
+def submit(session: Session) -> Run:
+    return session.submit(session.client(), REQUEST)
+
+
+def address(request: Request) -> str:
+    [url] = request.json["user_callback_urls"]
+    assert url.startswith("http://127.0.0.1:")
+    return str(url)
+
+
+def call_back(url: str, status: str) -> None:
+    body = json.dumps({"execution_id": "run", "status": status, "metadata": {"k": "v"}})
+    request = urllib.request.Request(url, data=body.encode(), method="POST")
+    with urllib.request.urlopen(request, timeout=LIMIT_S) as answer:
+        assert answer.status == 204
+
+
+def tell(wire: WireServer, status: str = "completed") -> None:
+    call_back(address(wire.asked("POST", paths.START_PYTHON)[0]), status)
+
+
+def test_the_end_is_known_though_the_stream_is_silent(wire: WireServer, session: Session) -> None:
+    silent(wire)
+    ended = record("run", "failed", return_code=3, system_errors=["it broke"])
+    wire.on("GET", RECORD, json_answer(ended))
+    told: list[Run] = []
+    session.hooks.add(told.append)
+    run = submit(session)
+    tell(wire, "completed")  # it may say what it likes
+    assert run.wait_callback(LIMIT_S) is State.FAILED
+    assert (run.return_code, run.reason) == (3, "it broke")
+    assert run.callback is not None
+    assert run.callback["status"] == "completed"
+    assert told == [run]
+    assert session.entries()[0].state == "failed"
+
+
+def test_a_hint_that_is_not_true_ends_nothing(wire: WireServer, session: Session) -> None:
+    silent(wire)
+    wire.on("GET", RECORD, json_answer(record("run", "running")))
+    run = submit(session)
+    tell(wire)
+    with pytest.raises(TimeoutError):
+        run.wait_callback(0.3)
+    assert wire.asked("GET", RECORD), "the server was asked"
+    assert (run.callback, run.state.is_final) == (None, False)
+
+
+def test_a_callback_may_be_faster_than_the_answer_to_the_start(
+    wire: WireServer, session: Session
+) -> None:
+    silent(wire)
+    wire.on("GET", RECORD, json_answer(record("run", "completed")))
+    answer = started(wire)
+
+    async def reply(request: Request, writer: asyncio.StreamWriter) -> None:
+        await asyncio.to_thread(call_back, address(request), "completed")
+        await answer(request, writer)
+
+    wire.on("POST", paths.START_PYTHON, reply)
+    assert submit(session).wait_callback(LIMIT_S) is State.COMPLETED
+
+
+def test_a_run_that_cannot_be_followed_is_over_when_a_callback_says_so(
+    wire: WireServer, session: Session
+) -> None:
+    wire.on("POST", SECRET_PATH, refusal(404))
+    wire.on("GET", RECORD, refusal(401))
+    run = submit(session)
+    with pytest.raises(LyceumError):
+        run.wait(LIMIT_S)
+    wire.on("GET", RECORD, json_answer(record("run", "completed")))
+    tell(wire)
+    assert run.wait_callback(LIMIT_S) is State.COMPLETED
+    assert run.wait(0) is State.COMPLETED
+
+
+def test_no_callback_is_waited_for_for_ever(wire: WireServer, session: Session) -> None:
+    wire.on("POST", SECRET_PATH, stream(frame(Finished(State.COMPLETED, 0), "1")))
+    run = submit(session)
+    assert run.expects_callback
+    assert run.wait_callback(LIMIT_S) is State.COMPLETED
+    assert run.callback is None
+
+
+def test_where_nothing_can_be_kept_nothing_is_started(
+    wire: WireServer, session: Session, own_machine: Path
+) -> None:
+    own_machine.mkdir(exist_ok=True)
+    (own_machine / "callbacks").write_text("in the way")
+    with pytest.raises(ConfigError, match=r"Callbacks cannot be kept in .*LYCEUM_MAGIC_HOME"):
+        submit(session)
+    assert wire.asked("POST", paths.START_PYTHON) == []
+
+
+def test_another_process_hears_of_a_run_that_it_attaches(
+    wire: WireServer, session: Session
+) -> None:
+    """Its kernel was started again: the address of a Jupyter server would still hold."""
+    silent(wire)
+    wire.on("GET", RECORD, json_answer(record("run", "running")))
+    submit(session)
+    later = Session()
+    try:
+        run = later.attach("run")
+        assert run.expects_callback
+        wire.on("GET", RECORD, json_answer(record("run", "completed")))
+        tell(wire)
+        assert run.wait_callback(LIMIT_S) is State.COMPLETED
+    finally:
+        later.close()
