@@ -32,7 +32,7 @@ FAULTY = {"503": 0.1, "429": 0.05, "302": 0.05, "half": 0.05, "reset": 0.05, "ti
 SLOTS = 4
 
 #: How many endpoints the URLs of a run go to, in turns.
-ENDPOINTS = 10
+ENDPOINTS = 32
 BY_TIME = "at a random time"
 #: What kills servers, each as often as the others; None: a moment.
 CAUSES: Sequence[str | None] = (None, None, None, None, *POINTS, *START_UP_POINTS)
@@ -47,8 +47,10 @@ _NTH = {
 }
 #: A fail point that is not reached in this time, in seconds, is given up for a kill by time.
 _PATIENCE_S = 4.0
+#: How long a server may live that is killed at a random time; it takes a second to start.
+_LIFE_S = 3.0
 #: How long everything may take to arrive once the last kill is over.
-_DRAIN_S = 120.0
+_DRAIN_S = 900.0
 
 
 @dataclass(frozen=True)
@@ -156,7 +158,7 @@ class _Campaign:
     async def _die(self, point: str | None) -> str:
         """Returns when the server is dead, with what killed it."""
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE_S if point else self._dice.uniform(0, 2.5)):
+            async with asyncio.timeout(_PATIENCE_S if point else self._dice.uniform(0, _LIFE_S)):
                 assert await self._server.ended() == -signal.SIGKILL, self._server.log.read_text()
                 return str(point)
         self._server.signal(signal.SIGKILL)

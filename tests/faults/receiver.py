@@ -17,13 +17,15 @@ import socket
 import struct
 import time
 from collections import defaultdict
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
 ACCEPT = "accept"
-#: The sender has gone before an answer could be given.
+#: The sender has gone, or may be about to go, before an answer could be given; none is.
 TOO_LATE = "too late"
+#: Half of what the sender allows for an attempt.
+_LATE_S = 1.5
 REDIRECTED = "/redirected"
 
 _CLOSE = b"Connection: close\r\nContent-Length: 0\r\n\r\n"
@@ -85,10 +87,11 @@ class Receiver:
         self.server = 0
         self.secret = ""
         self.state_of = state_of
-        self.changed = asyncio.Event()
         self._seed = seed
         self._faults = dict(faults)
         self._stated: set[str] = set()
+        self._awaited: set[str] = set()
+        self._none_awaited = asyncio.Event()
         self._ports: list[int] = []
 
     @property
@@ -98,15 +101,15 @@ class Receiver:
     def accepted(self, url: str) -> Sequence[Arrival]:
         return [arrival for arrival in self.by_url[url] if arrival.answer == ACCEPT]
 
-    async def wait_for_all(self, urls: Sequence[str], limit_s: float) -> bool:
+    async def wait_for_all(self, urls: Iterable[str], limit_s: float) -> bool:
         """Whether every URL has an attempt that was accepted, within the limit."""
-        left = set(urls)
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(limit_s):
-                while left := {url for url in left if not self.accepted(url)}:
-                    self.changed.clear()
-                    await self.changed.wait()
-        return not left
+        self._awaited = {url for url in urls if not self.accepted(url)}
+        self._none_awaited.clear()
+        if self._awaited:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(limit_s):
+                    await self._none_awaited.wait()
+        return not self._awaited
 
     @asynccontextmanager
     async def listening(self, endpoints: int) -> AsyncIterator[Receiver]:
@@ -161,15 +164,19 @@ class Receiver:
             state = await self.state_of(run_id)
             if state is not None:
                 self._stated.add(url)
-        answer = TOO_LATE if has_left() else self._answer(url)
+        is_late = has_left() or time.monotonic() - at > _LATE_S
+        answer = TOO_LATE if is_late else self._answer(url)
         arrival = Arrival(
             url, headers["webhook-id"], run_id, hashlib.sha256(body).digest(), at, self.server,
             answer, content["status"], state, self._is_signed(headers, body),
         )  # fmt: skip
         self.arrivals.append(arrival)
         self.by_url[url].append(arrival)
-        self.changed.set()
-        return arrival.answer
+        if answer == ACCEPT:
+            self._awaited.discard(url)
+            if not self._awaited:
+                self._none_awaited.set()
+        return answer
 
     def _answer(self, url: str) -> str:
         path = url.partition("//")[2].partition("/")[

@@ -229,7 +229,7 @@ def main() -> int:
     parser.add_argument("--nth", type=int, default=1)
     parser.add_argument("--waits", type=float, nargs="+", default=[0.0, *[0.2] * 100])
     parser.add_argument("--ends", type=Path, metavar="FILE")
-    parser.add_argument("--attempt-s", type=float, default=2.0)
+    parser.add_argument("--attempt-s", type=float, default=3.0)
     options, rest = parser.parse_known_args()
     point = FailPoint(options.die, options.nth)
     create_app = app_module.create_app
