@@ -11,14 +11,15 @@ from pathlib import Path
 from .driving import Load, server_on
 from .receiver import Receiver
 
-#: Some attempts are under way for two seconds, with jumps in between.
+#: Some attempts are under way for a second, with jumps in between.
 _FAULTS = {"503": 0.4, "timeout": 0.2}
 _RUNS = 2
 _ENDPOINTS = 4
 _LIMIT_S = 60.0
 #: What fails waits for longer than the server is watched for.
-_WAIT_S = 3.0
-_WATCHED_S = 2.0
+_ATTEMPT_S = 1.0
+_WAIT_S = 1.5
+_WATCHED_S = 1.0
 
 FORWARD, BACK = signal.SIGUSR1, signal.SIGUSR2
 
@@ -45,8 +46,8 @@ class Result:
 async def jumping_clock(folder: Path) -> Result:
     """A day forward, two back, two forward, one back over a restart; runs end between them."""
     receiver = Receiver(2, _FAULTS)
-    waits = ("--waits", "0", *[str(_WAIT_S)] * 60)
-    async with server_on(folder / "state", *waits) as server, receiver.listening(_ENDPOINTS):
+    times = ("--attempt-s", str(_ATTEMPT_S), "--waits", "0", *[str(_WAIT_S)] * 60)
+    async with server_on(folder / "state", *times) as server, receiver.listening(_ENDPOINTS):
         await server.start()
         receiver.secret = await server.signing_secret()
         urls: list[str] = []

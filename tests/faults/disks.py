@@ -23,7 +23,7 @@ _FAULTS = {"503": 0.5}
 _RUNS = 12
 _ENDPOINTS = 4
 #: How long a server is watched on a disk that takes nothing, in seconds.
-_WATCHED_S = 4.0
+_WATCHED_S = 3.0
 _LIMIT_S = 60.0
 _LOOK_S = 0.05
 

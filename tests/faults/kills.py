@@ -34,7 +34,7 @@ SLOTS = 4
 #: How many endpoints the URLs of a run go to, in turns.
 ENDPOINTS = 32
 BY_TIME = "at a random time"
-#: What kills servers, each as often as the others; None: a moment.
+#: All that can kill a server; None: a moment.
 CAUSES: Sequence[str | None] = (None, None, None, None, *POINTS, *START_UP_POINTS)
 #: Up to how many times a point is passed before it kills; once, where there is no number.
 _NTH = {
@@ -61,6 +61,7 @@ class Plan:
         runs: how many are started in all, evenly over the servers; the URLs of one go to
             different paths of `ENDPOINTS` endpoints.
         faults: the share of attempts that fail, by kind.
+        causes: what kills the servers, each as often as the others.
     """
 
     seed: int
@@ -68,6 +69,7 @@ class Plan:
     urls_of_a_run: int
     kills: int
     faults: Mapping[str, float] = field(default_factory=lambda: FAULTY)
+    causes: Sequence[str | None] = field(default_factory=lambda: CAUSES)
 
     @property
     def deliveries(self) -> int:
@@ -145,7 +147,7 @@ class _Campaign:
     async def _round(self, until: int) -> None:
         """Starts a server, and runs until there are so many of them, and has the server killed."""
         if not self._causes:
-            self._causes = self._dice.sample(CAUSES, len(CAUSES))
+            self._causes = self._dice.sample(self._plan.causes, len(self._plan.causes))
         point = self._causes.pop()
         nth = self._dice.randint(1, _NTH.get(point, 1)) if point else 0
         await self._server.spawn(*(("--die", point, "--nth", str(nth)) if point else ()))
