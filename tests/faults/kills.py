@@ -21,8 +21,8 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.states import FINAL
 
 from .driving import Server, server_on
+from .points import POINTS, START_UP_POINTS
 from .receiver import Arrival, Receiver
-from .server import POINTS, START_UP_POINTS
 
 STATES = ("completed", "failed", "system_failure", "aborted", "cancelled")
 #: What receivers answer to a third of all attempts.

@@ -10,7 +10,6 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
-import os
 import signal
 import sys
 import time
@@ -54,14 +53,7 @@ from lyceum_magic.server.stores.base import Attempt, Delivery, RunRecord  # noqa
 from lyceum_magic.server.stores.sqlite import SqliteStore  # noqa: E402
 from lyceum_magic.server.vault import Vault  # noqa: E402
 
-#: Where the server can be made to die, see `FailPoint.reach`.
-START_UP_POINTS = ("opening", "opened", "reading unfinished runs", "reading endpoints")
-POINTS = (
-    "before the finish", "inside the finish", "after the finish",
-    "before sending", "after sending",
-    "before the group write", "inside the group write", "after the group write",
-    "before reading due rows", "after reading due rows",
-)  # fmt: skip
+from .points import FailPoint  # noqa: E402
 
 #: Code -> how the run ends; anything else goes on until it is aborted or stopped.
 _ENDS: dict[str, tuple[EndReason, int | None]] = {
@@ -71,20 +63,6 @@ _ENDS: dict[str, tuple[EndReason, int | None]] = {
     "aborted": ("aborted", None),
     "cancelled": ("stopped", None),
 }
-
-
-class FailPoint:
-    """Ends this process where it is reached for the nth time; does nothing where it has no name."""
-
-    def __init__(self, name: str | None, nth: int) -> None:
-        self.name = name
-        self._left = nth
-
-    def reach(self, name: str) -> None:
-        if name == self.name:
-            self._left -= 1
-            if self._left == 0:
-                os.kill(os.getpid(), signal.SIGKILL)
 
 
 class MortalStore(SqliteStore):
