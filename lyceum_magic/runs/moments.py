@@ -68,14 +68,23 @@ class SafeMoments:
 
 
 class Place:
-    """The cell in which it is made: what is called there later shows its outputs there."""
+    """The cell in which it is made: what is called there later shows its outputs there.
+
+    But for nbclient and papermill, which take no output of an earlier cell: there it is the cell
+    that has just ended.
+    """
 
     def __init__(self) -> None:
         self._context = contextvars.copy_context()
         self._parent = _parent_of(present_shell())
+        content = (self._parent or {}).get("content", {})
+        self._is_attended = content.get("allow_stdin", True)  # as these two never do
 
     def call(self, function: Callable[[], None]) -> None:
-        self._context.copy().run(self._call, function)
+        if self._is_attended:
+            self._context.copy().run(self._call, function)
+        else:
+            function()
 
     def _call(self, function: Callable[[], None]) -> None:
         shell = present_shell()

@@ -10,6 +10,8 @@ import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbclient
+import nbformat
 import pytest
 
 from tests.tools.embedded import end_server
@@ -59,6 +61,7 @@ def alone(home: Path) -> Iterator[Kernel]:
 @pytest.fixture(params=["served", "alone"])
 def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
     it: Kernel = request.getfixturevalue(request.param)
+    it.is_attended = True
     yield it
     # Not the hooks of the test before.
     it.run("from lyceum_magic.session import session; session().hooks._hooks.clear()")
@@ -204,11 +207,23 @@ def test_hooks_show_their_outputs_in_the_oldest_kernel(home: Path) -> None:
     environment.ensure()
     env = {"LYCEUM_MAGIC_HOME": str(home)}
     with running_kernel(env, environment=environment) as kernel:
+        kernel.is_attended = True
         named = ok(kernel.run(HOOK))
         ok(kernel.run("%%lyceum --name old --detach --callback here\npass"))
         kernel.pump(lambda: "shown for old" in named.summary)
         assert named.stdout == "hook: old completed\n"
         assert ok(kernel.run("print(_run.wait_callback(60))\n_run.callback['status']")).stdout
+
+
+def test_an_executed_notebook_keeps_what_hooks_show(home: Path) -> None:
+    sources = ["%load_ext lyceum_magic", HOOK, "%%lyceum --name kept --callback here\npass"]
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(source) for source in [*sources, "_run.wait_callback(60)"]]
+    )
+    env = {**os.environ, "LYCEUM_MAGIC_HOME": str(home)}
+    nbclient.NotebookClient(notebook).execute(env=env)
+    shown = [output.get("text") for output in notebook.cells[2].outputs]
+    assert "hook: kept completed\n" in shown
 
 
 def run_python(home: Path, *words: str, typed: str = "") -> str:
