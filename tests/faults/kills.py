@@ -38,11 +38,11 @@ BY_TIME = "at a random time"
 CAUSES: Sequence[str | None] = (None, None, None, None, *POINTS, *START_UP_POINTS)
 #: Up to how many times a point is passed before it kills; once, where there is no number.
 _NTH = {
-    **dict.fromkeys(("before the finish", "inside the finish", "after the finish"), 3),
+    **dict.fromkeys(("before the finish", "after the finish"), 3),
+    "inside the finish": 40,  # statements
     **dict.fromkeys(("before sending", "after sending"), 60),
-    **dict.fromkeys(
-        ("before the group write", "inside the group write", "after the group write"), 15
-    ),
+    **dict.fromkeys(("before the group write", "after the group write"), 15),
+    "inside the group write": 60,  # statements
     **dict.fromkeys(("before reading due rows", "after reading due rows"), 15),
 }
 #: A fail point that is not reached in this time, in seconds, is given up for a kill by time.

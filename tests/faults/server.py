@@ -88,15 +88,13 @@ class MortalStore(SqliteStore):
 
     def _see(self, statement: str) -> None:
         """On the store's thread, before each statement."""
-        if statement.startswith("BEGIN"):
-            self._transaction_of = ""
-        elif statement.startswith("INSERT INTO attempts"):
-            self._transaction_of = "the group write"
-        elif statement.startswith("UPDATE runs"):
+        if statement.startswith(("UPDATE runs", "INSERT INTO deliveries")):
             self._transaction_of = "the finish"
-        elif statement.startswith("COMMIT"):
-            # Everything of the transaction is written by now, and nothing of it holds.
-            self._point.reach(f"inside {self._transaction_of}")
+        elif statement.startswith(("INSERT INTO attempts", "UPDATE deliveries")):
+            self._transaction_of = "the group write"
+        elif not statement.startswith("COMMIT"):
+            return
+        self._point.reach(f"inside {self._transaction_of}")
 
     async def _around(self, what: str, transaction: Coroutine[Any, Any, None]) -> None:
         self._point.reach(f"before {what}")
