@@ -12,8 +12,8 @@ from .driving import Load, server_on
 from .receiver import Receiver
 
 #: Some attempts are under way for a second, with jumps in between.
-_FAULTS = {"503": 0.4, "timeout": 0.2}
-_RUNS = 2
+_FAULTS = {"503": 0.3, "timeout": 0.15}
+_RUNS = 1
 _ENDPOINTS = 4
 _LIMIT_S = 60.0
 #: What fails waits for longer than the server is watched for.
