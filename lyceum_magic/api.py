@@ -11,7 +11,7 @@ from typing import cast
 from .config import Secret
 from .exceptions import OptionError
 from .protocol.limits import MAX_TIMEOUT_S, MIN_TIMEOUT_S
-from .protocol.redaction import hidden_urls
+from .protocol.redaction import HiddenText, hidden_urls
 from .protocol.requests import Start
 from .runs.hooks import Hook
 from .runs.journal import Entry
@@ -150,7 +150,8 @@ def submit_image(
         OptionError: nothing was started.
         LyceumError: it could not be started.
     """
-    callback_urls = hidden_urls(callback_urls)
+    callback_urls = hidden_urls(callback_urls)  # as in `submit`, and the password
+    registry_password = registry_password and HiddenText(registry_password)
     request = image_request(
         image,
         shell_command(command, first_line=1) if isinstance(command, str) else command,
@@ -198,6 +199,7 @@ def submit_compose(
         LyceumError: it could not be started.
     """
     callback_urls = hidden_urls(callback_urls)
+    registry_password = registry_password and HiddenText(registry_password)
     file_name = "compose.yaml"
     if isinstance(file, Path):
         file_name = file.name

@@ -20,6 +20,15 @@ def origin_of(url: str) -> str:
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/..."
 
 
+class HiddenText(str):
+    """A text whose repr tells nothing of it: tracebacks with values show that."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return "'...'"
+
+
 class HiddenUrl(str):
     """A URL whose repr is its scheme and host alone: tracebacks with values show that."""
 

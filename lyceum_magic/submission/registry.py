@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from ..exceptions import OptionError
+from ..protocol.redaction import HiddenText
 
 #: Fields of `StartImage` and `StartCompose`, by the wire's names.
 RegistryFields = dict[str, Any]
@@ -15,7 +16,7 @@ def basic_account(user: str, password: str) -> RegistryFields:
     return {
         "docker_registry_credential_type": "basic",
         "docker_username": user,
-        "docker_password": password,
+        "docker_password": HiddenText(password),
     }
 
 
@@ -50,8 +51,8 @@ def aws_account(region: str | None = None) -> RegistryFields:
     fields = {
         "docker_registry_credential_type": "aws",
         "aws_access_key_id": keys.access_key,
-        "aws_secret_access_key": keys.secret_key,
-        "aws_session_token": keys.token,
+        "aws_secret_access_key": HiddenText(keys.secret_key),
+        "aws_session_token": keys.token and HiddenText(keys.token),
     }
     region = region or session.region_name
     return {**fields, "aws_region": region} if region else fields

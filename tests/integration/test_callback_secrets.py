@@ -257,3 +257,19 @@ def test_no_cell_shows_a_url(
     assert CANARIES.in_text(said(listed) + said(kernel.run("%lyceum doctor"))) == []
     assert CANARIES.in_files(home) == []
     assert CANARIES.in_processes() == []
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        "submit_image('no image', registry='basic', registry_user='me', registry_password=hidden)",
+        "submit_image('i', registry_user='me', registry_password=hidden)",
+        "submit_compose(7, registry='basic', registry_user='me', registry_password=hidden)",
+    ],
+)
+def test_no_traceback_with_values_shows_a_password(kernel: Kernel, call: str) -> None:
+    kernel.run("%xmode Verbose")
+    kernel.run("import lyceum_magic; hidden = 'hunter22-' + 'canary'")
+    result = kernel.run(f"lyceum_magic.{call}")
+    assert result.error is not None
+    assert "hunter22-canary" not in said(result)
