@@ -6,6 +6,7 @@ Whoever speaks HTTP asks `admit` when the headers are there, feeds the body piec
 
 from __future__ import annotations
 
+import contextlib
 import socket
 from collections.abc import Mapping
 from http import HTTPStatus
@@ -81,11 +82,16 @@ class Reception:
             return HTTPStatus.BAD_REQUEST  # nothing says which run it is about
         if self._inbox.add(address, event, body):
             self.event = event
-            _poke(address.poke_port)
+        # Again with one that has come before: its receiver may have died between add and poke.
+        _poke(address.poke_port)
         return HTTPStatus.NO_CONTENT
 
 
 def _poke(port: int) -> None:
     """Lets a process look into the inbox; there may be none any more."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as poker:
+    # What is kept is kept, though nobody can be told of it now.
+    with (
+        contextlib.suppress(OSError),
+        socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as poker,
+    ):
         poker.sendto(b"", ("127.0.0.1", port))

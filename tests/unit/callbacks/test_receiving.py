@@ -1,0 +1,43 @@
+"""Whoever waits is told of what is kept, and who cannot be told keeps nothing from being kept."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from http import HTTPStatus
+from pathlib import Path
+
+from lyceum_magic.callbacks.events import read
+from lyceum_magic.callbacks.inbox import CallbackInbox
+from lyceum_magic.callbacks.receiving import Reception
+
+BODY = b'{"execution_id": "run-1", "status": "completed"}'
+
+
+def receive(inbox: CallbackInbox) -> HTTPStatus:
+    reception = Reception(inbox, "POST", "secret", {})
+    assert reception.admit() is None
+    assert reception.feed(BODY) is None
+    return reception.finish()
+
+
+def test_a_callback_that_comes_again_is_told_of_again(tmp_path: Path) -> None:
+    """The receiver that kept it may have died before it told anybody."""
+    inbox = CallbackInbox(tmp_path)
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as bell:
+        bell.bind(("127.0.0.1", 0))
+        bell.settimeout(10)
+        inbox.register("secret", session="s", tag=None, poke_port=bell.getsockname()[1])
+        address = inbox.find("secret")
+        assert address is not None
+        assert inbox.add(address, read(BODY), BODY)
+        assert receive(inbox) is HTTPStatus.NO_CONTENT
+        assert bell.recv(16) == b""
+    assert len(inbox.arrivals("s")) == 1
+
+
+def test_what_nobody_can_be_told_of_is_kept_all_the_same(tmp_path: Path) -> None:
+    inbox = CallbackInbox(tmp_path)
+    inbox.register("secret", session="s", tag=None, poke_port=0)  # which nothing can be sent to
+    assert receive(inbox) is HTTPStatus.NO_CONTENT
+    assert len(inbox.arrivals("s")) == 1
