@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import secrets
 import sqlite3
@@ -21,6 +22,9 @@ from .inbox import Arrival, CallbackInbox
 from .loopback import PATH, LoopbackReceiver
 
 logger = logging.getLogger(__name__)
+
+#: The pause before an inbox that could not be read is read again.
+AGAIN_S = 1.0
 
 
 class Mailbox:
@@ -71,11 +75,14 @@ class Mailbox:
         def new() -> list[Arrival]:
             return self._inbox.arrivals(self._session, after=self._seen)
 
-        try:
-            arrivals = await anyio.to_thread.run_sync(new)
-        except (OSError, sqlite3.Error) as exc:
-            logger.warning("callbacks that came in cannot be read: %s", exc)
-            return  # the next poke looks again
+        for attempt in itertools.count():  # there may be no other poke
+            try:
+                arrivals = await anyio.to_thread.run_sync(new)
+                break
+            except (OSError, sqlite3.Error) as exc:
+                if attempt == 0:
+                    logger.warning("callbacks that came in cannot be read now: %s", exc)
+                await anyio.sleep(AGAIN_S)
         if arrivals:
             self._seen = arrivals[-1].number
             self._hand_on(arrivals)

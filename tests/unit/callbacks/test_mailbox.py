@@ -1,0 +1,61 @@
+"""A mailbox hands on what has come, whatever was in the way when it was told of it."""
+
+from __future__ import annotations
+
+import queue
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
+
+from lyceum_magic.callbacks import mailbox as mailbox_module
+from lyceum_magic.callbacks.inbox import Arrival
+from lyceum_magic.callbacks.mailbox import Mailbox
+from tests.tools.waiting import LIMIT_S, eventually
+
+BODY = b'{"execution_id": "run-1", "status": "completed"}'
+
+
+@pytest.fixture
+def portal() -> Iterator[BlockingPortal]:
+    with start_blocking_portal() as portal:
+        yield portal
+
+
+def test_an_inbox_that_could_not_be_read_is_read_again(
+    portal: BlockingPortal,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    monkeypatch.setattr(mailbox_module, "AGAIN_S", 0.02)
+    came: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
+
+    async def deliver(arrival: Arrival) -> None:
+        came.put(arrival)
+
+    box = Mailbox(tmp_path, "s", deliver)
+    life, _ = portal.start_task(box.live)
+    try:
+        address = portal.call(box.new_address, None, None)
+        post(address)
+        assert came.get(timeout=LIMIT_S).event.run_id == "run-1"
+        path = tmp_path / "callbacks.db"
+        kept = path.read_bytes()
+        path.write_bytes(b"no database at all" * 100)
+        box._seen = 0  # so that there is something to come
+        portal.call(box._poked.set)
+        eventually(lambda: "cannot be read now" in caplog.text, "a failed look")
+        path.write_bytes(kept)
+        assert came.get(timeout=10).event.run_id == "run-1"
+    finally:
+        life.cancel()
+
+
+def post(url: str) -> None:
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    request = urllib.request.Request(url, data=BODY, method="POST")
+    with opener.open(request, timeout=LIMIT_S) as answer:
+        assert answer.status == 204
