@@ -49,7 +49,7 @@ class LoopbackReceiver:
         # Who hangs up or sends no HTTP is not answered.
         with contextlib.suppress(OSError, anyio.BrokenResourceError, h11.ProtocolError):
             with anyio.move_on_after(LIMIT_S):
-                async with self._room, stream:
+                async with stream, self._room:  # it is closed even if there is never room
                     await _Connection(stream, self._hosts, self._inbox).answer()
 
 

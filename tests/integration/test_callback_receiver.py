@@ -10,13 +10,13 @@ import secrets
 import socket
 import stat
 from collections.abc import Iterator
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, suppress
 from pathlib import Path
 
 import pytest
-from anyio.from_thread import start_blocking_portal
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from lyceum_magic.callbacks import jupyter_servers
+from lyceum_magic.callbacks import jupyter_servers, loopback
 from lyceum_magic.callbacks.inbox import CallbackInbox
 from lyceum_magic.callbacks.loopback import PATH, LoopbackReceiver
 from lyceum_magic.protocol.callbacks import MAX_BODY_BYTES
@@ -85,13 +85,22 @@ def face(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Face]:
             made = Face(server.port, path, server.folder / "lyceum" / "callbacks")
             stack.callback(assert_silent, server, made)
         else:
-            portal = stack.enter_context(start_blocking_portal())
-            receiver = LoopbackReceiver(CallbackInbox(tmp_path / "callbacks"))
-            task, _ = portal.start_task(receiver.serve)
-            stack.callback(task.cancel)
+            inbox = CallbackInbox(tmp_path / "callbacks")
+            receiver, _ = stack.enter_context(running_loopback(inbox))
             made = Face(receiver.port, PATH, tmp_path / "callbacks")
         stack.callback(made.bell.close)
         yield made
+
+
+@contextmanager
+def running_loopback(inbox: CallbackInbox) -> Iterator[tuple[LoopbackReceiver, BlockingPortal]]:
+    with start_blocking_portal() as portal:
+        receiver = LoopbackReceiver(inbox)
+        task, _ = portal.start_task(receiver.serve)
+        try:
+            yield receiver, portal
+        finally:
+            task.cancel()
 
 
 def assert_silent(server: JupyterServer, face: Face) -> None:
@@ -209,6 +218,15 @@ def test_a_broken_database_lets_the_sender_try_again(face: Face) -> None:
     finally:
         path.write_bytes(kept)
     assert face.post() == 204
+
+
+def test_who_finds_no_room_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(loopback, "MAX_CONNECTIONS", 1)
+    monkeypatch.setattr(loopback, "LIMIT_S", 0.1)
+    with running_loopback(CallbackInbox(tmp_path)) as (receiver, portal):
+        portal.call(receiver._room.acquire_on_behalf_of, "another")
+        with socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:
+            assert connection.recv(1) == b""
 
 
 def test_the_inbox_is_its_users_alone(face: Face) -> None:
