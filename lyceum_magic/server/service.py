@@ -325,7 +325,7 @@ class RunService:
         try:
             # First on disk, then told: whoever hears of the end can read it.
             await self._write_down(record, deliveries)
-        except StoreUnavailable as exc:
+        except EmbeddedServerError as exc:
             # Told all the same, for nobody may wait for ever. From now on it stays as told: this
             # server remembers it until it can be written, and the next one finds the run again.
             self._troubles.begin(_WRITING, exc)
@@ -341,8 +341,12 @@ class RunService:
     async def _write_end(self, run: TrackedRun, deliveries: Sequence[Delivery]) -> None:
         while run.run_id in self._unwritten:
             await asyncio.sleep(REWRITE_S)
-            with contextlib.suppress(StoreUnavailable):
+            try:
                 await self._write_down(run.record, deliveries)
+            except EmbeddedServerError as exc:
+                # Said again: an end that needs less may have been written in between.
+                self._troubles.begin(_WRITING, exc)
+            else:
                 del self._unwritten[run.run_id]
 
     async def _write_down(self, record: RunRecord, deliveries: Sequence[Delivery]) -> None:

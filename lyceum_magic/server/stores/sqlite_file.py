@@ -93,8 +93,9 @@ class SqliteFile:
     async def _on_thread(self, function: Callable[[], _T]) -> _T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function)
-        except (sqlite3.OperationalError, OSError) as exc:
-            # A full disk, one that fails or may not be written to; OSError for the vault's key.
+        except (sqlite3.DatabaseError, OSError) as exc:
+            # A full disk, one that fails or may not be written to, a file that it has damaged;
+            # OSError for the vault's key.
             raise StoreUnavailable(
                 f"The server's records cannot be read or written ({exc}); look after the disk of "
                 f"{self._path}, then try again."

@@ -223,28 +223,35 @@ async def test_where_the_urls_cannot_be_decrypted_the_run_ends_and_the_log_says_
 class FullStore(MemoryStore):
     """Takes no end while it is full, or says so; notes what it was to write."""
 
-    def __init__(self, *, writes_all_the_same: bool) -> None:
+    def __init__(self, error: Exception, *, writes_all_the_same: bool) -> None:
         super().__init__()
         self.is_full = True
+        self.refused_again = asyncio.Event()
+        self._error = error
         self.asked: list[list[str]] = []
         self._writes_all_the_same = writes_all_the_same
 
     async def finish(self, record: RunRecord, deliveries: Sequence[Delivery] = ()) -> None:
         self.asked.append([delivery.delivery_id for delivery in deliveries])
+        if len(self.asked) > 2:
+            self.refused_again.set()
         if self.is_full and not self._writes_all_the_same:
-            raise StoreUnavailable("the disk is full")
+            raise self._error
         await super().finish(record, deliveries)
         if self.is_full:
-            raise StoreUnavailable("the disk is full")
+            raise self._error
 
 
+@pytest.mark.parametrize(
+    "error", [StoreUnavailable("the disk is full"), EmbeddedServerError("the key is none")]
+)
 @pytest.mark.parametrize("writes_all_the_same", [False, True])
 async def test_an_end_that_is_written_late_has_the_same_deliveries(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, *, writes_all_the_same: bool
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, *, writes_all_the_same: bool
 ) -> None:
     monkeypatch.setattr(service_module, "REWRITE_S", 0.01)
     runner, troubles = FakeRunner(), Troubles()
-    store = FullStore(writes_all_the_same=writes_all_the_same)
+    store = FullStore(error, writes_all_the_same=writes_all_the_same)
     rung: asyncio.Queue[Collection[str]] = asyncio.Queue()
     async with opened(
         tmp_path, runner, store, troubles=troubles, on_deliveries=rung.put_nowait
@@ -253,8 +260,13 @@ async def test_an_end_that_is_written_late_has_the_same_deliveries(
         (await runner.next_run()).end(0)
         await state_becomes(run, State.COMPLETED)
         (sentence,) = troubles.sentences
-        assert "the disk is full" in sentence
+        assert str(error) in sentence
         assert rung.empty()
+        async with asyncio.timeout(30):
+            await store.refused_again.wait()
+        assert [each.state for each in (await service.history(limit=1, offset=0)).records] == [
+            State.COMPLETED
+        ]
         store.is_full = False
         async with asyncio.timeout(30):
             await rung.get()

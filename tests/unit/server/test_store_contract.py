@@ -14,7 +14,13 @@ import pytest
 from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol.requests import StartImage, StartPython
 from lyceum_magic.protocol.states import State
-from lyceum_magic.server.stores.base import ApiKey, RunRecord, SecretRecord, WholeStore
+from lyceum_magic.server.stores.base import (
+    ApiKey,
+    RunRecord,
+    SecretRecord,
+    StoreUnavailable,
+    WholeStore,
+)
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
 
@@ -171,10 +177,19 @@ async def test_keys_come_back_as_they_were_written_last(store: WholeStore) -> No
 async def test_several_secrets_are_written_all_or_none(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
     await store.open()
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(StoreUnavailable):
         await store.put_secrets([secret("A", "x", secret_id="1"), secret("B", "y", secret_id="1")])
     assert list(await store.secrets()) == []
     await store.put_secrets([secret("A", "x")])
+    await store.close()
+
+
+async def test_a_damaged_file_is_a_store_that_cannot_be_used(tmp_path: Path) -> None:
+    path = tmp_path / "runs.sqlite3"
+    path.write_bytes(b"no database" * 1000)
+    store = SqliteStore(path, Vault(tmp_path / "vault.key"))
+    with pytest.raises(StoreUnavailable, match="not a database"):
+        await store.open()
     await store.close()
 
 
