@@ -20,6 +20,9 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 
+_ANEW = "set the secrets anew, that of callbacks by `%lyceum callbacks secret --rotate`"
+
+
 class Vault:
     """Seals and opens texts with the key in the file at `path`, which is made when first needed.
 
@@ -49,7 +52,7 @@ class Vault:
         except InvalidToken:
             raise EmbeddedServerError(
                 f"What the server keeps encrypted does not fit the key in {self._path}; put that "
-                "file back as it was, or set the secrets anew."
+                f"file back as it was, or {_ANEW}."
             ) from None
 
     def derived_key(self, purpose: str) -> bytes:
@@ -69,7 +72,7 @@ class Vault:
         except ValueError:
             raise EmbeddedServerError(
                 f"{self._path} should hold the key of this server's secrets, and holds something "
-                "else; put it back as it was, or remove it and set the secrets anew."
+                f"else; put it back as it was, or remove it and {_ANEW}."
             ) from None
 
     @property

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import base64
+import logging
 import secrets
 from collections.abc import Sequence
 from dataclasses import replace
 
+from ...exceptions import EmbeddedServerError
 from ...protocol.callbacks import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from ...protocol.signatures import SECRET_PREFIX, sign
-from ..stores.base import OutboxStore, SigningSecret
+from ..stores.base import OutboxStore, SigningSecret, StoreUnavailable
+
+logger = logging.getLogger(__name__)
 
 #: How long a secret signs on beside the one that has taken its place: receivers change theirs.
 OVERLAP_S = 86_400.0
@@ -57,10 +61,17 @@ class Signing:
     async def rotate(self, now: float) -> Sequence[SigningSecret]:
         """Makes a new secret, beside which the old one signs for a day more; those that sign now.
 
+        Where the old ones cannot be decrypted any more, the new one takes the place of all.
+
         Raises:
-            EmbeddedServerError: they cannot be read, written or decrypted.
+            EmbeddedServerError: they cannot be read or written.
         """
-        await self.secrets(now)
+        try:
+            await self.secrets(now)
+        except StoreUnavailable:
+            raise
+        except EmbeddedServerError as exc:
+            logger.warning("the signing secrets of callbacks are replaced: %s", exc)
         async with self._changing:
             retiring = [
                 secret if secret.retires_at else replace(secret, retires_at=now + OVERLAP_S)

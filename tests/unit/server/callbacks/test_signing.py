@@ -5,15 +5,18 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
+from pathlib import Path
 
 import pytest
 
 from lyceum_magic.callbacks import verify
-from lyceum_magic.exceptions import InvalidCallback
+from lyceum_magic.exceptions import EmbeddedServerError, InvalidCallback
 from lyceum_magic.protocol.callbacks import SIGNATURE_HEADER
 from lyceum_magic.server.callbacks.signing import OVERLAP_S, Signing
-from lyceum_magic.server.stores.base import SigningSecret
+from lyceum_magic.server.stores.base import SigningSecret, StoreUnavailable
 from lyceum_magic.server.stores.memory import MemoryStore
+from lyceum_magic.server.stores.sqlite import SqliteStore
+from lyceum_magic.server.vault import Vault
 
 pytestmark = pytest.mark.anyio
 
@@ -88,3 +91,34 @@ async def test_a_retired_one_is_dropped_with_the_next_change() -> None:
     assert len(await signing.rotate(2.0)) == 3
     assert len(await signing.rotate(3.0 + OVERLAP_S)) == 2
     assert old.value not in {secret.value for secret in await store.signing_secrets()}
+
+
+async def test_where_the_key_is_lost_a_change_makes_one_that_signs(tmp_path: Path) -> None:
+    path, key = tmp_path / "runs.sqlite3", tmp_path / "vault.key"
+    store = SqliteStore(path, Vault(key))
+    await store.open()
+    (old,) = await Signing(store).secrets(0.0)
+    await store.close()
+    key.unlink()
+
+    store = SqliteStore(path, Vault(key))
+    await store.open()
+    signing = Signing(store)
+    with pytest.raises(EmbeddedServerError, match="%lyceum callbacks secret --rotate"):
+        await signing.headers("msg_1", BODY, 1.0)
+    (new,) = await signing.rotate(2.0)
+    assert new.value != old.value
+    for signs in (signing, Signing(store)):  # also after a restart
+        assert is_signed_by(new, await signs.headers("msg_1", BODY, 3.0), 3.0)
+    await store.close()
+
+
+async def test_where_the_disk_cannot_be_read_a_change_loses_none() -> None:
+    class Unreadable(MemoryStore):
+        async def signing_secrets(self) -> Sequence[SigningSecret]:
+            raise StoreUnavailable("the disk fails")
+
+    store = Unreadable()
+    with pytest.raises(StoreUnavailable):
+        await Signing(store).rotate(1.0)
+    assert await MemoryStore.signing_secrets(store) == ()
