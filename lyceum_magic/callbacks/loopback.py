@@ -6,6 +6,7 @@ One request a connection. h11 parses it; nothing of it is ever logged, for its p
 from __future__ import annotations
 
 import contextlib
+import logging
 import sqlite3
 from http import HTTPStatus
 
@@ -15,6 +16,8 @@ from anyio.abc import SocketStream
 
 from .inbox import CallbackInbox
 from .receiving import Reception
+
+logger = logging.getLogger(__name__)
 
 #: Before the secret of an address, here as in a Jupyter server.
 PATH = "/lyceum/callbacks/"
@@ -46,11 +49,15 @@ class LoopbackReceiver:
             await listener.serve(self._handle)
 
     async def _handle(self, stream: SocketStream) -> None:
-        # Who hangs up or sends no HTTP is not answered.
-        with contextlib.suppress(OSError, anyio.BrokenResourceError, h11.ProtocolError):
+        try:
             with anyio.move_on_after(LIMIT_S):
                 async with stream, self._room:  # it is closed even if there is never room
                     await _Connection(stream, self._hosts, self._inbox).answer()
+        except (OSError, anyio.BrokenResourceError, h11.ProtocolError):
+            pass  # who hangs up or sends no HTTP is not answered
+        except Exception as exc:  # noqa: BLE001 - the top of a connection: the others go on
+            # Not the text, which may quote the path.
+            logger.error("a callback failed with %s", type(exc).__name__)
 
 
 class _Connection:

@@ -229,6 +229,21 @@ def test_who_finds_no_room_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.Mon
             assert connection.recv(1) == b""
 
 
+def test_a_connection_that_fails_ends_no_other(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    inbox = CallbackInbox(tmp_path)
+    with running_loopback(inbox) as (receiver, _):
+        face = Face(receiver.port, PATH, tmp_path)
+        with closing(face.bell):
+            with monkeypatch.context() as patched:
+                patched.setattr(inbox, "find", lambda secret: {}[secret])
+                with pytest.raises(AssertionError, match="no answer"):
+                    face.post()
+            assert face.post() == 204
+    assert caplog.messages == ["a callback failed with KeyError"]
+
+
 def test_the_inbox_is_its_users_alone(face: Face) -> None:
     assert face.post() == 204
     folder = face.inbox._path.parent
