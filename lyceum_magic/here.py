@@ -11,7 +11,7 @@ import os
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -126,10 +126,24 @@ class Here:
 
     def adopt(self, run: Run, tag: str) -> None:
         """Hears callbacks of a run that another process started, if it wanted any."""
-        if (callback_folder() / "callbacks.db").exists():
+        if _has_inbox():
             # Who cannot hear of it by callback follows its stream.
             with contextlib.suppress(ConfigError):
                 run.expects_callback = self._portal.call(self._mailbox().adopt, tag)
+
+    def forget(self, tags: Iterable[str]) -> None:
+        """Removes what came in for runs, and lets nothing more come.
+
+        Raises:
+            ConfigError: it cannot be removed.
+        """
+        from .callbacks.inbox import CallbackInbox
+
+        if _has_inbox():
+            try:
+                CallbackInbox(callback_folder()).forget(tags)
+            except (OSError, sqlite3.Error) as exc:
+                raise _unusable(exc) from None
 
     def close(self) -> None:
         """Nothing is heard any more."""
@@ -162,6 +176,11 @@ class Here:
                 listener.put(arrival)
         elif (run := self._run_of(arrival.tag)) is not None:
             await run.hear(dict(arrival.event.raw))
+
+
+def _has_inbox() -> bool:
+    """Whether anybody has asked for callbacks yet."""
+    return (callback_folder() / "callbacks.db").exists()
 
 
 def _unusable(exc: OSError | sqlite3.Error) -> ConfigError:

@@ -377,7 +377,8 @@ class Session:
         return client
 
     def forget(self, entries: list[Entry]) -> None:
-        """Removes runs from the journal, with their output."""
+        """Removes runs from the journal, with their output and what called back for them."""
+        self.here.forget(entry.tag for entry in entries)
         for entry in entries:
             self._portal.call(_in_loop, self._journal.forget, entry.tag)
 

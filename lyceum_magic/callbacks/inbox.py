@@ -6,11 +6,13 @@ secret of an address is not in it, only its digest: who reads the file can send 
 
 from __future__ import annotations
 
+import errno
 import hmac
 import os
+import socket
 import sqlite3
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from hashlib import sha256
@@ -175,11 +177,22 @@ class CallbackInbox:
             for number, tag, callback_id, body, received_at in rows
         ]
 
-    def prune(self, *, keep_days: float = KEEP_DAYS) -> None:
-        """Removes addresses that are too old, with what has come in under them."""
+    def forget(self, tags: Iterable[str]) -> None:
+        """Removes the addresses of runs, with what has come in under them."""
         with self._connection() as db:
-            before = self._now() - keep_days * 86400
-            db.execute("DELETE FROM addresses WHERE created_at < ?", [before])
+            db.executemany("DELETE FROM addresses WHERE tag = ?", ([tag] for tag in tags))
+
+    def prune(self, *, keep_days: float = KEEP_DAYS) -> None:
+        """Removes old addresses that no process waits at, with what has come in under them."""
+        before = self._now() - keep_days * 86400
+        with self._connection() as db:
+            ports = db.execute(
+                "SELECT DISTINCT poke_port FROM addresses WHERE created_at < ?", [before]
+            ).fetchall()
+            db.executemany(
+                "DELETE FROM addresses WHERE created_at < ? AND poke_port = ?",
+                [(before, port) for (port,) in ports if not _is_taken(port)],
+            )
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
@@ -194,3 +207,13 @@ class CallbackInbox:
                 yield db
         finally:
             db.close()
+
+
+def _is_taken(port: int) -> bool:
+    """Whether somebody waits for datagrams there; another program than the one meant, perhaps."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.bind(("127.0.0.1", port))
+        except OSError as exc:
+            return exc.errno == errno.EADDRINUSE
+    return False

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -90,6 +92,30 @@ def test_old_addresses_go_with_what_came_there(tmp_path: Path) -> None:
     inbox.prune(keep_days=1)
     assert (inbox.find("secret"), inbox.arrivals("s")) == (None, [])
     assert not inbox.add(address, read(BODY), BODY), "a request that was under way"
+
+
+def test_an_old_address_stays_while_a_process_waits_there(tmp_path: Path) -> None:
+    now = [1000.0]
+    inbox = CallbackInbox(tmp_path, now=lambda: now[0])
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as bell:
+        bell.bind(("127.0.0.1", 0))
+        inbox.register("secret", session="s", tag=None, poke_port=bell.getsockname()[1])
+        now[0] += 40 * 86400
+        inbox.prune()
+        assert inbox.find("secret") is not None
+    inbox.prune()
+    assert inbox.find("secret") is None
+
+
+def test_a_run_is_forgotten_with_what_came_for_it(inbox: CallbackInbox) -> None:
+    inbox.register("other", session="s", tag="u", poke_port=9)
+    inbox.register("listening", session="s", tag=None, poke_port=9)
+    add(inbox, "a")
+    add(inbox, "b", "other")
+    inbox.forget(["t", "unknown"])
+    assert inbox.find("secret") is None
+    assert [arrival.event.id for arrival in inbox.arrivals("s")] == ["b"]
+    assert inbox.find("listening") is not None
 
 
 def test_one_address_fills_no_disk(inbox: CallbackInbox, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import json
+import urllib.error
 import urllib.request
 from pathlib import Path
 
 import pytest
 
+from lyceum_magic.callbacks.inbox import CallbackInbox
 from lyceum_magic.exceptions import ConfigError, LyceumError
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.callbacks import HERE
@@ -135,6 +137,23 @@ def test_no_callback_is_waited_for_for_ever(wire: WireServer, session: Session) 
     assert run.expects_callback
     assert run.wait_callback(LIMIT_S) is State.COMPLETED
     assert run.callback is None
+
+
+def test_what_came_for_a_run_is_forgotten_with_it(
+    wire: WireServer, session: Session, own_machine: Path
+) -> None:
+    wire.on("POST", SECRET_PATH, stream(frame(Finished(State.COMPLETED, 0), "1")))
+    wire.on("GET", RECORD, json_answer(record("run", "completed")))
+    run = submit(session)
+    tell(wire)
+    run.wait_callback(LIMIT_S)
+    inbox = CallbackInbox(own_machine / "callbacks")
+    [entry] = session.entries()
+    assert inbox.arrivals_of_run(entry.tag)
+    session.forget([entry])
+    assert inbox.arrivals_of_run(entry.tag) == []
+    with pytest.raises(urllib.error.HTTPError, match="404"):
+        tell(wire)
 
 
 def test_where_nothing_can_be_kept_nothing_is_started(
