@@ -28,6 +28,7 @@ from . import __version__
 from .config import Account, Secret, server_folder
 from .exceptions import EmbeddedServerError
 from .protocol import paths
+from .protocol.callbacks import LEFT_FILE, DeliveriesLeft
 from .protocol.proof import proof
 
 #: An on-demand server ends after this long without a run or a follower.
@@ -35,6 +36,8 @@ IDLE_EXIT_S = 30 * 60
 #: How long a server may take to listen, on a machine that is busy with other things.
 START_LIMIT_S = 60.0
 _ANSWER_LIMIT_S = 5.0
+#: Outlives its server.
+SERVER_FILE = "server.json"
 
 
 @dataclass(frozen=True)
@@ -83,6 +86,25 @@ def find(folder: Path | None = None) -> Account | None:
     one."""
     found = _proven(folder or server_folder())
     return None if found is None else found.account
+
+
+def callbacks_left(folder: Path) -> DeliveriesLeft | None:
+    """What the last server of a folder left to be sent; None if it has not said, or is not over.
+
+    Of a folder without a server so far it is nothing.
+    """
+    try:
+        said = json.loads((folder / LEFT_FILE).read_text("utf-8"))
+        return {
+            "pending": int(said["pending"]),
+            "failing": int(said["failing"]),
+            "dead": int(said["dead"]),
+            "next_attempt_at": said["next_attempt_at"],
+        }
+    except (OSError, ValueError, KeyError, TypeError):
+        if (folder / SERVER_FILE).exists():
+            return None
+        return {"pending": 0, "failing": 0, "dead": 0, "next_attempt_at": None}
 
 
 def end(folder: Path) -> bool:
@@ -147,7 +169,7 @@ def _proven(folder: Path) -> Found | None:
 
 def _read(folder: Path) -> Found | None:
     """`server.json`, if it is there, ours and whole."""
-    path = folder / "server.json"
+    path = folder / SERVER_FILE
     try:
         status = path.stat()
         facts = json.loads(path.read_text("utf-8"))

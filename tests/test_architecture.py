@@ -20,7 +20,8 @@ ARROWS = {
     "": "api client exceptions magic runs",
     "cli": "config demo exceptions magic server.serve server.state_folder",
     "demo": "exceptions local_server",
-    "magic": "client config display exceptions outputs protocol runs session submission",
+    "magic": "client config display exceptions local_server outputs protocol runs session "
+    "submission",
     "api": "config exceptions protocol runs session submission",
     "session": "client config exceptions here local_server protocol runs",
     "here": "callbacks config exceptions protocol runs",
@@ -63,7 +64,7 @@ ARROWS = {
     "server.retention": "server.stores.base",
     "server.s3_endpoint": "config exceptions",
     "server.s3_process": "",
-    "server.state_folder": "config exceptions",
+    "server.state_folder": "config exceptions protocol",
     "server.stream_secrets": "config",
     "server.settings": "config",
     "server.bell": "",

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import importlib.metadata
 import importlib.util
-import json
 import os
 import platform
 import subprocess
@@ -12,14 +11,11 @@ import sys
 import time
 from pathlib import Path
 
-from .. import __version__, config
+from .. import __version__, config, local_server
 from ..exceptions import LyceumError
 from ..protocol.machines import needs_gpu
 from ..session import session
 from .callbacks import until
-
-#: What a server that ends says of the callbacks that it leaves, in its folder.
-LEFT_FILE = "deliveries.json"
 
 
 def examine() -> list[tuple[str, str, str]]:
@@ -91,7 +87,7 @@ def _callbacks() -> tuple[str, str, str]:
     try:
         client = session().embedded_if_running()
         if client is None:
-            return callbacks_left(config.server_folder() / LEFT_FILE)
+            return callbacks_left(config.server_folder())
         health = session().ask(client.callbacks.health)
     except LyceumError as exc:
         return ("callbacks", "cannot be asked for", str(exc))
@@ -103,15 +99,16 @@ def _callbacks() -> tuple[str, str, str]:
     return _callbacks_row(found, health["dead"], advice=" ".join(health["errors"]))
 
 
-def callbacks_left(path: Path) -> tuple[str, str, str]:
+def callbacks_left(folder: Path) -> tuple[str, str, str]:
     """What a server that has ended left to be sent, as it said."""
-    try:
-        said = json.loads(path.read_text("utf-8"))
-        pending, dead = int(said["pending"]), int(said["dead"])
-    except (OSError, ValueError, KeyError, TypeError):
-        pending = dead = 0  # it did not say: there were none, or it was killed
-    waiting = f"{_count(pending)} for the next start of the server"
-    return _callbacks_row([waiting] if pending else [], dead)
+    left = local_server.callbacks_left(folder)
+    if left is None:
+        return (
+            "callbacks", "not known: the last server was killed, or its disk was full",
+            "its next start sends what waits: run a cell on it, then look again",
+        )  # fmt: skip
+    waiting = f"{_count(left['pending'])} for the next start of the server"
+    return _callbacks_row([waiting] if left["pending"] else [], left["dead"])
 
 
 def _callbacks_row(found: list[str], dead: int, *, advice: str = "") -> tuple[str, str, str]:

@@ -26,6 +26,10 @@ CONTENT_TYPE = "application/json"
 #: A receiver of ours reads no more of a body.
 MAX_BODY_BYTES = 64 * 1024
 
+#: In the folder of an embedded server from its end to its next start, with `DeliveriesLeft` in
+#: JSON. One that was killed leaves none.
+LEFT_FILE = "deliveries.json"
+
 #: What `--callback` takes for "this notebook".
 HERE = "here"
 
@@ -99,18 +103,26 @@ class DeliveryDetails(DeliveryRecord):
     log: list[AttemptRecord]
 
 
-class DeliveryHealth(TypedDict):
-    """How the deliveries of an account are doing.
+class DeliveriesLeft(TypedDict):
+    """How many callbacks there are: what an embedded server that ends leaves in `LEFT_FILE`.
 
     `pending` counts those with attempts to come, `failing` those of them that have failed at least
-    once, `dead` those given up. `errors` are sentences about what keeps the sender itself from
-    working now (a disk that cannot be written), empty where all is well.
+    once, `dead` those given up.
     """
 
     pending: int
     failing: int
     dead: int
     next_attempt_at: str | None
+
+
+class DeliveryHealth(DeliveriesLeft):
+    """How the deliveries of an account are doing.
+
+    `errors` are sentences about what keeps the sender itself from working now (a disk that cannot
+    be written), empty where all is well.
+    """
+
     errors: list[str]
 
 

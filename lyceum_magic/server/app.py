@@ -178,7 +178,15 @@ def create_app(
 
 async def _leave_word(state_dir: Path, deliverer: Deliverer) -> None:
     health = await deliverer.health()
-    write_deliveries_left(state_dir, {k: v for k, v in health.items() if k != "errors"})
+    write_deliveries_left(
+        state_dir,
+        {
+            "pending": health["pending"],
+            "failing": health["failing"],
+            "dead": health["dead"],
+            "next_attempt_at": health["next_attempt_at"],
+        },
+    )
 
 
 def _runners(settings: ServerSettings) -> Mapping[Kind, Runner]:

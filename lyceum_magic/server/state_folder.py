@@ -16,13 +16,12 @@ from pathlib import Path
 
 from ..config import Secret
 from ..exceptions import EmbeddedServerError
+from ..protocol.callbacks import LEFT_FILE, DeliveriesLeft
 
 logger = logging.getLogger(__name__)
 
 _SERVER_FILE = "server.json"
 _LOCK_FILE = "server.lock"
-#: Counts of the callbacks that an ended server has left to the next one.
-_LEFT_FILE = "deliveries.json"
 
 #: File systems on which SQLite's shared memory and file locks cannot be relied on.
 _NETWORK_FILE_SYSTEMS = frozenset(
@@ -94,20 +93,20 @@ def write_server_file(folder: Path, content: ServerFile) -> None:
     _put(server_file(folder), {**vars(content), "api_key": content.api_key.reveal()})
 
 
-def write_deliveries_left(folder: Path, content: Mapping[str, object]) -> None:
+def write_deliveries_left(folder: Path, content: DeliveriesLeft) -> None:
     """Leaves word of the callbacks that are still to be sent; a full disk takes none."""
     try:
-        _put(folder / _LEFT_FILE, content)
+        _put(folder / LEFT_FILE, content)
     except OSError as exc:
-        logger.warning("%s cannot be written: %s", folder / _LEFT_FILE, exc.strerror)
+        logger.warning("%s cannot be written: %s", folder / LEFT_FILE, exc.strerror)
 
 
 def forget_deliveries_left(folder: Path) -> None:
     """Removes the word: from now on the server itself can be asked."""
     try:
-        (folder / _LEFT_FILE).unlink(missing_ok=True)
+        (folder / LEFT_FILE).unlink(missing_ok=True)
     except OSError as exc:
-        logger.warning("%s cannot be removed: %s", folder / _LEFT_FILE, exc.strerror)
+        logger.warning("%s cannot be removed: %s", folder / LEFT_FILE, exc.strerror)
 
 
 def _put(path: Path, content: Mapping[str, object]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -83,9 +84,21 @@ def test_a_full_disk_is_told_with_what_it_holds_up(own_machine: Path, tmp_path: 
 def test_a_broken_journal_hides_nothing_else(own_machine: Path) -> None:
     (own_machine / "journal").mkdir(parents=True)
     (own_machine / "journal" / "journal.db").write_bytes(b"no database" * 1000)
-    (own_machine / "deliveries.json").write_text('{"pending": 3, "dead": 0}')
+    (own_machine / "deliveries.json").write_text(
+        '{"pending": 3, "failing": 0, "dead": 0, "next_attempt_at": null}'
+    )
     found = doctor()
     assert found["callbacks"].startswith("3 callbacks wait for the next start of the server")
     assert found["embedded server"].startswith("not running")
     assert found["journal"].startswith("cannot be used")
     assert not (own_machine / "server.json").exists()
+
+
+def test_a_killed_server_leaves_it_unknown_whether_callbacks_wait(own_machine: Path) -> None:
+    with served(own_machine) as server:
+        assert doctor()["callbacks"] == "none waits"
+        server.end(signal.SIGKILL)
+    assert doctor()["callbacks"].startswith("not known")
+    with served(own_machine) as server:
+        server.end()
+    assert doctor()["callbacks"] == "none waits"

@@ -15,7 +15,9 @@ from lyceum_magic.magic.cell import Defaults
 from lyceum_magic.magic.doctor import callbacks_left
 from lyceum_magic.magic.line import run_line
 from lyceum_magic.protocol import paths
+from lyceum_magic.protocol.callbacks import LEFT_FILE, DeliveriesLeft
 from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.server.state_folder import write_deliveries_left
 from lyceum_magic.session import session
 from tests.tools.wire_server import WireServer, json_answer, record, started
 
@@ -325,15 +327,24 @@ def test_the_cloud_keeps_no_log(wire: WireServer) -> None:
 
 
 def test_what_a_server_left_is_counted(tmp_path: Path) -> None:
-    path = tmp_path / "deliveries.json"
-    none = ("callbacks", "none waits", "")
-    assert callbacks_left(path) == none
-    for text in ("{", "[]", '{"pending": null, "dead": 0}', '{"pending": 0, "dead": 0}'):
-        path.write_text(text)
-        assert callbacks_left(path) == none
-    path.write_text('{"pending": 3, "failing": 1, "dead": 2, "next_attempt_at": null}')
-    assert callbacks_left(path)[1] == (
-        "3 callbacks wait for the next start of the server; 2 given up"
-    )
-    path.write_text('{"pending": 1, "dead": 0}')
-    assert callbacks_left(path)[1] == "1 callback waits for the next start of the server"
+    def left(pending: int, dead: int) -> str:
+        content: DeliveriesLeft = {
+            "pending": pending, "failing": 1, "dead": dead, "next_attempt_at": None,
+        }  # fmt: skip
+        write_deliveries_left(tmp_path, content)
+        return callbacks_left(tmp_path)[1]
+
+    assert left(0, 0) == "none waits"
+    assert left(1, 0) == "1 callback waits for the next start of the server"
+    assert left(3, 2) == "3 callbacks wait for the next start of the server; 2 given up"
+
+
+def test_what_a_killed_server_left_is_not_known(tmp_path: Path) -> None:
+    assert callbacks_left(tmp_path) == ("callbacks", "none waits", "")  # no server so far
+    (tmp_path / "server.json").write_text("{}")
+    _, found, advice = callbacks_left(tmp_path)
+    assert found.startswith("not known")
+    assert "run a cell" in advice
+    for text in ("{", "[]", '{"pending": null, "failing": 0, "dead": 0, "next_attempt_at": null}'):
+        (tmp_path / LEFT_FILE).write_text(text)
+        assert callbacks_left(tmp_path)[1] == found
