@@ -56,7 +56,7 @@ class Hook:
     def _take(self, run: Run) -> None:
         try:
             self.function(run)
-        except (Exception, KeyboardInterrupt) as exc:  # noqa: BLE001 - the user's code, and its top
+        except (Exception, KeyboardInterrupt, SystemExit) as exc:  # noqa: BLE001 - the user's top
             # Without the frames of this package.
             trace = exc.__traceback__.tb_next if exc.__traceback__ else None
             lines = traceback.format_exception(type(exc), exc, trace)

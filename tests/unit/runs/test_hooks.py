@@ -77,18 +77,22 @@ def test_what_a_hook_raises_is_shown_and_stops_no_other(
 
     @hooks.add
     def bad(run: Ended) -> None:
-        raise KeyboardInterrupt if run.id == "interrupted" else ValueError("of the hook")
+        raise {"interrupted": KeyboardInterrupt(), "exits": SystemExit(3)}.get(
+            run.id, ValueError("of the hook")
+        )
 
     hooks.add(called.append)
     hooks.note(Ended())
     hooks.note(Ended("interrupted"))
+    hooks.note(Ended("exits"))
     hooks.script_waits()
     said = capsys.readouterr().err
     assert "because run 01234567 has ended, raised\n" in said
     assert "ValueError: of the hook\n" in said
     assert "KeyboardInterrupt" in said
+    assert "SystemExit: 3" in said
     assert "hooks.py" not in said.replace("test_hooks.py", "")
-    assert len(called) == 2
+    assert len(called) == 3
 
 
 def test_a_hook_that_waits_for_a_run_is_not_called_within_itself() -> None:
