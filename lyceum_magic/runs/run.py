@@ -262,9 +262,7 @@ class Run:
             TimeoutError: it has not ended in time; it goes on.
             ServerUnreachable, ...: its end cannot be learnt; it may go on.
         """
-        if not self._wait_for(self._life.ended, timeout_s):
-            raise TimeoutError(f"run {self.id} has not ended within {timeout_s} s")
-        return self.state
+        return self._state_at_end(timeout_s, timeout_s)
 
     def wait_callback(self, timeout_s: float | None = None) -> State:
         """Waits until a callback to this notebook has said that it has ended, and the server too.
@@ -294,7 +292,8 @@ class Run:
         if life.heard.done():
             self._hooks.script_waits()
             return self.state
-        return self.wait(max(0.0, deadline - time.monotonic()) if timeout_s is not None else None)
+        left_s = None if timeout_s is None else max(0.0, deadline - time.monotonic())
+        return self._state_at_end(left_s, timeout_s)
 
     @property
     def callback(self) -> Mapping[str, Any] | None:
@@ -324,6 +323,11 @@ class Run:
             LyceumError: it could not be started.
         """
         self._wait_for(self._life.known, None)
+
+    def _state_at_end(self, left_s: float | None, timeout_s: float | None) -> State:
+        if not self._wait_for(self._life.ended, left_s):
+            raise TimeoutError(f"run {self.id} has not ended within {timeout_s} s")
+        return self.state
 
     def _wait_for(self, milestone: Future[None], timeout_s: float | None) -> bool:
         done = self._wait_until_any([milestone], timeout_s)

@@ -96,7 +96,7 @@ def test_a_hint_that_is_not_true_ends_nothing(wire: WireServer, session: Session
     wire.on("GET", RECORD, json_answer(record("run", "running")))
     run = submit(session)
     tell(wire)
-    with pytest.raises(TimeoutError):
+    with pytest.raises(TimeoutError, match=r"run run has not ended within 0\.3 s"):
         run.wait_callback(0.3)
     assert wire.asked("GET", RECORD), "the server was asked"
     assert (run.callback, run.state.is_final) == (None, False)
