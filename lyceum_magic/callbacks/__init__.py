@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..exceptions import InvalidCallback
 from ..protocol.callbacks import MAX_BODY_BYTES
-from .events import CallbackEvent, Headers, read
+from .events import CallbackEvent, Headers, read, read_body
 from .verification import verify, verify_shared
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ __all__ = [
     "Seen",
     "SqliteSeen",
     "read",
+    "read_body",
     "verify",
     "verify_shared",
 ]

@@ -26,6 +26,8 @@ _CALLBACK_ID = r"[!-~]{1,256}"
 #: Seconds since 1970 up to the year 5138, spelt the one way in which they were signed.
 _TIMESTAMP = r"0|[1-9][0-9]{0,10}"
 _RETURN_CODE = r"-?[0-9]{1,10}"
+#: As many digits as the largest body's: `int` takes time, and raises, for thousands of them.
+_LENGTH = rf"[0-9]{{1,{len(str(MAX_BODY_BYTES))}}}"
 #: The widest exit code of any system; a larger number would fit into no column of a database.
 _MAX_RETURN_CODE = 2**32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -35,6 +37,12 @@ class Headers(Protocol):
     """Headers as frameworks hand them over: a dict, or whatever else has `items()`."""
 
     def items(self) -> Iterable[tuple[str | bytes, str | bytes]]: ...
+
+
+class Stream(Protocol):
+    """What a request's body is read from, such as `rfile` of `http.server`'s handlers."""
+
+    def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +80,27 @@ class CallbackEvent:
     finished_at: datetime | None
     sent_at: datetime | None
     raw: Mapping[str, Any] = field(hash=False, repr=False)
+
+
+def read_body(headers: Headers, stream: Stream) -> bytes:
+    """The body of a request: as many bytes as its headers announce, and at most `MAX_BODY_BYTES`.
+
+    For `http.server` and others that hand over a stream. It is read before anybody knows who sent
+    it, so that more than a callback has is not taken. Give the socket a timeout.
+
+    Raises:
+        InvalidCallback: no length is announced, or a larger one, or the body broke off. Answer and
+            hang up: what was not read would be taken for the next request.
+    """
+    announced = header(headers, "content-length") or ""
+    if not re.fullmatch(_LENGTH, announced) or int(announced) > MAX_BODY_BYTES:
+        raise InvalidCallback(
+            f"The callback's `content-length` header is not a number up to {MAX_BODY_BYTES}."
+        )
+    body = stream.read(int(announced))
+    if len(body) < int(announced):
+        raise InvalidCallback("The callback's body broke off.")
+    return body
 
 
 def read(body: bytes, headers: Headers | None = None) -> CallbackEvent:

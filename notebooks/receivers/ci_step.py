@@ -19,7 +19,7 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
 import lyceum_magic
-from lyceum_magic.callbacks import MAX_BODY_BYTES, InvalidCallback, verify
+from lyceum_magic.callbacks import InvalidCallback, read_body, verify
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
 parser.add_argument("script", type=Path, help="the Python file that builds")
@@ -39,11 +39,10 @@ class Receiver(BaseHTTPRequestHandler):
     timeout = 10  # of a sender that says nothing, in seconds
 
     def do_POST(self) -> None:
-        length = self.headers.get("Content-Length", "")
-        if self.path != path or not length.isdecimal() or int(length[:9]) > MAX_BODY_BYTES:
+        if self.path != path:
             return self._answer(404)
         try:
-            verify(self.rfile.read(int(length)), self.headers, signed_with)
+            verify(read_body(self.headers, self.rfile), self.headers, signed_with)
         except InvalidCallback:
             return self._answer(400)
         self._answer(204)

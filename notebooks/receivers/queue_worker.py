@@ -16,7 +16,7 @@ import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import lyceum_magic
-from lyceum_magic.callbacks import MAX_BODY_BYTES, InvalidCallback, SqliteSeen, verify
+from lyceum_magic.callbacks import InvalidCallback, SqliteSeen, read_body, verify
 
 AT_ONCE = 4
 #: Whoever is told of nothing for so long looks for himself: a callback may be lost for good.
@@ -45,11 +45,8 @@ class Receiver(BaseHTTPRequestHandler):
 
     def do_POST(self) -> None:
         job = self.path.removeprefix("/jobs/")
-        length = self.headers.get("Content-Length", "")
-        if not length.isdecimal() or int(length[:9]) > MAX_BODY_BYTES:
-            return self._answer(413)
         try:
-            event = verify(self.rfile.read(int(length)), self.headers, secrets)
+            event = verify(read_body(self.headers, self.rfile), self.headers, secrets)
         except InvalidCallback:
             return self._answer(400)
         connection = connect()

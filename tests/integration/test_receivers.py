@@ -13,6 +13,7 @@ import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 
@@ -91,6 +92,15 @@ def tell(
         "webhook-signature": sign(secret, callback_id, sent_at_s, body),
     }
     return client.post(path, content=body, headers=headers).status_code
+
+
+def answer_to_length(port: int, path: str, length: str) -> int:
+    """The status that a POST gets for the length which it announces; its body never comes."""
+    with closing(HTTPConnection("127.0.0.1", port, timeout=LIMIT_S)) as connection:
+        connection.putrequest("POST", path)
+        connection.putheader("Content-Length", length)
+        connection.endheaders()
+        return connection.getresponse().status
 
 
 def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
@@ -207,7 +217,8 @@ def test_a_killed_worker_goes_on_and_counts_each_job_once(environment, tmp_path)
     with example(*arguments) as worker, client_of(port) as client:
         eventually(lambda: answers(client), "the worker listens again")
         assert client.post("/jobs/2", content=b"{}").status_code == 400
-        assert client.post("/jobs/2", content=b"x" * 70_000).status_code == 413
+        assert client.post("/jobs/2", content=b"x" * 70_000).status_code == 400
+        assert answer_to_length(port, "/jobs/2", "00000000050000000") == 400
         with ThreadPoolExecutor(6) as pool:
             calls = [(f"/jobs/{job}", f"msg_{job}") for job in (1, 2) for _ in range(3)]
             assert list(pool.map(lambda call: tell(client, *call), calls)) == [204] * 6

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import copy
+import email
+import io
 import json
 import pickle
 import subprocess
@@ -11,7 +13,7 @@ from datetime import UTC, datetime
 
 import pytest
 
-from lyceum_magic.callbacks import CallbackEvent, read
+from lyceum_magic.callbacks import MAX_BODY_BYTES, CallbackEvent, InvalidCallback, read, read_body
 from lyceum_magic.protocol.states import State
 
 from .signed import BODY, body
@@ -142,3 +144,53 @@ def test_an_unknown_name_is_an_attribute_error():
     with pytest.raises(AttributeError, match="no attribute 'nonsense'"):
         _ = lyceum_magic.callbacks.nonsense  # type: ignore[attr-defined]
     assert all(hasattr(lyceum_magic.callbacks, name) for name in lyceum_magic.callbacks.__all__)
+
+
+class Endless(io.RawIOBase):
+    """What a stranger sends, as long as somebody reads it."""
+
+    taken = 0
+
+    def read(self, size: int = -1, /) -> bytes:
+        assert size >= 0
+        self.taken += size
+        return b"x" * size
+
+
+@pytest.mark.parametrize("length", [0, 1, MAX_BODY_BYTES])
+@pytest.mark.parametrize("spelling", ["{}", " {} ", "{:05}"])
+def test_of_a_body_is_read_what_its_header_announces(length, spelling):
+    stream = Endless()
+    headers = email.message_from_string(f"Content-Length: {spelling.format(length)}\n\n")
+    assert read_body(headers, stream) == b"x" * length
+    assert stream.taken == length
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {},
+        {"Transfer-Encoding": "chunked"},
+        *(
+            {"Content-Length": announced}
+            for announced in (
+                "", "-1", "+1", "1.0", "1e3", "0x10", "1_0", "1 0", "1, 1", "²", "٣", "many",
+                str(MAX_BODY_BYTES + 1), "00000000050000000", "0" * 5000, "9" * 5000,
+            )
+        ),
+    ],
+    ids=lambda headers: str(headers)[:45],
+)  # fmt: skip
+def test_nothing_is_read_of_a_body_without_a_small_plain_length(headers):
+    stream = Endless()
+    with pytest.raises(InvalidCallback, match="content-length"):
+        read_body(headers, stream)
+    assert stream.taken == 0
+
+
+def test_a_doubled_length_and_a_body_that_broke_off_are_no_callback():
+    doubled = email.message_from_string("Content-Length: 2\nContent-Length: 2\n\n")
+    with pytest.raises(InvalidCallback, match="several"):
+        read_body(doubled, Endless())
+    with pytest.raises(InvalidCallback, match="broke off"):
+        read_body({"Content-Length": "3"}, io.BytesIO(b"xx"))
