@@ -62,13 +62,21 @@ class CallbackUrl:
     @property
     def authority(self) -> str:
         """What the Host header says: the port only where the scheme does not imply it."""
-        host = f"[{self.host}]" if ":" in self.host else self.host
-        return host if self.port == _PORTS[self.scheme] else f"{host}:{self.port}"
+        return self._host if self.port == _PORTS[self.scheme] else f"{self._host}:{self.port}"
+
+    @property
+    def endpoint(self) -> str:
+        """Whom it is for: scheme, host and port, the port always there."""
+        return f"{self.scheme}://{self._host}:{self.port}"
 
     @property
     def origin(self) -> str:
         """The URL as it may be shown."""
         return f"{self.scheme}://{self.authority}/..."
+
+    @property
+    def _host(self) -> str:
+        return f"[{self.host}]" if ":" in self.host else self.host
 
 
 def problem_of_url(url: str) -> str | None:

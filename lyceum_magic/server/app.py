@@ -18,11 +18,10 @@ from .account.tokens import Tokens
 from .bell import Bell
 from .bucket import Bucket
 from .callbacks.delivery import Deliverer
-from .callbacks.outbox import problem_of
 from .callbacks.schedule import Schedule
 from .callbacks.sending import HttpSender, Sender
 from .callbacks.signing import Signing
-from .callbacks.targets import Targets
+from .callbacks.targets import Targets, problem_of
 from .gpus import read_gpus
 from .guard import Guard
 from .retention import Retention

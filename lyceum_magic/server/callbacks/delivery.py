@@ -141,7 +141,7 @@ class Deliverer:
         """Sends a callback of no run; the delivery after its attempt, or after `TEST_S`.
 
         Args:
-            url: one that `outbox.problem_of` has nothing against.
+            url: one that `targets.problem_of` has nothing against.
 
         Raises:
             StoreUnavailable: it cannot be written down.

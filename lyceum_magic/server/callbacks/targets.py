@@ -26,6 +26,31 @@ class TargetRefused(Exception):
     """A callback may not go there; the text is one sentence that holds no more than an origin."""
 
 
+def problem_of(url: str, profile: Profile) -> str | None:
+    """Why a server of this profile sends no callback there, in one sentence; None if it does.
+
+    This is about the URL's text: where it leads is looked at when something is sent.
+    """
+    try:
+        _read_for(url, profile)
+    except TargetRefused as exc:
+        return str(exc)
+    return None
+
+
+def _read_for(url: str, profile: Profile) -> CallbackUrl:
+    try:
+        read = read_url(url)
+    except ValueError as exc:
+        raise TargetRefused(str(exc)) from None
+    if is_loopback(read.host) and profile != "local":
+        raise TargetRefused(
+            f"{read.origin} is the server's own machine, and a shared server sends callbacks to "
+            "public addresses alone."
+        )
+    return read
+
+
 class Targets:
     """Where the callbacks of one server may go.
 
@@ -47,18 +72,9 @@ class Targets:
         Raises:
             TargetRefused: it is not.
         """
-        try:
-            read = read_url(url)
-        except ValueError as exc:
-            raise TargetRefused(str(exc)) from None
-        if is_loopback(read.host):
-            if self._profile != "local":
-                raise TargetRefused(
-                    f"{read.origin} is the server's own machine, and a shared server sends "
-                    "callbacks to public addresses alone."
-                )
-            if read.port in self._own_ports():
-                raise TargetRefused(f"{read.origin} is this server itself; name another port.")
+        read = _read_for(url, self._profile)
+        if is_loopback(read.host) and read.port in self._own_ports():
+            raise TargetRefused(f"{read.origin} is this server itself; name another port.")
         return read
 
     async def addresses(self, url: CallbackUrl) -> list[str]:

@@ -25,8 +25,8 @@ from ...protocol.callbacks import (
 )
 from ...protocol.times import iso
 from ..callbacks.delivery import Deliverer
-from ..callbacks.outbox import problem_of
 from ..callbacks.signing import Signing
+from ..callbacks.targets import problem_of
 from ..runners.base import InvalidField
 from ..service import RunService
 from ..settings import Profile

@@ -90,22 +90,34 @@ def test_a_secret_stays_one_piece(secret: str):
 
 
 @pytest.mark.parametrize(
-    ("url", "read", "authority"),
+    ("url", "read", "authority", "endpoint"),
     [
         (
             "HTTPS://Host.Example",
             CallbackUrl("https", "host.example", 443, "/"),
             "host.example",
+            "https://host.example:443",
         ),
         (
             "https://host:8443?a=ü%20",
             CallbackUrl("https", "host", 8443, "/?a=%C3%BC%20"),
             "host:8443",
+            "https://host:8443",
         ),
-        ("http://[0::0:1]:80/", CallbackUrl("http", "::1", 80, "/"), "[::1]"),
-        ("http://127.0.0.1:443/", CallbackUrl("http", "127.0.0.1", 443, "/"), "127.0.0.1:443"),
+        (
+            "http://[0::0:1]:80/",
+            CallbackUrl("http", "::1", 80, "/"),
+            "[::1]",
+            "http://[::1]:80",
+        ),
+        (
+            "http://127.0.0.1:443/",
+            CallbackUrl("http", "127.0.0.1", 443, "/"),
+            "127.0.0.1:443",
+            "http://127.0.0.1:443",
+        ),
     ],
 )
-def test_a_url_is_read_in_parts(url: str, read: CallbackUrl, authority: str):
+def test_a_url_is_read_in_parts(url: str, read: CallbackUrl, authority: str, endpoint: str):
     assert read_url(url) == read
-    assert read.authority == authority
+    assert (read.authority, read.endpoint) == (authority, endpoint)

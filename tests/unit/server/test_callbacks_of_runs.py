@@ -288,6 +288,7 @@ async def test_an_end_that_is_written_late_has_the_same_deliveries(
         ("local", [f"https://me:{CANARY}@a.example/"]),
         ("local", [f"https://a.example/{CANARY}/{number}" for number in range(17)]),
         ("shared", [f"http://127.0.0.1:9/{CANARY}"]),
+        ("shared", [f"https://localhost/{CANARY}"]),
     ],
 )
 async def test_a_start_that_could_call_nobody_back_is_refused_and_writes_nothing(
