@@ -25,9 +25,8 @@ from ..exceptions import (
     RunLost,
     ServerUnreachable,
 )
-from ..protocol.events import TIMEOUT, Event, Finished, Output, decode, parse_return_code
-from ..protocol.records import Record
-from ..protocol.states import State, parse_state
+from ..protocol.events import Event, Finished, Output, decode
+from ..protocol.records import Record, finished_of
 from .answers import error_of, not_lyceum
 from .api import Client, is_gone
 
@@ -283,31 +282,22 @@ class _Follower:
 
     async def _is_over(self) -> bool:
         try:
-            state = parse_state(str((await self._client.record(self._run_id)).get("status")))
+            return finished_of(await self._client.record(self._run_id)) is not None
         except LyceumError:
             return False  # not known; the stream will tell, or break
-        return state is not None and state.is_final
 
     async def _finish_from_record(self, patience_s: float) -> None:
         """Waits for the end by the run's record and gives the rest of its output from there."""
-        record = await self._final_record(patience_s)
+        record, end = await self._final_record(patience_s)
         await self._deliver_rest(record)
-        state = parse_state(str(record.get("status")))
-        code = parse_return_code(record.get("return_code"))
-        errors = record.get("system_errors") or []
-        problem = errors[0] if isinstance(errors, list) and errors else ""
-        if state is not State.COMPLETED and not problem and not code:
-            problem = f"the run ended as {record.get('status')}"
-        timed_out = TIMEOUT in (record.get("status"), record.get("status_details"))
-        await self._sink(Finished(state, code, str(problem), timed_out), None)
+        await self._sink(end, None)
 
-    async def _final_record(self, patience_s: float) -> Record:
+    async def _final_record(self, patience_s: float) -> tuple[Record, Finished]:
         pause_s, until = FIRST_POLL_S, time.monotonic() + patience_s
         while True:
             record = await self._read_record()
-            state = parse_state(str(record.get("status")))
-            if state is not None and state.is_final:
-                return record
+            if (end := finished_of(record)) is not None:
+                return record, end
             if time.monotonic() > until:
                 raise ServerUnreachable(
                     f"Run {self._run_id} has no stream, and its status is still "

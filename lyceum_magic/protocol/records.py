@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from typing import Any, TypedDict
 
+from .events import TIMEOUT, Finished, parse_return_code
+from .states import State, parse_state
+
 
 class Record(TypedDict, total=False):
     """Every field is optional to a reader; the embedded server sends them all.
@@ -40,3 +43,17 @@ class Record(TypedDict, total=False):
     stderr: str
     combined_output: str
     output_truncated: bool
+
+
+def finished_of(record: Record) -> Finished | None:
+    """The end of a run as its stream would tell it; None if the record says of no end."""
+    status = record.get("status")
+    state = parse_state(str(status))
+    if state is None or not state.is_final:
+        return None
+    code = parse_return_code(record.get("return_code"))
+    errors = record.get("system_errors") or []
+    problem = str(errors[0]) if isinstance(errors, list) and errors else ""
+    if state is not State.COMPLETED and not problem and not code:
+        problem = f"the run ended as {status}"
+    return Finished(state, code, problem, TIMEOUT in (status, record.get("status_details")))

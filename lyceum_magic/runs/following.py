@@ -31,9 +31,9 @@ from ..outputs import tracebacks
 from ..outputs.decoding import Harvest
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.limits import MARK_CHARACTERS, TAG_KEY
-from ..protocol.records import Record
+from ..protocol.records import finished_of
 from ..protocol.requests import Start
-from ..protocol.states import State, parse_state
+from ..protocol.states import State
 from .inbox import Inbox
 from .journal import Entry, Journal
 
@@ -134,7 +134,9 @@ class Following:
             self.error = exc
         except LyceumError as exc:
             self.error = exc
-            if not self._run_id and (request is not None or isinstance(exc, UnknownRun)):
+            if isinstance(exc, StartUnknown):
+                self._write(reason=str(exc))  # not over: whoever attaches to it asks the server
+            elif not self._run_id and (request is not None or isinstance(exc, UnknownRun)):
                 # Who was refused can do something about it; all else is the platform's.
                 state = State.FAILED if isinstance(exc, RequestRefused) else State.SYSTEM_FAILURE
                 self._write(state=state.value, reason=str(exc), ended_at=time.time())
@@ -176,39 +178,30 @@ class Following:
         await asyncio.wait([asyncio.wrap_future(self.known)])
         if self.heard.done() or not self._run_id:
             return
-        record = await self._final_record()
-        if record is None:
+        confirmed = await self._confirmed_end()
+        if confirmed is None:
             return  # it has not ended; its stream goes on
         if not self.ended.done():  # it brings what a record does not: outputs, what was raised
             await asyncio.wait([asyncio.wrap_future(self.ended)], timeout=STREAM_LIMIT_S)
         if not self.state.is_final:
-            self._finish_by(record)
+            self._finish(*confirmed)
+            if self.ended.done():
+                self.error = None  # following it failed; its end is known all the same
         self.callback = callback
         self._tell_end()
         _reach(self.heard)
 
     # Underneath.
 
-    async def _final_record(self) -> Record | None:
+    async def _confirmed_end(self) -> tuple[Finished, float | None] | None:
+        """The end by the run's record, and when it was if that says so; None if there is none."""
         for pause_s in HINT_PAUSES_S:
             await anyio.sleep(pause_s)
             with contextlib.suppress(LyceumError):
                 record = await self._client.record(self._run_id)
-                state = parse_state(str(record.get("status")))
-                if state is not None and state.is_final:
-                    return record
+                if (end := finished_of(record)) is not None:
+                    return end, ended_at_of(record)
         return None
-
-    def _finish_by(self, record: Record) -> None:
-        errors = record.get("system_errors") or [""]
-        self._write(
-            state=(parse_state(str(record["status"])) or self.state).value,
-            return_code=record.get("return_code"),
-            reason=str(errors[0]),
-            ended_at=ended_at_of(record) or time.time(),
-        )
-        if self.ended.done():
-            self.error = None  # following it failed; its end is known all the same
 
     def _tell_end(self) -> None:
         if self._run_id and self.state.is_final and not self._is_over:
@@ -246,7 +239,7 @@ class Following:
         self._know(await self._find_lost_start(never))
 
     def _know(self, started: Started) -> None:
-        self._write(run_id=started.run_id, streaming_url=started.streaming_url)
+        self._write(run_id=started.run_id, streaming_url=started.streaming_url, reason="")
         _reach(self.known)
 
     async def _find_lost_start(self, cause: LyceumError) -> Started:
@@ -305,7 +298,7 @@ class Following:
             started_at = time.time()
         self._write(state=state.value, started_at=started_at)
 
-    def _finish(self, end: Finished) -> None:
+    def _finish(self, end: Finished, ended_at: float | None = None) -> None:
         state = end.final_state
         started_at = self.entry.started_at
         if started_at is None and state in (State.COMPLETED, State.FAILED):
@@ -325,7 +318,7 @@ class Following:
             reason=reason,
             timed_out=end.timed_out,
             started_at=started_at,
-            ended_at=time.time(),
+            ended_at=ended_at or time.time(),
         )
 
     async def _learn_bill(self) -> None:

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.callbacks.inbox import CallbackInbox
-from lyceum_magic.exceptions import ConfigError, LyceumError
+from lyceum_magic.exceptions import ConfigError, LyceumError, RunTimedOut
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.callbacks import HERE
 from lyceum_magic.protocol.events import Finished, Output
@@ -89,6 +89,18 @@ def test_the_end_is_known_though_the_stream_is_silent(wire: WireServer, session:
     assert run.callback["status"] == "completed"
     assert told == [run]
     assert session.entries()[0].state == "failed"
+
+
+def test_a_callbacks_end_is_read_as_the_streams_would_be(
+    wire: WireServer, session: Session
+) -> None:
+    silent(wire)
+    wire.on("GET", RECORD, json_answer({"status": "timeout", "return_code": "137"}))
+    run = submit(session)
+    tell(wire)
+    assert run.wait_callback(LIMIT_S) is State.FAILED
+    assert (run.return_code, run.reason) == (137, "the program ended with exit code 137")
+    assert isinstance(run.failure(), RunTimedOut)
 
 
 def test_a_hint_that_is_not_true_ends_nothing(wire: WireServer, session: Session) -> None:
