@@ -285,6 +285,9 @@ def runs() -> list[Entry]:
 def attach(run_id: str = "last") -> Run:
     """A run of this user by its id, a unique beginning of it, or "last", and follows it on.
 
+    The `tag` of an entry of `runs` does, too: of a run whose start was not answered no more is
+    known. The server is asked for it then, and waiting for it says what came of that.
+
     Raises:
         UnknownRun: there is none, or more than one.
     """

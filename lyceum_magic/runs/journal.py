@@ -162,7 +162,7 @@ class Journal:
         return [_entry(row) for row in self._db.execute(query, [limit])]
 
     def find(self, run_id: str, session: str = "") -> Entry:
-        """The run with this id, a unique beginning of it, or the newest for "last".
+        """The run with this id or tag, a unique beginning of its id, or the newest for "last".
 
         Args:
             session: whose runs "last" means, as long as it has any.
@@ -176,9 +176,9 @@ class Journal:
             if newest is None:
                 raise UnknownRun("There is no run yet: start one with a %%lyceum cell.")
             return _entry(newest)
-        query = "SELECT * FROM runs WHERE substr(run_id, 1, ?) = ? LIMIT 3"
-        found = [_entry(row) for row in self._db.execute(query, [len(run_id), run_id])]
-        exact = [entry for entry in found if entry.run_id == run_id]
+        query = "SELECT * FROM runs WHERE substr(run_id, 1, ?) = ? OR tag = ? LIMIT 3"
+        found = [_entry(row) for row in self._db.execute(query, [len(run_id), run_id, run_id])]
+        exact = [entry for entry in found if run_id in (entry.run_id, entry.tag)]
         if exact or len(found) == 1:
             return (exact or found)[0]
         if found:

@@ -9,7 +9,7 @@ from dataclasses import replace
 
 import pytest
 
-from lyceum_magic.client.api import Client
+from lyceum_magic.client.api import Client, StartUnknown
 from lyceum_magic.exceptions import (
     LyceumError,
     NotAuthorised,
@@ -309,6 +309,27 @@ def test_a_run_whose_answer_nobody_heard_is_found_by_its_tag(
     (entry,) = session.entries_now()
     assert entry.run_id == "run"
     assert session.attach("run").result(LIMIT_S).text == "a\n"
+
+
+@pytest.mark.usefixtures("cloud")
+def test_a_start_of_which_nobody_could_be_asked_is_found_later_by_its_tag(
+    wire: WireServer, session: Session
+) -> None:
+    for method, path in (("POST", paths.START_PYTHON), ("GET", paths.WORKLOADS)):
+        wire.on(method, path, hang_up)
+    with pytest.raises(StartUnknown, match="Nobody can be asked now"):
+        submit(session)
+    (entry,) = session.entries()
+    assert (entry.run_id, entry.is_final) == (None, False)
+    assert "Nobody can be asked now" in entry.reason
+    with pytest.raises(LyceumError):  # still nobody there
+        session.attach(entry.tag).wait(LIMIT_S)
+    wire.on("GET", paths.WORKLOADS, json_answer([record("run", metadata={TAG_KEY: entry.tag})]))
+    wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
+    wire.on("POST", paths.stream("run"), stream(*events(Output("a\n"), END)))
+    run = session.attach(entry.tag).result(LIMIT_S)
+    assert (run.id, run.text, run.reason) == ("run", "a\n", "")
+    assert len(wire.asked("POST", paths.START_PYTHON)) == 1
 
 
 @pytest.mark.usefixtures("cloud")
