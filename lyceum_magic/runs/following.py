@@ -43,8 +43,12 @@ LOOK_UP_PAUSES_S = (0.0, 0.5, 2.0)
 RECORD_LIMIT_S = 3.0
 #: How long the end of an aborted run is waited for before the abort is asked for again.
 CONFIRM_S = 10.0
-#: The pauses before each look at the record of a run whose end a callback speaks of.
-HINT_PAUSES_S = (0.0, 0.5, 2.0, 5.0)
+#: The pauses between two looks at the record of a run whose end a callback speaks of: each twice
+#: the last, up to the longest.
+FIRST_HINT_PAUSE_S = 0.5
+LONGEST_HINT_PAUSE_S = 60.0
+#: So often may the record deny the end, as long as the run's stream can tell of it later.
+DENIALS = 4
 #: How long such a run's stream has for its last outputs.
 STREAM_LIMIT_S = 5.0
 
@@ -91,6 +95,11 @@ class Following:
     @property
     def state(self) -> State:
         return State(self.entry.state)
+
+    @property
+    def is_out_of_sight(self) -> bool:
+        """Whether following it failed, so that its end is not known here."""
+        return self.error is not None and not self.state.is_final
 
     @property
     def mark(self) -> str:
@@ -194,13 +203,19 @@ class Following:
     # Underneath.
 
     async def _confirmed_end(self) -> tuple[Finished, float | None] | None:
-        """The end by the run's record, and when it was if that says so; None if there is none."""
-        for pause_s in HINT_PAUSES_S:
-            await anyio.sleep(pause_s)
-            with contextlib.suppress(LyceumError):
+        """The end by the run's record, and when it was if that says so.
+
+        None if it has not ended, or the server has not answered within the run's own time limit.
+        """
+        pause_s, denials, until = FIRST_HINT_PAUSE_S, 0, time.monotonic() + self.entry.timeout_s
+        while (denials < DENIALS or self.is_out_of_sight) and time.monotonic() < until:
+            with contextlib.suppress(LyceumError):  # an answer may come later
                 record = await self._client.record(self._run_id)
                 if (end := finished_of(record)) is not None:
                     return end, ended_at_of(record)
+                denials += 1
+            await anyio.sleep(pause_s)
+            pause_s = min(pause_s * 2, LONGEST_HINT_PAUSE_S)
         return None
 
     def _tell_end(self) -> None:

@@ -484,7 +484,7 @@ class Run:
     @property
     def is_out_of_sight(self) -> bool:
         """Whether following it failed, so that its end is not known here."""
-        return self._life.error is not None and not self.state.is_final
+        return self._life.is_out_of_sight
 
 
 def _let_scripts_print_lines() -> None:

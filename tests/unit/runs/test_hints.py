@@ -21,6 +21,7 @@ from lyceum_magic.runs import following as following_module
 from lyceum_magic.runs import run as run_module
 from lyceum_magic.runs.run import Run
 from lyceum_magic.session import Session
+from tests.tools.waiting import eventually
 from tests.tools.wire_server import (
     STREAM_SECRET,
     Request,
@@ -43,7 +44,8 @@ LIMIT_S = 60
 
 @pytest.fixture(autouse=True)
 def shorter_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(following_module, "HINT_PAUSES_S", (0.0, 0.01))
+    monkeypatch.setattr(following_module, "FIRST_HINT_PAUSE_S", 0.01)
+    monkeypatch.setattr(following_module, "LONGEST_HINT_PAUSE_S", 0.02)
     monkeypatch.setattr(following_module, "STREAM_LIMIT_S", 0.05)
     monkeypatch.setattr(run_module, "CALLBACK_GRACE_S", 0.05)
 
@@ -141,6 +143,24 @@ def test_a_run_that_cannot_be_followed_is_over_when_a_callback_says_so(
     tell(wire)
     assert run.wait_callback(LIMIT_S) is State.COMPLETED
     assert run.wait(0) is State.COMPLETED
+
+
+def test_what_a_callback_says_is_asked_of_the_server_until_it_answers(
+    wire: WireServer, session: Session
+) -> None:
+    wire.on("POST", SECRET_PATH, refusal(404))
+    wire.on("GET", RECORD, refusal(401))
+    run = submit(session)
+    with pytest.raises(LyceumError):
+        run.wait(LIMIT_S)
+    tell(wire)
+    before = len(wire.asked("GET", RECORD))
+    eventually(lambda: len(wire.asked("GET", RECORD)) > before + 8, "looks at the record")
+    wire.on("GET", RECORD, json_answer(record("run", "running")))
+    before = len(wire.asked("GET", RECORD))
+    eventually(lambda: len(wire.asked("GET", RECORD)) > before + 8, "looks at the record")
+    wire.on("GET", RECORD, json_answer(record("run", "completed")))
+    assert run.wait_callback(LIMIT_S) is State.COMPLETED
 
 
 def test_no_callback_is_waited_for_for_ever(wire: WireServer, session: Session) -> None:
