@@ -106,10 +106,10 @@ class Delivery:
         delivery_id: the same in every attempt.
         run_id: None for a test that somebody asked for.
         url: as it was given, its references to secrets in place. Kept in encrypted form alone;
-            None in what lists deliveries, and where it cannot be decrypted any more.
+            None wherever `due` does not give it, and where it cannot be decrypted any more.
         shown_url: scheme and host, `https://host/...`.
         endpoint: scheme, host and port, lower case: those who share it share its slots.
-        body: the bytes that every attempt sends.
+        body: the bytes that every attempt sends; empty wherever `due` does not give them.
         attempts: how many were made.
         tries: how many of them since it was last sent by hand: its place in the schedule.
         planned_at: when `next_at` was decided.
@@ -367,14 +367,14 @@ class OutboxStore(Protocol):
         ...
 
     async def delivery(self, delivery_id: str) -> Delivery | None:
-        """One delivery, without its url; None where there is none."""
+        """One delivery, without its url and body; None where there is none."""
         ...
 
     async def deliveries(
         self, *, run_id: str | None = None, state: DeliveryState | None = None,
         limit: int = 100, offset: int = 0,
     ) -> Sequence[Delivery]:  # fmt: skip
-        """A page of deliveries without their urls, newest first: of one run, in one state."""
+        """A page of deliveries without urls and bodies, newest first: of one run, in one state."""
         ...
 
     async def attempts(self, delivery_id: str) -> Sequence[Attempt]:

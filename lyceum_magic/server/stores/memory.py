@@ -194,14 +194,14 @@ class MemoryStore:
 
     async def delivery(self, delivery_id: str) -> Delivery | None:
         delivery = self._deliveries.get(delivery_id)
-        return delivery and replace(delivery, url=None)
+        return delivery and replace(delivery, url=None, body=b"")
 
     async def deliveries(
         self, *, run_id: str | None = None, state: DeliveryState | None = None,
         limit: int = 100, offset: int = 0,
     ) -> Sequence[Delivery]:  # fmt: skip
         newest_first = [
-            replace(delivery, url=None)
+            replace(delivery, url=None, body=b"")
             for delivery in reversed(self._deliveries.values())
             if run_id in (None, delivery.run_id) and state in (None, delivery.state)
         ]

@@ -13,7 +13,8 @@ from ..vault import Vault
 from .base import Attempt, Delivery, OutboxCounts, SigningSecret
 from .sqlite_file import SqliteFile
 
-#: `sealed` is the url. A row that is pending without a time would never be sent.
+#: `sealed` is the url. A row that is pending without a time would never be sent. The body is last:
+#: what comes behind one of 64 kB is read through all of it.
 OUTBOX_SCHEMA = """
     CREATE TABLE deliveries (
         sequence INTEGER PRIMARY KEY,
@@ -22,7 +23,6 @@ OUTBOX_SCHEMA = """
         sealed BLOB,
         shown_url TEXT NOT NULL,
         endpoint TEXT NOT NULL,
-        body BLOB NOT NULL,
         created_at REAL NOT NULL,
         state TEXT NOT NULL,
         attempts INTEGER NOT NULL,
@@ -32,6 +32,7 @@ OUTBOX_SCHEMA = """
         ended_at REAL,
         error TEXT NOT NULL,
         redeliveries INTEGER NOT NULL,
+        body BLOB NOT NULL,
         CHECK (state <> 'pending' OR next_at IS NOT NULL)
     );
     CREATE INDEX deliveries_planned ON deliveries (endpoint, next_at) WHERE state = 'pending';
@@ -59,6 +60,7 @@ OUTBOX_SCHEMA = """
 
 _NAMES = [item.name for item in fields(Delivery) if item.name != "url"]
 _COLUMNS = ", ".join(_NAMES)
+_SHOWN = ", ".join("x'' AS body" if name == "body" else name for name in _NAMES)
 _ATTEMPT_COLUMNS = ", ".join(item.name for item in fields(Attempt))
 
 _INSERT = (
@@ -110,7 +112,7 @@ _REDELIVER = """
     ended_at = NULL, redeliveries = redeliveries + 1
     WHERE delivery_id = :delivery_id
 """
-_READ = f"SELECT {_COLUMNS} FROM deliveries WHERE delivery_id = :delivery_id"
+_READ = f"SELECT {_SHOWN} FROM deliveries WHERE delivery_id = :delivery_id"
 
 
 class SqliteOutbox:
@@ -197,7 +199,7 @@ class SqliteOutbox:
         wanted = {name: value for name, value in wanted.items() if value is not None}
         condition = " AND ".join(["TRUE", *(f"{name} = :{name}" for name in wanted)])
         rows = await self._file.execute(
-            f"SELECT {_COLUMNS} FROM deliveries WHERE {condition} "
+            f"SELECT {_SHOWN} FROM deliveries WHERE {condition} "
             "ORDER BY sequence DESC LIMIT :limit OFFSET :offset",
             {**wanted, "limit": limit, "offset": offset},
         )

@@ -87,7 +87,7 @@ END: dict[str, Callable[[Delivery], tuple[Attempt, Delivery]]] = {
 
 
 def shown(delivery: Delivery) -> Delivery:
-    return replace(delivery, url=None)
+    return replace(delivery, url=None, body=b"")
 
 
 def record(run_id: str, state: State = State.COMPLETED) -> RunRecord:
@@ -101,7 +101,7 @@ async def due(store: WholeStore, now: float = NOW) -> list[str]:
 # --- what is written down --------------------------------------------------------------------
 
 
-async def test_a_delivery_comes_back_with_its_url_for_who_sends_it_alone(store: WholeStore) -> None:
+async def test_url_and_body_come_back_for_who_sends_it_alone(store: WholeStore) -> None:
     written = delivery("a", run_id="run")
     await store.add_delivery(written)
     assert list(await store.due(ENDPOINT, NOW, limit=1)) == [written]
@@ -514,7 +514,7 @@ async def test_without_the_key_a_url_is_none_and_all_the_rest_is_there(tmp_path:
     key.unlink()
     store = SqliteStore(path, Vault(key))
     await store.open()
-    assert list(await store.due(ENDPOINT, NOW, limit=1)) == [shown(delivery("a"))]
+    assert list(await store.due(ENDPOINT, NOW, limit=1)) == [replace(delivery("a"), url=None)]
     assert list(await store.deliveries()) == [shown(delivery("a"))]
     with pytest.raises(EmbeddedServerError, match=r"vault\.key"):
         await store.signing_secrets()
