@@ -16,7 +16,9 @@ import time
 from collections.abc import Collection, Coroutine, Mapping, Sequence
 from pathlib import Path
 from types import FrameType
-from typing import Any
+from typing import Any, TypeVar
+
+_T = TypeVar("_T")
 
 DAY_S = 86_400.0
 _set_ahead_s = 0.0
@@ -96,10 +98,11 @@ class MortalStore(SqliteStore):
             return
         self._point.reach(f"inside {self._transaction_of}")
 
-    async def _around(self, what: str, transaction: Coroutine[Any, Any, None]) -> None:
+    async def _around(self, what: str, transaction: Coroutine[Any, Any, _T]) -> _T:
         self._point.reach(f"before {what}")
-        await transaction
+        done = await transaction
         self._point.reach(f"after {what}")
+        return done
 
     async def finish(self, record: RunRecord, deliveries: Sequence[Delivery] = ()) -> None:
         await self._around("the finish", super().finish(record, deliveries))
@@ -107,8 +110,8 @@ class MortalStore(SqliteStore):
             with self._ends.open("a") as ends:
                 ends.write(f"{record.run_id} {time.monotonic()}\n")
 
-    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> None:
-        await self._around("the group write", super().write_attempts(attempts))
+    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> Collection[str]:
+        return await self._around("the group write", super().write_attempts(attempts))
 
     async def unfinished(self) -> Sequence[RunRecord]:
         self._point.reach("reading unfinished runs")

@@ -198,6 +198,12 @@ class Deliverer:
             return LONGEST_WAIT_S
         planned = await self._store.endpoints()
         self._plan(planned)
+        wait_s = await self._begin_what_is_due(planned, now)
+        if not self._lanes.under_way:
+            self._troubles.end(_PREPARING)  # what met with it was removed meanwhile
+        return wait_s
+
+    async def _begin_what_is_due(self, planned: Mapping[str, float], now: float) -> float:
         wait_s = LONGEST_WAIT_S
         for endpoint, due_at in sorted(planned.items(), key=lambda item: item[1]):
             if due_at > now:
@@ -300,7 +306,7 @@ class Deliverer:
     async def _write_results(self) -> None:
         group = list(self._results)
         try:
-            await self._store.write_attempts(group)
+            prevailed = await self._store.write_attempts(group)
         except Exception as exc:  # noqa: BLE001 - the top of a task; what it says is logged
             self._troubles.begin(_WRITING, exc)
             self._cannot_write = True
@@ -314,6 +320,11 @@ class Deliverer:
         del self._results[: len(group)]
         for _, delivery in group:
             self._settle(delivery)
+            if delivery.state is DeliveryState.DEAD and delivery.delivery_id in prevailed:
+                logger.warning(
+                    "the callback %s to %s was given up after %d attempts: %s",
+                    delivery.delivery_id, delivery.shown_url, delivery.attempts, delivery.error,
+                )  # fmt: skip
         self._news.ring()
         self._activity.ring()
 
@@ -321,11 +332,6 @@ class Deliverer:
         """Frees the slot of a delivery whose result is on the disk."""
         self._lanes.release(delivery.endpoint, delivery.delivery_id)
         self._lanes.of(delivery.endpoint).is_well = not delivery.error
-        if delivery.state is DeliveryState.DEAD:
-            logger.warning(
-                "the callback %s to %s was given up after %d attempts: %s",
-                delivery.delivery_id, delivery.shown_url, delivery.attempts, delivery.error,
-            )  # fmt: skip
         waiter = self._awaited.get(delivery.delivery_id)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

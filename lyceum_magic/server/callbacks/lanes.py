@@ -53,6 +53,11 @@ class Lanes:
             self._lanes = {name: lane for name, lane in self._lanes.items() if lane.under_way}
         return self._lanes.setdefault(endpoint, Lane())
 
+    @property
+    def under_way(self) -> int:
+        """How many attempts hold a slot, at all endpoints together."""
+        return self._under_way
+
     def free(self, endpoint: str) -> int:
         """How many attempts more may begin at an endpoint now."""
         return min(self.of(endpoint).free, ALL_SLOTS - self._under_way)

@@ -338,7 +338,7 @@ class OutboxStore(Protocol):
         """
         ...
 
-    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> None:
+    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> Collection[str]:
         """Adds attempts to the log, each with the delivery as it is after it, in one transaction.
 
         The delivery is the one that was read with what the attempt has changed. Url and body stay
@@ -348,6 +348,9 @@ class OutboxStore(Protocol):
         removed stays removed, and nothing is logged of it. One that was sent again (its
         `redeliveries` have changed) stays due, at the beginning of its schedule: the attempt is
         logged and counted, and its error told, but it plans and ends nothing.
+
+        Returns:
+            Ids of those deliveries that are now as their attempts say.
         """
         ...
 

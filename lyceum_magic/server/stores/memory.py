@@ -155,17 +155,20 @@ class MemoryStore:
         ]
         return due[:limit]
 
-    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> None:
+    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> Collection[str]:
+        prevailed = set()
         for attempt, after in attempts:
             before = self._deliveries.get(after.delivery_id)
             if before is None:
                 continue
             self._attempts[after.delivery_id].setdefault(attempt.number, attempt)
-            self._deliveries[after.delivery_id] = (
-                replace(after, url=before.url, body=before.body)
-                if after.redeliveries == before.redeliveries
-                else replace(before, attempts=after.attempts, error=after.error)
-            )
+            if after.redeliveries == before.redeliveries:
+                prevailed.add(after.delivery_id)
+                after = replace(after, url=before.url, body=before.body)
+            else:
+                after = replace(before, attempts=after.attempts, error=after.error)
+            self._deliveries[after.delivery_id] = after
+        return prevailed
 
     async def replan(self, now: float) -> None:
         for next_at, delivery in self._planned():

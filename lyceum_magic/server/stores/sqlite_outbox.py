@@ -151,16 +151,17 @@ class SqliteOutbox:
 
         return await self._file.run(read)
 
-    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> None:
+    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> Collection[str]:
         logged = [asdict(attempt) for attempt, _ in attempts]
         after = [_row(delivery) for _, delivery in attempts]
 
-        def write(connection: sqlite3.Connection) -> None:
+        def write(connection: sqlite3.Connection) -> Collection[str]:
             connection.executemany(_LOG, logged)
             connection.executemany(_COUNT_ATTEMPTS, after)
-            connection.executemany(_CARRY_ON, after)
+            carried_on = [row for row in after if connection.execute(_CARRY_ON, row).rowcount]
+            return {str(row["delivery_id"]) for row in carried_on}
 
-        await self._file.transact(write, durable=True)
+        return await self._file.transact(write, durable=True)
 
     async def replan(self, now: float) -> None:
         await self._file.execute(

@@ -426,11 +426,11 @@ class FailingStore(MemoryStore):
         self.cannot_write = self.cannot_read = False
         self.writes = self.reads = 0
 
-    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> None:
+    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> Collection[str]:
         self.writes += 1
         if self.cannot_write:
             raise StoreUnavailable("the disk is full")
-        await super().write_attempts(attempts)
+        return await super().write_attempts(attempts)
 
     async def endpoints(self) -> Mapping[str, float]:
         self.reads += 1
@@ -493,20 +493,22 @@ async def test_what_cannot_be_read_is_read_later(
         assert "the disk fails" in (await deliverer.health())["errors"][0]
 
 
+class FullStore(MemoryStore):
+    """Keeps no signing secret while the test says so."""
+
+    is_full = True
+
+    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+        if self.is_full:
+            raise StoreUnavailable("the disk is full")
+        await super().put_signing_secrets(secrets)
+
+
 async def test_no_attempt_is_counted_where_the_signing_secret_cannot_be_kept(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr(delivery_module, "PAUSE_S", 0.02)
-
-    class Full(MemoryStore):
-        is_full = True
-
-        async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
-            if self.is_full:
-                raise StoreUnavailable("the disk is full")
-            await super().put_signing_secrets(secrets)
-
-    store, sender = Full(), PlayedSender(answering(204))
+    store, sender = FullStore(), PlayedSender(answering(204))
     item = due()
     await store.add_delivery(item)
     async with delivering(store, sender) as deliverer:
@@ -516,6 +518,22 @@ async def test_no_attempt_is_counted_where_the_signing_secret_cannot_be_kept(
         done = await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
         assert done.attempts == 1
         assert (await deliverer.health())["errors"] == []
+
+
+async def test_a_trouble_with_one_that_is_removed_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(delivery_module, "PAUSE_S", 0.02)
+    store = FullStore()
+    items = [due(), replace(due("https://b.example/"), next_at=1_000_000.0 + DAY_S)]
+    for item in items:
+        await store.add_delivery(item)
+    async with delivering(store, PlayedSender(never)) as deliverer:
+        await said(deliverer, "the disk is full")
+        await store.remove_delivery(items[0].delivery_id)
+        async with asyncio.timeout(30):
+            while True:
+                if not (await deliverer.health())["errors"]:
+                    break
+                await asyncio.sleep(0.005)
 
 
 # --- clocks ------------------------------------------------------------------------------------
@@ -656,3 +674,32 @@ async def test_one_that_was_given_up_is_sent_again_by_hand_and_keeps_its_id() ->
         done = await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
     assert done.attempts == 2
     assert {headers["webhook-id"] for _, headers, _ in sender.sent} == {item.delivery_id}
+
+
+@pytest.mark.parametrize("what", ["redelivered", "removed"])
+async def test_what_somebody_does_by_hand_meanwhile_is_not_said_to_be_given_up(
+    what: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    goes_on = asyncio.Event()
+    codes = [410, 204]
+
+    async def answer(url: str) -> Outcome:
+        await goes_on.wait()
+        return status(codes.pop(0))
+
+    store, sender = MemoryStore(), PlayedSender(answer)
+    item = due()
+    await store.add_delivery(item)
+    async with delivering(store, sender) as deliverer:
+        await sender.has_sent(1)
+        if what == "removed":
+            await store.remove_delivery(item.delivery_id)
+            goes_on.set()
+            item = due()  # goes to the same endpoint, whose one slot is freed
+            await store.add_delivery(item)
+            deliverer.ring([item.endpoint])
+        else:
+            await deliverer.redeliver(item.delivery_id)
+            goes_on.set()
+        await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+    assert "given up" not in caplog.text
