@@ -76,8 +76,9 @@ class SqliteSeen:
         self._wait_s = wait_s
         self._now = now
         self._turn = threading.RLock()  # of the threads that share your connection
-        with self._transaction() as connection:
-            connection.execute(_TABLE)
+        if not isinstance(database, sqlite3.Connection):
+            with self._transaction():
+                pass  # a path that cannot be used is seen at once
 
     @contextmanager
     def once(self, event: CallbackEvent) -> Iterator[bool]:
@@ -103,6 +104,8 @@ class SqliteSeen:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
+        # The table is made in the transaction that needs it: with a connection for each request, the
+        # constructor is part of the request too, and one write transaction is enough for both.
         if isinstance(self._database, sqlite3.Connection):
             with self._turn, _write(self._database):
                 yield self._database
@@ -126,6 +129,7 @@ def _write(connection: sqlite3.Connection) -> Iterator[None]:
     # The lock is taken at once: with a lock taken later, two could both believe to be first.
     connection.execute("BEGIN IMMEDIATE")
     try:
+        connection.execute(_TABLE)
         yield
         if not connection.in_transaction:
             raise RuntimeError("the block ended the transaction; leave the commit to `once`")

@@ -67,6 +67,7 @@ def test_what_the_block_wrote_is_committed_with_the_event_or_not_at_all(path):
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE jobs (state TEXT)")
     seen = SqliteSeen(connection)
+    assert seen.forget(0) == 0  # as any use, it makes the table
 
     def seen_by_others() -> tuple[int, int]:
         other = sqlite3.connect(path)
@@ -193,6 +194,15 @@ def test_a_lock_that_does_not_come_free_is_an_error_and_nothing_is_marked(path):
         pytest.fail("the block ran without the lock")
     other.close()
     assert is_new(seen)
+
+
+def test_a_store_on_a_connection_of_each_request_takes_the_write_lock_once(path):
+    connection, statements = sqlite3.connect(path), []
+    connection.set_trace_callback(statements.append)
+    assert is_new(SqliteSeen(connection))
+    assert not is_new(SqliteSeen(connection))
+    assert [text for text in statements if text.startswith("BEGIN")] == ["BEGIN IMMEDIATE"] * 2
+    connection.close()
 
 
 def test_a_commit_that_fails_is_no_mark(path):
