@@ -461,7 +461,14 @@ class Run:
 
     def begin(self, request: Start | None) -> None:
         """Starts the task: start and follow, or only follow where `request` is None."""
-        self._task = self._portal.start_task_soon(self._life.live, request)
+        self._task = self._portal.start_task_soon(self._live, request)
+
+    async def _live(self, request: Start | None) -> None:
+        await self._life.live(request)
+        if self._life.expects_callback and self.is_out_of_sight:
+            # This task holds the run, which nobody else may: hooks are to be told all the same.
+            heard = asyncio.wrap_future(self._life.heard)
+            await asyncio.wait([heard], timeout=CALLBACK_GRACE_S + self.timeout_s)
 
     def leave(self) -> None:
         """Stops following it; it goes on where it runs."""

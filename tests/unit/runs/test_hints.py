@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
 import urllib.error
 import urllib.request
@@ -161,6 +162,26 @@ def test_what_a_callback_says_is_asked_of_the_server_until_it_answers(
     eventually(lambda: len(wire.asked("GET", RECORD)) > before + 8, "looks at the record")
     wire.on("GET", RECORD, json_answer(record("run", "completed")))
     assert run.wait_callback(LIMIT_S) is State.COMPLETED
+
+
+def test_hooks_hear_of_a_run_that_nobody_holds_and_whose_stream_is_lost(
+    wire: WireServer, session: Session
+) -> None:
+    wire.on("POST", SECRET_PATH, refusal(404))
+    wire.on("GET", RECORD, refusal(401))
+    told: list[Run] = []
+    session.hooks.add(told.append)
+    run = submit(session)
+    with pytest.raises(LyceumError):
+        run.wait(LIMIT_S)
+    del run
+    gc.collect()
+    wire.on("GET", RECORD, json_answer(record("run", "completed")))
+    tell(wire)
+    eventually(lambda: session.entries()[0].state == "completed", "its end")
+    eventually(lambda: session.hooks._due, "a hook that is due")
+    session.hooks.script_waits()
+    assert [run.state for run in told] == [State.COMPLETED]
 
 
 def test_no_callback_is_waited_for_for_ever(wire: WireServer, session: Session) -> None:
