@@ -128,7 +128,7 @@ class Here:
         """Hears callbacks of a run that another process started, if it wanted any."""
         if _has_inbox():
             # Who cannot hear of it by callback follows its stream.
-            with contextlib.suppress(ConfigError):
+            with contextlib.suppress(ConfigError, OSError, sqlite3.Error):
                 run.expects_callback = self._portal.call(self._mailbox().adopt, tag)
 
     def forget(self, tags: Iterable[str]) -> None:

@@ -219,6 +219,20 @@ def test_where_nothing_can_be_kept_nothing_is_started(
     assert wire.asked("POST", paths.START_PYTHON) == []
 
 
+def test_a_run_is_attached_though_its_callbacks_cannot_be_read(
+    wire: WireServer, session: Session, own_machine: Path
+) -> None:
+    silent(wire)
+    submit(session)
+    later = Session()
+    try:
+        later.here.listening_address()
+        (own_machine / "callbacks" / "callbacks.db").write_bytes(b"no database at all" * 100)
+        assert not later.attach("run").expects_callback
+    finally:
+        later.close()
+
+
 def test_another_process_hears_of_a_run_that_it_attaches(
     wire: WireServer, session: Session
 ) -> None:
