@@ -341,8 +341,10 @@ class RunService:
     async def _write_end(self, run: TrackedRun, deliveries: Sequence[Delivery]) -> None:
         while run.run_id in self._unwritten:
             await asyncio.sleep(REWRITE_S)
+            now = self._clock()  # somebody may have set it back since
+            due = [replace(delivery, planned_at=now, next_at=now) for delivery in deliveries]
             try:
-                await self._write_down(run.record, deliveries)
+                await self._write_down(run.record, due)
             except EmbeddedServerError as exc:
                 # Said again: an end that needs less may have been written in between.
                 self._troubles.begin(_WRITING, exc)

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
@@ -91,6 +92,7 @@ class Deliverer:
         self._is_closing = False
         self._loops: list[asyncio.Task[None]] = []
         self._clocks: tuple[float, float] | None = None  # wall and monotonic, at the last look
+        self._replan_until = -math.inf  # monotonic
         self._counts = OutboxCounts(0, 0, 0)
         self._awaited: dict[str, asyncio.Future[None]] = {}  # tests, by delivery
         self.next_at: float | None = None
@@ -230,12 +232,16 @@ class Deliverer:
         return len(found) < free
 
     async def _keep_waits(self, now: float) -> None:
-        """Has waits planned anew where the wall clock is behind what has passed."""
+        """Has waits planned anew where the wall clock is behind what has passed.
+
+        For a while with each look: what is being written was decided by the old time.
+        """
         monotonic = self._monotonic()
         if self._clocks is not None:
             wall_then, monotonic_then = self._clocks
-            behind_s = wall_then + (monotonic - monotonic_then) - now
-        if self._clocks is None or behind_s > _CORRECTION_S:
+            if wall_then + (monotonic - monotonic_then) - now > _CORRECTION_S:
+                self._replan_until = monotonic + LONGEST_WAIT_S
+        if self._clocks is None or monotonic < self._replan_until:
             await self._store.replan(now)
             self._lanes.wake(None)
         self._clocks = now, monotonic
@@ -315,6 +321,8 @@ class Deliverer:
             else:
                 await asyncio.sleep(PAUSE_S)
             return
+        if self._cannot_write:
+            self._clocks = None  # who knows when these were planned: the next look replans
         self._cannot_write = False
         self._troubles.end(_WRITING)
         del self._results[: len(group)]

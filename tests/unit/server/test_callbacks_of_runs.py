@@ -250,18 +250,20 @@ async def test_an_end_that_is_written_late_has_the_same_deliveries(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, error: Exception, *, writes_all_the_same: bool
 ) -> None:
     monkeypatch.setattr(service_module, "REWRITE_S", 0.01)
-    runner, troubles = FakeRunner(), Troubles()
+    runner, troubles, now = FakeRunner(), Troubles(), [1_000_000.0]
     store = FullStore(error, writes_all_the_same=writes_all_the_same)
     rung: asyncio.Queue[Collection[str]] = asyncio.Queue()
     async with opened(
-        tmp_path, runner, store, troubles=troubles, on_deliveries=rung.put_nowait
-    ) as service:
+        tmp_path, runner, store,
+        troubles=troubles, on_deliveries=rung.put_nowait, clock=lambda: now[0],
+    ) as service:  # fmt: skip
         run = await service.find((await service.start(PYTHON)).run_id)
         (await runner.next_run()).end(0)
         await state_becomes(run, State.COMPLETED)
         (sentence,) = troubles.sentences
         assert str(error) in sentence
         assert rung.empty()
+        now[0] -= 86_400.0
         async with asyncio.timeout(30):
             await store.refused_again.wait()
         assert [each.state for each in (await service.history(limit=1, offset=0)).records] == [
@@ -272,6 +274,8 @@ async def test_an_end_that_is_written_late_has_the_same_deliveries(
             await rung.get()
         assert troubles.sentences == []
     await told(store, run.run_id)
+    if not writes_all_the_same:
+        assert set((await store.endpoints()).values()) == {now[0]}  # due by the clock as it is
     assert len(store.asked) >= 2
     assert all(ids == store.asked[0] for ids in store.asked)
 

@@ -15,8 +15,9 @@ import pytest
 from lyceum_magic.callbacks import verify
 from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol.callbacks import DeliveryState
+from lyceum_magic.server.bell import Bell
 from lyceum_magic.server.callbacks import delivery as delivery_module
-from lyceum_magic.server.callbacks.delivery import Deliverer
+from lyceum_magic.server.callbacks.delivery import LONGEST_WAIT_S, Deliverer
 from lyceum_magic.server.callbacks.lanes import ALL_SLOTS
 from lyceum_magic.server.callbacks.outbox import new_delivery
 from lyceum_magic.server.callbacks.schedule import Schedule
@@ -364,19 +365,32 @@ class CountingStore(MemoryStore):
     def __init__(self) -> None:
         super().__init__()
         self.asked: Counter[str] = Counter()
+        self._was_asked = Bell()
+
+    async def has_been_asked(self, what: str, times: int) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                asked = self._was_asked.listen()
+                if self.asked[what] >= times:
+                    return
+                await asked.wait()
+
+    def _note(self, what: str) -> None:
+        self.asked[what] += 1
+        self._was_asked.ring()
 
     async def endpoints(self) -> Mapping[str, float]:
-        self.asked["endpoints"] += 1
+        self._note("endpoints")
         return await super().endpoints()
 
     async def due(
         self, endpoint: str, now: float, *, limit: int, without: Collection[str] = ()
     ) -> Sequence[Delivery]:
-        self.asked[endpoint] += 1
+        self._note(endpoint)
         return await super().due(endpoint, now, limit=limit, without=without)
 
     async def replan(self, now: float) -> None:
-        self.asked["replan"] += 1
+        self._note("replan")
         await super().replan(now)
 
 
@@ -554,11 +568,54 @@ async def test_a_clock_that_goes_back_a_day_makes_no_wait_longer() -> None:
             store, item.delivery_id, lambda found: (found.next_at or 0) < wall.now + 6
         )
         assert moved.next_at == wall.now + 5.0
-        wall.now += 5.0
-        monotonic.now += 5.0
+        wall.now += LONGEST_WAIT_S
+        monotonic.now += LONGEST_WAIT_S
+        replanned = store.asked["replan"]
         deliverer.ring()
         await tried(store, item.delivery_id, lambda found: found.attempts == 2)
-        assert store.asked["replan"] == 2  # at the start, and once
+        assert store.asked["replan"] == replanned
+
+
+@pytest.mark.parametrize("disk", ["slow", "full"])
+async def test_what_is_written_behind_the_look_at_a_clock_that_went_back_waits_no_longer(
+    disk: str,
+) -> None:
+    is_slow, goes_on = asyncio.Event(), asyncio.Event()
+
+    class SlowStore(CountingStore):
+        async def write_attempts(
+            self, attempts: Sequence[tuple[Attempt, Delivery]]
+        ) -> Collection[str]:
+            if not goes_on.is_set():
+                is_slow.set()
+                if disk == "full":
+                    raise StoreUnavailable("the disk is full")
+                await goes_on.wait()
+            return await super().write_attempts(attempts)
+
+    store, sender = SlowStore(), PlayedSender(answering(503))
+    item, wall, monotonic = due(), Clock(), Clock(50.0)
+    await store.add_delivery(item)
+    schedule = Schedule((0.0, 5.0), jitter=0.0)
+    async with delivering(
+        store, sender, schedule=schedule, clock=wall, monotonic=monotonic
+    ) as deliverer:
+        async with asyncio.timeout(30):
+            await is_slow.wait()
+        wall.now -= DAY_S
+        before = store.asked["replan"]
+        deliverer.ring()
+        await store.has_been_asked("replan", before + 1)
+        if disk == "full":  # for hours
+            wall.now += DAY_S / 2
+            monotonic.now += DAY_S / 2
+        goes_on.set()
+        moved = await tried(
+            store,
+            item.delivery_id,
+            lambda found: found.attempts == 1 and (found.next_at or 0) < wall.now + 6,
+        )
+        assert moved.next_at == wall.now + 5.0
 
 
 async def test_an_attempt_during_which_the_clock_went_back_is_planned_from_the_new_time() -> None:
