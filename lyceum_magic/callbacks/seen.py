@@ -104,8 +104,8 @@ class SqliteSeen:
 
     @contextmanager
     def _transaction(self) -> Iterator[sqlite3.Connection]:
-        # The table is made in the transaction that needs it: with a connection for each request, the
-        # constructor is part of the request too, and one write transaction is enough for both.
+        # The table is made in the transaction that needs it: with a connection for each request,
+        # the constructor is part of the request too, and one write transaction is enough for both.
         if isinstance(self._database, sqlite3.Connection):
             with self._turn, _write(self._database):
                 yield self._database
