@@ -22,12 +22,12 @@ from ..bell import Bell
 from ..stores.base import Attempt, Delivery, OutboxCounts, OutboxStore, StoreUnavailable
 from ..troubles import Troubles
 from .bodies import body_of_test
-from .lanes import RECHECK_S, Lanes
 from .outbox import new_delivery
 from .results import result_of
 from .schedule import Schedule
 from .sending import Outcome, Sender
 from .signing import Signing
+from .slots import RECHECK_S, Slots
 
 logger = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ class Deliverer:
         self._activity = activity or Bell()
         self._clock = clock
         self._monotonic = monotonic
-        self._lanes = Lanes()
+        self._slots = Slots()
         self._news = Bell()  # there may be something to send
         self._attempts: set[asyncio.Task[None]] = set()
         self._results: list[tuple[Attempt, Delivery]] = []  # to be written
@@ -119,7 +119,7 @@ class Deliverer:
 
     def ring(self, endpoints: Collection[str] | None = None) -> None:
         """Something new is in the store, for these endpoints or for any."""
-        self._lanes.wake(endpoints)
+        self._slots.wake(endpoints)
         self._news.ring()
 
     async def health(self) -> DeliveryHealth:
@@ -201,7 +201,7 @@ class Deliverer:
         planned = await self._store.endpoints()
         self._plan(planned)
         wait_s = await self._begin_what_is_due(planned, now)
-        if not self._lanes.under_way:
+        if not self._slots.under_way:
             self._troubles.end(_PREPARING)  # what met with it was removed meanwhile
         return wait_s
 
@@ -216,19 +216,19 @@ class Deliverer:
 
     async def _begin_attempts(self, endpoint: str, now: float) -> bool:
         """Begins what is due at one endpoint; whether it has slots left then."""
-        lane, free = self._lanes.of(endpoint), self._lanes.free(endpoint)
-        if free <= 0 or lane.is_drained(self._monotonic()):
+        slots, free = self._slots.of(endpoint), self._slots.free(endpoint)
+        if free <= 0 or slots.is_drained(self._monotonic()):
             return free > 0
         # Before the look: what comes while it lasts says so behind this.
-        lane.drained_at = self._monotonic()
-        found = await self._store.due(endpoint, now, limit=free, without=tuple(lane.under_way))
+        slots.drained_at = self._monotonic()
+        found = await self._store.due(endpoint, now, limit=free, without=tuple(slots.under_way))
         for delivery in found:
-            self._lanes.take(endpoint, delivery.delivery_id)
+            self._slots.take(endpoint, delivery.delivery_id)
             attempt = asyncio.create_task(self._attempt(delivery))
             self._attempts.add(attempt)
             attempt.add_done_callback(self._attempts.discard)
         if len(found) == free:
-            lane.drained_at = None
+            slots.drained_at = None
         return len(found) < free
 
     async def _keep_waits(self, now: float) -> None:
@@ -243,7 +243,7 @@ class Deliverer:
                 self._replan_until = monotonic + LONGEST_WAIT_S
         if self._clocks is None or monotonic < self._replan_until:
             await self._store.replan(now)
-            self._lanes.wake(None)
+            self._slots.wake(None)
         self._clocks = now, monotonic
 
     def _plan(self, planned: Mapping[str, float]) -> None:
@@ -259,7 +259,7 @@ class Deliverer:
             # Nothing was sent, and it is not the receiver's fault: this counts as no attempt.
             self._troubles.begin(_PREPARING, exc)
             await asyncio.sleep(PAUSE_S)
-            self._lanes.release(delivery.endpoint, delivery.delivery_id)
+            self._slots.release(delivery.endpoint, delivery.delivery_id)
             self._news.ring()
             return
         except Exception as exc:  # noqa: BLE001 - an attempt ends in any case
@@ -338,8 +338,8 @@ class Deliverer:
 
     def _settle(self, delivery: Delivery) -> None:
         """Frees the slot of a delivery whose result is on the disk."""
-        self._lanes.release(delivery.endpoint, delivery.delivery_id)
-        self._lanes.of(delivery.endpoint).is_well = not delivery.error
+        self._slots.release(delivery.endpoint, delivery.delivery_id)
+        self._slots.of(delivery.endpoint).is_well = not delivery.error
         waiter = self._awaited.get(delivery.delivery_id)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

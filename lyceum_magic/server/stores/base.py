@@ -110,8 +110,10 @@ class Delivery:
         shown_url: scheme and host, `https://host/...`.
         endpoint: scheme, host and port, lower case: those who share it share its slots.
         body: the bytes that every attempt sends; empty wherever `due` does not give them.
-        attempts: how many were made.
-        tries: how many of them since it was last sent by hand: its place in the schedule.
+        state: `dead` on the wire is "given up" to people: no attempt follows by itself.
+        attempts: how many were made, ever; the log has them all.
+        tries: how many of them since it was last sent by hand: its place in the schedule, known
+            to nobody outside.
         planned_at: when `next_at` was decided.
         next_at: when the next attempt is due; None where none is planned.
         ended_at: when it was delivered or given up.

@@ -18,11 +18,11 @@ from lyceum_magic.protocol.callbacks import DeliveryState
 from lyceum_magic.server.bell import Bell
 from lyceum_magic.server.callbacks import delivery as delivery_module
 from lyceum_magic.server.callbacks.delivery import LONGEST_WAIT_S, Deliverer
-from lyceum_magic.server.callbacks.lanes import ALL_SLOTS
 from lyceum_magic.server.callbacks.outbox import new_delivery
 from lyceum_magic.server.callbacks.schedule import Schedule
 from lyceum_magic.server.callbacks.sending import HttpSender, Outcome, Sender
 from lyceum_magic.server.callbacks.signing import Signing
+from lyceum_magic.server.callbacks.slots import ALL_SLOTS
 from lyceum_magic.server.callbacks.targets import Targets
 from lyceum_magic.server.stores.base import (
     Attempt,

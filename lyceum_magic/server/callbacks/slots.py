@@ -15,8 +15,8 @@ RECHECK_S = 1.0
 _MANY = 1000
 
 
-class Lane:
-    """One endpoint, as the attempts of this process have found it.
+class EndpointSlots:
+    """Those of one endpoint, as the attempts of this process have found it.
 
     Attributes:
         under_way: ids of deliveries that are being sent, or whose result is still to be written.
@@ -41,17 +41,18 @@ class Lane:
         return self.drained_at is not None and now - self.drained_at < RECHECK_S
 
 
-class Lanes:
-    """All endpoints."""
+class Slots:
+    """The slots of all endpoints."""
 
     def __init__(self) -> None:
-        self._lanes: dict[str, Lane] = {}
+        self._by_endpoint: dict[str, EndpointSlots] = {}
         self._under_way = 0
 
-    def of(self, endpoint: str) -> Lane:
-        if endpoint not in self._lanes and len(self._lanes) >= _MANY:
-            self._lanes = {name: lane for name, lane in self._lanes.items() if lane.under_way}
-        return self._lanes.setdefault(endpoint, Lane())
+    def of(self, endpoint: str) -> EndpointSlots:
+        if endpoint not in self._by_endpoint and len(self._by_endpoint) >= _MANY:
+            busy = {name: each for name, each in self._by_endpoint.items() if each.under_way}
+            self._by_endpoint = busy
+        return self._by_endpoint.setdefault(endpoint, EndpointSlots())
 
     @property
     def under_way(self) -> int:
@@ -69,12 +70,12 @@ class Lanes:
 
     def release(self, endpoint: str, delivery_id: str) -> None:
         """Gives a slot back; what is in the store of its delivery holds again."""
-        lane = self.of(endpoint)
-        lane.under_way.remove(delivery_id)
-        lane.drained_at = None
+        slots = self.of(endpoint)
+        slots.under_way.remove(delivery_id)
+        slots.drained_at = None
         self._under_way -= 1
 
     def wake(self, endpoints: Iterable[str] | None) -> None:
         """Something is due at these endpoints, or at any."""
-        for endpoint in self._lanes if endpoints is None else endpoints:
+        for endpoint in self._by_endpoint if endpoints is None else endpoints:
             self.of(endpoint).drained_at = None
