@@ -76,6 +76,8 @@ class Session:
         self.hooks = Hooks()
         #: Where callbacks to this process come in.
         self.here = Here(self._portal, self.id, self._runs.get)
+        #: What shows them; see `magic.listening`.
+        self.listening: object = None
         self._has_spent = False
 
     @functools.cached_property

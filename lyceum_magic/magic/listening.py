@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import sys
 import threading
 import time
@@ -15,6 +16,8 @@ from ..exceptions import LyceumError, UnknownRun
 from ..protocol.redaction import origin_of
 from ..session import Session, session
 from .tables import Table
+
+logger = logging.getLogger(__name__)
 
 #: So many arrivals are shown, the last ones.
 SHOWN = 20
@@ -51,7 +54,6 @@ class _Listening:
     """What has come in for one process, and the cell that shows it: the last that asked."""
 
     def __init__(self, here: Session) -> None:
-        self.session_id = here.id
         self._queue = here.here.listen()
         self._rows: deque[tuple[str, ...]] = deque(maxlen=SHOWN)
         self._count = 0
@@ -73,21 +75,26 @@ class _Listening:
     def _go_on(self) -> None:
         while (arrival := self._queue.get()) is not None:
             event = arrival.event
-            row = (
-                time.strftime("%H:%M:%S", time.localtime(arrival.received_at)),
-                (event.run_id or "")[:8],
-                (event.name or "")[:_NAME_CHARACTERS],
-                event.state.value if event.state else "",
-                _by_server(event.run_id or ""),
-            )
-            with self._turn:
-                self._rows.append(row)
-                self._count += 1
-                if self._slot is not None:
-                    self._slot.fill(self._bundle())
-                else:
-                    said = f"it says {row[3] or 'nothing'}, the server says {row[4]}"
-                    sys.stdout.write(f"callback of run {row[1]} at {row[0]}: {said}\n")
+            try:
+                self._add(
+                    time.strftime("%H:%M:%S", time.localtime(arrival.received_at)),
+                    (event.run_id or "")[:8],
+                    (event.name or "")[:_NAME_CHARACTERS],
+                    event.state.value if event.state else "",
+                    _by_server(event.run_id or ""),
+                )
+            except Exception:  # the top of a thread: the others are shown
+                logger.exception("a callback that came in cannot be shown")
+
+    def _add(self, *row: str) -> None:
+        with self._turn:
+            self._rows.append(row)
+            self._count += 1
+            if self._slot is not None:
+                self._slot.fill(self._bundle())
+            else:
+                said = f"it says {row[3] or 'nothing'}, the server says {row[4]}"
+                sys.stdout.write(f"callback of run {row[1]} at {row[0]}: {said}\n")
 
     def _table(self) -> Table:
         return Table(_HEAD, list(self._rows), empty="No callback has come yet.")
@@ -142,11 +149,7 @@ def _by_server(run_id: str) -> str:
         return "unknown run" if is_unknown else f"cannot be asked ({type(exc).__name__})"
 
 
-_current: _Listening | None = None
-
-
 def _listening(here: Session) -> _Listening:
-    global _current
-    if _current is None or _current.session_id != here.id:
-        _current = _Listening(here)
-    return _current
+    if not isinstance(here.listening, _Listening):
+        here.listening = _Listening(here)
+    return here.listening

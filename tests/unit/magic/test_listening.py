@@ -1,0 +1,59 @@
+"""What comes to the listening address is shown, whatever became of what came before."""
+
+from __future__ import annotations
+
+import json
+import urllib.request
+from collections.abc import Iterator
+
+import pytest
+
+from lyceum_magic.magic import listening
+from lyceum_magic.session import Session
+from tests.tools.waiting import LIMIT_S, eventually
+
+
+@pytest.fixture
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
+    session = Session()
+    monkeypatch.setattr(listening, "session", lambda: session)
+    yield session
+    session.close()
+
+
+def post(url: str, run_id: str) -> None:
+    body = json.dumps({"execution_id": run_id, "status": "completed"})
+    request = urllib.request.Request(url, data=body.encode(), method="POST")
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with opener.open(request, timeout=LIMIT_S) as answer:
+        assert answer.status == 204
+
+
+def test_one_that_cannot_be_shown_keeps_no_other_from_it(
+    here: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    answers = {"second": "completed"}
+    monkeypatch.setattr(listening, "_by_server", lambda run_id: answers[run_id])
+    listening.listen("")
+    address = capsys.readouterr().out.split()[0]
+    post(address, "first")
+    eventually(lambda: "cannot be shown" in caplog.text, "the first one's failure")
+    post(address, "second")
+    said = [""]
+
+    def shown() -> bool:
+        said[0] += capsys.readouterr().out
+        return "the server says completed" in said[0]
+
+    eventually(shown, "the second one")
+    assert "callback of run second at" in said[0]
+
+
+def test_each_process_listens_for_itself(here: Session) -> None:
+    listening.listen("")
+    first = here.listening
+    listening.listen("")
+    assert here.listening is first
