@@ -175,7 +175,7 @@ class Here:
             for listener in self._listeners:
                 listener.put(arrival)
         elif (run := self._run_of(arrival.tag)) is not None:
-            await run.hear(dict(arrival.event.raw))
+            await run.on_callback(dict(arrival.event.raw))
 
 
 def _has_inbox() -> bool:

@@ -179,7 +179,7 @@ class Following:
                 await self._tell(Notice(f"the abort failed: {exc}"))
             await asyncio.wait([ended], timeout=CONFIRM_S)
 
-    async def hear(self, callback: Mapping[str, Any]) -> None:
+    async def on_callback(self, callback: Mapping[str, Any]) -> None:
         """Takes a callback for the hint that it is: what the server says is what is written down.
 
         It reaches who waits even where the stream is lost.

@@ -49,11 +49,11 @@ class Hook:
         """It is not called any more; again is no error."""
         self._hooks.remove(self)
 
-    def take(self, run: Run) -> None:
+    def call(self, run: Run) -> None:
         """Calls the function; what it raises is shown in its own cell, and goes no further."""
-        self._place.call(lambda: self._take(run))
+        self._place.call(lambda: self._call(run))
 
-    def _take(self, run: Run) -> None:
+    def _call(self, run: Run) -> None:
         try:
             self.function(run)
         except (Exception, KeyboardInterrupt, SystemExit) as exc:  # noqa: BLE001 - the user's top
@@ -113,7 +113,7 @@ class Hooks:
             while self._due:
                 key, run = self._due.popleft()
                 if (hook := self._hooks.get(key)) is not None:
-                    hook.take(run)
+                    hook.call(run)
         finally:
             self._is_running = False
 

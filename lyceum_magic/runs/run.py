@@ -312,9 +312,9 @@ class Run:
     def expects_callback(self, value: bool) -> None:
         self._life.expects_callback = value
 
-    async def hear(self, callback: Mapping[str, Any]) -> None:
+    async def on_callback(self, callback: Mapping[str, Any]) -> None:
         """A callback has come for it; on the loop thread."""
-        await self._life.hear(callback)
+        await self._life.on_callback(callback)
 
     def wait_started(self) -> None:
         """Waits until the server has answered the start; an interrupt meanwhile aborts the run.
