@@ -3,20 +3,25 @@
     python notebooks/receivers/queue_worker.py --add 5     # five jobs, then work until none is left
     python notebooks/receivers/queue_worker.py             # go on after it was ended, or killed
 
-A job goes waiting -> running -> ended (says its callback) -> its run's state (says the server).
-Keep the port: callbacks of runs that outlive this process come to it when it is back.
+A job goes waiting -> running -> ended (says its callback) -> its run's state (says the server), or
+`refused`, or `lost` where nobody can say any more what became of it: a person has to.
+Keep the port: callbacks of runs that outlive this process come to it when it is back, and a second
+worker cannot take the same jobs.
 
-To copy: `Receiver`, and the one transaction in it. The rest is any worker's.
+To copy: `Receiver`, the one transaction in it, and `find_lost`. The rest is any worker's.
 """
 
 import argparse
 import os
 import sqlite3
+import sys
 import threading
+import uuid
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import lyceum_magic
 from lyceum_magic.callbacks import InvalidCallback, SqliteSeen, read_body, verify
+from lyceum_magic.exceptions import LyceumError, OptionError, RequestRefused, UnknownRun
 
 AT_ONCE = 4
 #: Whoever is told of nothing for so long looks for himself: a callback may be lost for good.
@@ -40,28 +45,35 @@ def connect() -> sqlite3.Connection:
     return sqlite3.connect(options.database, timeout=30)
 
 
+connection = connect()
+connection.execute(
+    "CREATE TABLE IF NOT EXISTS jobs (id INTEGER PRIMARY KEY, code TEXT NOT NULL, state TEXT NOT "
+    "NULL DEFAULT 'waiting', token TEXT, run_id TEXT, told INTEGER NOT NULL DEFAULT 0, result TEXT)"
+)
+
+
 class Receiver(BaseHTTPRequestHandler):
     timeout = 10  # of a sender that says nothing, in seconds
 
     def do_POST(self) -> None:
-        job = self.path.removeprefix("/jobs/")
+        token = self.path.removeprefix("/jobs/")
         try:
             event = verify(read_body(self.headers, self.rfile), self.headers, secrets)
         except InvalidCallback:
             return self._answer(400)
-        connection = connect()
+        own = connect()  # of this thread
         try:
             # The job and the callback's id are written by one transaction: after a crash both are
             # there, and a repetition changes nothing, or neither is, and the sender comes again.
-            with SqliteSeen(connection).once(event) as is_new:
+            with SqliteSeen(own).once(event) as is_new:
                 if is_new:
-                    connection.execute(
+                    own.execute(
                         "UPDATE jobs SET state = 'ended', told = told + 1 "
-                        "WHERE id = ? AND state = 'running'",
-                        (job,),
+                        "WHERE token = ? AND state = 'running'",
+                        (token,),
                     )
         finally:
-            connection.close()
+            own.close()
         # Not before the commit: what is answered with 2xx is never sent again.
         self._answer(204)
         bell.set()
@@ -75,7 +87,17 @@ class Receiver(BaseHTTPRequestHandler):
         """Nothing: `url` may hold a secret of yours."""
 
 
-def start_waiting(connection: sqlite3.Connection) -> None:
+def write(job: int, **columns: object) -> None:
+    names = ", ".join(f"{name} = ?" for name in columns)
+    connection.execute(f"UPDATE jobs SET {names} WHERE id = ?", (*columns.values(), job))
+    connection.commit()
+
+
+def say(job: int, what: object) -> None:
+    print(f"job {job}: {what}", file=sys.stderr, flush=True)
+
+
+def start_waiting() -> None:
     """Starts jobs until enough of them are running."""
     (running,) = connection.execute(
         "SELECT count(*) FROM jobs WHERE state IN ('running', 'ended')"
@@ -85,74 +107,91 @@ def start_waiting(connection: sqlite3.Connection) -> None:
         (max(0, AT_ONCE - running),),
     )
     for job, code in waiting.fetchall():
-        # Running before it is started: its callback may be here before the start is answered.
-        connection.execute("UPDATE jobs SET state = 'running' WHERE id = ?", (job,))
-        connection.commit()
-        run = lyceum_magic.submit(
-            code, options.machine, name=name_of(job), callback_urls=f"{url}/jobs/{job}"
-        )
-        connection.execute("UPDATE jobs SET run_id = ? WHERE id = ?", (run.id, job))
-        connection.commit()
+        # Running before it is started: its callback may be here before the start is answered. The
+        # token tells this start from every other, of this table or of one that was here before.
+        token = f"job-{job}-{uuid.uuid4().hex}"
+        write(job, state="running", token=token)
+        try:
+            run = lyceum_magic.submit(
+                code, options.machine, name=token, callback_urls=f"{url}/jobs/{token}"
+            )
+        except (OptionError, SyntaxError, RequestRefused) as error:
+            say(job, error)
+            write(job, state="refused", result=str(error))  # as it would be the next time
+        except LyceumError as error:
+            say(job, error)  # it may have been started all the same: `find_lost` asks
+        else:
+            write(job, run_id=run.id)
 
 
-def read(connection: sqlite3.Connection, state: str) -> None:
+def find_lost() -> None:
+    """Finds the runs of jobs whose start got no answer here: it broke, or a worker was killed.
+
+    The journal has every start from before it was sent. A job waits again only when its start is
+    not there, or when the server has been asked and does not have the run.
+    """
+    lost = connection.execute(
+        "SELECT id, token, told FROM jobs WHERE state IN ('running', 'ended') AND run_id IS NULL"
+    ).fetchall()
+    entries = {entry.name: entry for entry in lyceum_magic.runs()} if lost else {}
+    for job, token, told in lost:
+        entry = entries.get(token)
+        run_id = entry.run_id if entry else None
+        if entry and not run_id and not entry.is_final:
+            try:
+                run = lyceum_magic.attach(entry.tag)  # asks the server
+                run.wait_started()
+                run_id = run.id
+            except UnknownRun:
+                pass  # it never had it
+            except LyceumError as error:
+                say(job, error)
+                continue  # nobody can be asked now
+        if run_id:
+            write(job, state="ended", run_id=run_id)  # perhaps long ago: `read` asks
+        else:  # who was told of its end knows that it was run
+            write(job, state="lost" if told else "waiting")
+
+
+def read(state: str) -> None:
     """Asks the server about the jobs in a state, and writes down what has become of them."""
     rows = connection.execute(
         "SELECT id, run_id FROM jobs WHERE state = ? AND run_id IS NOT NULL", (state,)
     )
     for job, run_id in rows.fetchall():
-        run = lyceum_magic.attach(run_id)
         try:
+            run = lyceum_magic.attach(run_id)
             end = run.wait(timeout_s=5)
         except TimeoutError:
             continue  # not yet
-        connection.execute(
-            "UPDATE jobs SET state = ?, result = ? WHERE id = ?", (end, run.text.strip(), job)
-        )
-        connection.commit()
-        print(f"job {job}: {end} {run.text.strip()}", flush=True)
-
-
-def resume(connection: sqlite3.Connection) -> None:
-    """Finds the runs of jobs that an earlier process had begun to start when it ended."""
-    runs = {entry.name: entry.run_id for entry in lyceum_magic.runs() if entry.run_id}
-    lost = connection.execute("SELECT id FROM jobs WHERE state = 'running' AND run_id IS NULL")
-    for (job,) in lost.fetchall():
-        run_id = runs.get(name_of(job))
-        state = "running" if run_id else "waiting"
-        connection.execute(
-            "UPDATE jobs SET run_id = ?, state = ? WHERE id = ?", (run_id, state, job)
-        )
-    connection.commit()
-
-
-def name_of(job: int) -> str:
-    return f"job {job} of {os.path.abspath(options.database)}"
+        except UnknownRun as error:
+            say(job, error)
+            write(job, state="lost", result=str(error))
+        except LyceumError as error:
+            say(job, error)  # asked again the next time
+        else:
+            write(job, state=end, result=run.text.strip())
+            print(f"job {job}: {end} {run.text.strip()}", flush=True)
 
 
 def main() -> None:
-    connection = connect()
-    connection.execute(
-        "CREATE TABLE IF NOT EXISTS jobs (id INTEGER PRIMARY KEY, code TEXT NOT NULL, state TEXT "
-        "NOT NULL DEFAULT 'waiting', run_id TEXT, told INTEGER NOT NULL DEFAULT 0, result TEXT)"
-    )
     for number in range(options.add):
         connection.execute("INSERT INTO jobs (code) VALUES (?)", (f"print({number} ** 2)",))
     connection.commit()
     SqliteSeen(connection).forget(older_than_s=30 * 24 * 3600)
     with ThreadingHTTPServer(("127.0.0.1", options.port), Receiver) as server:
         threading.Thread(target=server.serve_forever, daemon=True).start()
-        resume(connection)
         while True:
             bell.clear()
-            read(connection, "ended")
-            start_waiting(connection)
+            find_lost()
+            read("ended")
+            start_waiting()
             if not connection.execute(
                 "SELECT 1 FROM jobs WHERE state IN ('waiting', 'running', 'ended')"
             ).fetchone():
                 break
             if not bell.wait(LOOK_S):
-                read(connection, "running")
+                read("running")
         server.shutdown()
     connection.close()
 

@@ -209,21 +209,23 @@ def test_a_killed_worker_goes_on_and_counts_each_job_once(environment, tmp_path)
 
     with example(*arguments) as worker, client_of(port) as client:
         eventually(started, "the jobs are running")
-        assert tell(client, "/jobs/1", "msg_1") == 204
+        (token,) = rows(database, "SELECT token FROM jobs WHERE id = 1")[0]
+        assert tell(client, f"/jobs/{token}", "msg_1") == 204
         worker.kill()
         worker.wait(LIMIT_S)
     before = rows(database, "SELECT id, run_id FROM jobs")
+    to = {job: f"/jobs/{token}" for job, token in rows(database, "SELECT id, token FROM jobs")}
     gate.touch()
     with example(*arguments) as worker, client_of(port) as client:
         eventually(lambda: answers(client), "the worker listens again")
-        assert client.post("/jobs/2", content=b"{}").status_code == 400
-        assert client.post("/jobs/2", content=b"x" * 70_000).status_code == 400
-        assert answer_to_length(port, "/jobs/2", "00000000050000000") == 400
+        assert client.post(to[2], content=b"{}").status_code == 400
+        assert client.post(to[2], content=b"x" * 70_000).status_code == 400
+        assert answer_to_length(port, to[2], "00000000050000000") == 400
         with ThreadPoolExecutor(6) as pool:
-            calls = [(f"/jobs/{job}", f"msg_{job}") for job in (1, 2) for _ in range(3)]
+            calls = [(to[job], f"msg_{job}") for job in (1, 2) for _ in range(3)]
             assert list(pool.map(lambda call: tell(client, *call), calls)) == [204] * 6
         assert tell(client, "/jobs/none", "msg_4") == 204
-        assert tell(client, "/jobs/3", "msg_3") == 204
+        assert tell(client, to[3], "msg_3") == 204
         code_of_exit, _, err = finish(worker)
     assert (code_of_exit, err) == (0, "")
     assert rows(database, JOBS) == [(job, "completed", 1, "through") for job in (1, 2, 3)]
@@ -251,6 +253,70 @@ def test_a_worker_that_was_away_is_told_when_it_is_back(environment, tmp_path):
     with example(*arguments) as worker:
         assert finish(worker)[0] == 0
     assert rows(database, JOBS) == [(1, "completed", 1, "through")]
+
+
+def change(database: Path, statement: str, *rows_of_it: tuple[object, ...]) -> None:
+    with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        connection.executemany(statement, rows_of_it or [()])
+
+
+def empty_table(arguments: tuple[Any, ...]) -> Path:
+    with example(*arguments) as worker:
+        assert finish(worker)[0] == 0
+    return Path(arguments[2], "jobs.db")
+
+
+def test_a_job_whose_start_no_worker_heard_the_answer_of_is_not_started_again(tmp_path):
+    """Killed behind the sending of a start, and before it; with and without a run."""
+    with throwaway_home() as environment:  # its journal is changed
+        arguments = ("queue_worker.py", environment, tmp_path, "--port", free_port())
+        database, starts = empty_table(arguments), tmp_path / "starts"
+        code = f"open({str(starts)!r}, 'a').write('sent ')\nprint('once')"
+        change(database, "INSERT INTO jobs (code) VALUES (?)", (code,))
+        with example(*arguments) as worker:
+            assert finish(worker)[0] == 0
+        # As such a kill leaves them: of the first the server knows, of the second nobody.
+        unheard = "UPDATE jobs SET state = 'running', run_id = NULL, told = 0, result = NULL"
+        change(database, unheard)
+        journal = Path(environment["LYCEUM_MAGIC_HOME"], "journal", "journal.db")
+        change(journal, "UPDATE runs SET run_id = NULL, state = 'pending', ended_at = NULL")
+        change(
+            database,
+            "INSERT INTO jobs (code, state, token) VALUES ('print(2)', 'running', 'job-2-begun')",
+        )
+        with example(*arguments) as worker:
+            code_of_exit, _, err = finish(worker)
+    assert (code_of_exit, err) == (0, "")
+    assert starts.read_text() == "sent "
+    result = "SELECT id, state, result FROM jobs ORDER BY id"
+    assert rows(database, result) == [(1, "completed", "once"), (2, "completed", "2")]
+
+
+def test_a_job_of_a_new_table_is_not_given_the_run_of_an_old_one(environment, tmp_path):
+    arguments = ("queue_worker.py", environment, tmp_path, "--port", free_port())
+    with example(*arguments, "--add", 1) as worker:
+        assert finish(worker)[0] == 0
+    (tmp_path / "jobs.db").unlink()
+    database = empty_table(arguments)
+    change(database, "INSERT INTO jobs (code, state) VALUES ('print(\"new\")', 'running')")
+    with example(*arguments) as worker:
+        assert finish(worker)[0] == 0
+    assert rows(database, JOBS) == [(1, "completed", 1, "new")]
+
+
+def test_a_job_that_cannot_be_started_or_asked_for_ends_no_worker(environment, tmp_path):
+    arguments = ("queue_worker.py", environment, tmp_path, "--port", free_port())
+    database = empty_table(arguments)
+    insert = "INSERT INTO jobs (code, state, run_id) VALUES (?, ?, ?)"
+    jobs = [("print(", "waiting", None), ("", "ended", "nobody-s"), ("print(3)", "waiting", None)]
+    change(database, insert, *jobs)
+    with example(*arguments) as worker:
+        code, _, err = finish(worker)
+    assert code == 0
+    assert "Traceback" not in err
+    states = rows(database, "SELECT state FROM jobs ORDER BY id")
+    assert states == [("refused",), ("lost",), ("completed",)]
+    assert re.findall(r"^job (\d): ", err, re.M) == ["2", "1"]
 
 
 # A CI step.
