@@ -6,12 +6,31 @@ from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from IPython.core.magic import Magics, magics_class, no_var_expand
-from traitlets import Int, List, Unicode
+from traitlets import Int, TraitError, TraitType, Unicode
+
+from ..protocol.redaction import hidden_urls
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from .cell import Cell, Defaults
+
+
+class CallbackUrls(TraitType):  # type: ignore[misc]
+    """URLs that neither `%config` nor an error shows whole."""
+
+    default_value: list[str] = []  # noqa: RUF012 - what is given is never this list itself
+
+    def validate(self, obj: object, value: Any) -> list[str]:
+        if not value:
+            return []
+        from ..exceptions import OptionError
+        from ..submission.callback_urls import check_callback_urls
+
+        try:
+            return check_callback_urls(hidden_urls(value), here_too=True)
+        except OptionError as exc:
+            raise TraitError(f"c.LyceumMagics.callback_urls: {exc}") from None
 
 
 @magics_class
@@ -29,8 +48,8 @@ class LyceumMagics(Magics):  # type: ignore[misc]
         1_200_000, min=1, help="Bytes that a cell shows before it keeps only the last ones."
     ).tag(config=True)
 
-    callback_urls = List(
-        Unicode(), help="URLs that are told of the end of every run, beside those of --callback."
+    callback_urls = CallbackUrls(
+        help="URLs that are told of the end of every run, beside those of --callback."
     ).tag(config=True)
 
     callback_base_url = Unicode(

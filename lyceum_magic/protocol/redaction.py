@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Sequence
+from collections.abc import Iterable
+from typing import cast
 from urllib.parse import urlsplit
+
+from .callbacks import HERE
 
 
 def without_password(line: str) -> str:
@@ -35,13 +38,16 @@ class HiddenUrl(str):
     __slots__ = ()
 
     def __repr__(self) -> str:
+        if self == HERE:
+            return repr(HERE)
         try:
             return repr(origin_of(self))
         except ValueError:  # it is no URL
             return "'...'"
 
 
-def hidden_urls(urls: str | Sequence[str]) -> list[str]:
+def hidden_urls(urls: str | Iterable[str]) -> list[str]:
     """One URL or several, each hidden; what is no text stays for others to refuse."""
-    several = [urls] if isinstance(urls, str) else list(urls)
+    is_one = isinstance(urls, str | bytes) or not isinstance(urls, Iterable)
+    several = [cast(str, urls)] if is_one else list(urls)
     return [HiddenUrl(url) if isinstance(url, str) else url for url in several]

@@ -273,3 +273,19 @@ def test_no_traceback_with_values_shows_a_password(kernel: Kernel, call: str) ->
     result = kernel.run(f"lyceum_magic.{call}")
     assert result.error is not None
     assert "hunter22-canary" not in said(result)
+
+
+def test_no_configuration_shows_a_url(kernel: Kernel) -> None:
+    shown = []
+    for value in ("hidden", "[hidden, 'here']", "[(hidden,)]", "hidden.encode()", "7"):
+        kernel.run(f"hidden = {'https://example.org/canary'[::-1]!r}[::-1]")
+        shown += [
+            said(kernel.run(f"%config LyceumMagics.callback_urls = {value}")),
+            said(kernel.run("%config LyceumMagics.callback_urls")),
+            said(kernel.run("%config LyceumMagics")),
+        ]
+    kernel.run("%config LyceumMagics.callback_urls = []")
+    assert "/canary" not in str(shown)
+    assert "['https://example.org/...', 'here']" in shown[4]
+    assert "callback URLs are texts, not a tuple" in shown[6]
+    assert "callback URLs are texts, not a int" in shown[12]
