@@ -23,9 +23,9 @@ from ..stores.base import Attempt, Delivery, OutboxCounts, OutboxStore, StoreUna
 from ..troubles import Troubles
 from .bodies import body_of_test
 from .outbox import new_delivery
-from .results import result_of
+from .results import Outcome, result_of
 from .schedule import Schedule
-from .sending import Outcome, Sender
+from .sending import Sender
 from .signing import Signing
 from .slots import RECHECK_S, Slots
 

@@ -8,46 +8,39 @@ attempts would hold up every endpoint. So also each attempt's addresses are chec
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
+import re
 import ssl
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass
+import time
+from collections.abc import AsyncGenerator, Iterable, Mapping
+from datetime import UTC
+from email.utils import parsedate_to_datetime
 from http import HTTPStatus
+from typing import cast
 
 import anyio
 import httpcore
 
 from ...protocol.callback_urls import CallbackUrl
+from .results import Outcome
 from .targets import TargetRefused, Targets
 
 #: No more of a reply is read. What was to be told is in its status.
 _MAX_REPLY_BYTES = 4096
 
 
-@dataclass(slots=True)
-class Exchange:
-    """How far an attempt has got.
+class CheckedNetwork(httpcore.AsyncNetworkBackend):
+    """Connects to nothing but the checked addresses of one URL, whatever host it is told.
 
     Attributes:
-        address: what was connected to.
-        status_code: of the reply.
-        retry_after: a header of the reply, as it came.
-        failure: why no whole reply came, in one sentence; empty if one came.
+        address: what was connected to; None before.
     """
 
-    address: str | None = None
-    status_code: int | None = None
-    retry_after: str | None = None
-    failure: str = ""
-
-
-class CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to nothing but the checked addresses of one URL, whatever host it is told."""
-
-    def __init__(self, targets: Targets, url: CallbackUrl, exchange: Exchange) -> None:
+    def __init__(self, targets: Targets, url: CallbackUrl) -> None:
+        self.address: str | None = None
         self._targets = targets
         self._url = url
-        self._exchange = exchange
         self._network = httpcore.AnyIOBackend()
         self._stream: httpcore.AsyncNetworkStream | None = None
 
@@ -76,7 +69,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
                 if not addresses:
                     raise
             else:
-                self._exchange.address = address
+                self.address = address
                 return self._stream
 
 
@@ -89,8 +82,11 @@ async def post(
     tls: ssl.SSLContext | None,
     connect_s: float,
     total_s: float,
-) -> Exchange:
+) -> Outcome:
     """POSTs `body`. Whatever fails is told by what is returned.
+
+    Only a whole answer of 2xx is a success. One that breaks off is none, whatever its status: who
+    answered may have failed just then, and to be told twice costs a receiver nothing.
 
     Args:
         url: what `Targets.read` has let pass.
@@ -99,7 +95,6 @@ async def post(
         connect_s: how long connecting may take, and then a TLS handshake.
         total_s: how long all of it may take.
     """
-    exchange = Exchange()
     request = httpcore.Request(
         "POST",
         httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target),
@@ -112,55 +107,59 @@ async def post(
         content=body,
         extensions={"timeout": {"connect": connect_s}},
     )
-    network = CheckedNetwork(targets, url, exchange)
+    network = CheckedNetwork(targets, url)
     connection = httpcore.AsyncHTTPConnection(request.url.origin, tls, network_backend=network)
+    response: httpcore.Response | None = None
+    error = ""
     try:
         async with asyncio.timeout(total_s):
-            await _exchange(connection, request, exchange)
+            response = await connection.handle_async_request(request)
+            await _read(response)
     except TargetRefused as exc:
-        exchange.failure = str(exc)
+        error = str(exc)
     except _FAILURES as exc:
-        exchange.failure = f"{url.origin} {_reason(exc, exchange)}."
+        error = f"{url.origin} {_reason(exc, network.address, response)}."
     finally:
         await network.close()
-    return exchange
+    if response is None:
+        return Outcome(network.address, None, error)
+    if not error and not 200 <= response.status < 300:
+        error = f"{url.origin} {_refusal(response.status)}."
+    wait_s = _retry_after_s(response) if error else None
+    return Outcome(network.address, response.status, error, wait_s)
 
 
-async def _exchange(
-    connection: httpcore.AsyncHTTPConnection, request: httpcore.Request, exchange: Exchange
-) -> None:
-    response = await connection.handle_async_request(request)
-    exchange.status_code = response.status
-    for name, value in response.headers:
-        if name.lower() == b"retry-after":
-            exchange.retry_after = value.decode("latin-1")
+async def _read(response: httpcore.Response) -> None:
     read = 0
-    async for chunk in response.aiter_stream():
-        read += len(chunk)
-        if read > _MAX_REPLY_BYTES:
-            return
+    # It is more than its annotation says, and must not be left to the garbage collector.
+    chunks = cast("AsyncGenerator[bytes, None]", response.aiter_stream())
+    async with contextlib.aclosing(chunks):
+        async for chunk in chunks:
+            read += len(chunk)
+            if read > _MAX_REPLY_BYTES:
+                return
 
 
 _FAILURES = (OSError, httpcore.NetworkError, httpcore.TimeoutException, httpcore.ProtocolError)
 
 
-def _reason(exc: Exception, exchange: Exchange) -> str:
+def _reason(exc: Exception, address: str | None, response: httpcore.Response | None) -> str:
     """Why an attempt failed, as the end of a sentence that begins with where it went."""
     match exc:
         case TimeoutError() | httpcore.TimeoutException():
-            return "did not answer in time" if exchange.address else "could not be reached in time"
+            return "did not answer in time" if address else "could not be reached in time"
         case httpcore.ConnectError(__cause__=ssl.SSLCertVerificationError() as tls):
             return f"has no certificate to be trusted: {tls.verify_message.rstrip('.')}"
         case httpcore.ConnectError(__cause__=ssl.SSLError() as tls):
             return f"does not speak TLS: {tls.reason or 'the connection was closed'}"
-        case httpcore.ConnectError() if exchange.address:
+        case httpcore.ConnectError() if address:
             return "broke the connection off before it was secure"
         case httpcore.ConnectError():
             return f"could not be connected to: {_system_reason(exc)}"
         case OSError():
             return f"was not found: {exc.strerror or 'its name could not be looked up'}"
-        case _ if exchange.status_code is not None:
-            return f"answered {named(exchange.status_code)} and broke off before its end"
+        case _ if response is not None:
+            return f"answered {_named(response.status)} and broke off before its end"
         case httpcore.RemoteProtocolError(__cause__=None):
             return "closed the connection without an answer"
         case httpcore.RemoteProtocolError():
@@ -171,7 +170,15 @@ def _reason(exc: Exception, exchange: Exchange) -> str:
             return "broke the connection off without an answer"
 
 
-def named(status_code: int) -> str:
+def _refusal(status_code: int) -> str:
+    """The end of a sentence as `_reason` gives it, for a whole answer."""
+    said = f"answered {_named(status_code)}"
+    if 300 <= status_code < 400:
+        said += ", a redirect, which a callback does not follow"
+    return said
+
+
+def _named(status_code: int) -> str:
     """`503 Service Unavailable`; a number alone where the standard has no name for it."""
     try:
         return f"{status_code} {HTTPStatus(status_code).phrase}"
@@ -187,3 +194,28 @@ def _system_reason(exc: BaseException) -> str:
             return os.strerror(cause.errno).lower()
         cause = cause.__cause__
     return "the system gave no reason"
+
+
+def _retry_after_s(response: httpcore.Response) -> float | None:
+    for name, value in response.headers:
+        if name.lower() == b"retry-after":
+            return retry_after_s(value.decode("latin-1"), time.time())
+    return None
+
+
+def retry_after_s(value: str, now: float) -> float | None:
+    """The seconds that a Retry-After header asks to wait; None if it does not say.
+
+    Args:
+        value: seconds or a date, RFC 9110 10.2.3.
+        now: seconds since 1970.
+    """
+    if re.fullmatch(r"[0-9]{1,9}", value.strip()):
+        return float(value)
+    try:
+        date = parsedate_to_datetime(value)
+    except (ValueError, OverflowError):
+        return None
+    if date.tzinfo is None:
+        date = date.replace(tzinfo=UTC)
+    return max(0.0, date.timestamp() - now)

@@ -2,15 +2,32 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 
 from ...protocol.callbacks import DeliveryState
 from ..stores.base import Attempt, Delivery
 from .schedule import Schedule
-from .sending import Outcome
 
 #: The receiver wants no more of it.
 _GONE = 410
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """What came of one attempt.
+
+    Attributes:
+        address: what was really connected to; None where it did not get so far.
+        status_code: of the answer; None where none came.
+        error: why it was no success, in one sentence that holds nothing of the URL but scheme and
+            host; empty for a success.
+        retry_after_s: seconds that the receiver asked to wait, if it did.
+    """
+
+    address: str | None
+    status_code: int | None
+    error: str
+    retry_after_s: float | None = None
 
 
 def result_of(
@@ -30,7 +47,7 @@ def result_of(
         now: when it was over. Somebody may have set the clock since it began.
     """
     attempts, tries = delivery.attempts + 1, delivery.tries + 1
-    error = _error_of(outcome)
+    error = outcome.error
     next_at = None
     if error and delivery.run_id is not None and outcome.status_code != _GONE:
         next_at = schedule.next_at(tries, now, outcome.retry_after_s)
@@ -58,14 +75,3 @@ def result_of(
         error=error,
     )
     return attempt, after
-
-
-def _error_of(outcome: Outcome) -> str:
-    """Why it was no success, whatever the sender thinks of its status; empty for a success."""
-    if outcome.error:
-        return outcome.error
-    if outcome.status_code is None:
-        return "there was no answer"
-    if 200 <= outcome.status_code < 300:
-        return ""
-    return f"the receiver answered {outcome.status_code}, and only 2xx says that it has it"

@@ -19,8 +19,9 @@ from lyceum_magic.server.bell import Bell
 from lyceum_magic.server.callbacks import delivery as delivery_module
 from lyceum_magic.server.callbacks.delivery import LONGEST_WAIT_S, Deliverer
 from lyceum_magic.server.callbacks.outbox import new_delivery
+from lyceum_magic.server.callbacks.results import Outcome
 from lyceum_magic.server.callbacks.schedule import Schedule
-from lyceum_magic.server.callbacks.sending import HttpSender, Outcome, Sender
+from lyceum_magic.server.callbacks.sending import HttpSender, Sender
 from lyceum_magic.server.callbacks.signing import Signing
 from lyceum_magic.server.callbacks.slots import ALL_SLOTS
 from lyceum_magic.server.callbacks.targets import Targets
@@ -78,7 +79,8 @@ class PlayedSender:
 
 
 def status(code: int, retry_after_s: float | None = None) -> Outcome:
-    return Outcome("127.0.0.1", code, "" if code < 300 else f"it answered {code}", retry_after_s)
+    error = "" if 200 <= code < 300 else f"it answered {code}"
+    return Outcome("127.0.0.1", code, error, retry_after_s)
 
 
 def answering(*codes: int) -> Callable[[str], Awaitable[Outcome]]:

@@ -9,13 +9,15 @@ import struct
 import subprocess
 import sys
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 
 import pytest
 
 from lyceum_magic import __version__
-from lyceum_magic.server.callbacks.sending import HttpSender, Outcome, retry_after_s
+from lyceum_magic.server.callbacks.posting import retry_after_s
+from lyceum_magic.server.callbacks.results import Outcome
+from lyceum_magic.server.callbacks.sending import HttpSender
 from lyceum_magic.server.callbacks.targets import Targets
 
 pytestmark = pytest.mark.anyio
@@ -276,6 +278,25 @@ async def test_a_long_answer_is_cut_short():
         assert (await send(f"http://{place}")).error == ""
     # What was on its way fills the sockets' buffers, and no more is taken.
     assert written < 64 << 20
+
+
+async def test_what_is_not_read_of_an_answer_is_let_go_of_at_once():
+    left: list[str] = []
+    first, finalizer = sys.get_asyncgen_hooks()
+
+    def note(generator: AsyncGenerator[object, object]) -> None:
+        left.append(generator.__name__)
+        assert finalizer is not None
+        finalizer(generator)
+
+    sys.set_asyncgen_hooks(first, note)
+    try:
+        long = b"HTTP/1.1 200 OK\r\n\r\n" + b"x" * (1 << 17)
+        async with listening(replying(long)) as place:
+            assert (await send(f"http://{place}")).error == ""
+    finally:
+        sys.set_asyncgen_hooks(first, finalizer)
+    assert "aiter_stream" not in left, left
 
 
 async def test_hung_receivers_hold_nobody_up():
