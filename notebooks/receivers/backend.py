@@ -5,7 +5,7 @@
 
 `BACKEND_URL` says where the server of the runs reaches this one, if that is not this machine.
 
-To copy: `on_callback` and `read_ended`, and of `start` that the row comes before the run.
+To copy: `whole_body`, `on_callback`, `read_ended`, and of `start` that the row comes first.
 """
 
 import html
@@ -13,12 +13,13 @@ import logging
 import os
 import sqlite3
 import threading
+import uuid
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
-from typing import Annotated
+from typing import Annotated, Any
 
 import uvicorn
-from fastapi import BackgroundTasks, Depends, FastAPI, HTTPException, Request
+from fastapi import Depends, FastAPI, HTTPException, Request
 from fastapi.responses import HTMLResponse
 
 import lyceum_magic
@@ -35,8 +36,10 @@ PORT = int(os.environ.get("PORT", "8321"))
 URL = os.environ.get("BACKEND_URL", f"http://127.0.0.1:{PORT}")
 DATABASE = os.environ.get("DATABASE", "trainings.db")
 MACHINE = os.environ.get("MACHINE", "cpu")
+LOOK_S = float(os.environ.get("LOOK_S", "60"))
 
 logger = logging.getLogger("uvicorn.error")
+bell = threading.Event()
 
 
 @contextmanager
@@ -52,15 +55,26 @@ def database() -> Iterator[sqlite3.Connection]:
 async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     with database() as connection:
         connection.execute(
-            "CREATE TABLE IF NOT EXISTS trainings (id INTEGER PRIMARY KEY, run_id TEXT, "
-            "told INTEGER NOT NULL DEFAULT 0, state TEXT, output TEXT)"
+            "CREATE TABLE IF NOT EXISTS trainings (id INTEGER PRIMARY KEY, token TEXT NOT NULL, "
+            "told INTEGER NOT NULL DEFAULT 0, run_id TEXT, state TEXT, output TEXT)"
         )
+        # Of these nobody can be asked any more, or ever could: this process was ended in between.
+        known = entries()
+        for (token,) in connection.execute(
+            "SELECT token FROM trainings WHERE state IS NULL"
+        ).fetchall():
+            if token not in known:
+                connection.execute(
+                    "UPDATE trainings SET state = 'not started, or forgotten' WHERE token = ?",
+                    (token,),
+                )
+        connection.commit()
     # `%lyceum callbacks secret` shows it. While it is changed, give both: "whsec_new whsec_old".
     app.state.secrets = os.environ.get("LYCEUM_CALLBACK_SECRET", "").split() or [
         lyceum_magic.signing_secret().reveal()
     ]
-    # What was noted and not read, because this process had ended in between.
-    threading.Thread(target=read_ended, daemon=True).start()
+    # One thread asks, however many callbacks come: they never wait for a slow server.
+    threading.Thread(target=keep_reading, daemon=True).start()
     yield
 
 
@@ -68,24 +82,33 @@ app = FastAPI(lifespan=lifespan)
 
 
 @app.post("/trainings", status_code=201)
-def start(later: BackgroundTasks) -> dict[str, str]:
+def start() -> dict[str, str]:
+    # The row comes first, and the URL names it: the callback of a short run may be here before the
+    # answer to its start is. By the token, the name of the run, that is found in any case.
+    token = f"training-{uuid.uuid4().hex}"
     with database() as connection:
-        # The row comes first, and the URL names it: the callback of a short run may be here before
-        # the answer to its start is.
-        training = connection.execute("INSERT INTO trainings DEFAULT VALUES").lastrowid
+        training = connection.execute(
+            "INSERT INTO trainings (token) VALUES (?)", (token,)
+        ).lastrowid
         connection.commit()
         try:
-            run = lyceum_magic.submit(
-                TRAINING, MACHINE, callback_urls=f"{URL}/callbacks/{training}"
+            lyceum_magic.submit(
+                TRAINING, MACHINE, name=token, callback_urls=f"{URL}/callbacks/{token}"
             )
         except lyceum_magic.LyceumError as error:
-            connection.execute("DELETE FROM trainings WHERE id = ?", (training,))
-            connection.commit()
-            raise HTTPException(502, str(error)) from None
-        connection.execute("UPDATE trainings SET run_id = ? WHERE id = ?", (run.id, training))
-        connection.commit()
-    later.add_task(read_ended)
+            entry = entries().get(token)
+            if entry is None or entry.is_final:
+                connection.execute("DELETE FROM trainings WHERE id = ?", (training,))
+                connection.commit()
+                raise HTTPException(502, str(error)) from None
+            # It may have been started, and nobody can be asked now: `read_ended` will.
+            logger.warning("training %s: %s", training, error)
     return {"page": f"/trainings/{training}"}
+
+
+def entries() -> dict[str, Any]:
+    """What the journal has of the trainings' runs, by their tokens."""
+    return {entry.name: entry for entry in lyceum_magic.runs()}
 
 
 async def whole_body(request: Request) -> bytes:
@@ -98,13 +121,8 @@ async def whole_body(request: Request) -> bytes:
     return body
 
 
-@app.post("/callbacks/{training}", status_code=204)
-def on_callback(
-    training: int,
-    request: Request,
-    body: Annotated[bytes, Depends(whole_body)],
-    later: BackgroundTasks,
-) -> None:
+@app.post("/callbacks/{token}", status_code=204)
+def on_callback(token: str, request: Request, body: Annotated[bytes, Depends(whole_body)]) -> None:
     try:
         event = verify(body, request.headers, app.state.secrets)
     except InvalidCallback as refusal:
@@ -113,27 +131,44 @@ def on_callback(
         if is_new:
             # Only noted here, so that the answer goes out at once. The note is on disk before it:
             # whatever happens to this process now, the training is read.
-            connection.execute("UPDATE trainings SET told = 1 WHERE id = ?", (training,))
-    later.add_task(read_ended)
+            connection.execute("UPDATE trainings SET told = 1 WHERE token = ?", (token,))
+    bell.set()
+
+
+def keep_reading() -> None:
+    while True:
+        bell.clear()
+        try:
+            read_ended()
+        except Exception:  # a full disk, say: nobody but this thread would see it
+            logger.exception("trainings were not read")
+        # A callback may be lost for good: who is told of nothing looks for himself.
+        bell.wait(LOOK_S)
 
 
 def read_ended() -> None:
-    """Asks the server about trainings that are said to have ended: a callback is only a hint."""
+    """Asks the server how trainings have ended: a callback is only a hint."""
     with database() as connection:
         rows = connection.execute(
-            "SELECT id, run_id FROM trainings WHERE told AND state IS NULL AND run_id IS NOT NULL"
-        )
-        for training, run_id in rows.fetchall():
+            "SELECT id, token, told FROM trainings WHERE state IS NULL ORDER BY told DESC"
+        ).fetchall()
+        runs = entries() if rows else {}
+        for training, token, told in rows:
+            if token not in runs:
+                continue  # it is about to be started
             try:
-                run = lyceum_magic.attach(run_id)
-                state = run.wait(timeout_s=60)
-            except (lyceum_magic.LyceumError, TimeoutError) as error:
-                # The note stays, and is read with the next one, or at the next start.
+                # The tag, as long as there is no id: then the server is asked whether it has it.
+                run = lyceum_magic.attach(runs[token].run_id or runs[token].tag)
+                state = run.wait(timeout_s=5 if told else 0)
+            except TimeoutError:
+                continue  # not yet; it is followed on, and known the next time
+            except lyceum_magic.LyceumError as error:
+                # The note stays, and is read the next time.
                 logger.warning("training %s was not read: %s", training, error)
                 continue
             connection.execute(
-                "UPDATE trainings SET state = ?, output = ? WHERE id = ?",
-                (state, run.text, training),
+                "UPDATE trainings SET run_id = ?, state = ?, output = ? WHERE id = ?",
+                (run.id, state, run.text or run.reason, training),
             )
             connection.commit()
 

@@ -21,9 +21,14 @@ import httpx
 import pytest
 
 from lyceum_magic.demo import throwaway_home
+from lyceum_magic.protocol import paths
+from lyceum_magic.protocol.events import Finished, Output
+from lyceum_magic.protocol.limits import TAG_KEY
 from lyceum_magic.protocol.signatures import sign
+from lyceum_magic.protocol.states import State
 from tests.tools.environments import ROOT
 from tests.tools.waiting import eventually
+from tests.tools.wire_server import frame, hang_up, json_answer, record, stream, wire_thread
 
 RECEIVERS = ROOT / "notebooks" / "receivers"
 #: Of callbacks that these tests send; the server's own are refused where it is set.
@@ -108,6 +113,11 @@ def rows(database: Path, query: str) -> list[tuple[Any, ...]]:
         return connection.execute(query).fetchall()
 
 
+def change(database: Path, statement: str, *rows_of_it: tuple[object, ...]) -> None:
+    with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
+        connection.executemany(statement, rows_of_it or [()])
+
+
 # A backend.
 
 
@@ -127,7 +137,6 @@ def test_a_backend_is_told_by_the_server_when_its_training_ends(environment, tmp
         text = eventually(lambda: page(client, path), "the training has ended")
     assert "<h1>completed</h1>" in text
     assert "loss 0.00000" in text
-    # It reads nothing that it was not told of.
     assert rows(tmp_path / "trainings.db", "SELECT told, state FROM trainings") == [
         (1, "completed")
     ]
@@ -141,7 +150,8 @@ def test_a_backend_takes_signed_callbacks_alone_and_each_once(environment, tmp_p
     ):
         eventually(lambda: answers(client), "the backend listens")
         path = client.post("/trainings").raise_for_status().json()["page"]
-        to = path.replace("trainings", "callbacks")
+        ((token,),) = rows(tmp_path / "trainings.db", "SELECT token FROM trainings")
+        to = f"/callbacks/{token}"
         other = "whsec_plJ3nmyCDGBKInavdOK15jsl"
         assert client.post(to, content=b"{}").status_code == 400
         assert client.post(to, content=b"x" * 200_000).status_code == 413
@@ -172,6 +182,71 @@ def test_a_backend_reads_what_it_was_told_before_it_ended(environment, tmp_path)
             eventually(lambda: answers(client), "the backend listens again")
             text = eventually(lambda: page(client, path), "the training was read")
     assert "<h1>completed</h1>" in text
+
+
+def test_a_backend_whose_callbacks_are_lost_looks_by_itself(environment, tmp_path):
+    port = free_port()
+    variables = environment | OURS | {"PORT": str(port), "LOOK_S": "0.2"}  # it refuses the server's
+    with example("backend.py", variables, tmp_path), client_of(port) as client:
+        eventually(lambda: answers(client), "the backend listens")
+        path = client.post("/trainings").raise_for_status().json()["page"]
+        eventually(lambda: page(client, path), "the training has ended")
+    assert rows(tmp_path / "trainings.db", "SELECT told, state FROM trainings") == [
+        (0, "completed")
+    ]
+
+
+def in_python(environment: dict[str, str], code: str) -> None:
+    subprocess.run([sys.executable, "-c", code], env=environment, check=True, timeout=LIMIT_S)
+
+
+def test_a_backend_answers_callbacks_whatever_it_has_to_wait_for(environment, tmp_path):
+    """More of them than it has threads, about a run that has not ended."""
+    port, count = free_port(), 60
+    variables = environment | OURS | {"PORT": str(port)}
+    long = "import time\ntime.sleep(600)"
+    in_python(environment, f"import lyceum_magic as m; m.submit({long!r}, name='training-long')")
+    with (
+        example("backend.py", variables, tmp_path),
+        client_of(port) as client,
+    ):
+        eventually(lambda: answers(client), "the backend listens")
+        change(tmp_path / "trainings.db", "INSERT INTO trainings (token) VALUES ('training-long')")
+        client.timeout = httpx.Timeout(20)
+        with ThreadPoolExecutor(8) as pool:
+            sent = [f"msg_{number}" for number in range(count)]
+            told = pool.map(lambda each: tell(client, "/callbacks/training-long", each), sent)
+            assert list(told) == [204] * count
+        assert "<h1>running</h1>" in client.get("/trainings/1").text
+    in_python(environment, "import lyceum_magic as m; m.attach('last').abort()")
+
+
+def test_a_backend_keeps_a_training_that_may_have_been_started(tmp_path):
+    """The line breaks behind the start, and nobody can be asked until later."""
+    port = free_port()
+    with wire_thread() as wire, client_of(port) as client:
+        for method, path in (("POST", paths.START_PYTHON), ("GET", paths.WORKLOADS)):
+            wire.on(method, path, hang_up)
+        with throwaway_home() as environment:
+            variables = {
+                **environment, **OURS, "PORT": str(port), "LOOK_S": "0.2",
+                "BACKEND_URL": "https://example.org",
+                "LYCEUM_BASE_URL": wire.base_url, "LYCEUM_API_KEY": "lk_test",
+            }  # fmt: skip
+            with example("backend.py", variables, tmp_path):
+                eventually(lambda: answers(client), "the backend listens")
+                path = client.post("/trainings").raise_for_status().json()["page"]
+                assert "<h1>running</h1>" in client.get(path).text
+                journal = Path(environment["LYCEUM_MAGIC_HOME"], "journal", "journal.db")
+                ((tag,),) = rows(journal, "SELECT tag FROM runs")
+                found = [record("run", metadata={TAG_KEY: tag})]
+                end = Finished(State.COMPLETED, 0)
+                wire.on("POST", paths.stream("run"), stream(frame(Output("learnt\n")), frame(end)))
+                wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
+                wire.on("GET", paths.WORKLOADS, json_answer(found))
+                text = eventually(lambda: page(client, path), "the training is found")
+        assert len(wire.asked("POST", paths.START_PYTHON)) == 1
+    assert "<h1>completed</h1><p>run run</p><pre>learnt" in text
 
 
 # A queue worker.
@@ -253,11 +328,6 @@ def test_a_worker_that_was_away_is_told_when_it_is_back(environment, tmp_path):
     with example(*arguments) as worker:
         assert finish(worker)[0] == 0
     assert rows(database, JOBS) == [(1, "completed", 1, "through")]
-
-
-def change(database: Path, statement: str, *rows_of_it: tuple[object, ...]) -> None:
-    with closing(sqlite3.connect(database, timeout=30)) as connection, connection:
-        connection.executemany(statement, rows_of_it or [()])
 
 
 def empty_table(arguments: tuple[Any, ...]) -> Path:
