@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import re
 import signal
@@ -10,7 +11,7 @@ import sqlite3
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager
 from http.client import HTTPConnection
@@ -89,14 +90,21 @@ def tell(
     client: httpx.Client, path: str, callback_id: str, *, secret: str = SECRET, **members: Any
 ) -> int:
     """Sends a signed callback; the status that it is answered with."""
+    body, headers = signed(callback_id, secret=secret, **members)
+    return client.post(path, content=body, headers=headers).status_code
+
+
+def signed(
+    callback_id: str, *, secret: str = SECRET, **members: Any
+) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a callback."""
     body = json.dumps({"schema": 1, "status": "completed", **members}).encode()
     sent_at_s = int(time.time())
-    headers = {
+    return body, {
         "webhook-id": callback_id,
         "webhook-timestamp": str(sent_at_s),
         "webhook-signature": sign(secret, callback_id, sent_at_s, body),
     }
-    return client.post(path, content=body, headers=headers).status_code
 
 
 def answer_to_length(port: int, path: str, length: str) -> int:
@@ -247,6 +255,38 @@ def test_a_backend_keeps_a_training_that_may_have_been_started(tmp_path):
                 text = eventually(lambda: page(client, path), "the training is found")
         assert len(wire.asked("POST", paths.START_PYTHON)) == 1
     assert "<h1>completed</h1><p>run run</p><pre>learnt" in text
+
+
+# README.md's.
+
+
+def test_the_readmes_app_takes_signed_callbacks_alone(tmp_path, monkeypatch, capsys):
+    section = (ROOT / "README.md").read_text("utf-8").partition("### In an app of your own")[2]
+    code = re.search(r"```python\n(.*?)```", section, re.DOTALL)[1]
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("LYCEUM_CALLBACK_SECRET", SECRET)
+    program: dict[str, Any] = {"__name__": "app"}
+    exec(compile(code, "README.md", "exec"), program)
+    taken = 0
+
+    async def pieces(count: int) -> AsyncIterator[bytes]:
+        nonlocal taken
+        for _ in range(count):
+            taken += 1
+            yield b"x" * 1024
+
+    async def statuses() -> list[int]:
+        body, headers = signed("msg_1", execution_id="run-1")
+        transport = httpx.ASGITransport(program["app"])
+        async with httpx.AsyncClient(transport=transport, base_url="http://app") as client:
+            bodies = (body, body, body.replace(b"run-1", b"run-2"), pieces(64), pieces(1000))
+            sent = [await client.post("/done", content=each, headers=headers) for each in bodies]
+            sent.append(await client.post("/done", content=body))
+        return [answer.status_code for answer in sent]
+
+    assert asyncio.run(statuses()) == [204, 204, 400, 400, 413, 400]
+    assert taken == 64 + 65  # no more is read than a callback has
+    assert capsys.readouterr().out == "run-1\n"
 
 
 # A queue worker.
