@@ -59,6 +59,7 @@ class Deliverer:
         activity: rung when results have been written.
         clock: seconds since 1970.
         monotonic: seconds that nobody sets.
+        pause: waits for so many seconds, where the store could not be used.
     """
 
     def __init__(
@@ -73,6 +74,7 @@ class Deliverer:
         activity: Bell | None = None,
         clock: Callable[[], float] = time.time,
         monotonic: Callable[[], float] = time.monotonic,
+        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
     ) -> None:
         self._store = store
         self._sender = sender
@@ -83,6 +85,7 @@ class Deliverer:
         self._activity = activity or Bell()
         self._clock = clock
         self._monotonic = monotonic
+        self._pause = pause
         self._slots = Slots()
         self._news = Bell()  # there may be something to send
         self._attempts: set[asyncio.Task[None]] = set()
@@ -180,7 +183,7 @@ class Deliverer:
                 wait_s = await self._send_what_is_due()
             except Exception as exc:  # noqa: BLE001 - the top of a task; what it says is logged
                 self._troubles.begin(_READING, exc)
-                await asyncio.sleep(PAUSE_S)
+                await self._pause(PAUSE_S)
                 continue
             self._troubles.end(_READING)
             with contextlib.suppress(TimeoutError):
@@ -258,7 +261,7 @@ class Deliverer:
         except StoreUnavailable as exc:
             # Nothing was sent, and it is not the receiver's fault: this counts as no attempt.
             self._troubles.begin(_PREPARING, exc)
-            await asyncio.sleep(PAUSE_S)
+            await self._pause(PAUSE_S)
             self._slots.release(delivery.endpoint, delivery.delivery_id)
             self._news.ring()
             return
@@ -319,7 +322,7 @@ class Deliverer:
             if self._is_closing:  # the next server sends them again
                 self._results.clear()
             else:
-                await asyncio.sleep(PAUSE_S)
+                await self._pause(PAUSE_S)
             return
         if self._cannot_write:
             self._clocks = None  # who knows when these were planned: the next look replans

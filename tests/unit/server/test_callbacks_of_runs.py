@@ -393,12 +393,19 @@ async def test_a_callback_that_is_due_soon_keeps_the_server_and_a_later_one_does
 ) -> None:
     now = 1_000_000.0
     next_at: list[float | None] = [now + 0.01]
+    asked = asyncio.Semaphore(0)
+
+    def next_delivery_at() -> float | None:
+        asked.release()
+        return next_at[0]
+
     async with opened(
-        tmp_path, FakeRunner(), MemoryStore(),
-        clock=lambda: now, next_delivery_at=lambda: next_at[0],
-    ) as service:  # fmt: skip
+        tmp_path, FakeRunner(), MemoryStore(), clock=lambda: now, next_delivery_at=next_delivery_at
+    ) as service:
         idle = asyncio.create_task(service.idle(0.02))
-        await asyncio.sleep(0.1)
+        async with asyncio.timeout(30):
+            for _ in range(3):  # it is asked again, so it has waited on
+                await asked.acquire()
         assert not idle.done()
         next_at[0] = now + 3600.0
         async with asyncio.timeout(30):

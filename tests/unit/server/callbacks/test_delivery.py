@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import replace
@@ -46,14 +46,53 @@ AT_ONCE = Schedule((0.0,) * 4, jitter=0.0)
 DAY_S = 86_400.0
 
 
+class Tally:
+    """A count that can be waited for."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._grown = Bell()
+
+    def add(self) -> None:
+        self.count += 1
+        self._grown.ring()
+
+    async def reaches(self, number: int) -> None:
+        async with asyncio.timeout(30):
+            while True:
+                grown = self._grown.listen()
+                if self.count >= number:
+                    return
+                await grown.wait()
+
+
 class Clock:
     """Seconds since 1970, set by the test and otherwise still."""
 
     def __init__(self, now: float = 1_000_000.0) -> None:
         self.now = now
+        self.looks = Tally()
 
     def __call__(self) -> float:
+        self.looks.add()
         return self.now
+
+
+class Pauses:
+    """Each pause lasts until the test has ended it."""
+
+    def __init__(self) -> None:
+        self.begun = Tally()
+        self._end = Bell()
+
+    async def __call__(self, seconds: float) -> None:
+        end = self._end.listen()
+        self.begun.add()
+        await end.wait()
+
+    def end(self) -> None:
+        """Ends those that have begun."""
+        self._end.ring()
 
 
 class PlayedSender:
@@ -115,10 +154,11 @@ async def delivering(
     secrets: Callable[[], Awaitable[Mapping[str, str]]] = no_secrets,
     clock: Callable[[], float] | None = None,
     monotonic: Callable[[], float] = time.monotonic,
+    pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncIterator[Deliverer]:
     deliverer = Deliverer(
         store, sender, Signing(store), secrets, schedule,
-        clock=clock or Clock(), monotonic=monotonic,
+        clock=clock or Clock(), monotonic=monotonic, pause=pause,
     )  # fmt: skip
     await deliverer.open()
     try:
@@ -305,7 +345,7 @@ async def test_an_endpoint_has_one_slot_until_it_succeeds_then_four_until_it_fai
     async def answer(url: str) -> Outcome:
         return status(await answers.get())
 
-    store, sender = MemoryStore(), PlayedSender(answer)
+    store, sender = CountingStore(), PlayedSender(answer)
     items = [due() for _ in range(20)]
     for item in items:
         await store.add_delivery(item)
@@ -314,10 +354,10 @@ async def test_an_endpoint_has_one_slot_until_it_succeeds_then_four_until_it_fai
     async def under_way(ended: int, expected: int) -> None:
         """So many attempts are under way once so many have ended, and no more begin."""
         await sender.has_sent(ended + expected)
-        await asyncio.sleep(0.02)
-        assert len(sender.sent) == ended + expected
+        await looked(deliverer, store)
+        assert store.given_out == len(sender.sent) == ended + expected
 
-    async with delivering(store, sender, schedule=schedule):
+    async with delivering(store, sender, schedule=schedule) as deliverer:
         await under_way(0, 1)
         answers.put_nowait(503)
         await under_way(1, 1)
@@ -351,49 +391,46 @@ async def test_receivers_that_hang_hold_up_nobody_else() -> None:
 
 
 async def test_no_more_than_all_slots_are_taken() -> None:
-    store, sender = MemoryStore(), PlayedSender(never)
+    store, sender = CountingStore(), PlayedSender(never)
     for number in range(ALL_SLOTS + 20):
         await store.add_delivery(due(f"https://hung-{number}.example/"))
     async with delivering(store, sender) as deliverer:
         await sender.has_sent(ALL_SLOTS)
-        deliverer.ring()
-        await asyncio.sleep(0.02)
-        assert len(sender.sent) == ALL_SLOTS
+        await looked(deliverer, store)
+        assert store.given_out == len(sender.sent) == ALL_SLOTS
 
 
 class CountingStore(MemoryStore):
-    """Counts how often it is asked."""
+    """Counts how often it is asked, and the deliveries that it has given out to be sent."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.asked: Counter[str] = Counter()
-        self._was_asked = Bell()
-
-    async def has_been_asked(self, what: str, times: int) -> None:
-        async with asyncio.timeout(30):
-            while True:
-                asked = self._was_asked.listen()
-                if self.asked[what] >= times:
-                    return
-                await asked.wait()
-
-    def _note(self, what: str) -> None:
-        self.asked[what] += 1
-        self._was_asked.ring()
+        self.given_out = 0
+        self.asked: defaultdict[str, Tally] = defaultdict(Tally)
 
     async def endpoints(self) -> Mapping[str, float]:
-        self._note("endpoints")
+        self.asked["endpoints"].add()
         return await super().endpoints()
 
     async def due(
         self, endpoint: str, now: float, *, limit: int, without: Collection[str] = ()
     ) -> Sequence[Delivery]:
-        self._note(endpoint)
-        return await super().due(endpoint, now, limit=limit, without=without)
+        self.asked[endpoint].add()
+        found = await super().due(endpoint, now, limit=limit, without=without)
+        self.given_out += len(found)
+        return found
 
     async def replan(self, now: float) -> None:
-        self._note("replan")
+        self.asked["replan"].add()
         await super().replan(now)
+
+
+async def looked(deliverer: Deliverer, store: CountingStore) -> None:
+    """A look at what is due has begun after this was called, and is over."""
+    for _ in range(2):  # the second one begins behind the first
+        before = store.asked["endpoints"].count
+        deliverer.ring()
+        await store.asked["endpoints"].reaches(before + 1)
 
 
 async def test_whoever_is_slow_is_not_asked_about_with_everybody_else() -> None:
@@ -406,13 +443,13 @@ async def test_whoever_is_slow_is_not_asked_about_with_everybody_else() -> None:
         await store.add_delivery(item)
     async with delivering(store, sender) as deliverer:
         await sender.has_sent(2)  # it has slots left, and nothing else is due there
-        before = store.asked["https://slow.example:443"]
+        before = store.asked["https://slow.example:443"].count
         for _ in range(30):
             item = due("https://good.example/")
             await store.add_delivery(item)
             deliverer.ring([item.endpoint])
             await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
-        assert store.asked["https://slow.example:443"] <= before + 3
+        assert store.asked["https://slow.example:443"].count <= before + 3
         item = due("https://slow.example/")
         await store.add_delivery(item)
         deliverer.ring([item.endpoint])
@@ -423,12 +460,12 @@ async def test_at_rest_nothing_is_asked() -> None:
     store, sender = CountingStore(), PlayedSender(never)
     await store.add_delivery(due())  # under way for ever
     await store.add_delivery(replace(due("https://b.example/"), next_at=1_000_000.0 + DAY_S))
-    async with delivering(store, sender):
+    async with delivering(store, sender) as deliverer:
         await sender.has_sent(1)
-        await asyncio.sleep(0.05)
-        before = store.asked.copy()
-        await asyncio.sleep(0.3)
-        assert store.asked == before
+        await looked(deliverer, store)
+        before = {what: tally.count for what, tally in store.asked.items()}
+        await asyncio.sleep(0.2)  # nothing waits for this: it gives a busy loop time to be one
+        assert {what: tally.count for what, tally in store.asked.items()} == before
 
 
 # --- a store that cannot be used ---------------------------------------------------------------
@@ -455,31 +492,29 @@ class FailingStore(MemoryStore):
         return await super().endpoints()
 
 
-async def said(deliverer: Deliverer, words: str) -> None:
-    async with asyncio.timeout(30):
-        while True:
-            if any(words in each for each in (await deliverer.health())["errors"]):
-                return
-            await asyncio.sleep(0.005)
-
-
 async def test_results_that_cannot_be_written_are_kept_and_nothing_new_is_sent_until_they_are(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(delivery_module, "PAUSE_S", 0.02)
-    store, sender = FailingStore(), PlayedSender(answering(204))
+    store, sender, pauses = FailingStore(), PlayedSender(answering(204)), Pauses()
+    clock = Clock()
     store.cannot_write = True
     items = [due(f"https://{name}.example/") for name in "ab"]
     await store.add_delivery(items[0])
-    async with delivering(store, sender) as deliverer:
-        await said(deliverer, "the disk is full")
+    async with delivering(store, sender, clock=clock, pause=pauses) as deliverer:
+        for number in range(1, 5):  # again and again, with pauses
+            await pauses.begun.reaches(number)
+            assert store.writes == number
+            assert "the disk is full" in (await deliverer.health())["errors"][0]
+            if number < 4:
+                pauses.end()
         await store.add_delivery(items[1])
-        deliverer.ring([items[1].endpoint])
-        writes = store.writes
-        await asyncio.sleep(0.2)
-        assert 1 <= store.writes - writes <= 11  # again and again, with pauses
+        for _ in range(2):  # the second look begins behind the first
+            looks = clock.looks.count
+            deliverer.ring([items[1].endpoint])
+            await clock.looks.reaches(looks + 1)
         assert len(sender.sent) == 1
         store.cannot_write = False
+        pauses.end()
         for item in items:
             await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
         assert (await deliverer.health())["errors"] == []
@@ -487,20 +522,20 @@ async def test_results_that_cannot_be_written_are_kept_and_nothing_new_is_sent_u
     assert caplog.text.count("the disk is full") == 1
 
 
-async def test_what_cannot_be_read_is_read_later(
-    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
-) -> None:
-    monkeypatch.setattr(delivery_module, "PAUSE_S", 0.02)
-    store, sender = FailingStore(), PlayedSender(answering(204))
+async def test_what_cannot_be_read_is_read_later(caplog: pytest.LogCaptureFixture) -> None:
+    store, sender, pauses = FailingStore(), PlayedSender(answering(204)), Pauses()
     store.cannot_read = True
     item = due()
     await store.add_delivery(item)
-    async with delivering(store, sender) as deliverer:
-        await said(deliverer, "the disk fails")
-        reads = store.reads
-        await asyncio.sleep(0.2)
-        assert store.reads - reads <= 11
+    async with delivering(store, sender, pause=pauses) as deliverer:
+        for number in range(1, 5):
+            await pauses.begun.reaches(number)
+            assert store.reads == number
+            if number < 4:
+                pauses.end()
+        assert "the disk fails" in (await deliverer.health())["errors"][0]
         store.cannot_read = False
+        pauses.end()
         await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
         assert (await deliverer.health())["errors"] == []
         assert caplog.text.count("the disk fails") == 1
@@ -520,31 +555,31 @@ class FullStore(MemoryStore):
         await super().put_signing_secrets(secrets)
 
 
-async def test_no_attempt_is_counted_where_the_signing_secret_cannot_be_kept(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(delivery_module, "PAUSE_S", 0.02)
-    store, sender = FullStore(), PlayedSender(answering(204))
+async def test_no_attempt_is_counted_where_the_signing_secret_cannot_be_kept() -> None:
+    store, sender, pauses = FullStore(), PlayedSender(answering(204)), Pauses()
     item = due()
     await store.add_delivery(item)
-    async with delivering(store, sender) as deliverer:
-        await said(deliverer, "the disk is full")
+    async with delivering(store, sender, pause=pauses) as deliverer:
+        await pauses.begun.reaches(1)
+        assert "the disk is full" in (await deliverer.health())["errors"][0]
         assert sender.sent == []
         store.is_full = False
+        pauses.end()
         done = await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
         assert done.attempts == 1
         assert (await deliverer.health())["errors"] == []
 
 
-async def test_a_trouble_with_one_that_is_removed_is_over(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(delivery_module, "PAUSE_S", 0.02)
-    store = FullStore()
+async def test_a_trouble_with_one_that_is_removed_is_over() -> None:
+    store, pauses = FullStore(), Pauses()
     items = [due(), replace(due("https://b.example/"), next_at=1_000_000.0 + DAY_S)]
     for item in items:
         await store.add_delivery(item)
-    async with delivering(store, PlayedSender(never)) as deliverer:
-        await said(deliverer, "the disk is full")
+    async with delivering(store, PlayedSender(never), pause=pauses) as deliverer:
+        await pauses.begun.reaches(1)
+        assert (await deliverer.health())["errors"]
         await store.remove_delivery(items[0].delivery_id)
+        pauses.end()
         async with asyncio.timeout(30):
             while True:
                 if not (await deliverer.health())["errors"]:
@@ -572,10 +607,10 @@ async def test_a_clock_that_goes_back_a_day_makes_no_wait_longer() -> None:
         assert moved.next_at == wall.now + 5.0
         wall.now += LONGEST_WAIT_S
         monotonic.now += LONGEST_WAIT_S
-        replanned = store.asked["replan"]
+        replanned = store.asked["replan"].count
         deliverer.ring()
         await tried(store, item.delivery_id, lambda found: found.attempts == 2)
-        assert store.asked["replan"] == replanned
+        assert store.asked["replan"].count == replanned
 
 
 @pytest.mark.parametrize("disk", ["slow", "full"])
@@ -595,23 +630,24 @@ async def test_what_is_written_behind_the_look_at_a_clock_that_went_back_waits_n
                 await goes_on.wait()
             return await super().write_attempts(attempts)
 
-    store, sender = SlowStore(), PlayedSender(answering(503))
+    store, sender, pauses = SlowStore(), PlayedSender(answering(503)), Pauses()
     item, wall, monotonic = due(), Clock(), Clock(50.0)
     await store.add_delivery(item)
     schedule = Schedule((0.0, 5.0), jitter=0.0)
     async with delivering(
-        store, sender, schedule=schedule, clock=wall, monotonic=monotonic
+        store, sender, schedule=schedule, clock=wall, monotonic=monotonic, pause=pauses
     ) as deliverer:
         async with asyncio.timeout(30):
             await is_slow.wait()
         wall.now -= DAY_S
-        before = store.asked["replan"]
+        before = store.asked["replan"].count
         deliverer.ring()
-        await store.has_been_asked("replan", before + 1)
+        await store.asked["replan"].reaches(before + 1)
         if disk == "full":  # for hours
             wall.now += DAY_S / 2
             monotonic.now += DAY_S / 2
         goes_on.set()
+        pauses.end()
         moved = await tried(
             store,
             item.delivery_id,
