@@ -322,7 +322,10 @@ class Run:
         Raises:
             LyceumError: it could not be started.
         """
-        self._wait_for(self._life.known, None)
+        self._wait_until_any([self._life.known], None)
+        self._hooks.script_waits()
+        if not self.id and self._life.error is not None:
+            raise self._life.error
 
     def _state_at_end(self, left_s: float | None, timeout_s: float | None) -> State:
         if not self._wait_for(self._life.ended, left_s):

@@ -146,6 +146,16 @@ def test_a_run_that_cannot_be_followed_is_over_when_a_callback_says_so(
     assert run.wait(0) is State.COMPLETED
 
 
+def test_a_run_that_cannot_be_followed_has_started(wire: WireServer, session: Session) -> None:
+    wire.on("POST", SECRET_PATH, refusal(404))
+    wire.on("GET", RECORD, refusal(401))
+    run = submit(session)
+    with pytest.raises(LyceumError):
+        run.wait(LIMIT_S)
+    wire.on("GET", RECORD, json_answer(record("run", "running")))
+    assert run.record()["status"] == "running"
+
+
 def test_what_a_callback_says_is_asked_of_the_server_until_it_answers(
     wire: WireServer, session: Session
 ) -> None:
