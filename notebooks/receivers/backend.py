@@ -92,17 +92,20 @@ def start() -> dict[str, str]:
         ).lastrowid
         connection.commit()
         try:
-            lyceum_magic.submit(
+            run = lyceum_magic.submit(
                 TRAINING, MACHINE, name=token, callback_urls=f"{URL}/callbacks/{token}"
             )
         except lyceum_magic.LyceumError as error:
             entry = entries().get(token)
-            if entry is None or entry.is_final:
+            if entry is None or (entry.is_final and not entry.run_id):
                 connection.execute("DELETE FROM trainings WHERE id = ?", (training,))
                 connection.commit()
                 raise HTTPException(502, str(error)) from None
             # It may have been started, and nobody can be asked now: `read_ended` will.
             logger.warning("training %s: %s", training, error)
+        else:
+            connection.execute("UPDATE trainings SET run_id = ? WHERE id = ?", (run.id, training))
+            connection.commit()
     return {"page": f"/trainings/{training}"}
 
 

@@ -186,9 +186,11 @@ def test_a_backend_reads_what_it_was_told_before_it_ended(environment, tmp_path)
         # As if it had been killed between its answer to the callback and the reading.
         with closing(sqlite3.connect(tmp_path / "trainings.db")) as connection, connection:
             connection.execute("UPDATE trainings SET told = 1")
+            connection.execute("INSERT INTO trainings (token) VALUES ('training-never')")
         with example("backend.py", variables, tmp_path):
             eventually(lambda: answers(client), "the backend listens again")
             text = eventually(lambda: page(client, path), "the training was read")
+            assert "<h1>not started" in client.get("/trainings/2").text
     assert "<h1>completed</h1>" in text
 
 
