@@ -84,15 +84,22 @@ class Pauses:
     def __init__(self) -> None:
         self.begun = Tally()
         self._end = Bell()
+        self._are_over = False
 
     async def __call__(self, seconds: float) -> None:
         end = self._end.listen()
         self.begun.add()
-        await end.wait()
+        if not self._are_over:
+            await end.wait()
 
     def end(self) -> None:
         """Ends those that have begun."""
         self._end.ring()
+
+    def end_for_good(self) -> None:
+        """Ends all: a test that has failed must not wait for the end of its deliverer."""
+        self._are_over = True
+        self.end()
 
 
 class PlayedSender:
@@ -164,6 +171,8 @@ async def delivering(
     try:
         yield deliverer
     finally:
+        if isinstance(pause, Pauses):
+            pause.end_for_good()
         await deliverer.close()
 
 
