@@ -89,7 +89,9 @@ class Pauses:
     async def __call__(self, seconds: float) -> None:
         end = self._end.listen()
         self.begun.add()
-        if not self._are_over:
+        if self._are_over:
+            await asyncio.sleep(0)
+        else:
             await end.wait()
 
     def end(self) -> None:
