@@ -213,8 +213,10 @@ def _refuse(constant: str) -> None:
 
 def _substitute_id(body: bytes, run_id: str | None, state: object) -> str:
     """The id where the sender gives none: a run ends once, in one state."""
-    if run_id is not None and isinstance(state, str) and re.fullmatch(_CALLBACK_ID, state):
-        return f"{run_id}/{state}"
+    if run_id is not None and isinstance(state, str) and state:
+        substitute = f"{run_id}/{state}"
+        if re.fullmatch(_CALLBACK_ID, substitute):
+            return substitute
     return f"sha256/{sha256(body).hexdigest()}"
 
 

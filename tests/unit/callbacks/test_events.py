@@ -14,6 +14,7 @@ from datetime import UTC, datetime
 import pytest
 
 from lyceum_magic.callbacks import MAX_BODY_BYTES, CallbackEvent, InvalidCallback, read, read_body
+from lyceum_magic.callbacks.events import id_in
 from lyceum_magic.protocol.states import State
 
 from .signed import BODY, body
@@ -194,3 +195,10 @@ def test_a_doubled_length_and_a_body_that_broke_off_are_no_callback():
         read_body(doubled, Endless())
     with pytest.raises(InvalidCallback, match="broke off"):
         read_body({"Content-Length": "3"}, io.BytesIO(b"xx"))
+
+
+@pytest.mark.parametrize(("state", "is_hashed"), [("x" * 127, False), ("x" * 128, True)])
+def test_an_id_that_is_made_here_is_one_that_a_header_could_say(state, is_hashed):
+    made = read(json.dumps({"execution_id": "r" * 128, "status": state}).encode()).id
+    assert made.startswith("sha256/") == is_hashed
+    assert id_in({"webhook-id": made}) == made
