@@ -8,17 +8,21 @@ from __future__ import annotations
 
 import errno
 import hmac
+import logging
 import os
 import socket
 import sqlite3
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from ..exceptions import InvalidCallback
 from .events import CallbackEvent, read
+
+logger = logging.getLogger(__name__)
 
 KEEP_DAYS = 30
 #: Of one address; whoever knows it could fill the disk otherwise.
@@ -172,10 +176,7 @@ class CallbackInbox:
         )
         with self._connection() as db:
             rows = db.execute(query, values).fetchall()
-        return [
-            Arrival(number, tag, read(body, {"webhook-id": callback_id}), received_at)
-            for number, tag, callback_id, body, received_at in rows
-        ]
+        return [arrival for row in rows if (arrival := _arrival(*row)) is not None]
 
     def forget(self, tags: Iterable[str]) -> None:
         """Removes the addresses of runs, with what has come in under them."""
@@ -207,6 +208,18 @@ class CallbackInbox:
                 yield db
         finally:
             db.close()
+
+
+def _arrival(
+    number: int, tag: str | None, callback_id: str, body: bytes, received_at: float
+) -> Arrival | None:
+    """A row of the file; None if no callback is in it: another version of us may have kept it."""
+    try:
+        event = read(body)
+    except InvalidCallback as exc:
+        logger.warning("callback %d that came in is left out: %s", number, exc)
+        return None
+    return Arrival(number, tag, replace(event, id=callback_id), received_at)
 
 
 def _is_taken(port: int) -> bool:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -125,3 +126,16 @@ def test_one_address_fills_no_disk(inbox: CallbackInbox, monkeypatch: pytest.Mon
     for number in range(6):
         add(inbox, f"n{number}")
     assert [arrival.event.id for arrival in inbox.arrivals("s")] == ["kept", "n3", "n4", "n5"]
+
+
+def test_what_cannot_be_read_keeps_nothing_else_from_being_read(
+    inbox: CallbackInbox, caplog: pytest.LogCaptureFixture
+) -> None:
+    address = inbox.find("secret")
+    assert address is not None
+    event = read(BODY)
+    inbox.add(address, replace(event, id="i" * 300), BODY)
+    inbox.add(address, replace(event, id="bad"), b"no callback")
+    add(inbox, "good")
+    assert [len(arrival.event.id) for arrival in inbox.arrivals("s")] == [300, 4]
+    assert "is left out" in caplog.text
