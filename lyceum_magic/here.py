@@ -114,6 +114,7 @@ class Here:
         Raises: as `address_for`.
         """
         base = public_base(setting)
+        self._mailbox()
         if base not in self._addresses:
             self._addresses[base] = self._new_address(base, None)
         return self._addresses[base], base
@@ -162,6 +163,9 @@ class Here:
         from .callbacks.mailbox import Mailbox
 
         with self._opening:
+            if self._life is not None and self._life.done():
+                self._box = None  # with which its addresses have gone
+                self._addresses.clear()
             if self._box is None:
                 box = Mailbox(callback_folder(), self._session, self._deliver)
                 try:

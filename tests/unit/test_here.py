@@ -2,10 +2,16 @@
 
 from __future__ import annotations
 
+import urllib.request
+from collections.abc import Iterator
+from concurrent import futures
+
 import pytest
+from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.here import BASE_VARIABLE, HUB_VARIABLE, public_base
+from lyceum_magic.here import BASE_VARIABLE, HUB_VARIABLE, Here, public_base
+from tests.tools.waiting import LIMIT_S
 
 A, B, C = ("https://a.example/", "https://b.example/user/ann/", "https://c.example")
 
@@ -33,3 +39,37 @@ def test_the_base(setting: str, environ: dict[str, str], base: str | None) -> No
 def test_what_is_no_base_is_refused_in_a_sentence(setting: str) -> None:
     with pytest.raises(OptionError, match="callback_base_url is where others reach this Jupyter"):
         public_base(setting, {})
+
+
+@pytest.fixture
+def portal() -> Iterator[BlockingPortal]:
+    with start_blocking_portal() as portal:
+        yield portal
+
+
+def test_a_mailbox_that_has_ended_is_opened_again(portal: BlockingPortal) -> None:
+    here = Here(portal, "s", lambda tag: None)
+    arrivals = here.listen()
+    first, _ = here.listening_address()
+    assert here.listening_address()[0] == first
+    assert here._life is not None
+    assert here._box is not None
+
+    tasks = here._box._tasks
+
+    async def fail() -> None:
+        raise RuntimeError("of the mailbox")
+
+    async def end() -> None:
+        tasks.start_soon(fail)
+
+    portal.call(end)
+    futures.wait([here._life], LIMIT_S)
+    second, _ = here.listening_address()
+    assert second != first
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    opener.open(second, data=b'{"execution_id": "run-1"}', timeout=LIMIT_S).close()
+    arrival = arrivals.get(timeout=LIMIT_S)
+    assert arrival is not None
+    assert arrival.event.run_id == "run-1"
+    here.close()
