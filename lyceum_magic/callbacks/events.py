@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from hashlib import sha256
@@ -33,10 +33,12 @@ _MAX_RETURN_CODE = 2**32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
-class Headers(Protocol):
-    """Headers as frameworks hand them over: a dict, or whatever else has `items()`."""
-
+class _HasItems(Protocol):
     def items(self) -> Iterable[tuple[str | bytes, str | bytes]]: ...
+
+
+#: Headers as frameworks hand them over: a dict or whatever else has `items()`, or a list of pairs.
+Headers = _HasItems | Sequence[tuple[str | bytes, str | bytes]]
 
 
 class Stream(Protocol):
@@ -114,7 +116,7 @@ def read(body: bytes, headers: Headers | None = None) -> CallbackEvent:
 
     Raises:
         InvalidCallback: it is no callback.
-        TypeError: the body is no bytes.
+        TypeError: the body is no bytes, or the headers are none.
     """
     raw = _object(body)
     run_id = raw.get("execution_id")
@@ -149,9 +151,10 @@ def header(headers: Headers, name: str) -> str | None:
 
     Raises:
         InvalidCallback: it is there twice, or holds something else than ASCII.
+        TypeError: these are no headers.
     """
     spellings = {name, "http_" + name.replace("-", "_")}
-    values = [value for key, value in headers.items() if _folded(key) in spellings]
+    values = [value for key, value in _pairs_of(headers) if _folded(key) in spellings]
     if len(values) > 1:
         raise InvalidCallback(f"The callback has several `{name}` headers, and may have one.")
     if not values:
@@ -183,6 +186,28 @@ def timestamp_in(headers: Headers) -> int | None:
     return None if value is None else int(value)
 
 
+def check_body(body: bytes) -> None:
+    """Refuses what is no body, or larger than a callback's."""
+    if not isinstance(body, bytes):
+        raise TypeError(f"body is the request's body in bytes, not {type(body).__name__}")
+    if len(body) > MAX_BODY_BYTES:
+        raise InvalidCallback(
+            f"The callback's body is larger than {MAX_BODY_BYTES // 1024} kB, which none is."
+        )
+
+
+def _pairs_of(headers: Headers) -> Iterable[tuple[str | bytes, str | bytes]]:
+    if not isinstance(headers, Sequence):
+        if hasattr(headers, "items"):
+            return headers.items()
+    elif all(isinstance(pair, list | tuple) and len(pair) == 2 for pair in headers):
+        return headers
+    raise TypeError(
+        f"headers are a dict or a list of pairs, name and value, and not a {type(headers).__name__}"
+        + (" of other things" if isinstance(headers, list | tuple) else "")
+    )
+
+
 def _folded(name: object) -> str:
     if isinstance(name, bytes):
         name = name.decode("latin-1")
@@ -190,12 +215,7 @@ def _folded(name: object) -> str:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    if not isinstance(body, bytes):
-        raise TypeError(f"body is the request's body in bytes, not {type(body).__name__}")
-    if len(body) > MAX_BODY_BYTES:
-        raise InvalidCallback(
-            f"The callback's body is larger than {MAX_BODY_BYTES // 1024} kB, which none is."
-        )
+    check_body(body)
     try:
         found = json.loads(body.decode("utf-8"), parse_constant=_refuse)
     # Too deeply nested, or (ValueError) not UTF-8, not JSON, a number of thousands of digits. The

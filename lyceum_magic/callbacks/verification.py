@@ -17,7 +17,10 @@ from hashlib import sha256
 from ..exceptions import InvalidCallback
 from ..protocol.callbacks import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from ..protocol.signatures import key_of, sign
-from .events import CallbackEvent, Headers, header, id_in, read, timestamp_in
+from .events import CallbackEvent, Headers, check_body, header, id_in, read, timestamp_in
+
+#: Room for dozens of signatures; each secret has one, and few secrets are valid at once.
+_MAX_SIGNATURES = 4096
 
 
 def verify(
@@ -35,7 +38,7 @@ def verify(
 
     Args:
         body: as it came, before any framework parsed it.
-        headers: of the request; a dict, or what your framework has.
+        headers: of the request; a dict, a list of pairs, or what your framework has.
         secrets: the signing secret, `whsec_...`, or several while one takes over from another.
         tolerance_s: how far the sender's clock may be from `now`, either way.
         now: seconds since 1970.
@@ -44,11 +47,12 @@ def verify(
         InvalidCallback: not signed by these secrets, too old, or no callback. Nothing else comes
             of what a stranger may send.
         ValueError: a secret of yours is none, or there is none.
-        TypeError: the body is no bytes.
+        TypeError: the body is no bytes, the headers are none, or a secret of yours is no text.
     """
     secrets = _several(secrets)
     for secret in secrets:
         key_of(secret)  # before anything that came in: a wrong setting is always seen
+    check_body(body)  # before it is hashed: anybody may send a large one
     callback_id, sent_at_s = id_in(headers), timestamp_in(headers)
     signatures = header(headers, SIGNATURE_HEADER)
     if callback_id is None or sent_at_s is None or signatures is None:
@@ -56,12 +60,16 @@ def verify(
             f"The callback is not signed: it needs the headers `{ID_HEADER}`, "
             f"`{TIMESTAMP_HEADER}` and `{SIGNATURE_HEADER}`."
         )
+    if len(signatures) > _MAX_SIGNATURES:
+        raise InvalidCallback(
+            f"The callback's `{SIGNATURE_HEADER}` header is longer than {_MAX_SIGNATURES} "
+            "characters."
+        )
     # A signature of another version equals none of ours. Where id, time and body meet cannot be
     # shifted: the time is digits, and the body, a JSON object, begins with neither digit nor dot.
+    expected = [sign(secret, callback_id, sent_at_s, body) for secret in secrets]
     if not any(
-        hmac.compare_digest(sign(secret, callback_id, sent_at_s, body), given)
-        for secret in secrets
-        for given in signatures.split()
+        hmac.compare_digest(ours, given) for given in signatures.split() for ours in expected
     ):
         raise InvalidCallback("None of the callback's signatures is by a secret given here.")
     # Written so that a tolerance of NaN lets nothing through.
@@ -94,9 +102,14 @@ def verify_shared(
     Raises:
         InvalidCallback: another secret, or no callback.
         ValueError: a secret of yours is empty, or there is none.
-        TypeError: the body is no bytes.
+        TypeError: the body is no bytes, the headers are none, or a secret, yours or `given`, is no
+            text.
     """
     expected = [_digest(secret) for secret in _several(secrets)]
+    if given is not None and not isinstance(given, str):
+        raise TypeError(
+            f"what a request brings as its secret is a text, not {type(given).__name__}"
+        )
     # Digests have one length, so that not even the secret's length can be measured.
     if given is None or not any(hmac.compare_digest(_digest(given), each) for each in expected):
         raise InvalidCallback("The callback does not bring the secret of its URL.")
@@ -104,7 +117,16 @@ def verify_shared(
 
 
 def _several(secrets: str | Sequence[str]) -> list[str]:
-    several = [secrets] if isinstance(secrets, str) else list(secrets or ())
+    if isinstance(secrets, str):
+        secrets = [secrets]
+    elif not isinstance(secrets, list | tuple | type(None)):
+        raise TypeError(
+            f"a receiver's secret is a text, or several in a list, not {type(secrets).__name__}"
+        )
+    several = list(secrets or ())
+    for secret in several:
+        if not isinstance(secret, str):
+            raise TypeError(f"a receiver's secret is a text, not {type(secret).__name__}")
     if not several or not all(several):
         raise ValueError("a receiver needs a secret, and one that is not empty")
     return several

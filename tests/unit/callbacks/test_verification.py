@@ -17,7 +17,14 @@ from hypothesis import strategies as st
 from standardwebhooks import Webhook
 from starlette.datastructures import Headers as StarletteHeaders
 
-from lyceum_magic.callbacks import InvalidCallback, verify, verify_shared
+from lyceum_magic.callbacks import (
+    MAX_BODY_BYTES,
+    InvalidCallback,
+    verification,
+    verify,
+    verify_shared,
+)
+from lyceum_magic.config import Secret
 from lyceum_magic.protocol.signatures import sign
 
 from .signed import NEW_SECRET, NOW_S, SECRET, body, headers
@@ -233,6 +240,25 @@ def test_either_of_two_secrets_is_enough():
         verified(body(), headers(body()), NEW_SECRET)
 
 
+@pytest.mark.parametrize(
+    ("content", "signatures", "hashed"),
+    [
+        (b"x" * (MAX_BODY_BYTES + 1), "v1,AAAA", 0),
+        (body(), "a " * 15_000, 0),
+        (body(), "a" * 15_000, 0),
+        (b"x" * MAX_BODY_BYTES, "a " * 2000, 2),
+    ],
+    ids=["large", "many", "long", "most"],
+)
+def test_a_stranger_makes_no_secret_hash_twice(monkeypatch, content, signatures, hashed):
+    made = []
+    monkeypatch.setattr(verification, "sign", lambda *signed: made.append(signed) or sign(*signed))
+    sent = headers(b"") | {"webhook-signature": signatures}
+    with pytest.raises(InvalidCallback, match=r"larger|longer|None of"):
+        verified(content, sent, [SECRET, NEW_SECRET])
+    assert len(made) == hashed
+
+
 @pytest.mark.parametrize("off_s", [300, -300])
 def test_clocks_may_differ_by_the_tolerance_either_way(off_s):
     assert verified(body(), headers(body(), sent_at_s=NOW_S + off_s)).id == "msg_1"
@@ -261,6 +287,8 @@ def _message() -> email.message.Message:
         {name.title(): value for name, value in SENT},
         {name.upper(): value for name, value in SENT},
         {name.encode(): value.encode() for name, value in SENT},
+        SENT,
+        [(name.encode(), value.encode()) for name, value in SENT],  # ASGI's scope
         StarletteHeaders(dict(SENT)),
         WsgiHeaders(SENT),
         _message(),
@@ -269,7 +297,8 @@ def _message() -> email.message.Message:
         | {"wsgi.version": (1, 0), "wsgi.multithread": True},
         dict(SENT) | {"other": None, 5: 6},
     ],
-    ids=["dict", "title", "upper", "bytes", "starlette", "wsgiref", "http.server", "environ", "?"],
+    ids=["dict", "title", "upper", "bytes", "pairs", "asgi", "starlette", "wsgiref", "http.server",
+         "environ", "?"],
 )  # fmt: skip
 def test_headers_of_every_framework_are_read(sent):
     assert verified(body(), sent).id == "msg_1"
@@ -291,12 +320,30 @@ def test_a_wrong_secret_of_ones_own_is_ones_own_fault_whatever_came(secrets):
         assert "***" not in str(mistake.value)
 
 
-def test_a_parsed_body_is_ones_own_fault():
-    for content in ({"a": 1}, '{"a": 1}'):
-        with pytest.raises(TypeError):
-            verified(content, headers(body()))  # type: ignore[arg-type]
-        with pytest.raises(TypeError, match="in bytes, not "):
-            verify_shared(content, "right", "right")  # type: ignore[arg-type]
+@pytest.mark.parametrize(
+    ("receive", "expected"),
+    [
+        (lambda: verified('{"a": 1}', SENT), "in bytes, not str"),
+        (lambda: verified({"a": 1}, SENT), "in bytes, not dict"),
+        (lambda: verify_shared({"a": 1}, "right", "right"), "in bytes, not dict"),
+        (lambda: verified(body(), SENT, SECRET.encode()), "is a text, .* not bytes"),
+        (lambda: verified(body(), SENT, [SECRET.encode()]), "is a text, not bytes"),
+        (lambda: verified(body(), SENT, Secret(SECRET)), "is a text, .* not Secret"),
+        (lambda: verify_shared(body(), "canary", b"canary"), "is a text, .* not bytes"),
+        (lambda: verify_shared(body(), "canary", [["canary"]]), "is a text, not list"),
+        (lambda: verify_shared(body(), b"canary", "canary"), "is a text, not bytes"),
+        (lambda: verify_shared(body(), ["canary"], "canary"), "is a text, not list"),
+        (lambda: verified(body(), None), "not a NoneType"),
+        (lambda: verified(body(), "webhook-id: canary"), "not a str"),
+        (lambda: verified(body(), ["webhook-id: canary"]), "not a list of other things"),
+        (lambda: verify_shared(body(), "a", "a", ["canary"]), "not a list of other things"),
+    ],
+)
+def test_a_wrong_argument_is_ones_own_fault(receive, expected):
+    with pytest.raises(TypeError, match=expected) as mistake:
+        receive()
+    assert "canary" not in str(mistake.value)
+    assert SECRET not in str(mistake.value)
 
 
 def test_no_refusal_quotes_a_secret_or_a_signature():
