@@ -72,6 +72,8 @@ class SqliteSeen:
     ) -> None:
         if not isinstance(database, sqlite3.Connection) and str(database) in ("", ":memory:"):
             raise ValueError("a database in memory has one connection: give that, not its name")
+        if not isinstance(database, sqlite3.Connection):
+            database = os.path.abspath(database)  # it stays where it is, wherever the program goes
         self._database = database
         self._wait_s = wait_s
         self._now = now

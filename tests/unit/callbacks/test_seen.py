@@ -54,6 +54,17 @@ def test_a_callback_is_new_once(make):
     assert not is_new(make())
 
 
+def test_a_relative_path_stays_where_it_is_when_the_program_goes_elsewhere(tmp_path, monkeypatch):
+    elsewhere = tmp_path / "elsewhere"
+    elsewhere.mkdir()
+    monkeypatch.chdir(tmp_path)
+    seen = SqliteSeen("app.db")
+    assert is_new(seen)
+    monkeypatch.chdir(elsewhere)
+    assert not is_new(seen)
+    assert list(elsewhere.iterdir()) == []
+
+
 @pytest.mark.parametrize("failure", [RuntimeError, KeyboardInterrupt, SystemExit])
 def test_a_block_that_raised_runs_again(make, failure):
     seen = make()
