@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from .addresses import address_of, is_loopback, is_public
+from .limits import MAX_CALLBACK_URL
 
 FORM = "a callback goes to https://HOST/..., or to http://127.0.0.1:PORT/... on this machine"
 
@@ -97,6 +98,10 @@ def read_url(url: str) -> CallbackUrl:
     Raises:
         ValueError: it cannot be one; the text is the sentence of `problem_of_url`.
     """
+    if len(url) > MAX_CALLBACK_URL:
+        raise ValueError(
+            f"A callback URL has up to {MAX_CALLBACK_URL} characters, and here are {len(url)}."
+        )
     found = _URL.fullmatch(url)
     if found is None:
         raise ValueError(_why_unreadable(url))

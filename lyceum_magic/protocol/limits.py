@@ -10,6 +10,8 @@ DEFAULT_GRACE_S = 10.0
 MAX_LABELS = 64
 MAX_METADATA = 64
 MAX_CALLBACK_URLS = 16
+#: Of one URL, in characters; most servers take no longer ones.
+MAX_CALLBACK_URL = 8192
 MAX_BODY_BYTES = 16 * 1024 * 1024
 #: Of one upload to the storage.
 MAX_UPLOAD_BYTES = 5 * 2**30

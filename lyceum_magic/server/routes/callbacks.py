@@ -23,6 +23,7 @@ from ...protocol.callbacks import (
     DeliveryState,
     SigningSecretRecord,
 )
+from ...protocol.limits import MAX_CALLBACK_URL
 from ...protocol.times import iso
 from ..callbacks.delivery import Deliverer
 from ..callbacks.signing import Signing
@@ -34,7 +35,6 @@ from ..stores.base import Attempt, Delivery, OutboxStore, SigningSecret
 from .description import EXTENSIONS, problems
 
 _MAX_PAGE = 1000
-_MAX_URL = 8192
 
 #: What was pasted by mistake is refused without being quoted.
 _ID = r"^[\w.-]{1,128}$"
@@ -48,7 +48,7 @@ class UnknownDelivery(LyceumError):
 class TestCallback(BaseModel):
     """Where a test is sent."""
 
-    url: Annotated[str, Field(max_length=_MAX_URL, repr=False)]
+    url: Annotated[str, Field(max_length=MAX_CALLBACK_URL, repr=False)]
 
 
 def _model(shape: type, **members: Any) -> type[BaseModel]:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from lyceum_magic.exceptions import OptionError
+from lyceum_magic.server.routes import callbacks
 from lyceum_magic.submission.callback_urls import check_callback_urls
 
 
@@ -69,6 +70,14 @@ def test_a_run_may_have_sixteen() -> None:
     with pytest.raises(OptionError, match="16 callback URLs, and here are 17") as caught:
         check_callback_urls(urls)
     assert "canary" not in str(caught.value)
+
+
+def test_a_url_may_be_as_long_as_a_server_takes_it() -> None:
+    longest = "https://example.org/".ljust(8192, "x")
+    assert check_callback_urls([longest]) == [longest]
+    assert callbacks.TestCallback(url=longest).url == longest
+    with pytest.raises(OptionError, match=r"up to 8192 characters, and here are 8193\.\Z"):
+        check_callback_urls([longest + "x"])
 
 
 def test_what_would_not_be_sent_is_refused() -> None:
