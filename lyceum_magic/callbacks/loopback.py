@@ -12,7 +12,7 @@ from http import HTTPStatus
 
 import anyio
 import h11
-from anyio.abc import SocketStream
+from anyio.abc import SocketListener, SocketStream
 
 from .inbox import CallbackInbox
 from .receiving import Reception
@@ -24,6 +24,8 @@ PATH = "/lyceum/callbacks/"
 #: From the first byte of a request to the last of its reply.
 LIMIT_S = 15.0
 MAX_CONNECTIONS = 32
+#: The pause where a connection could not be taken: this process has no descriptor left, perhaps.
+AGAIN_S = 0.5
 _PIECE_BYTES = 16 * 1024
 
 
@@ -43,21 +45,42 @@ class LoopbackReceiver:
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
         self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
         self._hosts = {f"127.0.0.1:{self.port}", f"localhost:{self.port}"}
-        self._room = anyio.CapacityLimiter(MAX_CONNECTIONS)
+        self._room = anyio.Semaphore(MAX_CONNECTIONS)
         task_status.started()
-        async with listener:
-            await listener.serve(self._handle)
+        async with listener, anyio.create_task_group() as connections:
+            [one] = listener.listeners
+            assert isinstance(one, SocketListener)
+            while True:
+                # Before it is taken: who waits for room waits in the system, and takes no
+                # descriptor from the kernel's other work.
+                await self._room.acquire()
+                connections.start_soon(self._handle, await _accepted(one))
 
     async def _handle(self, stream: SocketStream) -> None:
         try:
             with anyio.move_on_after(LIMIT_S):
-                async with stream, self._room:  # it is closed even if there is never room
+                async with stream:
                     await _Connection(stream, self._hosts, self._inbox).answer()
         except (OSError, anyio.BrokenResourceError, h11.ProtocolError):
             pass  # who hangs up or sends no HTTP is not answered
         except Exception as exc:  # noqa: BLE001 - the top of a connection: the others go on
             # Not the text, which may quote the path.
             logger.error("a callback failed with %s", type(exc).__name__)
+        finally:
+            self._room.release()
+
+
+async def _accepted(listener: SocketListener) -> SocketStream:
+    """The next connection, as soon as one can be taken."""
+    is_said = False
+    while True:
+        try:
+            return await listener.accept()
+        except OSError as exc:
+            if not is_said:
+                logger.warning("no callback can be received now: %s", exc)
+            is_said = True
+            await anyio.sleep(AGAIN_S)
 
 
 class _Connection:

@@ -6,6 +6,8 @@ Raw requests over a socket: what a library would not send is what has to be refu
 from __future__ import annotations
 
 import json
+import os
+import resource
 import secrets
 import socket
 import stat
@@ -220,13 +222,45 @@ def test_a_broken_database_lets_the_sender_try_again(face: Face) -> None:
     assert face.post() == 204
 
 
-def test_who_finds_no_room_is_hung_up_on(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(loopback, "MAX_CONNECTIONS", 1)
-    monkeypatch.setattr(loopback, "LIMIT_S", 0.1)
-    with running_loopback(CallbackInbox(tmp_path)) as (receiver, portal):
-        portal.call(receiver._room.acquire_on_behalf_of, "another")
-        with socket.create_connection(("127.0.0.1", receiver.port), 10) as connection:
-            assert connection.recv(1) == b""
+def test_who_finds_no_room_waits_until_the_others_are_hung_up_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(loopback, "MAX_CONNECTIONS", 2)
+    monkeypatch.setattr(loopback, "LIMIT_S", 0.3)
+    with ExitStack() as stack:
+        receiver, _ = stack.enter_context(running_loopback(CallbackInbox(tmp_path)))
+        face = Face(receiver.port, PATH, tmp_path)
+        stack.callback(face.bell.close)
+        before = len(os.listdir("/dev/fd"))
+        idle = [
+            stack.enter_context(socket.create_connection(("127.0.0.1", receiver.port), 10))
+            for _ in range(5)
+        ]
+        assert face.post() == 204
+        assert len(os.listdir("/dev/fd")) <= before + len(idle) + 2
+        assert [connection.recv(1) for connection in idle] == [b""] * 5
+
+
+def test_a_process_without_descriptors_receives_again_when_it_has_some(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(loopback, "AGAIN_S", 0.02)
+    with ExitStack() as stack:
+        receiver, _ = stack.enter_context(running_loopback(CallbackInbox(tmp_path)))
+        face = Face(receiver.port, PATH, tmp_path)
+        stack.callback(face.bell.close)
+        client = stack.enter_context(closing(socket.socket()))
+        soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        stack.callback(resource.setrlimit, resource.RLIMIT_NOFILE, (soft, hard))
+        highest = max(map(int, os.listdir("/dev/fd")))
+        resource.setrlimit(resource.RLIMIT_NOFILE, (highest + 8, hard))
+        with ExitStack() as taken:
+            with suppress(OSError):
+                while True:
+                    taken.callback(os.close, os.dup(client.fileno()))
+            client.connect(("127.0.0.1", receiver.port))
+            eventually(lambda: "no callback can be received now" in caplog.text, "a refusal")
+        assert face.post() == 204
 
 
 def test_a_connection_that_fails_ends_no_other(
