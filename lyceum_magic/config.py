@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import errno
 import hashlib
 import json
 import os
 import re
+import stat
 import sys
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -86,6 +88,28 @@ def server_folder() -> Path:
         return Path(home).expanduser().absolute()
     digest = hashlib.sha256(sys.prefix.encode()).hexdigest()[:10]
     return user_folder() / "servers" / f"{Path(sys.prefix).name.lstrip('.')}-{digest}"
+
+
+def own_folder(folder: Path) -> None:
+    """Makes a folder for this user alone, 0700, or sees to it that the one there is such a one.
+
+    Raises:
+        OSError: it is another user's, or leads to one of theirs, or cannot be made.
+    """
+    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+    for status in (folder.lstat(), folder.stat()):  # a link's own owner decides where it leads
+        check_owner(status, folder)
+    if stat.S_IMODE(folder.stat().st_mode) & 0o077:
+        folder.chmod(0o700)
+
+
+def check_owner(status: os.stat_result, path: Path) -> None:
+    """
+    Raises:
+        PermissionError: what is there is another user's.
+    """
+    if status.st_uid != os.getuid():
+        raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
 
 
 def login_file() -> Path:

@@ -26,7 +26,7 @@ ARROWS = {
     "session": "client config exceptions here local_server protocol runs",
     "here": "callbacks config exceptions protocol runs",
     "server_extension": "callbacks config",
-    "callbacks": "exceptions protocol",
+    "callbacks": "config exceptions protocol",
     "local_server": "config exceptions protocol",
     "submission": "exceptions protocol submission.there",
     "submission.there": "",

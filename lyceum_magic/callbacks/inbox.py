@@ -19,6 +19,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from ..config import check_owner, own_folder
 from ..exceptions import InvalidCallback
 from .events import CallbackEvent, read
 
@@ -101,9 +102,14 @@ class CallbackInbox:
     def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
         self._now = now
         self._path = folder / "callbacks.db"
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        # SQLite gives its other files the mode of this one.
-        os.close(os.open(self._path, os.O_CREAT | os.O_RDWR, 0o600))
+        own_folder(folder)
+        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
+        try:
+            check_owner(os.fstat(descriptor), self._path)
+            # SQLite gives its other files the mode of this one.
+            os.fchmod(descriptor, 0o600)
+        finally:
+            os.close(descriptor)
         with self._connection() as db:
             db.execute("PRAGMA journal_mode=WAL")
             db.executescript(_SCHEMA)

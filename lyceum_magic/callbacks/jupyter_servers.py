@@ -5,10 +5,13 @@ from __future__ import annotations
 import json
 import os
 import socket
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 
 import psutil
+
+from ..config import check_owner, own_folder
 
 #: How far apart two readings of one process's start may be: they go by the clock, which is set.
 _CLOCK_S = 2.0
@@ -21,14 +24,16 @@ def announce(folder: Path, url: str) -> Path:
         url: what comes before the secret of an address, as kernels of this machine reach it.
     """
     place = folder / "servers"
-    place.mkdir(mode=0o700, parents=True, exist_ok=True)
+    own_folder(place)
     for left in place.glob(f"{socket.gethostname()}-*.json"):
         if _url_in(left) is None:
             left.unlink(missing_ok=True)
     path = _file(folder, os.getpid())
     facts = {"url": url, "pid": os.getpid(), "started_at": psutil.Process().create_time()}
     temporary = path.with_suffix(".tmp")
-    with open(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600), "w") as file:
+    temporary.unlink(missing_ok=True)
+    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+    with open(os.open(temporary, flags, 0o600), "w") as file:
         json.dump(facts, file)
     temporary.replace(path)
     return path
@@ -43,7 +48,14 @@ def url_of_mine(folder: Path, environ: Mapping[str, str] = os.environ) -> str | 
 def _url_in(path: Path) -> str | None:
     """What a server said that still lives."""
     try:
-        facts = json.loads(path.read_text("utf-8"))
+        # Whoever could write there could have the addresses of this user's runs.
+        check_owner(path.parent.lstat(), path.parent)
+        with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as file:
+            status = os.fstat(file.fileno())
+            check_owner(status, path)
+            if stat.S_IMODE(status.st_mode) & 0o022:
+                return None
+            facts = json.load(file)
         if abs(psutil.Process(facts["pid"]).create_time() - facts["started_at"]) < _CLOCK_S:
             return str(facts["url"])
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):

@@ -14,7 +14,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config import Secret
+from ..config import Secret, own_folder
 from ..exceptions import EmbeddedServerError
 from ..protocol.callbacks import LEFT_FILE, DeliveriesLeft
 
@@ -130,15 +130,7 @@ def prepare(folder: Path, *, mounts: Path = Path("/proc/mounts")) -> None:
         EmbeddedServerError: it is on a network file system, not ours, or cannot be made.
     """
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-        status = folder.stat()
-        if status.st_uid != os.getuid():
-            raise EmbeddedServerError(
-                f"The state folder {folder} belongs to another user; set LYCEUM_MAGIC_HOME to a "
-                "folder of your own."
-            )
-        if stat.S_IMODE(status.st_mode) & 0o077:
-            folder.chmod(0o700)
+        own_folder(folder)
     except OSError as exc:
         raise EmbeddedServerError(
             f"The state folder {folder} cannot be used ({exc.strerror}); set LYCEUM_MAGIC_HOME "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import socket
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
@@ -139,3 +140,23 @@ def test_what_cannot_be_read_keeps_nothing_else_from_being_read(
     add(inbox, "good")
     assert [len(arrival.event.id) for arrival in inbox.arrivals("s")] == [300, 4]
     assert "is left out" in caplog.text
+
+
+def test_what_is_open_to_others_is_closed(tmp_path: Path) -> None:
+    CallbackInbox(tmp_path)
+    file = tmp_path / "callbacks.db"
+    tmp_path.chmod(0o777)
+    file.chmod(0o666)
+    CallbackInbox(tmp_path)
+    assert [path.stat().st_mode & 0o777 for path in (tmp_path, file)] == [0o700, 0o600]
+
+
+def test_what_is_not_ones_own_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    CallbackInbox(tmp_path / "mine")
+    (tmp_path / "linked").mkdir()
+    (tmp_path / "linked" / "callbacks.db").symlink_to(tmp_path / "mine" / "callbacks.db")
+    with pytest.raises(OSError, match="symbolic links"):
+        CallbackInbox(tmp_path / "linked")
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        CallbackInbox(tmp_path / "mine")

@@ -40,3 +40,21 @@ def test_what_a_dead_server_left_counts_for_nothing(tmp_path: Path) -> None:
     left.write_text(json.dumps({**facts, "pid": 4194304}))
     announce(tmp_path, URL)
     assert not left.exists()
+
+
+def test_what_others_could_have_written_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = announce(tmp_path, URL)
+    path.chmod(0o666)
+    assert url_of_mine(tmp_path, MINE) is None
+    moved = path.rename(tmp_path / "moved")
+    moved.chmod(0o600)
+    path.symlink_to(moved)
+    assert url_of_mine(tmp_path, MINE) is None
+    assert announce(tmp_path, URL) == path
+    assert url_of_mine(tmp_path, MINE) == URL
+    monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
+    assert url_of_mine(tmp_path, MINE) is None
+    with pytest.raises(PermissionError, match="belongs to another user"):
+        announce(tmp_path, URL)
