@@ -198,7 +198,7 @@ class CallbackInbox:
             ).fetchall()
             db.executemany(
                 "DELETE FROM addresses WHERE created_at < ? AND poke_port = ?",
-                [(before, port) for (port,) in ports if not _is_taken(port)],
+                [(before, port) for (port,) in ports if not is_taken(port)],
             )
 
     @contextmanager
@@ -228,7 +228,7 @@ def _arrival(
     return Arrival(number, tag, replace(event, id=callback_id), received_at)
 
 
-def _is_taken(port: int) -> bool:
+def is_taken(port: int) -> bool:
     """Whether somebody waits for datagrams there; another program than the one meant, perhaps."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:

@@ -14,7 +14,7 @@ from http import HTTPStatus
 from ..exceptions import InvalidCallback
 from ..protocol.callbacks import MAX_BODY_BYTES
 from .events import CallbackEvent, read
-from .inbox import Address, CallbackInbox
+from .inbox import Address, CallbackInbox, is_taken
 
 #: What a browser says where a page sends a request, and no sender of callbacks does.
 _OF_BROWSERS = ("origin", "sec-fetch-site")
@@ -54,8 +54,13 @@ class Reception:
         length = self._headers.get("content-length", "0")
         if length.isdecimal() and int(length[:10]) > MAX_BODY_BYTES:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
-        self._address = self._inbox.find(self._secret)
-        return HTTPStatus.NOT_FOUND if self._address is None else None
+        self._address = address = self._inbox.find(self._secret)
+        if address is None:
+            return HTTPStatus.NOT_FOUND
+        # Another process may take over a run. What came for a kernel that was killed, and could not
+        # retire, would be seen by nobody: let its sender know.
+        is_heard = address.tag is not None or is_taken(address.poke_port)
+        return None if is_heard else HTTPStatus.NOT_FOUND
 
     def feed(self, piece: bytes) -> HTTPStatus | None:
         """Takes a piece of the body; the refusal if that is too much."""

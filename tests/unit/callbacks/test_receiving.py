@@ -38,6 +38,20 @@ def test_a_callback_that_comes_again_is_told_of_again(tmp_path: Path) -> None:
 
 def test_what_nobody_can_be_told_of_is_kept_all_the_same(tmp_path: Path) -> None:
     inbox = CallbackInbox(tmp_path)
-    inbox.register("secret", session="s", tag=None, poke_port=0)  # which nothing can be sent to
+    inbox.register("secret", session="s", tag="t", poke_port=0)  # which nothing can be sent to
     assert receive(inbox) is HTTPStatus.NO_CONTENT
     assert len(inbox.arrivals("s")) == 1
+
+
+def test_an_address_of_a_process_that_has_gone_is_not_there_but_for_its_runs(
+    tmp_path: Path,
+) -> None:
+    inbox = CallbackInbox(tmp_path)
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as bell:
+        bell.bind(("127.0.0.1", 0))
+        port = bell.getsockname()[1]
+        inbox.register("listening", session="s", tag=None, poke_port=port)
+        inbox.register("run", session="s", tag="t", poke_port=port)
+        assert Reception(inbox, "POST", "listening", {}).admit() is None
+    assert Reception(inbox, "POST", "listening", {}).admit() is HTTPStatus.NOT_FOUND
+    assert Reception(inbox, "POST", "run", {}).admit() is None
