@@ -6,7 +6,8 @@ The build runs on the server; this step is told of its end by a callback to a sm
 own. Where none can come (a runner on a CI service has no public address) or none comes, it looks
 at the run now and then. `--url` says how the receiver is reached through a tunnel.
 
-Exit codes: the build's; 1 where it has none; 124 where `--timeout` is over, as `timeout` has it.
+Exit codes: the build's; 1 where it has none; 2 where it could not be started; 124 where `--timeout`
+is over, as `timeout` has it.
 """
 
 import argparse
@@ -15,8 +16,10 @@ import secrets
 import sys
 import threading
 import time
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import NoReturn
 
 import lyceum_magic
 from lyceum_magic.callbacks import InvalidCallback, read_body, verify
@@ -58,17 +61,38 @@ class Receiver(BaseHTTPRequestHandler):
         """Nothing: the path is a secret."""
 
 
+def give_up(why: object) -> NoReturn:
+    parser.exit(2, f"{parser.prog}: {why}\n")
+
+
+def own_secrets() -> list[str]:
+    """What callbacks are signed with; a wrong one is said now, and not when the first comes."""
+    known = os.environ.get("LYCEUM_CALLBACK_SECRET", "").split()
+    try:
+        known = known or [lyceum_magic.signing_secret().reveal()]
+        with suppress(InvalidCallback):  # nothing has come
+            verify(b"", {}, known)
+    except lyceum_magic.LyceumError as error:
+        give_up(error)
+    except ValueError as error:
+        give_up(f"LYCEUM_CALLBACK_SECRET cannot be used: {error}.")
+    return known
+
+
 def build(callback_urls: list[str]) -> int:
     """The exit code of the build."""
     deadline = time.monotonic() + options.timeout
-    run = lyceum_magic.submit(
-        options.script.read_text(encoding="utf-8"),
-        options.machine,
-        timeout_s=options.timeout,
-        name=options.script.name,
-        labels=["ci"],
-        callback_urls=callback_urls,
-    )
+    try:
+        run = lyceum_magic.submit(
+            options.script.read_text(encoding="utf-8"),
+            options.machine,
+            timeout_s=options.timeout,
+            name=options.script.name,
+            labels=["ci"],
+            callback_urls=callback_urls,
+        )
+    except (lyceum_magic.LyceumError, SyntaxError, OSError, ValueError) as error:
+        give_up(error)
     print(f"run {run.id} on {run.machine}", flush=True)
     try:
         # A callback ends the waiting and says nothing else: the run itself says how it ended.
@@ -77,6 +101,7 @@ def build(callback_urls: list[str]) -> int:
                 break
             if time.monotonic() >= deadline:
                 run.abort()
+                print(run.text, end="", flush=True)
                 print(f"not over after {options.timeout} s: aborted", file=sys.stderr)
                 return 124
     except KeyboardInterrupt:  # the pipeline was cancelled
@@ -95,11 +120,15 @@ def build(callback_urls: list[str]) -> int:
 
 if options.no_callback:
     sys.exit(build([]))
-signed_with = os.environ.get("LYCEUM_CALLBACK_SECRET", "").split() or [
-    lyceum_magic.signing_secret().reveal()
-]
-with ThreadingHTTPServer(("127.0.0.1", options.port), Receiver) as server:
+signed_with = own_secrets()
+try:
+    server = ThreadingHTTPServer(("127.0.0.1", options.port), Receiver)
+except (OSError, OverflowError) as error:
+    give_up(f"port {options.port} cannot be used: {error}")
+with server:
     threading.Thread(target=server.serve_forever, daemon=True).start()
-    code = build([(options.url or f"http://127.0.0.1:{server.server_port}") + path])
-    server.shutdown()
+    try:
+        code = build([(options.url or f"http://127.0.0.1:{server.server_port}") + path])
+    finally:
+        server.shutdown()
 sys.exit(code)

@@ -464,9 +464,45 @@ def test_a_step_that_is_told_nothing_finds_out(environment, tmp_path, why):
     assert "(found out)" in out
 
 
-def test_a_step_aborts_a_build_that_takes_too_long(environment, tmp_path):
+def test_a_step_aborts_a_build_that_takes_too_long_and_shows_how_far_it_came(environment, tmp_path):
     started = time.monotonic()
-    code, _, err = step(environment, tmp_path, "import time\ntime.sleep(600)", "--timeout", 1)
+    code, out, err = step(
+        environment,
+        tmp_path,
+        "import time\nprint('half built', flush=True)\ntime.sleep(600)",
+        "--timeout",
+        3,
+    )
     assert code == 124
+    assert "half built\n" in out
     assert re.search("aborted|time limit", err)
     assert time.monotonic() - started < LIMIT_S
+
+
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        (("missing.py", "--no-callback"), "missing.py"),
+        (("build.py", "--no-callback", "--timeout", 0), "1 to 600 seconds, not 0"),
+        (("build.py", "--url", "ftp://example.org"), "callback URL"),
+        (("build.py", "--port", 99999), "port 99999"),
+        (("build.py", "--machine", "none"), "none"),
+    ],
+    ids=["script", "timeout", "url", "port", "machine"],
+)
+def test_a_step_that_cannot_start_its_build_says_why(environment, tmp_path, wrong, expected):
+    (tmp_path / "build.py").write_text("print('built')")
+    with example("ci_step.py", environment | OURS, tmp_path, *wrong) as process:
+        code, out, err = finish(process)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"ci_step\.py: [^\n]*{expected}[^\n]*\n", err)
+
+
+def test_a_step_finds_a_secret_that_is_none_before_it_builds(environment, tmp_path):
+    wrong = environment | {"LYCEUM_CALLBACK_SECRET": "canary"}
+    code, out, err = step(wrong, tmp_path, "print('built')")
+    assert (code, out) == (2, "")
+    assert err == (
+        "ci_step.py: LYCEUM_CALLBACK_SECRET cannot be used: a signing secret is `whsec_` and "
+        "base64 behind it.\n"
+    )
