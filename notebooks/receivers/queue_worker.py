@@ -17,6 +17,7 @@ import sqlite3
 import sys
 import threading
 import uuid
+from contextlib import suppress
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import lyceum_magic
@@ -35,9 +36,15 @@ parser.add_argument("--port", type=int, default=8322)
 parser.add_argument("--url", help="where the runs' server reaches this one")
 options = parser.parse_args()
 url = options.url or f"http://127.0.0.1:{options.port}"
-secrets = os.environ.get("LYCEUM_CALLBACK_SECRET", "").split() or [
-    lyceum_magic.signing_secret().reveal()
-]
+secrets = os.environ.get("LYCEUM_CALLBACK_SECRET", "").split()
+try:
+    secrets = secrets or [lyceum_magic.signing_secret().reveal()]
+    with suppress(InvalidCallback):  # nothing has come: a wrong secret is said now, not then
+        verify(b"", {}, secrets)
+except LyceumError as error:
+    parser.exit(2, f"{parser.prog}: {error}\n")
+except ValueError as error:
+    parser.exit(2, f"{parser.prog}: LYCEUM_CALLBACK_SECRET cannot be used: {error}.\n")
 bell = threading.Event()
 
 
@@ -133,7 +140,11 @@ def find_lost() -> None:
     lost = connection.execute(
         "SELECT id, token, told FROM jobs WHERE state IN ('running', 'ended') AND run_id IS NULL"
     ).fetchall()
-    entries = {entry.name: entry for entry in lyceum_magic.runs()} if lost else {}
+    try:
+        entries = {entry.name: entry for entry in lyceum_magic.runs()} if lost else {}
+    except LyceumError as error:
+        print(error, file=sys.stderr, flush=True)
+        return  # looked for again the next time
     for job, token, told in lost:
         entry = entries.get(token)
         run_id = entry.run_id if entry else None

@@ -431,6 +431,39 @@ def test_a_job_that_cannot_be_started_or_asked_for_ends_no_worker(environment, t
     assert re.findall(r"^job (\d): ", err, re.M) == ["2", "1"]
 
 
+@pytest.mark.parametrize(
+    ("wrong", "expected"),
+    [
+        ({"LYCEUM_CALLBACK_SECRET": "canary"}, "LYCEUM_CALLBACK_SECRET cannot be used"),
+        ({"LYCEUM_BASE_URL": "canary", "LYCEUM_API_KEY": "lk_test"}, "LYCEUM_BASE_URL"),
+    ],
+    ids=["secret", "server"],
+)
+def test_a_worker_that_cannot_take_callbacks_says_so(tmp_path, wrong, expected):
+    with (
+        throwaway_home() as environment,
+        example("queue_worker.py", environment | wrong, tmp_path) as worker,
+    ):
+        code, out, err = finish(worker)
+    assert (code, out) == (2, "")
+    assert re.fullmatch(rf"queue_worker\.py: [^\n]*{expected}[^\n]*\.\n", err)
+
+
+def test_a_worker_outlives_a_journal_that_cannot_be_read(tmp_path):
+    with throwaway_home() as environment:
+        arguments = ("queue_worker.py", environment | OURS, tmp_path, "--port", free_port())
+        database = empty_table(arguments)
+        change(database, "INSERT INTO jobs (code, state, token) VALUES ('', 'running', 'job-1')")
+        journal = Path(environment["LYCEUM_MAGIC_HOME"], "journal")
+        journal.mkdir(parents=True)
+        (journal / "journal.db").write_bytes(b"no database" * 100)
+        with example(*arguments) as worker:
+            said = worker.stderr.readline()
+            assert worker.poll() is None
+    assert "journal" in said
+    assert "Traceback" not in said
+
+
 # A CI step.
 
 
