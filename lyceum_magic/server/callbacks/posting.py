@@ -17,7 +17,7 @@ from collections.abc import AsyncGenerator, Iterable, Mapping
 from datetime import UTC
 from email.utils import parsedate_to_datetime
 from http import HTTPStatus
-from typing import cast
+from typing import Any, cast
 
 import anyio
 import httpcore
@@ -28,6 +28,45 @@ from .targets import TargetRefused, Targets
 
 #: No more of a reply is read. What was to be told is in its status.
 _MAX_REPLY_BYTES = 4096
+#: Of all that comes over a connection, headers and informational replies included: httpcore would
+#: skip `100 Continue` for as long as it comes.
+_MAX_READ_BYTES = 64 * 1024 + _MAX_REPLY_BYTES
+
+
+class _TooMuch(httpcore.ReadError):
+    """More than `_MAX_READ_BYTES` came."""
+
+
+class _CappedStream(httpcore.AsyncNetworkStream):
+    """A connection of which no more is read than a reply may have."""
+
+    def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
+        self._stream = stream
+        self._left = _MAX_READ_BYTES
+
+    async def read(self, max_bytes: int, timeout: float | None = None) -> bytes:  # noqa: ASYNC109
+        if not self._left:
+            raise _TooMuch
+        data = await self._stream.read(min(max_bytes, self._left), timeout)
+        self._left -= len(data)
+        return data
+
+    async def write(self, buffer: bytes, timeout: float | None = None) -> None:  # noqa: ASYNC109
+        await self._stream.write(buffer, timeout)
+
+    async def aclose(self) -> None:
+        await self._stream.aclose()
+
+    async def start_tls(
+        self,
+        ssl_context: ssl.SSLContext,
+        server_hostname: str | None = None,
+        timeout: float | None = None,  # noqa: ASYNC109 - httpcore's interface
+    ) -> httpcore.AsyncNetworkStream:
+        return _CappedStream(await self._stream.start_tls(ssl_context, server_hostname, timeout))
+
+    def get_extra_info(self, info: str) -> Any:
+        return self._stream.get_extra_info(info)
 
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
@@ -70,7 +109,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
                     raise
             else:
                 self.address = address
-                return self._stream
+                return _CappedStream(self._stream)
 
 
 async def post(
@@ -146,6 +185,8 @@ _FAILURES = (OSError, httpcore.NetworkError, httpcore.TimeoutException, httpcore
 def _reason(exc: Exception, address: str | None, response: httpcore.Response | None) -> str:
     """Why an attempt failed, as the end of a sentence that begins with where it went."""
     match exc:
+        case _TooMuch():
+            return f"sent {_MAX_READ_BYTES // 1024} kB without coming to the end of an answer"
         case TimeoutError() | httpcore.TimeoutException():
             return "did not answer in time" if address else "could not be reached in time"
         case httpcore.ConnectError(__cause__=ssl.SSLCertVerificationError() as tls):

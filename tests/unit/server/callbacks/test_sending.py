@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import socket
 import struct
@@ -351,3 +352,21 @@ def test_what_sends_is_loaded_when_something_is_sent():
         [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout == "set()\n"
+
+
+@pytest.mark.parametrize(
+    "endless", [b"HTTP/1.1 100 Continue\r\n\r\n", b"HTTP/1.1 103 Early Hints\r\nLink: </a>\r\n\r\n"]
+)
+async def test_a_reply_that_never_comes_to_its_end_is_cut_off(endless: bytes):
+    async def flood(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"}")
+        with contextlib.suppress(ConnectionError):
+            while True:
+                writer.write(endless * 1000)
+                await writer.drain()
+
+    async with listening(flood) as place:
+        outcome = await send(f"http://{place}", total_s=60.0)
+    origin = f"http://{place}/..."
+    said = f"{origin} sent 68 kB without coming to the end of an answer."
+    assert outcome == Outcome("127.0.0.1", None, said)
