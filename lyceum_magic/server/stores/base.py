@@ -399,7 +399,7 @@ class OutboxStore(Protocol):
         ...
 
     async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
-        """Replaces all that there are by these."""
+        """Replaces all that there are by these, newest first whatever their times say."""
         ...
 
 

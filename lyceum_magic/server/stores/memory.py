@@ -226,7 +226,7 @@ class MemoryStore:
         return self._signing_secrets
 
     async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
-        self._signing_secrets = sorted(secrets, key=lambda s: s.created_at, reverse=True)
+        self._signing_secrets = list(secrets)
 
     def _planned(self) -> Sequence[tuple[float, Delivery]]:
         """Every delivery with attempts to come and when the next is due, the earliest first."""

@@ -225,7 +225,7 @@ class SqliteOutbox:
         def read(connection: sqlite3.Connection) -> Sequence[SigningSecret]:
             rows = connection.execute(
                 "SELECT sealed, created_at, retires_at FROM signing_secrets "
-                "ORDER BY created_at DESC, sequence"
+                "ORDER BY sequence"  # as they were put: a clock may have gone back between two
             )
             return [
                 SigningSecret(self._vault.open(row["sealed"]), row["created_at"], row["retires_at"])

@@ -291,12 +291,13 @@ async def test_counts_tell_what_waits_fails_and_was_given_up(store: WholeStore) 
     assert await store.outbox_counts() == OutboxCounts(pending=5, failing=2, dead=0)
 
 
-async def test_signing_secrets_are_replaced_together_and_come_newest_first(
+async def test_signing_secrets_are_replaced_together_and_come_in_their_order(
     store: WholeStore,
 ) -> None:
     assert list(await store.signing_secrets()) == []
-    old, new = SigningSecret("whsec_old", 1.5, 9.5), SigningSecret("whsec_new", 2.5)
-    await store.put_signing_secrets([old, new])
+    # Made while the clock was back.
+    old, new = SigningSecret("whsec_old", 2.5, 9.5), SigningSecret("whsec_new", 1.5)
+    await store.put_signing_secrets([new, old])
     assert list(await store.signing_secrets()) == [new, old]
     await store.put_signing_secrets([new])
     assert list(await store.signing_secrets()) == [new]

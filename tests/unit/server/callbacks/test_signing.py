@@ -122,3 +122,14 @@ async def test_where_the_disk_cannot_be_read_a_change_loses_none() -> None:
     with pytest.raises(StoreUnavailable):
         await Signing(store).rotate(1.0)
     assert await MemoryStore.signing_secrets(store) == ()
+
+
+async def test_a_change_under_a_clock_that_went_back_outlives_a_restart(tmp_path: Path) -> None:
+    for store in (MemoryStore(), SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "key"))):
+        await store.open()
+        signing = Signing(store)
+        (old,) = await signing.secrets(1000.0)
+        new, _ = await signing.rotate(500.0)
+        assert new != old
+        assert (await Signing(store).secrets(501.0))[0] == new
+        await store.close()
