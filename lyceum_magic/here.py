@@ -91,7 +91,7 @@ class Here:
         """A new address for the end of one run.
 
         Raises:
-            OptionError: the account's server cannot reach this process.
+            OptionError: the account's server cannot reach this process, or nothing receives there.
             ConfigError: nothing can be kept here.
         """
         base = None
@@ -118,6 +118,16 @@ class Here:
         if base not in self._addresses:
             self._addresses[base] = self._new_address(base, None)
         return self._addresses[base], base
+
+    def receiver(self) -> str:
+        """Who receives callbacks for this process, in some words."""
+        from .callbacks.jupyter_servers import is_any_receiving, url_of_mine
+
+        if url_of_mine(callback_folder()) is not None:
+            return "by this Jupyter server"
+        if is_any_receiving(callback_folder()):
+            return "by a Jupyter server from elsewhere, by this kernel from this machine"
+        return "by this kernel, from this machine alone"
 
     def listen(self) -> queue.SimpleQueue[Arrival | None]:
         """A queue of what comes to the listening address from now on; None at the end."""

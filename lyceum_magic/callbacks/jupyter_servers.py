@@ -8,6 +8,7 @@ import socket
 import stat
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any, Literal
 
 import psutil
 
@@ -17,16 +18,17 @@ from ..config import check_owner, own_folder
 _CLOCK_S = 2.0
 
 
-def announce(folder: Path, url: str) -> Path:
+def announce(folder: Path, url: str | None) -> Path:
     """Says that this process receives callbacks; returns the file that says so.
 
     Args:
-        url: what comes before the secret of an address, as kernels of this machine reach it.
+        url: what comes before the secret of an address, as senders on this machine reach it; None
+            where only others do.
     """
     place = folder / "servers"
     own_folder(place)
-    for left in place.glob(f"{socket.gethostname()}-*.json"):
-        if _url_in(left) is None:
+    for left in place.glob(_file(folder, "*").name):
+        if _facts_in(left) is None:
             left.unlink(missing_ok=True)
     path = _file(folder, os.getpid())
     facts = {"url": url, "pid": os.getpid(), "started_at": psutil.Process().create_time()}
@@ -42,10 +44,17 @@ def announce(folder: Path, url: str) -> Path:
 def url_of_mine(folder: Path, environ: Mapping[str, str] = os.environ) -> str | None:
     """The URL of the Jupyter server that started this kernel; None if it receives none."""
     pid = environ.get("JPY_PARENT_PID", "")
-    return _url_in(_file(folder, int(pid))) if pid.isdecimal() else None
+    facts = _facts_in(_file(folder, int(pid))) if pid.isdecimal() else None
+    return facts["url"] if facts else None
 
 
-def _url_in(path: Path) -> str | None:
+def is_any_receiving(folder: Path) -> bool:
+    """Whether a Jupyter server of this user receives callbacks; they all do so for all kernels."""
+    found = (folder / "servers").glob(_file(folder, "*").name)
+    return any(_facts_in(path) is not None for path in found)
+
+
+def _facts_in(path: Path) -> dict[str, Any] | None:
     """What a server said that still lives."""
     try:
         # Whoever could write there could have the addresses of this user's runs.
@@ -57,12 +66,12 @@ def _url_in(path: Path) -> str | None:
                 return None
             facts = json.load(file)
         if abs(psutil.Process(facts["pid"]).create_time() - facts["started_at"]) < _CLOCK_S:
-            return str(facts["url"])
+            return {"url": facts["url"] and str(facts["url"])}
     except (OSError, ValueError, KeyError, TypeError, psutil.Error):
         pass
     return None
 
 
-def _file(folder: Path, pid: int) -> Path:
+def _file(folder: Path, pid: int | Literal["*"]) -> Path:
     # The host's name: containers may share a home, and number their processes alike.
     return folder / "servers" / f"{socket.gethostname()}-{pid}.json"

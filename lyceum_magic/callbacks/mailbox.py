@@ -17,6 +17,7 @@ from pathlib import Path
 
 import anyio
 
+from ..exceptions import OptionError
 from . import jupyter_servers
 from .inbox import Arrival, CallbackInbox
 from .loopback import PATH, LoopbackReceiver
@@ -115,8 +116,20 @@ class Mailbox:
             base: the URL at which senders reach this user's Jupyter server; None for senders on
                 this machine.
             tag: of the run that it is for; None for any.
+
+        Raises:
+            OptionError: nothing receives at the base.
         """
-        url = await self.local_url() if base is None else base.rstrip("/") + PATH
+        if base is None:
+            url = await self.local_url()
+        elif await anyio.to_thread.run_sync(jupyter_servers.is_any_receiving, self._folder):
+            url = base.rstrip("/") + PATH
+        else:
+            raise OptionError(
+                "callback_base_url is where others reach this Jupyter, and no Jupyter server of "
+                "yours here receives callbacks: install lyceum-magic where Jupyter itself is "
+                "installed, and restart it."
+            )
         secret = secrets.token_urlsafe(32)
 
         def register() -> None:

@@ -27,6 +27,7 @@ def examine() -> list[tuple[str, str, str]]:
         _credentials(),
         _server(),
         _callbacks(),
+        ("callbacks to `here`", f"received {session().here.receiver()}", ""),
         *_engine(),
         _journal(),
     ]

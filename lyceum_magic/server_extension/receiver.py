@@ -67,10 +67,10 @@ def load(app: Any) -> None:
 
 def _announce(app: Any, folder: Path) -> None:
     # Where senders on this machine do not get through, kernels have receivers of their own.
-    if app.sock or app.certfile or app.ip not in _REACHED_BY_LOOPBACK:
-        return
-    port = urlsplit(app.local_url).port
-    url = f"http://127.0.0.1:{port}{url_path_join(app.base_url, PATH)}"
+    url = None
+    if not app.sock and not app.certfile and app.ip in _REACHED_BY_LOOPBACK:
+        port = urlsplit(app.local_url).port
+        url = f"http://127.0.0.1:{port}{url_path_join(app.base_url, PATH)}"
     try:
         path = announce(folder, url)
     except OSError as exc:

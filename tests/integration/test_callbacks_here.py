@@ -146,10 +146,14 @@ try:
     here.address_for("tag", cloud)
 except Exception as exc:
     print(type(exc).__name__, exc)
+from lyceum_magic.callbacks.jupyter_servers import announce
+from lyceum_magic.here import callback_folder
+receiver = announce(callback_folder(), None)
 print(here.address_for("tag", cloud, "https://me.example/user/ann/").rpartition("/")[0])
 os.environ["LYCEUM_CALLBACK_BASE_URL"] = "https://tunnel.example"
 print(here.address_for("tag", cloud).rpartition("/")[0])
 del os.environ["LYCEUM_CALLBACK_BASE_URL"]
+receiver.unlink()
 """
     said, public, tunnel = ok(alone.run(code)).stdout.splitlines()
     assert said.startswith("OptionError --callback here: https://api.lyceum.technology cannot")

@@ -57,7 +57,9 @@ def test_a_full_disk_is_told_with_what_it_holds_up(own_machine: Path, tmp_path: 
     gate, ballast = tmp_path / "gate", own_machine / "ballast"
     code = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)"
     with small_disk(own_machine), receiving() as receiver, served(own_machine) as server:
-        assert doctor()["callbacks"] == "none waits"
+        found = doctor()
+        assert found["callbacks"] == "none waits"
+        assert found["callbacks to `here`"] == "received by this kernel, from this machine alone"
         url = f"{receiver.origin}/canary"
         run = server.start(code, user_callback_urls=[url])
         eventually(

@@ -9,8 +9,15 @@ from concurrent import futures
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from lyceum_magic.callbacks.jupyter_servers import announce
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.here import BASE_VARIABLE, HUB_VARIABLE, Here, public_base
+from lyceum_magic.here import (
+    BASE_VARIABLE,
+    HUB_VARIABLE,
+    Here,
+    callback_folder,
+    public_base,
+)
 from tests.tools.waiting import LIMIT_S
 
 A, B, C = ("https://a.example/", "https://b.example/user/ann/", "https://c.example")
@@ -72,4 +79,17 @@ def test_a_mailbox_that_has_ended_is_opened_again(portal: BlockingPortal) -> Non
     arrival = arrivals.get(timeout=LIMIT_S)
     assert arrival is not None
     assert arrival.event.run_id == "run-1"
+    here.close()
+
+
+def test_a_public_address_is_given_where_a_jupyter_server_receives(portal: BlockingPortal) -> None:
+    here = Here(portal, "s", lambda tag: None)
+    assert here.receiver() == "by this kernel, from this machine alone"
+    with pytest.raises(OptionError, match="install lyceum-magic where Jupyter itself"):
+        here.listening_address(A)
+    announce(callback_folder(), None)
+    address, base = here.listening_address(A)
+    assert address.startswith(f"{A}lyceum/callbacks/")
+    assert base == A
+    assert here.receiver().startswith("by a Jupyter server from elsewhere")
     here.close()

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lyceum_magic.callbacks.jupyter_servers import announce, url_of_mine
+from lyceum_magic.callbacks.jupyter_servers import announce, is_any_receiving, url_of_mine
 
 URL = "http://127.0.0.1:8888/lyceum/callbacks/"
 MINE = {"JPY_PARENT_PID": str(os.getpid())}
@@ -58,3 +58,13 @@ def test_what_others_could_have_written_is_not_believed(
     assert url_of_mine(tmp_path, MINE) is None
     with pytest.raises(PermissionError, match="belongs to another user"):
         announce(tmp_path, URL)
+
+
+def test_a_server_that_this_machine_does_not_reach_receives_from_elsewhere(tmp_path: Path) -> None:
+    assert not is_any_receiving(tmp_path)
+    path = announce(tmp_path, None)
+    assert announce(tmp_path, None).exists()
+    assert is_any_receiving(tmp_path)
+    assert url_of_mine(tmp_path, MINE) is None
+    path.unlink()
+    assert not is_any_receiving(tmp_path)
