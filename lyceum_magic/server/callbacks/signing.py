@@ -59,8 +59,9 @@ class Signing:
         return _not_retired(self._known, now)
 
     async def rotate(self, now: float) -> Sequence[SigningSecret]:
-        """Makes a new secret, beside which the old one signs for a day more; those that sign now.
+        """Makes a new secret, beside which the one before signs for a day; those that sign now.
 
+        One that still signed beside that one signs no more.
         Where the old ones cannot be decrypted any more, the new one takes the place of all.
 
         Raises:
@@ -73,10 +74,8 @@ class Signing:
         except EmbeddedServerError as exc:
             logger.warning("the signing secrets of callbacks are replaced: %s", exc)
         async with self._changing:
-            retiring = [
-                secret if secret.retires_at else replace(secret, retires_at=now + OVERLAP_S)
-                for secret in _not_retired(self._known, now)
-            ]
+            # No more than one beside it: each is a signature in the header of every callback.
+            retiring = [replace(secret, retires_at=now + OVERLAP_S) for secret in self._known[:1]]
             await self._put([_new(now), *retiring])
             return self._known
 
