@@ -21,8 +21,8 @@ def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
     session.close()
 
 
-def post(url: str, run_id: str) -> None:
-    body = json.dumps({"execution_id": run_id, "status": "completed"})
+def post(url: str, run_id: str, name: str = "") -> None:
+    body = json.dumps({"execution_id": run_id, "status": "completed", "run_name": name})
     request = urllib.request.Request(url, data=body.encode(), method="POST")
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with opener.open(request, timeout=LIMIT_S) as answer:
@@ -57,3 +57,17 @@ def test_each_process_listens_for_itself(here: Session) -> None:
     first = here.listening
     listening.listen("")
     assert here.listening is first
+
+
+def test_no_sender_commands_the_terminal(
+    here: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(listening, "_by_server", lambda run_id: "completed")
+    listening.listen("")
+    post(capsys.readouterr().out.split()[0], "run-1", "é\x1b]0;x\x07\n\x9b2J\u202eend")
+    shown = here.listening
+    assert isinstance(shown, listening._Listening)
+    eventually(lambda: shown._count == 1, "it is shown")
+    text = shown._text()
+    assert "é�]0;x���2J�end" in text
+    assert all(char.isprintable() or char == "\n" for char in text)
