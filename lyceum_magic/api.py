@@ -315,7 +315,7 @@ def _check_place(place: str) -> None:
         raise OptionError(f'place takes "auto", "local" or "cloud", not {place!r}.')
 
 
-def on_finish(function: Callable[[Run], object]) -> Hook:
+def on_finish(function: Callable[[Run], object] | None = None) -> Hook:
     """Calls a function with each run of this process that ends from now on, once.
 
     It is called on the main thread, never in the middle of a cell: in a notebook at once where its
@@ -327,7 +327,14 @@ def on_finish(function: Callable[[Run], object]) -> Hook:
 
     Returns:
         The function, with `off()`, which ends this.
+
+    Raises:
+        TypeError: it is no function, or an `async def`.
     """
+    if function is None:
+        raise TypeError(
+            "on_finish takes a function of one run; as a decorator it is `@on_finish`, without ()"
+        )
     return session().hooks.add(function)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 import traceback
 from collections import deque
@@ -78,12 +79,17 @@ class Hooks:
         the same name: a cell that is run again does not double it.
 
         Raises:
-            TypeError: it is no function.
+            TypeError: it is no function, or one that is to be awaited.
         """
         if isinstance(function, Hook):
             function = function.function
         if not callable(function):
             raise TypeError(f"on_finish takes a function of one run, not {function!r:.80}")
+        call = getattr(function, "__call__", None)  # noqa: B004 - of an object's class
+        if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
+            raise TypeError(
+                "on_finish takes a plain function of one run, for nobody would await an `async def`"
+            )
         self._moments.watch()
         key = _key_of(function)
         hook = self._hooks[key] = Hook(self, key, function)

@@ -262,6 +262,7 @@ class Run:
             TimeoutError: it has not ended in time; it goes on.
             ServerUnreachable, ...: its end cannot be learnt; it may go on.
         """
+        _check_seconds(timeout_s)
         return self._state_at_end(timeout_s, timeout_s)
 
     def wait_callback(self, timeout_s: float | None = None) -> State:
@@ -280,6 +281,7 @@ class Run:
         Raises:
             TimeoutError, ...: as `wait`.
         """
+        _check_seconds(timeout_s)
         life = self._life
         if not life.expects_callback:
             return self.wait(timeout_s)
@@ -495,6 +497,11 @@ class Run:
     def is_out_of_sight(self) -> bool:
         """Whether following it failed, so that its end is not known here."""
         return self._life.is_out_of_sight
+
+
+def _check_seconds(timeout_s: object) -> None:
+    if timeout_s is not None and not isinstance(timeout_s, int | float):
+        raise TypeError(f"timeout_s takes a number of seconds or None, not {timeout_s!r:.80}")
 
 
 def _let_scripts_print_lines() -> None:

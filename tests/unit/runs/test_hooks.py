@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 import pytest
 
+import lyceum_magic
 from lyceum_magic.runs.hooks import Hooks
 
 
@@ -114,3 +115,21 @@ def test_a_hook_that_waits_for_a_run_is_not_called_within_itself() -> None:
 def test_a_hook_is_a_function() -> None:
     with pytest.raises(TypeError, match="takes a function of one run, not 7"):
         Hooks().add(7)  # type: ignore[arg-type]
+
+
+async def awaited(run: Ended) -> None: ...
+
+
+class Awaited:
+    async def __call__(self, run: Ended) -> None: ...
+
+
+@pytest.mark.parametrize("function", [awaited, functools.partial(awaited), Awaited()])
+def test_what_nobody_would_await_is_refused(function) -> None:
+    with pytest.raises(TypeError, match="plain function"):
+        Hooks().add(function)
+
+
+def test_a_decorator_with_brackets_is_refused_in_a_sentence() -> None:
+    with pytest.raises(TypeError, match=r"`@on_finish`, without \(\)"):
+        lyceum_magic.on_finish()

@@ -123,6 +123,9 @@ def test_each_end_has_its_exception(
 def test_a_wait_with_a_limit_leaves_the_run_alone(wire: WireServer, session: Session) -> None:
     wire.on("POST", SECRET_PATH, stream(hold=asyncio.Event()))
     run = submit(session)
+    for wait in (run.wait, run.wait_callback):
+        with pytest.raises(TypeError, match="a number of seconds or None, not 'x'"):
+            wait("x")  # type: ignore[arg-type]
     with pytest.raises(TimeoutError, match="has not ended within"):
         run.wait(0.01)
     assert not wire.asked("POST", paths.abort("run"))
