@@ -48,6 +48,7 @@ class Mailbox:
         self._poked = asyncio.Event()
         self._port = 0
         self._seen = 0
+        self._reading = asyncio.Lock()  # of what has come up to `_seen`
         self._is_receiving = asyncio.Lock()
         self._tasks: anyio.abc.TaskGroup
 
@@ -78,15 +79,16 @@ class Mailbox:
 
         for attempt in itertools.count():  # there may be no other poke
             try:
-                arrivals = await anyio.to_thread.run_sync(new)
+                async with self._reading:
+                    arrivals = await anyio.to_thread.run_sync(new)
+                    if arrivals:
+                        self._seen = arrivals[-1].number
                 break
             except (OSError, sqlite3.Error) as exc:
                 if attempt == 0:
                     logger.warning("callbacks that came in cannot be read now: %s", exc)
                 await anyio.sleep(AGAIN_S)
-        if arrivals:
-            self._seen = arrivals[-1].number
-            self._hand_on(arrivals)
+        self._hand_on(arrivals)
 
     def _hand_on(self, arrivals: list[Arrival]) -> None:
         for arrival in arrivals:
@@ -147,9 +149,12 @@ class Mailbox:
         def adopt() -> bool:
             return self._inbox.adopt(tag, session=self._session, poke_port=self._port)
 
-        if not await anyio.to_thread.run_sync(adopt):
-            return False
-        self._hand_on(await anyio.to_thread.run_sync(self._inbox.arrivals_of_run, tag))
+        async with self._reading:
+            if not await anyio.to_thread.run_sync(adopt):
+                return False
+            arrivals = await anyio.to_thread.run_sync(self._inbox.arrivals_of_run, tag)
+            self._hand_on([arrival for arrival in arrivals if arrival.number <= self._seen])
+        self._poked.set()  # the others are new here
         return True
 
 

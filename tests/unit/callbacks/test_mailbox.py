@@ -11,7 +11,8 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from lyceum_magic.callbacks import mailbox as mailbox_module
-from lyceum_magic.callbacks.inbox import Arrival
+from lyceum_magic.callbacks.events import read
+from lyceum_magic.callbacks.inbox import Arrival, CallbackInbox
 from lyceum_magic.callbacks.mailbox import Mailbox
 from tests.tools.waiting import LIMIT_S, eventually
 
@@ -50,6 +51,39 @@ def test_an_inbox_that_could_not_be_read_is_read_again(
         eventually(lambda: "cannot be read now" in caplog.text, "a failed look")
         path.write_bytes(kept)
         assert came.get(timeout=10).event.run_id == "run-1"
+    finally:
+        life.cancel()
+
+
+def test_what_came_before_a_run_was_adopted_is_handed_on_once(
+    portal: BlockingPortal, tmp_path: Path
+) -> None:
+    came: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
+
+    async def deliver(arrival: Arrival) -> None:
+        came.put(arrival)
+
+    inbox = CallbackInbox(tmp_path)
+    box = Mailbox(tmp_path, "s", deliver)
+    life, _ = portal.start_task(box.live)
+
+    def keep(secret: str, tag: str) -> None:
+        inbox.register(secret, session="gone", tag=tag, poke_port=0)
+        address = inbox.find(secret)
+        assert address is not None
+        inbox.add(address, read(BODY), BODY)
+
+    try:
+        keep("first", "before")
+        post(portal.call(box.new_address, None, None))
+        numbers = [came.get(timeout=LIMIT_S).number]
+        keep("second", "behind")
+        assert portal.call(box.adopt, "before")
+        assert portal.call(box.adopt, "behind")
+        numbers += [came.get(timeout=LIMIT_S).number for _ in range(2)]
+        post(portal.call(box.new_address, None, None))
+        numbers.append(came.get(timeout=LIMIT_S).number)
+        assert numbers == [2, 1, 3, 4]
     finally:
         life.cancel()
 
