@@ -14,12 +14,14 @@ from http import HTTPStatus
 from pathlib import Path
 from types import TracebackType
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import unquote, urlsplit
 
 from jupyter_server.auth.decorator import allow_unauthenticated
 from jupyter_server.base.handlers import JupyterHandler
 from jupyter_server.utils import url_path_join
+from tornado.httputil import HTTPServerRequest
 from tornado.iostream import StreamClosedError
+from tornado.routing import Matcher, Rule
 from tornado.web import Finish, stream_request_body
 
 from .. import config
@@ -56,11 +58,8 @@ def load(app: Any) -> None:
         app.log.warning("lyceum_magic takes no callbacks: %s cannot be used (%s)", folder, exc)
         return
     app.event_logger.register_event_schema(_EVENT_SCHEMA)
-    # Everything below, with as many slashes as a sender likes: what is close to a path of ours is
-    # no unknown one that another handler refuses and logs.
-    parts = url_path_join(app.base_url, PATH).strip("/").split("/")
-    pattern = "".join(f"/+{re.escape(part)}" for part in parts) + r"(?:/.*)?"
-    app.web_app.add_handlers(".*$", [(pattern, CallbackHandler, {"inbox": inbox})])
+    facts = {"inbox": inbox, "base": url_path_join(app.base_url, PATH)}
+    app.web_app.add_handlers(".*$", [Rule(_LikeOurs(), CallbackHandler, facts)])
     # The port is known when the server has begun to serve.
     app.io_loop.add_callback(_announce, app, folder)
 
@@ -79,18 +78,32 @@ def _announce(app: Any, folder: Path) -> None:
     atexit.register(path.unlink, missing_ok=True)
 
 
+class _LikeOurs(Matcher):  # type: ignore[misc]
+    """Every path that could have been meant for this receiver, however it is spelt.
+
+    One that is not right is answered with 404 here: another handler would refuse and log it.
+    """
+
+    def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
+        path = re.sub(r"[/\\]+", "/", unquote(request.path).lower())
+        return {} if PATH.strip("/") in path else None
+
+
 @stream_request_body
 class CallbackHandler(JupyterHandler):  # type: ignore[misc]
     """One callback. Only `POST` is open; the rules are those of `Reception`."""
 
-    def initialize(self, inbox: CallbackInbox) -> None:
+    def initialize(self, inbox: CallbackInbox, base: str) -> None:
         self._inbox = inbox
+        self._base = base
         self._reception: Reception | None = None
 
     async def prepare(self) -> None:
         # Before anything of ours: it checks the Host, and may refuse.
         await super().prepare()
-        _, _, secret = self.request.path.rpartition(PATH)
+        # As many slashes as a sender likes at the beginning, for many join a base and a path so.
+        path = f"/{self.request.path.lstrip('/')}"
+        secret = path.removeprefix(self._base) if path.startswith(self._base) else ""
         headers = dict(self.request.headers)
         self._reception = Reception(self._inbox, self.request.method or "", secret, headers)
         # In a thread: the database may wait for another process.

@@ -145,6 +145,27 @@ def test_a_slash_too_many_is_not_logged(face: Face) -> None:
     assert face.post(path="/PATH") == (204 if "/user/" in face.path else 404)
 
 
+@pytest.mark.parametrize(
+    "path",
+    [
+        "http://HOST/PATH", "/lyceum/callbacks/SECRET", "/user/bob/lyceum/callbacks/SECRET",
+        "/user/ann/lyceum/c%61llbacks/SECRET", "/user/ann/lyceum%2Fcallbacks/SECRET",
+        "/user/ann/Lyceum/Callbacks/SECRET", "/user/ann//lyceum//callbacks//SECRET",
+        "/user/ann/lyceum\\callbacks/SECRET", "/user/ann/tree/lyceum/callbacks/SECRET",
+    ],
+)  # fmt: skip
+def test_a_path_that_is_almost_right_is_not_there_nor_in_the_log(
+    jupyter: JupyterServer, path: str
+) -> None:
+    face = Face(
+        jupyter.port, f"{jupyter.base}{PATH.lstrip('/')}", jupyter.folder / "lyceum" / "callbacks"
+    )
+    with closing(face.bell):
+        assert face.post(path=path.replace("SECRET", face.secret)) == 404
+        assert face.arrived() == []
+    assert_silent(jupyter, face)
+
+
 def test_a_query_is_no_part_of_the_address(face: Face) -> None:
     assert face.post(path="PATH?attempt=1") == 204
 
