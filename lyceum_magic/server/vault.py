@@ -50,10 +50,23 @@ class Vault:
         try:
             return self._fernet.decrypt(sealed).decode()
         except InvalidToken:
+            with contextlib.suppress(OSError, ValueError, InvalidToken):
+                return self._opened_by_the_file(sealed)
             raise EmbeddedServerError(
                 f"What the server keeps encrypted does not fit the key in {self._path}; put that "
                 f"file back as it was, or {_ANEW}."
             ) from None
+
+    def _opened_by_the_file(self, sealed: bytes) -> str:
+        """The text, where the file was put back since: only a key that fits takes ours' place."""
+        from cryptography.fernet import Fernet
+
+        key = self._path.read_bytes()
+        fernet = Fernet(key)
+        text = fernet.decrypt(sealed).decode()
+        with self._lock:
+            self._known_key, self._fernet = key, fernet
+        return text
 
     def derived_key(self, purpose: str) -> bytes:
         """256 bits that only who holds the vault's key can know; others for each purpose."""
@@ -70,6 +83,7 @@ class Vault:
         try:
             return Fernet(self._key)
         except ValueError:
+            self._known_key = None  # the file is read again once somebody has mended it
             raise EmbeddedServerError(
                 f"{self._path} should hold the key of this server's secrets, and holds something "
                 f"else; put it back as it was, or remove it and {_ANEW}."

@@ -48,6 +48,13 @@ _SHORTEST_WAIT_S = 0.001
 _READING = "callbacks to send cannot be read"
 _WRITING = "what became of callbacks cannot be written down, and none is sent until it can"
 _PREPARING = "callbacks cannot be signed or filled in"
+_DECRYPTING = "callbacks fail"
+
+_NO_URLS = (
+    "the URLs of some do not fit the server's vault.key; put that file back, or remove them by "
+    "`%lyceum callbacks rm ID`"
+)
+_NO_KEY = "its URL cannot be decrypted any more: the server's vault.key is gone"
 
 
 class Deliverer:
@@ -97,6 +104,9 @@ class Deliverer:
         self._clocks: tuple[float, float] | None = None  # wall and monotonic, at the last look
         self._replan_until = -math.inf  # monotonic
         self._counts = OutboxCounts(0, 0, 0)
+        # Those whose URL nobody can read, and whether that is so of what all need.
+        self._unreadable: set[str] = set()
+        self._is_locked = False
         self._awaited: dict[str, asyncio.Future[None]] = {}  # tests, by delivery
         self.next_at: float | None = None
 
@@ -130,6 +140,7 @@ class Deliverer:
         try:
             self._counts = await self._store.outbox_counts()
             self._plan(await self._store.endpoints())
+            await self._look_for_the_key()
         except EmbeddedServerError as exc:
             self._troubles.begin(_READING, exc)
         else:
@@ -278,7 +289,10 @@ class Deliverer:
 
     async def _outcome_of(self, delivery: Delivery, now: float) -> Outcome:
         if delivery.url is None:
-            return _failed("its URL cannot be decrypted any more: the server's vault.key is gone")
+            self._unreadable.add(delivery.delivery_id)
+            self._troubles.begin(_DECRYPTING, EmbeddedServerError(_NO_URLS))
+            return _failed(_NO_KEY)
+        self._unreadable.discard(delivery.delivery_id)
         try:
             url = await self._filled_in(delivery.url)
             headers = await self._signing.headers(delivery.delivery_id, delivery.body, now)
@@ -288,6 +302,8 @@ class Deliverer:
         except StoreUnavailable:
             raise
         except EmbeddedServerError as exc:
+            self._is_locked = True
+            self._troubles.begin(_DECRYPTING, exc)
             return _failed(str(exc))
         self._troubles.end(_PREPARING)
         try:
@@ -298,6 +314,30 @@ class Deliverer:
 
     async def _filled_in(self, url: str) -> str:
         return fill_in(url, await self._secrets()) if references(url) else url
+
+    async def _look_for_the_key(self) -> None:
+        """Ends the trouble with what could not be decrypted, once none is left.
+
+        Raises:
+            StoreUnavailable: nobody can tell.
+        """
+        if self._is_locked:
+            try:
+                await self._signing.secrets(self._clock())
+                await self._secrets()
+            except StoreUnavailable:
+                raise
+            except EmbeddedServerError as exc:
+                self._troubles.begin(_DECRYPTING, exc)
+                return
+            self._is_locked = False
+        for delivery_id in list(self._unreadable):
+            found = await self._store.delivery(delivery_id)
+            if found is not None and found.state is DeliveryState.PENDING:
+                self._troubles.begin(_DECRYPTING, EmbeddedServerError(_NO_URLS))
+                return
+            self._unreadable.discard(delivery_id)
+        self._troubles.end(_DECRYPTING)
 
     # Results
 

@@ -141,14 +141,21 @@ def add_routes(
         delivery = await deliverer.test(body.url)
         return await details(delivery, delivery.delivery_id)
 
-    @router.get(paths.SIGNING_SECRET, response_model=_SECRET, tags=[EXTENSIONS])
+    @router.get(
+        paths.SIGNING_SECRET, response_model=_SECRET, responses=problems(500), tags=[EXTENSIONS]
+    )
     async def read_signing_secret() -> SigningSecretRecord:
         """What callbacks are signed with, as Standard Webhooks have it."""
         return _secret(await signing.secrets(time.time()))
 
-    @router.post(paths.ROTATE_SIGNING_SECRET, response_model=_SECRET, tags=[EXTENSIONS])
+    @router.post(
+        paths.ROTATE_SIGNING_SECRET,
+        response_model=_SECRET,
+        responses=problems(500),
+        tags=[EXTENSIONS],
+    )
     async def rotate_signing_secret() -> SigningSecretRecord:
-        """Makes another secret; the present one signs beside it for a day."""
+        """Makes another secret; the present one, and none before it, signs beside it for a day."""
         return _secret(await signing.rotate(time.time()))
 
     @router.get(paths.DELIVERY_HEALTH, response_model=_HEALTH, tags=[EXTENSIONS])

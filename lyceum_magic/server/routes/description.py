@@ -19,6 +19,7 @@ _MEANINGS = {
     413: "The body is too large.",
     415: "The body has the wrong content type.",
     416: "The range lies outside the file.",
+    500: "What the server keeps encrypted does not fit its key.",
     501: "Lyceum Cloud has this; the embedded server has not.",
     503: "What the request needs is not there: a container engine, or an optional package.",
     507: "The server's disk is full, or fails.",

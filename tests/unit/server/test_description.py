@@ -159,3 +159,13 @@ async def test_every_route_of_one_thing_says_that_it_may_not_be_there(
         if "{" in path and "404" not in operation["responses"]
     ]
     assert silent == []
+
+
+@pytest.mark.parametrize(
+    ("method", "path"),
+    [("get", paths.SIGNING_SECRET), ("post", paths.ROTATE_SIGNING_SECRET)],
+)
+async def test_what_needs_the_key_says_that_it_may_be_lost(
+    method: str, path: str, description: dict[str, Any]
+) -> None:
+    assert "500" in description["paths"][path][method]["responses"]

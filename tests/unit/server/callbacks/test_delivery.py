@@ -347,6 +347,45 @@ async def test_without_the_secret_or_the_url_nothing_is_sent_and_the_attempt_say
         assert sender.sent == []
 
 
+async def test_health_says_that_the_key_is_lost_until_all_that_needs_it_is_gone(
+    tmp_path: Path,
+) -> None:
+    path, key = tmp_path / "runs.sqlite3", tmp_path / "vault.key"
+    store = SqliteStore(path, Vault(key))
+    await store.open()
+    lost, later = due(), replace(due("https://b.example/"), next_at=1_000_000.0 + DAY_S)
+    for item in (lost, later):
+        await store.add_delivery(item)
+    await store.put_signing_secrets([SigningSecret("whsec_a", 1.5)])
+    await store.close()
+    key.unlink()
+    store = SqliteStore(path, Vault(key))
+    await store.open()
+    schedule = Schedule((0.0, DAY_S), jitter=0.0)
+
+    async def no_values() -> Mapping[str, str]:
+        return {}
+
+    async with delivering(
+        store, PlayedSender(answering(204)), schedule=schedule, secrets=no_values
+    ) as deliverer:
+        await tried(store, lost.delivery_id, lambda found: found.attempts == 1)
+        (error,) = (await deliverer.health())["errors"]
+        assert error.startswith("callbacks fail: the URLs of some do not fit")
+        fresh = due("https://c.example/")
+        await store.add_delivery(fresh)
+        deliverer.ring([fresh.endpoint])
+        await tried(store, fresh.delivery_id, lambda found: found.attempts == 1)
+        (error,) = (await deliverer.health())["errors"]
+        assert "%lyceum callbacks secret --rotate" in error
+        await store.put_signing_secrets([SigningSecret("whsec_b", 1.5)])
+        (error,) = (await deliverer.health())["errors"]
+        assert "the URLs of some" in error
+        await store.remove_delivery(lost.delivery_id)
+        assert (await deliverer.health())["errors"] == []
+    await store.close()
+
+
 # --- slots -------------------------------------------------------------------------------------
 
 
