@@ -121,10 +121,10 @@ class _Connection:
         request = await self._next_event()
         if not isinstance(request, h11.Request):
             raise h11.RemoteProtocolError("no request", HTTPStatus.BAD_REQUEST)
-        headers = {
-            name.decode("latin-1"): value.decode("latin-1") for name, value in request.headers
-        }
-        if headers.get("host", "").lower() not in self._hosts:
+        headers = [
+            (name.decode("latin-1"), value.decode("latin-1")) for name, value in request.headers
+        ]
+        if dict(headers).get("host", "").lower() not in self._hosts:
             return HTTPStatus.FORBIDDEN  # a page that has made its own name mean this machine
         method = request.method.decode("latin-1")
         path = request.target.decode("latin-1").partition("?")[0]

@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import contextlib
 import socket
-from collections.abc import Mapping
+from collections import Counter
+from collections.abc import Iterable
 from http import HTTPStatus
 
 from ..exceptions import InvalidCallback
-from ..protocol.callbacks import MAX_BODY_BYTES
+from ..protocol.callbacks import ID_HEADER, MAX_BODY_BYTES, TIMESTAMP_HEADER
 from .events import CallbackEvent, read
 from .inbox import Address, CallbackInbox, is_taken
 
@@ -25,19 +26,21 @@ class Reception:
 
     Args:
         secret: what its path ends with.
-        headers: names in any case, each once.
+        headers: as they came: names in any case, some perhaps several times.
 
     Attributes:
         event: the callback, once it has been kept for the first time.
     """
 
     def __init__(
-        self, inbox: CallbackInbox, method: str, secret: str, headers: Mapping[str, str]
+        self, inbox: CallbackInbox, method: str, secret: str, headers: Iterable[tuple[str, str]]
     ) -> None:
         self._inbox = inbox
         self._method = method
         self._secret = secret
-        self._headers = {name.lower(): value for name, value in headers.items()}
+        pairs = [(name.lower(), value) for name, value in headers]
+        self._headers = dict(pairs)
+        self._counts = Counter(name for name, _ in pairs)
         self._body = bytearray()
         self._address: Address | None = None
         self.event: CallbackEvent | None = None
@@ -51,6 +54,8 @@ class Reception:
             return HTTPStatus.METHOD_NOT_ALLOWED
         if any(name in self._headers for name in _OF_BROWSERS):
             return HTTPStatus.FORBIDDEN
+        if any(self._counts[name] > 1 for name in (ID_HEADER, TIMESTAMP_HEADER)):
+            return HTTPStatus.BAD_REQUEST  # as `verify` has it
         length = self._headers.get("content-length", "0")
         if length.isdecimal() and int(length[:10]) > MAX_BODY_BYTES:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE

@@ -104,7 +104,7 @@ class CallbackHandler(JupyterHandler):  # type: ignore[misc]
         # As many slashes as a sender likes at the beginning, for many join a base and a path so.
         path = f"/{self.request.path.lstrip('/')}"
         secret = path.removeprefix(self._base) if path.startswith(self._base) else ""
-        headers = dict(self.request.headers)
+        headers = self.request.headers.get_all()
         self._reception = Reception(self._inbox, self.request.method or "", secret, headers)
         # In a thread: the database may wait for another process.
         await self._refuse(await self._kept(self._reception.admit))

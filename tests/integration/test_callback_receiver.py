@@ -127,6 +127,14 @@ def test_a_callback_that_comes_again_is_kept_once(face: Face) -> None:
     assert face.arrived() == ["msg_1", "run-1/completed"]
 
 
+@pytest.mark.parametrize(
+    "twice", [["webhook-id: a", "Webhook-Id: b"], ["webhook-timestamp: 1"] * 2], ids=["id", "time"]
+)
+def test_headers_that_contradict_each_other_are_refused(face: Face, twice: list[str]) -> None:
+    assert face.post(BODY, *twice) == 400
+    assert face.arrived() == []
+
+
 def test_a_chunked_body_is_taken(face: Face) -> None:
     head = "POST PATH HTTP/1.1\nHost: HOST\nTransfer-Encoding: chunked"
     assert face.send(head, b"%x\r\n%b\r\n0\r\n\r\n" % (len(BODY), BODY)) == 204

@@ -15,7 +15,7 @@ BODY = b'{"execution_id": "run-1", "status": "completed"}'
 
 
 def receive(inbox: CallbackInbox) -> HTTPStatus:
-    reception = Reception(inbox, "POST", "secret", {})
+    reception = Reception(inbox, "POST", "secret", [])
     assert reception.admit() is None
     assert reception.feed(BODY) is None
     return reception.finish()
@@ -52,6 +52,6 @@ def test_an_address_of_a_process_that_has_gone_is_not_there_but_for_its_runs(
         port = bell.getsockname()[1]
         inbox.register("listening", session="s", tag=None, poke_port=port)
         inbox.register("run", session="s", tag="t", poke_port=port)
-        assert Reception(inbox, "POST", "listening", {}).admit() is None
-    assert Reception(inbox, "POST", "listening", {}).admit() is HTTPStatus.NOT_FOUND
-    assert Reception(inbox, "POST", "run", {}).admit() is None
+        assert Reception(inbox, "POST", "listening", []).admit() is None
+    assert Reception(inbox, "POST", "listening", []).admit() is HTTPStatus.NOT_FOUND
+    assert Reception(inbox, "POST", "run", []).admit() is None
