@@ -26,6 +26,8 @@ logger = logging.getLogger(__name__)
 
 #: The pause before an inbox that could not be read is read again.
 AGAIN_S = 1.0
+#: Between two looks: any program of this machine may poke, as often as it likes.
+PAUSE_S = 0.05
 
 
 class Mailbox:
@@ -68,6 +70,7 @@ class Mailbox:
                     await self._poked.wait()
                     self._poked.clear()
                     await self._look()
+                    await anyio.sleep(PAUSE_S)
         finally:
             transport.close()
             with anyio.CancelScope(shield=True), contextlib.suppress(OSError, sqlite3.Error):

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import queue
+import socket
 import urllib.request
 from collections.abc import Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -84,6 +86,33 @@ def test_what_came_before_a_run_was_adopted_is_handed_on_once(
         post(portal.call(box.new_address, None, None))
         numbers.append(came.get(timeout=LIMIT_S).number)
         assert numbers == [2, 1, 3, 4]
+    finally:
+        life.cancel()
+
+
+def test_many_pokes_are_one_look(
+    portal: BlockingPortal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(mailbox_module, "PAUSE_S", 600)
+    looks: list[int] = []
+
+    async def deliver(arrival: Arrival) -> None: ...
+
+    def look(session: str, *, after: int) -> list[Arrival]:
+        looks.append(after)
+        return []
+
+    box = Mailbox(tmp_path, "s", deliver)
+    life, _ = portal.start_task(box.live)
+    try:
+        monkeypatch.setattr(box._inbox, "arrivals", look)
+        with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as poker:
+            poker.sendto(b"", ("127.0.0.1", box._port))
+            eventually(lambda: looks and not box._poked.is_set(), "the first look")
+            for _ in range(20):
+                poker.sendto(b"", ("127.0.0.1", box._port))
+        eventually(box._poked.is_set, "a poke that waits")
+        assert len(looks) == 1
     finally:
         life.cancel()
 
