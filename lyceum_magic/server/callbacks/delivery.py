@@ -27,7 +27,7 @@ from .results import Outcome, result_of
 from .schedule import Schedule
 from .sending import Sender
 from .signing import Signing
-from .slots import RECHECK_S, Slots
+from .slots import QUICK_S, RECHECK_S, Slots
 
 logger = logging.getLogger(__name__)
 
@@ -369,8 +369,8 @@ class Deliverer:
         self._cannot_write = False
         self._troubles.end(_WRITING)
         del self._results[: len(group)]
-        for _, delivery in group:
-            self._settle(delivery)
+        for attempt, delivery in group:
+            self._settle(attempt, delivery)
             if delivery.state is DeliveryState.DEAD and delivery.delivery_id in prevailed:
                 logger.warning(
                     "the callback %s to %s was given up after %d attempts: %s",
@@ -379,10 +379,10 @@ class Deliverer:
         self._news.ring()
         self._activity.ring()
 
-    def _settle(self, delivery: Delivery) -> None:
+    def _settle(self, attempt: Attempt, delivery: Delivery) -> None:
         """Frees the slot of a delivery whose result is on the disk."""
         self._slots.release(delivery.endpoint, delivery.delivery_id)
-        self._slots.of(delivery.endpoint).is_well = not delivery.error
+        self._slots.of(delivery.endpoint).is_well = not delivery.error or attempt.took_s < QUICK_S
         waiter = self._awaited.get(delivery.delivery_id)
         if waiter is not None and not waiter.done():
             waiter.set_result(None)

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: To one endpoint that has answered well the last time, and to any other.
+#: To one endpoint whose last attempt succeeded, or failed as soon as this: it holds no slot for
+#: long. And to any other.
 SLOTS, SLOTS_UNTRIED = 4, 1
+QUICK_S = 1.0
 #: To all of them. A hung receiver holds its slot until its attempt times out; with 64 slots, 50
 #: hung and 50 slow ones would make all others wait for them.
 ALL_SLOTS = 256
@@ -20,7 +22,7 @@ class EndpointSlots:
 
     Attributes:
         under_way: ids of deliveries that are being sent, or whose result is still to be written.
-        is_well: whether the last attempt succeeded.
+        is_well: whether the last attempt succeeded, or failed within `QUICK_S`.
         drained_at: when nothing was due but what is under way, in monotonic seconds; None if
             something may have come since.
     """

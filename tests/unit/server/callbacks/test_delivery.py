@@ -389,11 +389,14 @@ async def test_health_says_that_the_key_is_lost_until_all_that_needs_it_is_gone(
 # --- slots -------------------------------------------------------------------------------------
 
 
-async def test_an_endpoint_has_one_slot_until_it_succeeds_then_four_until_it_fails() -> None:
-    answers: asyncio.Queue[int] = asyncio.Queue()
+async def test_an_endpoint_has_one_slot_until_it_is_quick_then_four_until_it_fails_slowly() -> None:
+    answers: asyncio.Queue[tuple[int, float]] = asyncio.Queue()
+    monotonic = Clock(50.0)
 
     async def answer(url: str) -> Outcome:
-        return status(await answers.get())
+        code, took_s = await answers.get()
+        monotonic.now += took_s
+        return status(code)
 
     store, sender = CountingStore(), PlayedSender(answer)
     items = [due() for _ in range(20)]
@@ -407,17 +410,18 @@ async def test_an_endpoint_has_one_slot_until_it_succeeds_then_four_until_it_fai
         await looked(deliverer, store)
         assert store.given_out == len(sender.sent) == ended + expected
 
-    async with delivering(store, sender, schedule=schedule) as deliverer:
+    async with delivering(store, sender, schedule=schedule, monotonic=monotonic) as deliverer:
         await under_way(0, 1)
-        answers.put_nowait(503)
+        answers.put_nowait((503, 15.0))
         await under_way(1, 1)
-        answers.put_nowait(204)
+        answers.put_nowait((503, 0.0))
         await under_way(2, 4)
-        answers.put_nowait(204)
-        await under_way(3, 4)
+        answers.put_nowait((503, 15.0))
+        answers.put_nowait((204, 15.0))  # slow as it is
+        await under_way(4, 4)
         for _ in range(4):
-            answers.put_nowait(503)
-        await under_way(7, 1)
+            answers.put_nowait((503, 15.0))
+        await under_way(8, 1)
     assert len({headers["webhook-id"] for _, headers, _ in sender.sent}) == len(sender.sent)
 
 
