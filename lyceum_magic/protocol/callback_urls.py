@@ -13,12 +13,15 @@ from dataclasses import dataclass
 from urllib.parse import quote
 
 from .addresses import address_of, is_loopback, is_public
+from .callbacks import HERE
 from .limits import MAX_CALLBACK_URL
 
 FORM = "a callback goes to https://HOST/..., or to http://127.0.0.1:PORT/... on this machine"
 
 #: A secret of the account, which the sender fills in: `https://host/?token=${NAME}`.
 _REFERENCE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)\}")
+
+_NO_REFERENCE = re.compile(r"\$\{(?![A-Za-z_][A-Za-z0-9_]*\})")
 
 #: The part of RFC 3986 that all parsers read alike: no user, no escape and nothing but ASCII up to
 #: the path. Nothing else reads a callback URL, so that what is checked is what is sent.
@@ -41,7 +44,9 @@ _NAME = re.compile(
 
 _PORTS = {"http": 80, "https": 443}
 
-_NO_URL = f"What was given as a callback URL is none: {FORM}."
+#: What may be shown of a scheme: a longer one may be a secret with a colon.
+_SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,15}):(?P<slashes>//)?", re.IGNORECASE)
+_UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 
 
 @dataclass(frozen=True, slots=True)
@@ -109,13 +114,18 @@ def read_url(url: str) -> CallbackUrl:
     host = (found["ipv6"] or found["name"]).lower()
     port = int(found["port"] or _PORTS[scheme])
     address = address_of(host)
-    if (
-        port > 65535
-        or (found["ipv6"] and (address is None or address.version != 6))
-        or (address is None and not _NAME.fullmatch(host))
+    if port > 65535:
+        raise ValueError(_BAD_PORT)
+    if (found["ipv6"] and (address is None or address.version != 6)) or (
+        address is None and not _NAME.fullmatch(host)
     ):
-        raise ValueError(_NO_URL)
+        raise ValueError(_BAD_HOST)
     target = found["target"]
+    if _NO_REFERENCE.search(target):
+        raise ValueError(
+            "A reference to a secret reads ${NAME}, and NAME is letters, digits and underscores, "
+            "no digit first; ${ itself is written $%7B."
+        )
     read = CallbackUrl(
         scheme,
         host if address is None else str(address),
@@ -132,7 +142,32 @@ def read_url(url: str) -> CallbackUrl:
     return read
 
 
+_BAD_PORT = f"The port of a callback URL is a number from 1 to 65535: {FORM}."
+_BLANK = "A callback URL holds no space, line break or control character: write a space as %20."
+_BAD_HOST = (
+    "The host of a callback URL is a name, four decimal numbers as 127.0.0.1, or an IPv6 address "
+    f"in brackets: {FORM}."
+)
+
+
 def _why_unreadable(url: str) -> str:
+    return _why_no_scheme(url) or _why_no_authority(url) or _why_no_target(url)
+
+
+def _why_no_scheme(url: str) -> str | None:
+    if not url.strip():
+        return f"A callback URL is empty: {FORM}."
+    if url.strip().lower() == HERE:
+        return f"A callback URL is not this word; did you mean {HERE}, in small letters?"
+    found = _SCHEME.match(url)
+    if found is None or not (found["slashes"] or found["scheme"].lower() in _PORTS):
+        return f"A callback URL begins with https://, and this one does not: {FORM}."
+    if found["scheme"].lower() not in _PORTS:
+        return f"A callback URL begins with https://, and this one with {found[0]}: {FORM}."
+    return None
+
+
+def _why_no_authority(url: str) -> str | None:
     found = _AUTHORITY.match(url)
     authority = found["authority"] if found else ""
     if "@" in authority:
@@ -145,11 +180,30 @@ def _why_unreadable(url: str) -> str:
             "A reference to a secret, ${NAME}, stands behind a callback URL's host alone: "
             f"{FORM}."
         )
-    if found and not authority.isascii():
+    if not authority.isascii():
         return "The host of a callback URL is written in ASCII, an international name as xn--...."
-    if found and "#" in url:
+    if _UNPRINTABLE.search(authority):
+        return _BLANK
+    host, _, port = authority.rpartition(":")
+    if not authority or (not host and port.isdecimal()):
+        return f"A callback URL names no host: {FORM}."
+    if authority.endswith("]"):
+        return _BAD_HOST
+    if host and not re.fullmatch(r"[1-9][0-9]{0,4}", port):
+        return _BAD_PORT
+    if not _URL.fullmatch(f"https://{authority}"):
+        return _BAD_HOST
+    return None
+
+
+def _why_no_target(url: str) -> str:
+    if "#" in url:
         return "A callback URL has no part behind #: it would not be sent."
-    return _NO_URL
+    if "\\" in url:
+        return "A callback URL holds no backslash: write / or %5C."
+    if _UNPRINTABLE.search(url):
+        return _BLANK
+    return "A callback URL is Unicode text, and this one holds half of a surrogate pair."
 
 
 def references(url: str) -> frozenset[str]:

@@ -17,6 +17,17 @@ from lyceum_magic.protocol.callback_urls import (
 from tests.unit.server.callbacks.hostile_urls import ALLOWED, HOSTILE, NAMES
 from tests.unit.server.callbacks.made_up_urls import urls
 
+NO_SCHEME = f"A callback URL begins with https://, and this one does not: {FORM}."
+PORT = f"The port of a callback URL is a number from 1 to 65535: {FORM}."
+HOST = (
+    "The host of a callback URL is a name, four decimal numbers as 127.0.0.1, or an IPv6 address "
+    f"in brackets: {FORM}."
+)
+BLANK = "A callback URL holds no space, line break or control character: write a space as %20."
+MALFORMED = (
+    "A reference to a secret reads ${NAME}, and NAME is letters, digits and underscores, no digit "
+    "first; ${ itself is written $%7B."
+)
 USER = (
     "A callback URL cannot hold a user or a password before its host; put a secret behind it, as "
     "https://HOST/?token=${NAME}."
@@ -47,7 +58,36 @@ def test_text_alone_tells_most_hostile_urls():
 @pytest.mark.parametrize(
     ("url", "problem"),
     [
-        ("x", f"What was given as a callback URL is none: {FORM}."),
+        ("", f"A callback URL is empty: {FORM}."),
+        (" ", f"A callback URL is empty: {FORM}."),
+        ("Here", "A callback URL is not this word; did you mean here, in small letters?"),
+        ("s3cret", NO_SCHEME),
+        ("s3cret:80", NO_SCHEME),
+        (" https://host/", NO_SCHEME),
+        ("//host/s3cret", NO_SCHEME),
+        (
+            "ftp://host/s3cret",
+            f"A callback URL begins with https://, and this one with ftp://: {FORM}.",
+        ),
+        ("https:///s3cret", f"A callback URL names no host: {FORM}."),
+        ("https://:80/s3cret", f"A callback URL names no host: {FORM}."),
+        ("https:host", f"A callback URL names no host: {FORM}."),
+        ("https://host:0/s3cret", PORT),
+        ("https://host:65536/s3cret", PORT),
+        ("https://host:/s3cret", PORT),
+        ("https://host:s3cret", PORT),
+        ("https://127.1/s3cret", HOST),
+        ("https://[::1/s3cret", HOST),
+        ("https://[::g]/s3cret", HOST),
+        ("https://ho%20st/s3cret", HOST),
+        ("https://ho st/s3cret", BLANK),
+        ("https://host/s3 cret", BLANK),
+        ("https://host/s3cret\n", BLANK),
+        ("https://host/s3\\cret", "A callback URL holds no backslash: write / or %5C."),
+        (
+            "https://host/\ud800",
+            "A callback URL is Unicode text, and this one holds half of a surrogate pair.",
+        ),
         ("https://10.0.0.7/s", f"https://10.0.0.7/... is an address that is not public: {FORM}."),
         ("http://host:80/s", f"http://host/... is not encrypted: {FORM}."),
         ("http://host:8080/s", f"http://host:8080/... is not encrypted: {FORM}."),
@@ -57,11 +97,19 @@ def test_text_alone_tells_most_hostile_urls():
             "https://bücher.example/s",
             "The host of a callback URL is written in ASCII, an international name as xn--....",
         ),
+        ("https://host/?b=${}", MALFORMED),
+        ("https://host/${bad-name}", MALFORMED),
+        ("https://host/${1}", MALFORMED),
+        ("https://host/${open", MALFORMED),
         ("https://host/#s", "A callback URL has no part behind #: it would not be sent."),
     ],
 )
 def test_a_problem_is_one_sentence_that_helps(url: str, problem: str):
     assert problem_of_url(url) == problem
+
+
+def test_a_name_without_braces_is_text():
+    assert read_url("https://host/$NAME?a=$&b=$%7B}").target == "/$NAME?a=$&b=$%7B}"
 
 
 @given(urls)
