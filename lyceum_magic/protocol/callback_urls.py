@@ -10,7 +10,7 @@ import re
 import string
 from collections.abc import Mapping
 from dataclasses import dataclass
-from urllib.parse import quote
+from urllib.parse import quote, unquote
 
 from .addresses import address_of, is_loopback, is_public
 from .callbacks import HERE
@@ -83,6 +83,10 @@ class CallbackUrl:
     @property
     def _host(self) -> str:
         return f"[{self.host}]" if ":" in self.host else self.host
+
+
+class PathChanged(ValueError):
+    """A secret would change the path of a URL; the text says which, without its value."""
 
 
 def problem_of_url(url: str) -> str | None:
@@ -216,5 +220,16 @@ def fill_in(url: str, secrets: Mapping[str, str]) -> str:
 
     Raises:
         KeyError: the name of a secret that there is none of.
+        PathChanged: a value makes a segment of the path `.` or `..`, which leads elsewhere however
+            it is encoded; the text is a sentence without the value.
     """
-    return _REFERENCE.sub(lambda found: quote(secrets[found[1]], safe=""), url)
+    filled = _REFERENCE.sub(lambda found: quote(secrets[found[1]], safe=""), url)
+    segments, made = (text.partition("?")[0].split("/") for text in (url, filled))
+    for segment, value in zip(segments, made, strict=True):
+        if references(segment) and unquote(value) in (".", ".."):
+            name = min(references(segment))
+            raise PathChanged(
+                f"the secret {name} makes a part of its path . or .., which leads elsewhere; give "
+                "the secret another value"
+            )
+    return filled

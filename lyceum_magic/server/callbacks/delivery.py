@@ -15,7 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping
 from dataclasses import replace
 
 from ...exceptions import EmbeddedServerError
-from ...protocol.callback_urls import fill_in, references
+from ...protocol.callback_urls import PathChanged, fill_in, references
 from ...protocol.callbacks import DeliveryHealth, DeliveryState
 from ...protocol.times import iso
 from ..bell import Bell
@@ -299,6 +299,8 @@ class Deliverer:
         except KeyError as exc:
             name = exc.args[0]
             return _failed(f"its URL refers to the secret {name}, which the account has not")
+        except PathChanged as exc:
+            return _failed(str(exc))
         except StoreUnavailable:
             raise
         except EmbeddedServerError as exc:

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from lyceum_magic.protocol.callback_urls import (
     FORM,
     CallbackUrl,
+    PathChanged,
     fill_in,
     problem_of_url,
     read_url,
@@ -169,3 +170,17 @@ def test_a_secret_stays_one_piece(secret: str):
 def test_a_url_is_read_in_parts(url: str, read: CallbackUrl, authority: str, endpoint: str):
     assert read_url(url) == read
     assert (read.authority, read.endpoint) == (authority, endpoint)
+
+
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [("p/${A}/q", ".."), ("${A}", "."), ("p/.${A}?x", "."), ("p/%2E${A}", "."), ("${A}${A}", ".")],
+)
+def test_a_secret_does_not_change_the_path(path: str, value: str):
+    with pytest.raises(PathChanged, match="the secret A makes a part of its path"):
+        fill_in(f"https://host/{path}", {"A": value})
+
+
+def test_dots_that_are_no_whole_part_are_filled_in():
+    url = fill_in("https://host/p/../${A}x/${B}?${A}/${A}", {"A": "..", "B": "..."})
+    assert url == "https://host/p/../..x/...?../.."
