@@ -7,19 +7,21 @@ which changes in between (DNS rebinding) changes nothing.
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
+import errno
 import socket
+import threading
 from collections.abc import Callable, Collection
-
-import anyio
-import anyio.to_thread
 
 from ...protocol.addresses import address_of, is_loopback, is_public
 from ...protocol.callback_urls import CallbackUrl, read_url
 from ..settings import Profile
+from .slots import ALL_SLOTS
 
-#: Look-ups at a time. One may hang for half a minute, on a thread: those of the rest of the server
-#: are others.
-_LOOKUPS = 64
+#: Look-ups at a time, each on a thread of its own. One may hang for half a minute, longer than its
+#: attempt, and counts until then.
+_LOOKUPS = ALL_SLOTS
 
 
 class TargetRefused(Exception):
@@ -64,7 +66,7 @@ class Targets:
     def __init__(self, profile: Profile, own_ports: Callable[[], Collection[int]]) -> None:
         self._profile = profile
         self._own_ports = own_ports
-        self._lookups = anyio.CapacityLimiter(_LOOKUPS)
+        self._lookups = asyncio.Semaphore(_LOOKUPS)
 
     def read(self, url: str) -> CallbackUrl:
         """A URL in parts, if its text is allowed.
@@ -104,9 +106,33 @@ class Targets:
         return answers
 
     async def _look_up(self, url: CallbackUrl) -> list[str]:
-        answers = await anyio.to_thread.run_sync(
-            lambda: socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM),
-            abandon_on_cancel=True,
-            limiter=self._lookups,
-        )
-        return list(dict.fromkeys(str(answer[4][0]) for answer in answers))
+        loop = asyncio.get_running_loop()
+        found: asyncio.Future[list[str]] = loop.create_future()
+
+        def end(answers: list[str] | Exception) -> None:
+            self._lookups.release()
+            if found.done():  # nobody waits any more
+                return
+            if isinstance(answers, Exception):
+                found.set_exception(answers)
+            else:
+                found.set_result(answers)
+
+        def look_up() -> None:
+            answers: list[str] | Exception
+            try:
+                rows = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
+                answers = list(dict.fromkeys(str(row[4][0]) for row in rows))
+            except Exception as exc:  # noqa: BLE001 - whoever waits for it gets it
+                answers = exc
+            with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
+                loop.call_soon_threadsafe(end, answers)
+
+        await self._lookups.acquire()
+        try:
+            # Not of a pool: Python would wait for its threads before it ends.
+            threading.Thread(target=look_up, name="lyceum-look-up", daemon=True).start()
+        except RuntimeError as exc:
+            self._lookups.release()
+            raise OSError(errno.EAGAIN, "there is no thread to look its name up") from exc
+        return await found

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
+import threading
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.protocol.addresses import Address, is_public
+from lyceum_magic.server.callbacks.slots import ALL_SLOTS
 from lyceum_magic.server.callbacks.targets import TargetRefused, Targets
 
 from .hostile_urls import ALLOWED, HOSTILE, NAMES, OWN_PORT
@@ -91,3 +94,43 @@ async def test_a_localhost_that_leads_elsewhere_is_refused(monkeypatch: pytest.M
     targets = Targets("local", lambda: ())
     with pytest.raises(TargetRefused, match=r"leads to 10\.0\.0\.1"):
         await targets.addresses(targets.read("http://localhost:8000/"))
+
+
+async def test_names_that_hang_hold_up_no_other_until_there_are_as_many_as_slots(
+    monkeypatch: pytest.MonkeyPatch,
+):
+    goes_on, hanging = threading.Event(), threading.Semaphore(0)
+
+    def look_up(host: str, port: int, **_options: object) -> list[tuple]:
+        if host == "hung.example":
+            hanging.release()
+            goes_on.wait()
+        return [(0, 0, 0, "", ("192.88.0.1", port))]
+
+    def hang(number: int) -> list[asyncio.Task[list[str]]]:
+        hung = targets.read("https://hung.example/")
+        return [asyncio.create_task(targets.addresses(hung)) for _ in range(number)]
+
+    async def found(url: str) -> list[str]:
+        return await targets.addresses(targets.read(url))
+
+    monkeypatch.setattr(socket, "getaddrinfo", look_up)
+    targets = Targets("shared", lambda: ())
+    try:
+        tasks = hang(ALL_SLOTS - 1)
+        async with asyncio.timeout(30):
+            assert await found("https://good.example/") == ["192.88.0.1"]
+        tasks += hang(1)
+        for _ in tasks:
+            assert await asyncio.to_thread(hanging.acquire, timeout=30)
+        # Their attempts have ended, and their threads have not.
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        waits = asyncio.create_task(found("https://good.example/"))
+        assert await found("https://1.1.1.1/") == ["1.1.1.1"]  # needs no look-up
+        assert not (await asyncio.wait([waits], timeout=0.05))[0]
+    finally:
+        goes_on.set()
+    async with asyncio.timeout(30):
+        assert await waits == ["192.88.0.1"]
