@@ -11,7 +11,7 @@ import contextlib
 import logging
 import math
 import time
-from collections.abc import Awaitable, Callable, Collection, Mapping
+from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 
 from ...exceptions import EmbeddedServerError
@@ -19,7 +19,14 @@ from ...protocol.callback_urls import PathChanged, fill_in, references
 from ...protocol.callbacks import DeliveryHealth, DeliveryState
 from ...protocol.times import iso
 from ..bell import Bell
-from ..stores.base import Attempt, Delivery, OutboxCounts, OutboxStore, StoreUnavailable
+from ..stores.base import (
+    Attempt,
+    Delivery,
+    OutboxCounts,
+    OutboxStore,
+    RecordRefused,
+    StoreUnavailable,
+)
 from ..troubles import Troubles
 from .bodies import body_of_test
 from .outbox import new_delivery
@@ -235,7 +242,8 @@ class Deliverer:
             return free > 0
         # Before the look: what comes while it lasts says so behind this.
         slots.drained_at = self._monotonic()
-        found = await self._store.due(endpoint, now, limit=free, without=tuple(slots.under_way))
+        without = slots.under_way | slots.left_out
+        found = await self._store.due(endpoint, now, limit=free, without=without)
         for delivery in found:
             self._slots.take(endpoint, delivery.delivery_id)
             attempt = asyncio.create_task(self._attempt(delivery))
@@ -357,7 +365,7 @@ class Deliverer:
     async def _write_results(self) -> None:
         group = list(self._results)
         try:
-            prevailed = await self._store.write_attempts(group)
+            prevailed, unwritable = await self._written(group)
         except Exception as exc:  # noqa: BLE001 - the top of a task; what it says is logged
             self._troubles.begin(_WRITING, exc)
             self._cannot_write = True
@@ -372,7 +380,7 @@ class Deliverer:
         self._troubles.end(_WRITING)
         del self._results[: len(group)]
         for attempt, delivery in group:
-            self._settle(attempt, delivery)
+            self._settle(attempt, delivery, is_written=delivery.delivery_id not in unwritable)
             if delivery.state is DeliveryState.DEAD and delivery.delivery_id in prevailed:
                 logger.warning(
                     "the callback %s to %s was given up after %d attempts: %s",
@@ -381,9 +389,38 @@ class Deliverer:
         self._news.ring()
         self._activity.ring()
 
-    def _settle(self, attempt: Attempt, delivery: Delivery) -> None:
-        """Frees the slot of a delivery whose result is on the disk."""
-        self._slots.release(delivery.endpoint, delivery.delivery_id)
+    async def _written(
+        self, group: Sequence[tuple[Attempt, Delivery]]
+    ) -> tuple[Collection[str], Collection[str]]:
+        """Writes results, but for those that no store takes: they must not hold up the others.
+
+        Returns:
+            Ids of deliveries that are as their attempts say, and of those that were not written.
+
+        Raises:
+            StoreUnavailable: nothing can be written now.
+        """
+        try:
+            return await self._store.write_attempts(group), ()
+        except Exception as exc:
+            if isinstance(exc, StoreUnavailable) and not isinstance(exc, RecordRefused):
+                raise
+            if len(group) == 1:
+                ((_, delivery),) = group
+                # Its text may hold what was to be written.
+                logger.error(
+                    "what became of the callback %s cannot be written down (%s); it is not sent "
+                    "again before the server starts again",
+                    delivery.delivery_id, type(exc).__name__,
+                )  # fmt: skip
+                return (), (delivery.delivery_id,)
+        each = [await self._written([result]) for result in group]
+        return {i for ids, _ in each for i in ids}, {i for _, ids in each for i in ids}
+
+    def _settle(self, attempt: Attempt, delivery: Delivery, *, is_written: bool) -> None:
+        """Frees the slot of a delivery whose result is on the disk, or never will be."""
+        free = self._slots.release if is_written else self._slots.leave_out
+        free(delivery.endpoint, delivery.delivery_id)
         self._slots.of(delivery.endpoint).is_well = not delivery.error or attempt.took_s < QUICK_S
         waiter = self._awaited.get(delivery.delivery_id)
         if waiter is not None and not waiter.done():

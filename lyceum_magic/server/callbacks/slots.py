@@ -22,6 +22,7 @@ class EndpointSlots:
 
     Attributes:
         under_way: ids of deliveries that are being sent, or whose result is still to be written.
+        left_out: ids of deliveries whose results cannot be written: sent no more by this process.
         is_well: whether the last attempt succeeded, or failed within `QUICK_S`.
         drained_at: when nothing was due but what is under way, in monotonic seconds; None if
             something may have come since.
@@ -29,6 +30,7 @@ class EndpointSlots:
 
     def __init__(self) -> None:
         self.under_way: set[str] = set()
+        self.left_out: set[str] = set()
         self.is_well = False
         self.drained_at: float | None = None
 
@@ -52,7 +54,11 @@ class Slots:
 
     def of(self, endpoint: str) -> EndpointSlots:
         if endpoint not in self._by_endpoint and len(self._by_endpoint) >= _MANY:
-            busy = {name: each for name, each in self._by_endpoint.items() if each.under_way}
+            busy = {
+                name: each
+                for name, each in self._by_endpoint.items()
+                if each.under_way or each.left_out
+            }
             self._by_endpoint = busy
         return self._by_endpoint.setdefault(endpoint, EndpointSlots())
 
@@ -76,6 +82,11 @@ class Slots:
         slots.under_way.remove(delivery_id)
         slots.drained_at = None
         self._under_way -= 1
+
+    def leave_out(self, endpoint: str, delivery_id: str) -> None:
+        """Gives a slot back of a delivery that is still due in the store, and must not be sent."""
+        self.of(endpoint).left_out.add(delivery_id)
+        self.release(endpoint, delivery_id)
 
     def wake(self, endpoints: Iterable[str] | None) -> None:
         """Something is due at these endpoints, or at any."""

@@ -21,6 +21,10 @@ class StoreUnavailable(EmbeddedServerError):
     """The records cannot be read or written now: the disk is full, fails, or may not be written."""
 
 
+class RecordRefused(StoreUnavailable):
+    """What was to be written fits no table; nothing says that the disk is not well."""
+
+
 @dataclass(frozen=True, slots=True)
 class RunRecord:
     """All that is known of one run. Times in seconds since 1970.

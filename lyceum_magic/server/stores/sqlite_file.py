@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...exceptions import EmbeddedServerError
-from .base import StoreUnavailable
+from .base import RecordRefused, StoreUnavailable
 
 _T = TypeVar("_T")
 
@@ -93,6 +93,10 @@ class SqliteFile:
     async def _on_thread(self, function: Callable[[], _T]) -> _T:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function)
+        except (sqlite3.ProgrammingError, sqlite3.IntegrityError) as exc:
+            raise RecordRefused(
+                f"The server's records do not take what is written ({exc})."
+            ) from exc
         except (sqlite3.DatabaseError, OSError) as exc:
             # A full disk, one that fails or may not be written to, a file that it has damaged;
             # OSError for the vault's key.

@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapp
 from contextlib import asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -600,6 +601,58 @@ async def test_what_cannot_be_read_is_read_later(caplog: pytest.LogCaptureFixtur
         # At rest it looks once a minute; whoever asks is told at once.
         store.cannot_read = True
         assert "the disk fails" in (await deliverer.health())["errors"][0]
+
+
+@pytest.mark.parametrize(
+    ("address", "code", "said"),
+    [("127.0.0.1", 2**70, "OverflowError"), ([], 503, "RecordRefused")],
+)
+async def test_a_result_that_cannot_be_written_holds_up_no_other(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture, address: Any, code: int, said: str
+) -> None:
+    async def answer(url: str) -> Outcome:
+        if "odd" in url:
+            return Outcome(address, code, f"it answered {CANARY}")
+        return status(204)
+
+    store = SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
+    await store.open()
+    sender = PlayedSender(answer)
+    odd = due("https://a.example/odd")
+    await store.add_delivery(odd)
+    async with delivering(store, sender) as deliverer:
+        await sender.has_sent(1)
+        for _ in range(3):
+            item = due("https://a.example/")
+            await store.add_delivery(item)
+            deliverer.ring([item.endpoint])
+            await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+        assert (await deliverer.health())["errors"] == []
+    assert [url for url, _, _ in sender.sent].count("https://a.example/odd") == 1
+    assert f"{odd.delivery_id} cannot be written down ({said})" in caplog.text
+    assert CANARY not in caplog.text
+    await store.close()
+
+
+async def test_of_a_group_what_can_be_written_is(tmp_path: Path) -> None:
+    goes_on = asyncio.Event()
+
+    async def answer(url: str) -> Outcome:
+        await goes_on.wait()
+        return Outcome("127.0.0.1", 2**70 if "odd" in url else 204, "")
+
+    store = SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
+    await store.open()
+    sender = PlayedSender(answer)
+    items = [due(f"https://{name}.example/") for name in ("a", "odd", "b")]
+    for item in items:
+        await store.add_delivery(item)
+    async with delivering(store, sender):
+        await sender.has_sent(3)
+        goes_on.set()
+        for item in (items[0], items[2]):
+            await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
+    await store.close()
 
 
 class FullStore(MemoryStore):
