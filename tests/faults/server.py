@@ -10,6 +10,7 @@ from __future__ import annotations
 import argparse
 import asyncio
 import functools
+import math
 import signal
 import sys
 import time
@@ -118,9 +119,9 @@ class MortalStore(SqliteStore):
         self._point.reach("reading unfinished runs")
         return await super().unfinished()
 
-    async def endpoints(self) -> Mapping[str, float]:
+    async def endpoints(self, due_by: float = math.inf) -> Mapping[str, float]:
         self._point.reach("reading endpoints")
-        return await super().endpoints()
+        return await super().endpoints(due_by)
 
     async def due(
         self, endpoint: str, now: float, *, limit: int, without: Collection[str] = ()

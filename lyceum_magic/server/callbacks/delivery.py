@@ -146,7 +146,7 @@ class Deliverer:
         """How the deliveries are doing: as the store says, or said when it could last be read."""
         try:
             self._counts = await self._store.outbox_counts()
-            self._plan(await self._store.endpoints())
+            self.next_at = await self._store.next_at()
             await self._look_for_the_key()
         except EmbeddedServerError as exc:
             self._troubles.begin(_READING, exc)
@@ -219,18 +219,19 @@ class Deliverer:
         if self._cannot_write:
             # Else a restart would send again all that is begun now.
             return LONGEST_WAIT_S
-        planned = await self._store.endpoints()
-        self._plan(planned)
-        wait_s = await self._begin_what_is_due(planned, now)
+        due = await self._store.endpoints(now)
+        later = await self._store.next_at(after=now)
+        self.next_at = min(due.values(), default=later)
+        wait_s = await self._begin_what_is_due(due, now)
+        if later is not None:
+            wait_s = min(wait_s, max(later - now, _SHORTEST_WAIT_S))
         if not self._slots.under_way:
             self._troubles.end(_PREPARING)  # what met with it was removed meanwhile
         return wait_s
 
-    async def _begin_what_is_due(self, planned: Mapping[str, float], now: float) -> float:
+    async def _begin_what_is_due(self, due: Mapping[str, float], now: float) -> float:
         wait_s = LONGEST_WAIT_S
-        for endpoint, due_at in sorted(planned.items(), key=lambda item: item[1]):
-            if due_at > now:
-                return min(wait_s, max(due_at - now, _SHORTEST_WAIT_S))
+        for endpoint in sorted(due, key=due.__getitem__):
             if await self._begin_attempts(endpoint, now):
                 wait_s = min(wait_s, RECHECK_S)
         return wait_s
@@ -267,9 +268,6 @@ class Deliverer:
             await self._store.replan(now)
             self._slots.wake(None)
         self._clocks = now, monotonic
-
-    def _plan(self, planned: Mapping[str, float]) -> None:
-        self.next_at = min(planned.values(), default=None)
 
     # One attempt
 

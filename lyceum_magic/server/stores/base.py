@@ -6,6 +6,7 @@ what belongs to the account: secrets and API keys. No output byte passes through
 
 from __future__ import annotations
 
+import math
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -327,11 +328,15 @@ class OutboxStore(Protocol):
         """Writes one down that follows from no run's end; nothing where its id is there already."""
         ...
 
-    async def endpoints(self) -> Mapping[str, float]:
-        """Every endpoint with attempts to come -> when the earliest is due.
+    async def endpoints(self, due_by: float = math.inf) -> Mapping[str, float]:
+        """Every endpoint with attempts that are due by a moment -> when the earliest is due.
 
-        Takes time by the number of endpoints, not of deliveries.
+        Takes time by the number of these endpoints, or of all where much is due, not of deliveries.
         """
+        ...
+
+    async def next_at(self, after: float = -math.inf) -> float | None:
+        """When the earliest attempt that is due after a moment is due; None where there is none."""
         ...
 
     async def due(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
@@ -137,11 +138,15 @@ class MemoryStore:
             self._deliveries[delivery.delivery_id] = delivery
             self._attempts[delivery.delivery_id] = {}
 
-    async def endpoints(self) -> Mapping[str, float]:
+    async def endpoints(self, due_by: float = math.inf) -> Mapping[str, float]:
         earliest: dict[str, float] = {}
         for next_at, delivery in self._planned():
-            earliest.setdefault(delivery.endpoint, next_at)
+            if next_at <= due_by:
+                earliest.setdefault(delivery.endpoint, next_at)
         return earliest
+
+    async def next_at(self, after: float = -math.inf) -> float | None:
+        return min((at for at, _ in self._planned() if at > after), default=None)
 
     async def due(
         self, endpoint: str, now: float, *, limit: int, without: Collection[str] = ()

@@ -15,7 +15,7 @@ from ...protocol.states import FINAL, State
 from ..vault import Vault
 from .base import ApiKey, Delivery, HistoryPage, RunRecord, SecretRecord
 from .sqlite_file import SqliteFile
-from .sqlite_outbox import OUTBOX_SCHEMA, SqliteOutbox
+from .sqlite_outbox import DUE_SCHEMA, OUTBOX_SCHEMA, SqliteOutbox
 
 #: Each step takes the file from one `user_version` to the next. Steps are only ever added.
 _MIGRATIONS = (
@@ -62,6 +62,7 @@ _MIGRATIONS = (
     );
     """,
     OUTBOX_SCHEMA,
+    DUE_SCHEMA,
 )
 
 _COLUMNS = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import asdict, fields
@@ -58,6 +59,11 @@ OUTBOX_SCHEMA = """
     );
 """
 
+#: All that is planned by when it is due.
+DUE_SCHEMA = """
+    CREATE INDEX deliveries_due ON deliveries (next_at, endpoint) WHERE state = 'pending'
+"""
+
 _NAMES = [item.name for item in fields(Delivery) if item.name != "url"]
 _COLUMNS = ", ".join(_NAMES)
 _SHOWN = ", ".join("x'' AS body" if name == "body" else name for name in _NAMES)
@@ -85,6 +91,15 @@ _ENDPOINTS = f"""
     ) AS next_at
     FROM planned WHERE endpoint IS NOT NULL
 """
+
+# Where little is due, a walk through that is quicker than one through all endpoints. More than can
+# be under way, which is due as well.
+_LITTLE = 512
+_BY_TIME = "deliveries INDEXED BY deliveries_due WHERE state = 'pending'"
+_EARLIEST = f"""
+    SELECT endpoint, next_at FROM {_BY_TIME} AND next_at <= ? ORDER BY next_at LIMIT {_LITTLE}
+"""
+_NEXT = f"SELECT min(next_at) AS next_at FROM {_BY_TIME} AND next_at > ?"
 
 _DUE = f"""
     SELECT {_COLUMNS}, sealed FROM {_PLANNED} AND endpoint = :endpoint
@@ -133,8 +148,19 @@ class SqliteOutbox:
 
         await self._file.transact(add, durable=True)
 
-    async def endpoints(self) -> Mapping[str, float]:
-        return {row["endpoint"]: row["next_at"] for row in await self._file.execute(_ENDPOINTS)}
+    async def endpoints(self, due_by: float = math.inf) -> Mapping[str, float]:
+        rows = await self._file.execute(_EARLIEST, (due_by,))
+        if len(rows) == _LITTLE:
+            rows = await self._file.execute(_ENDPOINTS)
+        earliest: dict[str, float] = {}
+        for row in rows:
+            if row["next_at"] <= due_by:
+                earliest.setdefault(row["endpoint"], row["next_at"])
+        return earliest
+
+    async def next_at(self, after: float = -math.inf) -> float | None:
+        ((next_at,),) = await self._file.execute(_NEXT, (after,))
+        return None if next_at is None else float(next_at)
 
     async def due(
         self, endpoint: str, now: float, *, limit: int, without: Collection[str] = ()

@@ -140,6 +140,9 @@ async def test_endpoints_tell_when_their_earliest_delivery_is_due(store: WholeSt
         await store.add_delivery(over)
         await store.write_attempts([end(over)])
     assert dict(await store.endpoints()) == {"http://a:80": 9.5, "http://b:80": 5.5}
+    assert dict(await store.endpoints(5.5)) == {"http://b:80": 5.5}
+    assert [await store.next_at(after) for after in (0.0, 5.5, 7.5, 9.5)] == [5.5, 7.5, 9.5, None]
+    assert await store.next_at() == 5.5
 
 
 async def test_the_longest_due_comes_first_and_what_is_under_way_does_not(
@@ -401,10 +404,37 @@ async def test_the_search_for_work_depends_on_endpoints_not_on_deliveries(
 
     await sqlite.add(record("run"))
     await add(range(10))
+    await add(range(10, 110))  # more than a little
     few = await steps_of(sqlite.endpoints), await steps_of(some_due)
     assert min(few) > 20
-    await add(range(10, 200))
+    await add(range(110, 200))
     assert (await steps_of(sqlite.endpoints), await steps_of(some_due)) == few
+
+
+async def test_the_search_for_work_does_not_depend_on_what_is_due_later(
+    sqlite: SqliteStore,
+) -> None:
+    steps = 0
+
+    def count() -> None:
+        nonlocal steps
+        steps += 1
+
+    async def look() -> tuple[object, object]:
+        return await sqlite.endpoints(NOW), await sqlite.next_at(NOW)
+
+    await sqlite.add_delivery(delivery("due"))
+    counts = []
+    for numbers in (range(5), range(5, 50)):
+        for n in numbers:
+            later = delivery(str(n), next_at=NOW + 60 + n, endpoint=f"http://{n}:80")
+            await sqlite.add_delivery(later)
+        steps = 0
+        await sqlite._file.run(lambda connection: connection.set_progress_handler(count, 1))
+        assert await look() == ({ENDPOINT: NOW}, NOW + 60)
+        await sqlite._file.run(lambda connection: connection.set_progress_handler(None, 1))
+        counts.append(steps)
+    assert counts[0] == counts[1] > 5
 
 
 async def test_what_is_promised_to_others_waits_for_the_disk(sqlite: SqliteStore) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import time
 from collections import Counter, defaultdict
 from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Mapping, Sequence
@@ -467,9 +468,9 @@ class CountingStore(MemoryStore):
         self.given_out = 0
         self.asked: defaultdict[str, Tally] = defaultdict(Tally)
 
-    async def endpoints(self) -> Mapping[str, float]:
+    async def endpoints(self, due_by: float = math.inf) -> Mapping[str, float]:
         self.asked["endpoints"].add()
-        return await super().endpoints()
+        return await super().endpoints(due_by)
 
     async def due(
         self, endpoint: str, now: float, *, limit: int, without: Collection[str] = ()
@@ -544,11 +545,16 @@ class FailingStore(MemoryStore):
             raise StoreUnavailable("the disk is full")
         return await super().write_attempts(attempts)
 
-    async def endpoints(self) -> Mapping[str, float]:
+    async def endpoints(self, due_by: float = math.inf) -> Mapping[str, float]:
         self.reads += 1
         if self.cannot_read:
             raise StoreUnavailable("the disk fails")
-        return await super().endpoints()
+        return await super().endpoints(due_by)
+
+    async def next_at(self, after: float = -math.inf) -> float | None:
+        if self.cannot_read:
+            raise StoreUnavailable("the disk fails")
+        return await super().next_at(after)
 
 
 async def test_results_that_cannot_be_written_are_kept_and_nothing_new_is_sent_until_they_are(
