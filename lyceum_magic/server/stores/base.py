@@ -342,7 +342,9 @@ class OutboxStore(Protocol):
     async def due(
         self, endpoint: str, now: float, *, limit: int, without: Collection[str] = ()
     ) -> Sequence[Delivery]:
-        """Up to `limit` deliveries of one endpoint that are due, the longest due first.
+        """Up to `limit` deliveries of one endpoint that are due: those never tried, then others.
+
+        Among either the longest due come first.
 
         Args:
             without: ids of those that are not wanted: they are under way.

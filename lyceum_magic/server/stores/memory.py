@@ -158,7 +158,7 @@ class MemoryStore:
             and next_at <= now
             and delivery.delivery_id not in without
         ]
-        return due[:limit]
+        return sorted(due, key=lambda delivery: delivery.tries > 0)[:limit]
 
     async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> Collection[str]:
         prevailed = set()

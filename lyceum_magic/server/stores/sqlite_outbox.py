@@ -59,9 +59,11 @@ OUTBOX_SCHEMA = """
     );
 """
 
-#: All that is planned by when it is due.
+#: All that is planned by when it is due, and what was never tried.
 DUE_SCHEMA = """
-    CREATE INDEX deliveries_due ON deliveries (next_at, endpoint) WHERE state = 'pending'
+    CREATE INDEX deliveries_due ON deliveries (next_at, endpoint) WHERE state = 'pending';
+    CREATE INDEX deliveries_first ON deliveries (endpoint, next_at)
+    WHERE state = 'pending' AND tries = 0
 """
 
 _NAMES = [item.name for item in fields(Delivery) if item.name != "url"]
@@ -101,8 +103,10 @@ _EARLIEST = f"""
 """
 _NEXT = f"SELECT min(next_at) AS next_at FROM {_BY_TIME} AND next_at > ?"
 
+# First attempts, and then others.
+_FIRST = "deliveries INDEXED BY deliveries_first WHERE state = 'pending' AND tries = 0"
 _DUE = f"""
-    SELECT {_COLUMNS}, sealed FROM {_PLANNED} AND endpoint = :endpoint
+    SELECT {_COLUMNS}, sealed FROM {{}} AND endpoint = :endpoint
     AND next_at <= :now AND delivery_id NOT IN (SELECT value FROM json_each(:without))
     ORDER BY next_at, sequence LIMIT :limit
 """
@@ -172,7 +176,11 @@ class SqliteOutbox:
                 "without": json.dumps(list(without)),
                 "limit": limit,
             }
-            rows = connection.execute(_DUE, values)
+            rows = connection.execute(_DUE.format(_FIRST), values).fetchall()
+            if len(rows) < limit:
+                values["limit"] = limit - len(rows)
+                again = f"{_PLANNED} AND tries > 0"
+                rows += connection.execute(_DUE.format(again), values)
             return [_to_delivery(row, self._opened_url(row["sealed"])) for row in rows]
 
         return await self._file.run(read)

@@ -157,6 +157,15 @@ async def test_the_longest_due_comes_first_and_what_is_under_way_does_not(
     assert await due(store, 4.9) == []
 
 
+async def test_what_was_never_tried_comes_before_what_failed(store: WholeStore) -> None:
+    for delivery_id, next_at in (("failed", 5.0), ("first", 7.0), ("second", 8.0)):
+        await store.add_delivery(delivery(delivery_id, next_at=next_at))
+    await store.write_attempts([failed(delivery("failed"), next_at=6.0)])
+    assert await due(store, 9.0) == ["first", "second", "failed"]
+    some = await store.due(ENDPOINT, 9.0, limit=2, without={"first"})
+    assert [item.delivery_id for item in some] == ["second", "failed"]
+
+
 @pytest.mark.parametrize("end", END.values(), ids=END)
 async def test_an_attempt_is_logged_and_the_delivery_is_as_after_it(
     store: WholeStore, end: Callable[[Delivery], tuple[Attempt, Delivery]]
