@@ -147,7 +147,10 @@ def read_url(url: str) -> CallbackUrl:
 
 
 _BAD_PORT = f"The port of a callback URL is a number from 1 to 65535: {FORM}."
-_BLANK = "A callback URL holds no space, line break or control character: write a space as %20."
+_BLANK = (
+    "A callback URL holds no space, line break or control character (write a space as %20): "
+    f"{FORM}."
+)
 _BAD_HOST = (
     "The host of a callback URL is a name, four decimal numbers as 127.0.0.1, or an IPv6 address "
     f"in brackets: {FORM}."
@@ -204,7 +207,7 @@ def _why_no_target(url: str) -> str:
     if "#" in url:
         return "A callback URL has no part behind #: it would not be sent."
     if "\\" in url:
-        return "A callback URL holds no backslash: write / or %5C."
+        return f"A callback URL holds no backslash (write / or %5C): {FORM}."
     if _UNPRINTABLE.search(url):
         return _BLANK
     return "A callback URL is Unicode text, and this one holds half of a surrogate pair."

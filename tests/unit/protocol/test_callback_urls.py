@@ -24,7 +24,10 @@ HOST = (
     "The host of a callback URL is a name, four decimal numbers as 127.0.0.1, or an IPv6 address "
     f"in brackets: {FORM}."
 )
-BLANK = "A callback URL holds no space, line break or control character: write a space as %20."
+BLANK = (
+    "A callback URL holds no space, line break or control character (write a space as %20): "
+    f"{FORM}."
+)
 MALFORMED = (
     "A reference to a secret reads ${NAME}, and NAME is letters, digits and underscores, no digit "
     "first; ${ itself is written $%7B."
@@ -84,7 +87,7 @@ def test_text_alone_tells_most_hostile_urls():
         ("https://ho st/s3cret", BLANK),
         ("https://host/s3 cret", BLANK),
         ("https://host/s3cret\n", BLANK),
-        ("https://host/s3\\cret", "A callback URL holds no backslash: write / or %5C."),
+        ("https://host/s3\\cret", f"A callback URL holds no backslash (write / or %5C): {FORM}."),
         (
             "https://host/\ud800",
             "A callback URL is Unicode text, and this one holds half of a surrogate pair.",
