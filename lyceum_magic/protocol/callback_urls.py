@@ -164,6 +164,8 @@ def _why_unreadable(url: str) -> str:
 def _why_no_scheme(url: str) -> str | None:
     if not url.strip():
         return f"A callback URL is empty: {FORM}."
+    if url == HERE:
+        return f"The word {HERE} is no callback URL in this place: {FORM}."
     if url.strip().lower() == HERE:
         return f"A callback URL is not this word; did you mean {HERE}, in small letters?"
     found = _SCHEME.match(url)

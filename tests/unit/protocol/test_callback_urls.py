@@ -64,6 +64,7 @@ def test_text_alone_tells_most_hostile_urls():
     [
         ("", f"A callback URL is empty: {FORM}."),
         (" ", f"A callback URL is empty: {FORM}."),
+        ("here", f"The word here is no callback URL in this place: {FORM}."),
         ("Here", "A callback URL is not this word; did you mean here, in small letters?"),
         ("s3cret", NO_SCHEME),
         ("s3cret:80", NO_SCHEME),

@@ -60,7 +60,7 @@ def test_these_may_not(url: str) -> None:
 def test_here_passes_where_it_becomes_an_address() -> None:
     urls = ["here", "https://example.org/hook", "here"]
     assert check_callback_urls(urls, here_too=True) == urls[:2]
-    with pytest.raises(OptionError, match="is none"):
+    with pytest.raises(OptionError, match="no callback URL in this place"):
         check_callback_urls(urls)
 
 
