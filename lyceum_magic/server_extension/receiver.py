@@ -31,7 +31,7 @@ from ..callbacks.loopback import PATH
 from ..callbacks.receiving import Reception
 
 #: What pages are told of an arrival; they ask the API for more.
-EVENT = "https://schema.lyceum.technology/lyceum_magic/callback/v1"
+EVENT = "urn:lyceum-magic:callback:1"
 _EVENT_SCHEMA = {
     "$id": EVENT,
     "version": "1",

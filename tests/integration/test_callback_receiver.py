@@ -334,7 +334,7 @@ def test_pages_are_told_by_an_event_of_the_server(jupyter: JupyterServer) -> Non
     with closing(face.bell), closing(websocket.create_connection(url, LIMIT_S)) as events:
         assert face.post() == 204
         event = json.loads(events.recv())
-        while not event["schema_id"].endswith("lyceum_magic/callback/v1"):
+        while not event["schema_id"].endswith("lyceum-magic:callback:1"):
             event = json.loads(events.recv())
     assert (event["execution_id"], event["status"]) == ("run-1", "completed")
     assert face.secret not in json.dumps(event)
