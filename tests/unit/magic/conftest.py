@@ -45,3 +45,14 @@ def ends(wire: WireServer, end: Finished) -> None:
     """Says how the next run ends, behind its one line."""
     pieces = [frame(Output("hello\n"), "1"), frame(end, "2")]
     wire.on("POST", f"{paths.stream('run')}/{STREAM_SECRET}", stream(*pieces))
+
+
+@pytest.fixture(autouse=True)
+def no_shell_is_left() -> Iterator[None]:
+    """IPython makes a shell where something is displayed; other tests are those of scripts."""
+    from IPython.core.interactiveshell import InteractiveShell
+
+    yield
+    if InteractiveShell.initialized():
+        InteractiveShell.instance().history_manager.end_session()
+        InteractiveShell.clear_instance()

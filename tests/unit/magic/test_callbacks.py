@@ -229,12 +229,12 @@ def test_a_test_that_is_tried_again_says_when(wire: WireServer) -> None:
 @pytest.mark.parametrize(
     ("url", "said"),
     [
-        ("''", "is none"),
-        ("nonsense-canary", "is none"),
-        ("ftp://host/canary", "is none"),
+        ("''", "is empty"),
+        ("nonsense-canary", "begins with https://, and this one does not"),
+        ("ftp://host/canary", "this one with ftp://"),
         ("http://example.org/canary", "http://example.org/... is not encrypted"),
         ("https://me:canary@host/x", "cannot hold a user or a password"),
-        ("'https://host/ canary'", "is none"),
+        ("'https://host/ canary'", "holds no space"),
     ],
 )
 def test_a_url_that_cannot_be_one_is_not_sent_and_not_shown(
