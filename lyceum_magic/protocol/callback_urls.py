@@ -45,7 +45,9 @@ _NAME = re.compile(
 _PORTS = {"http": 80, "https": 443}
 
 #: What may be shown of a scheme: a longer one may be a secret with a colon.
-_SCHEME = re.compile(r"(?P<scheme>[a-z][a-z0-9+.-]{0,15}):(?P<slashes>//)?", re.IGNORECASE)
+_SCHEME = re.compile(
+    r"(?P<scheme>[a-z][a-z0-9+.-]{0,15}):(?P<slashes>//)?", re.ASCII | re.IGNORECASE
+)
 _UNPRINTABLE = re.compile(r"[\x00-\x20\x7f]")
 
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from lyceum_magic.protocol.callback_urls import (
@@ -118,6 +118,7 @@ def test_a_name_without_braces_is_text():
 
 
 @given(urls)
+@example("ſ://")
 def test_whatever_is_given_is_read_or_refused(url: str):
     problem = problem_of_url(url)
     if problem is not None:
