@@ -38,7 +38,7 @@ check: .venv/installed-dev
 # Three runs: the second has a network of its own, the third an engine too. The browser comes last in
 # the first: its driver keeps an event loop running on the main thread, where others want their own.
 test: check
-	$(BIN)/pytest tests/test_architecture.py tests/unit tests/integration tests/faults tests/browser
+	$(BIN)/pytest tests/test_architecture.py tests/unit tests/integration tests/attacks tests/faults tests/browser
 	tests/tools/network-namespace $(BIN)/pytest tests/network
 	PYTHON=$(BIN)/python tests/tools/docker-engine $(BIN)/pytest tests/containers
 
