@@ -25,6 +25,7 @@ from .submission.python_request import python_request
 from .submission.registry import RegistryFields, aws_account, basic_account
 from .submission.source import code_of
 from .submission.start import Choices
+from .submission.wrapping import for_server
 
 
 def submit(
@@ -266,6 +267,7 @@ def _start(
     if not client.account.is_embedded:
         for sentence in notes:
             warnings.warn(sentence, stacklevel=3)
+    request = for_server(request, client.account.bootstrap)
     return here.submit(client, request, budget=budget, allow_pickle=allow_pickle)
 
 

@@ -53,7 +53,8 @@ class Account:
     """Whom to talk to, and as whom.
 
     `base_url` is an origin without a trailing slash. `source` says in a few words where this was
-    found. `is_embedded` marks the embedded server of this machine.
+    found. `is_embedded` marks the embedded server of this machine. `bootstrap` is the digest of the
+    bootstrap that the server has loaded; empty if cells travel with theirs.
     """
 
     base_url: str
@@ -62,6 +63,7 @@ class Account:
     org: str | None = None
     refresh_token: Secret | None = None
     is_embedded: bool = False
+    bootstrap: str = ""
 
 
 def user_folder() -> Path:

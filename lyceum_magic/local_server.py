@@ -18,7 +18,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -162,9 +162,9 @@ def _usable(folder: Path) -> Account | None:
 def _proven(folder: Path) -> Found | None:
     """The server that `server.json` names, if it lives and has proved itself."""
     found = _read(folder)
-    if found is None or not is_live(folder, found.account.base_url) or not _proves(found):
+    if found is None or not is_live(folder, found.account.base_url):
         return None
-    return found
+    return _proved(found)
 
 
 def _read(folder: Path) -> Found | None:
@@ -193,16 +193,19 @@ def _version(text: str) -> tuple[int, ...]:
     return tuple(int(part) for part in text.split(".") if part.isdigit())
 
 
-def _proves(found: Found) -> bool:
-    """Whether whoever listens there knows the key; it is not told the key itself."""
+def _proved(found: Found) -> Found | None:
+    """The server with what it says of itself, if it knows the key; it is not told the key."""
     nonce = secrets.token_hex(16)
     try:
         status, body = _ask(found, "GET", f"{paths.HEALTH}?nonce={nonce}", {})
         answer = json.loads(body)
         expected = proof(found.account.token.reveal(), nonce)
-        return status == 200 and secrets.compare_digest(str(answer["proof"]), expected)
+        if status != 200 or not secrets.compare_digest(str(answer["proof"]), expected):
+            return None
+        bootstrap = str(answer.get("bootstrap", ""))  # an older server has none
     except (OSError, http.client.HTTPException, ValueError, KeyError, TypeError):
-        return False
+        return None
+    return replace(found, account=replace(found.account, bootstrap=bootstrap))
 
 
 def _end_if_idle(found: Found, folder: Path) -> bool:

@@ -21,14 +21,15 @@ ARROWS = {
     "cli": "config demo exceptions magic server.serve server.state_folder",
     "demo": "exceptions local_server",
     "magic": "client config display exceptions local_server outputs protocol runs session "
-    "submission",
-    "api": "config exceptions protocol runs session submission",
+    "submission submission.wrapping",
+    "api": "config exceptions protocol runs session submission submission.wrapping",
     "session": "client config exceptions here local_server protocol runs",
     "here": "callbacks config exceptions protocol runs",
     "server_extension": "callbacks config",
     "callbacks": "config exceptions protocol",
     "local_server": "config exceptions protocol",
-    "submission": "exceptions protocol submission.there",
+    "submission": "exceptions protocol submission.there submission.wrapping",
+    "submission.wrapping": "protocol submission.there",
     "submission.there": "",
     "display": "outputs protocol",
     "runs": "client exceptions outputs protocol",
@@ -53,7 +54,8 @@ ARROWS = {
     "server.callbacks": "exceptions protocol server.bell server.settings server.stores.base "
     "server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
-    "server.runners": "exceptions protocol server.gpus server.masking server.spool",
+    "server.runners": "exceptions protocol server.gpus server.masking server.spool "
+    "submission.wrapping",
     "server.stores": "exceptions protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
     "server.spool": "protocol server.masking",
@@ -76,7 +78,8 @@ ARROWS = {
     "exceptions": "",
 }
 ALLOWED = {room: frozenset(rooms.split()) for room, rooms in ARROWS.items()}
-COMMON = {"config", "protocol", "exceptions"}
+#: Both sides stand on these; the server loads ahead of need what cells would bring along.
+COMMON = {"config", "protocol", "exceptions", "submission.wrapping"}
 
 
 def module_name(path: Path) -> str:

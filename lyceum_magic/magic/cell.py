@@ -15,6 +15,7 @@ from ..protocol.requests import Start
 from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
 from ..session import Place, check_body, session
+from ..submission.wrapping import for_server
 from .errors import failure_of
 from .options import RunOptions
 from .view import View
@@ -104,7 +105,7 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
     notes = [] if client.account.is_embedded else notes
     run, request = here.new_run(
         client,
-        cell.signed_in(),
+        for_server(cell.signed_in(), client.account.bootstrap),
         budget=options.budget,
         notes=notes,
         allow_pickle=cell.allow_pickle,
@@ -153,6 +154,7 @@ def show_request(cell: Cell) -> None:
         here = session()
         client = here.client("cloud")
         place = client.account.base_url
+        request = for_server(request, client.account.bootstrap)
         request, price, more = here.priced(client, request, options.budget)
         notes = [*notes, *more]
     else:

@@ -41,6 +41,7 @@ from .routes import (
 from .routes.description import EVERYWHERE, install_description
 from .routes.errors import install_handlers
 from .runners.base import Runner
+from .runners.bootstraps import Bootstraps
 from .runners.compose import ComposeRunner
 from .runners.container import ContainerRunner
 from .runners.handle import is_supervised
@@ -74,7 +75,8 @@ def create_app(
     """
     vault = Vault(settings.state_dir / "vault.key")
     store = store or SqliteStore(settings.state_dir / "runs.sqlite3", vault)
-    runners = runners or _runners(settings)
+    bootstraps = Bootstraps(settings.state_dir / "bootstraps")
+    runners = runners or _runners(settings, bootstraps)
     account_secrets = AccountSecrets(store)
     account_keys = Keys(store, Tokens(vault), settings.api_key, new_key)
     bucket = Bucket(settings.bucket, drafts=settings.state_dir / "uploads")
@@ -156,7 +158,9 @@ def create_app(
     workloads.add_routes(app.router, service)
     observability.add_routes(app.router, service, memory_limit_bytes=settings.memory_limit_bytes)
     storage.add_routes(app.router, bucket, endpoint)
-    account.add_routes(app.router, service, settings.api_key, end_server)
+    account.add_routes(
+        app.router, service, settings.api_key, end_server, bootstrap=lambda: bootstraps.loaded
+    )
     keys.add_routes(app.router, account_keys)
     secrets.add_routes(app.router, account_secrets)
     callbacks.add_routes(app.router, service, store, deliverer, signing, profile=settings.profile)
@@ -188,10 +192,11 @@ async def _leave_word(state_dir: Path, deliverer: Deliverer) -> None:
     )
 
 
-def _runners(settings: ServerSettings) -> Mapping[Kind, Runner]:
+def _runners(settings: ServerSettings, bootstraps: Bootstraps) -> Mapping[Kind, Runner]:
     return {
         "python": ProcessRunner(
             settings.state_dir,
+            bootstraps=bootstraps,
             index_url=settings.index_url,
             find_links=settings.find_links,
             memory_limit_bytes=settings.memory_limit_bytes,

@@ -9,8 +9,9 @@ from collections.abc import Mapping, Sequence
 from ..exceptions import OptionError
 from ..protocol.requests import StartImage
 from .registry import RegistryFields
-from .source import BELOW_MAGIC_LINE, wrap_cell
+from .source import BELOW_MAGIC_LINE
 from .start import Choices, build_start
+from .wrapping import wrap_cell
 
 #: Linux takes no longer argument; the zero byte at its end counts.
 MAX_ARGUMENT_BYTES = 128 * 1024 - 1

@@ -10,9 +10,10 @@ from .files import check_patterns, pack_files
 from .inputs import PackedInputs
 from .modules import find_needs, imports_of
 from .requirements import names_in, read_named, requirements_of
-from .source import BELOW_MAGIC_LINE, wrap_cell
+from .source import BELOW_MAGIC_LINE
 from .start import Choices, build_start
 from .there.values import encode_inputs
+from .wrapping import stub_of
 
 _NO_INPUTS = PackedInputs()
 _NO_FILES: Mapping[str, bytes] = {}
@@ -33,7 +34,8 @@ def python_request(
     first_line: int = BELOW_MAGIC_LINE,
     note: Callable[[str], object] = lambda sentence: None,
 ) -> StartPython:
-    """The request that starts `code`; see `lyceum_magic.submit` for the arguments.
+    """The request that starts `code`, without the bootstrap; see `lyceum_magic.submit` for the
+    arguments, and `wrapping.for_server`.
 
     Args:
         inputs: values for the cell's namespace.
@@ -66,7 +68,7 @@ def python_request(
     return build_start(
         StartPython,
         choices,
-        code=code if raw else wrap_cell(code, mark=choices.mark, **job),
+        code=code if raw else stub_of(code, mark=choices.mark, **job),
         requirements_content="\n".join(wanted.lines) or None,
         import_files=json.dumps(needs.files) if needs.files else None,
         file_name="cell.py",

@@ -1,42 +1,14 @@
-"""The cell's text -> the source that travels: checked here, wrapped so that it behaves there."""
+"""The cell's text -> the Python that travels: checked here, its `%` and `!` lines made Python."""
 
 from __future__ import annotations
 
 import ast
-import base64
-import importlib.util
-import marshal
-import zlib
-from functools import cache
-from importlib import resources
 
 from ..exceptions import OptionError
-from .there.loader import PACKAGE
+from .wrapping import CELL_NAME
 
-CELL_NAME = "<cell>"
 #: The number of a cell's first line of code, as the notebook counts.
 BELOW_MAGIC_LINE = 2
-
-#: Module -> the parts of a job that take it; without them it does not travel.
-_ONLY_FOR = {
-    "values": {"inputs", "outputs"},
-    "arrays": {"inputs", "outputs"},
-    "refusals": {"inputs", "outputs", "files", "save"},
-    "tables": {"inputs", "outputs"},
-    "files": {"files", "save"},
-    "shell": {"needs_shell"},
-    "magics": {"needs_shell"},
-}
-
-#: What nearly every cell comes to need, and what so travels compiled as well: it spares the same
-#: Python some 10 ms there.
-_COMPILED = frozenset({"bootstrap", "compiling", "display", "frames", "hooks", "pretty", "streams"})
-
-_HEAD = """\
-# A notebook cell, sent by lyceum-magic: the first string runs the cell, which is the last one.
-exec(compile({loader!r}, "<lyceum-magic>", "exec"), {{"__name__": {package!r}, "MAGIC": {magic!r},
-"MODULES": {modules!r},
-"JOB": """
 
 
 def code_of(
@@ -115,57 +87,3 @@ def without_magics(cell: str) -> str:
         lines = changed
     code = "\n" * blank + "".join(lines)
     return code if cell.endswith("\n") else code.removesuffix("\n")
-
-
-def wrap_cell(cell: str, *, mark: str = "", **job: object) -> str:
-    """The source to send: the modules of `there`, and the cell as data.
-
-    Args:
-        cell: Python source.
-        mark: the run's own word in its frames (`runs.Run.mark`).
-        job: what else `there.bootstrap.Job` holds.
-    """
-    if "get_ipython" in cell:
-        job["needs_shell"] = True
-    left_out = frozenset(name for name, parts in _ONLY_FOR.items() if not parts & set(job))
-    return f"{_head(left_out)}{ {'mark': mark, 'name': CELL_NAME, **job, 'cell': cell}!r}}})\n"
-
-
-@cache
-def _head(left_out: frozenset[str]) -> str:
-    modules = {}
-    for file in resources.files(__package__).joinpath("there").iterdir():
-        name, _, suffix = file.name.rpartition(".")
-        if suffix == "py" and name not in {"__init__", "loader", *left_out}:
-            text = _travelling_text(name)
-            compiled = ""
-            if name in _COMPILED:
-                code = compile(text, f"<lyceum-magic {name}>", "exec", dont_inherit=True)
-                compiled = _packed(marshal.dumps(code))
-            modules[name] = (_packed(text.encode()), compiled)
-    return _HEAD.format(
-        loader=_travelling_text("loader"),
-        package=PACKAGE,
-        magic=importlib.util.MAGIC_NUMBER.hex(),
-        modules=modules,
-    )
-
-
-def _packed(data: bytes) -> str:
-    return base64.b64encode(zlib.compress(data, 9)).decode()
-
-
-@cache
-def _travelling_text(name: str) -> str:
-    """A module of `there` without comments and docstrings."""
-    tree = ast.parse(
-        resources.files(__package__).joinpath("there", f"{name}.py").read_text("utf-8")
-    )
-    for node in ast.walk(tree):
-        if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (
-            ast.get_docstring(node, clean=False) is not None
-        ):
-            del node.body[0]
-            if not node.body and not isinstance(node, ast.Module):
-                node.body.append(ast.Pass())
-    return ast.unparse(tree)

@@ -13,7 +13,7 @@ import pytest
 from lyceum_magic.outputs.decoding import Display, Raised, decode
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Output
-from lyceum_magic.submission.source import wrap_cell
+from lyceum_magic.submission.wrapping import wrap_cell
 from tests.integration.served_process import ServedProcess, served
 from tests.tools.wheels import write_wheel
 

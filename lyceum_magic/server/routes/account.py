@@ -16,15 +16,26 @@ from ..service import RunService
 
 
 def add_routes(
-    router: APIRouter, service: RunService, api_key: Secret, end_server: Callable[[], None]
+    router: APIRouter,
+    service: RunService,
+    api_key: Secret,
+    end_server: Callable[[], None],
+    *,
+    bootstrap: Callable[[], str],
 ) -> None:
+    """
+    Args:
+        bootstrap: gives the digest of the bootstrap that is loaded for Python runs.
+    """
 
     @router.get(paths.HEALTH)
     async def ping(
         nonce: Annotated[str | None, Query(min_length=16, max_length=128)] = None,
     ) -> dict[str, str]:
         reply = {"status": "healthy", "version": __version__}
-        return reply if nonce is None else {**reply, "proof": proof(api_key.reveal(), nonce)}
+        if nonce is None:
+            return reply
+        return {**reply, "bootstrap": bootstrap(), "proof": proof(api_key.reveal(), nonce)}
 
     @router.get(paths.MACHINE_TYPES)
     async def list_machines() -> dict[str, Any]:

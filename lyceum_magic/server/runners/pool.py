@@ -9,7 +9,7 @@ import signal
 import socket
 import sys
 import uuid
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -88,13 +88,16 @@ class Interpreter:
 
 
 def spawn_interpreter(
-    module: str = "supervisor", environment: Mapping[str, str] | None = None
+    module: str = "supervisor",
+    environment: Mapping[str, str] | None = None,
+    arguments: Sequence[str] = (),
 ) -> Interpreter:
     """Starts a process that waits for a run.
 
     Args:
         module: `supervisor`, `container_work` or `compose_work`.
         environment: variables to add for it.
+        arguments: of its command line.
     """
     ours, theirs = socket.socketpair()
     variables = clean_environment() | {
@@ -107,7 +110,7 @@ def spawn_interpreter(
         pid = os.posix_spawn(
             sys.executable,
             # -P: nothing of the server's working directory may shadow the standard library.
-            [sys.executable, "-P", "-m", f"lyceum_magic.server.runners.{module}"],
+            [sys.executable, "-P", "-m", f"lyceum_magic.server.runners.{module}", *arguments],
             variables,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
@@ -125,7 +128,8 @@ def spawn_interpreter(
 class InterpreterPool:
     """Keeps `size` interpreters waiting, and replaces those that leave or die.
 
-    To be used in one event loop. `module` and `environment` are those of `spawn_interpreter`.
+    To be used in one event loop. `module`, `environment` and `arguments` are those of
+    `spawn_interpreter`.
     """
 
     def __init__(
@@ -134,10 +138,12 @@ class InterpreterPool:
         size: int = 2,
         module: str = "supervisor",
         environment: Mapping[str, str] | None = None,
+        arguments: Sequence[str] = (),
     ) -> None:
         self._size = size
         self._module = module
         self._environment = environment
+        self._arguments = arguments
         self._waiting: list[Interpreter] = []
         self._burials: set[asyncio.Task[None]] = set()
         self._refill_due: asyncio.TimerHandle | None = None
@@ -180,7 +186,7 @@ class InterpreterPool:
         task.add_done_callback(self._burials.discard)
 
     def _spawn(self) -> Interpreter:
-        return spawn_interpreter(self._module, self._environment)
+        return spawn_interpreter(self._module, self._environment, self._arguments)
 
     def _on_death(self, interpreter: Interpreter) -> None:
         # Replaced at the next take(), not now: an interpreter that cannot even start would

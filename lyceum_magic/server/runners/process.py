@@ -18,8 +18,10 @@ from pathlib import Path
 
 import psutil
 
+from ...protocol.bootstrap import digest_in
 from ...protocol.requests import Start, StartPython, decode_import_files, import_statements
 from .base import EngineUnavailable, ProgressListener, Refusal, RunSpec, Usage
+from .bootstraps import Bootstraps
 from .handle import SupervisedRun, kill_marked, read_json, report
 from .memory import MEMORY_ERROR, remove_group
 from .pool import InterpreterPool
@@ -41,6 +43,7 @@ class ProcessRunner(SupervisedRunner):
 
     Args:
         state_dir: where installed requirements are kept.
+        bootstraps: what makes programs of cells that come without it; None for a folder of its own.
         pool_size: how many interpreters wait for a run.
         index_url, find_links: where requirements are installed from; None for uv's defaults.
         install_limit_s: how long the installation of a run's requirements may take.
@@ -52,6 +55,7 @@ class ProcessRunner(SupervisedRunner):
         self,
         state_dir: Path,
         *,
+        bootstraps: Bootstraps | None = None,
         pool_size: int = 2,
         index_url: str | None = None,
         find_links: str | None = None,
@@ -59,7 +63,12 @@ class ProcessRunner(SupervisedRunner):
         memory_limit_bytes: int | None = None,
         is_refused: bool = False,
     ) -> None:
-        super().__init__(InterpreterPool(size=0 if is_refused else pool_size))
+        self._bootstraps = bootstraps or Bootstraps(state_dir / "bootstraps")
+        super().__init__(
+            InterpreterPool(
+                size=0 if is_refused else pool_size, arguments=[str(self._bootstraps.file)]
+            )
+        )
         self._memory_limit_bytes = memory_limit_bytes
         self._is_refused = is_refused
         self._installer = Installer(
@@ -70,6 +79,8 @@ class ProcessRunner(SupervisedRunner):
         )
 
     async def open(self) -> None:
+        if not self._is_refused:
+            self._bootstraps.open()
         self._supervisors.refill()
 
     async def check(self, request: Start) -> None:
@@ -85,6 +96,7 @@ class ProcessRunner(SupervisedRunner):
                 return
             oldest = min(oldest, handle.started_at)
         await self._installer.sweep(min(unused_since, oldest - _PREPARATION_S))
+        await asyncio.to_thread(self._bootstraps.sweep, unused_since)
 
     async def launch(
         self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
@@ -92,6 +104,8 @@ class ProcessRunner(SupervisedRunner):
         if self._is_refused:  # an earlier server, of another profile, accepted it
             raise Refusal(_REFUSED)
         limit = self._memory_limit_bytes
+        if digest := digest_in(_python(spec).code):
+            self._bootstraps.provide(digest, spec.folder)
         wanted = await asyncio.to_thread(_prepare, spec, limit)
         if wanted.requirements:
             on_progress("installing requirements")
@@ -185,6 +199,7 @@ def _write_assignment(spec: RunSpec, path: Sequence[str], memory_limit_bytes: in
         timeout_s=request.timeout,
         stop_grace_s=spec.stop_grace_s,
         memory_limit_bytes=memory_limit_bytes,
+        bootstrap=digest_in(request.code),
     )
     write_json(spec.folder / "assignment.json", assignment)
 

@@ -11,6 +11,7 @@ outlives the server. The run's folder holds:
     supervisor.json   written before the program begins: without it, nothing has run
     spool             the output
     exit.json         how it ended
+    bootstrap.py      of a cell that came without it: see `protocol.bootstrap`
     memory-error      there if the program died of its memory limit and knew it
     work/             the program's own folder
 
@@ -70,6 +71,14 @@ GROWN = b"g"
 #: Marks every process of a run, forked or executed, for as long as it keeps its environment.
 SUPERVISOR_ID = "LYCEUM_SUPERVISOR_ID"
 
+#: The package that a bootstrap makes importable, and its modules that need nothing from elsewhere.
+BOOTSTRAP = "lyceum_magic_there"
+BOOTSTRAP_MODULES = [
+    "bootstrap", "compiling", "display", "errors", "figures", "files", "frames", "hooks",
+    "libraries", "magics", "masking", "pretty", "refusals", "shell", "streams", "tables", "values",
+    "workers",
+]  # fmt: skip
+
 #: What children that outlive the program may take to finish their output.
 DRAIN_S = 0.5
 
@@ -87,6 +96,7 @@ class Assignment(TypedDict):
         script: the program's file name below `work/`.
         path: folders to put on the import path, behind `work/`.
         memory_limit_bytes: how much memory the program may use; None for no limit.
+        bootstrap: the digest of the bootstrap that the program needs; empty if it needs none.
     """
 
     run_id: str
@@ -97,6 +107,7 @@ class Assignment(TypedDict):
     timeout_s: float
     stop_grace_s: float
     memory_limit_bytes: int | None
+    bootstrap: str
 
 
 def write_json(path: str | os.PathLike[str], value: object) -> None:
@@ -120,6 +131,7 @@ def _wait_for_run() -> tuple[CodeType, dict[str, Any]]:
     go_reader, go = os.pipe()
     stdout_reader, stdout = os.pipe()
     stderr_reader, stderr = os.pipe()
+    loaded = _load_bootstrap(sys.argv[1])
     gc.freeze()  # what is here already is not the program's garbage, nor is its memory copied
     supervisor = os.getpid()
     program = os.fork()
@@ -141,7 +153,32 @@ def _wait_for_run() -> tuple[CodeType, dict[str, Any]]:
     os.close(go_reader)
     if not folder:
         os._exit(0)
-    return _become_program(folder)
+    return _become_program(folder, loaded)
+
+
+def _load_bootstrap(file: str) -> str:
+    """Loads what most cells need, while nobody waits.
+
+    Returns:
+        Its digest; empty where there is none, and each cell loads the one in its run's folder.
+    """
+    try:
+        with open(file, encoding="utf-8") as text:
+            exec(text.read(), {})
+    except FileNotFoundError:
+        return ""
+    for name in BOOTSTRAP_MODULES:
+        __import__(f"{BOOTSTRAP}.{name}")
+    return os.path.basename(file).removesuffix(".py")
+
+
+def _unload_bootstrap() -> None:
+    """Leaves nothing of it to a program that does not need it."""
+    for name in [name for name in sys.modules if name.partition(".")[0] == BOOTSTRAP]:
+        del sys.modules[name]
+    sys.meta_path[:] = [
+        finder for finder in sys.meta_path if getattr(finder, "__module__", "") != BOOTSTRAP
+    ]
 
 
 def _supervise(control: socket.socket, program: int, go: int, stdout: int, stderr: int) -> NoReturn:
@@ -469,8 +506,12 @@ def describe_return_code(code: int) -> str:
 # --- the program -----------------------------------------------------------------------------
 
 
-def _become_program(run_folder: bytes) -> tuple[CodeType, dict[str, Any]]:
-    """Leaves nothing of the supervisor, and gives what remains to be executed."""
+def _become_program(run_folder: bytes, bootstrap: str) -> tuple[CodeType, dict[str, Any]]:
+    """Leaves nothing of the supervisor, and gives what remains to be executed.
+
+    Args:
+        bootstrap: the digest of the one that is loaded; empty if none is.
+    """
     os.chdir(run_folder)
     with open("assignment.json", encoding="utf-8") as file:
         assignment: Assignment = json.load(file)
@@ -490,6 +531,8 @@ def _become_program(run_folder: bytes) -> tuple[CodeType, dict[str, Any]]:
         sys.excepthook = _leave_word_of_memory(os.fsdecode(run_folder))
     for name in [name for name in sys.modules if name.partition(".")[0] == "lyceum_magic"]:
         del sys.modules[name]
+    if assignment["bootstrap"] != bootstrap:
+        _unload_bootstrap()
     main = ModuleType("__main__")
     main.__dict__.update(
         __builtins__=builtins,

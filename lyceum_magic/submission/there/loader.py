@@ -1,6 +1,6 @@
 """Makes the modules that travelled importable there, then runs the cell.
 
-`submission.source` sends this file's text, with MODULES and JOB in its namespace.
+`submission.wrapping` sends this file's text, with MODULES and JOB in its namespace.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ _given = globals().get
 MODULES: dict[str, tuple[str, str]] = _given("MODULES", {})
 #: The magic number of that code.
 MAGIC: str = _given("MAGIC", "")
-#: See `bootstrap.Job`.
-JOB: dict[str, object] = _given("JOB", {})
+#: See `bootstrap.Job`; None runs no cell.
+JOB: dict[str, object] | None = _given("JOB")
 
 
 class Modules:
@@ -59,6 +59,7 @@ if __name__ == PACKAGE:  # it travels; here, it is imported as any module
     sys.meta_path.insert(0, Modules)  # type: ignore[arg-type]
     from lyceum_magic_there.bootstrap import run_cell  # type: ignore[import-not-found]
 
-    # The namespace is the sender's, and nothing here keeps it: what the cell leaves in it has to go
-    # before the streams do.
-    run_cell(JOB, sys._getframe(1).f_globals)
+    if JOB is not None:
+        # The namespace is the sender's, and nothing here keeps it: what the cell leaves in it has
+        # to go before the streams do.
+        run_cell(JOB, sys._getframe(1).f_globals)

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from lyceum_magic.submission.source import wrap_cell
+from lyceum_magic.submission.wrapping import wrap_cell
 
 #: The oldest is the oldest that the bootstrap promises to run in.
 _VERSIONS = [f"3.{minor}" for minor in range(9, 16)]

@@ -10,7 +10,8 @@ from typing import Any
 
 from lyceum_magic.outputs.decoding import Decoded, Display, OutputDecoder, Raised
 from lyceum_magic.protocol.events import Output
-from lyceum_magic.submission.source import code_of, wrap_cell
+from lyceum_magic.submission.source import code_of
+from lyceum_magic.submission.wrapping import wrap_cell
 
 LIMIT_S = 60
 MARK = "0123456789ab"

@@ -22,9 +22,9 @@ from IPython.lib.pretty import pretty as as_ipython
 
 from lyceum_magic.outputs.decoding import ClearOutput, Decoded, Display, decode
 from lyceum_magic.protocol.events import Output
-from lyceum_magic.submission.source import wrap_cell
 from lyceum_magic.submission.there.display import bundle_of, jsonable, merged, readable
 from lyceum_magic.submission.there.pretty import pretty
+from lyceum_magic.submission.wrapping import wrap_cell
 from tests.unit.submission.interpreters import INTERPRETERS
 from tests.unit.submission.marked import run_marked
 

@@ -9,7 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.submission.source import code_of, wrap_cell
+from lyceum_magic.submission.source import code_of
+from lyceum_magic.submission.wrapping import wrap_cell
 
 
 @pytest.mark.parametrize("cell", ["", " ", "\n\t\n"])

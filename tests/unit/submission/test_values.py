@@ -33,9 +33,9 @@ from hypothesis.extra import numpy as arrays
 from lyceum_magic.outputs.decoding import Harvest
 from lyceum_magic.outputs.values import Values
 from lyceum_magic.protocol.events import Output
-from lyceum_magic.submission.source import wrap_cell
 from lyceum_magic.submission.there.refusals import MAX_BYTES, PackError, TooLarge, UnpackError
 from lyceum_magic.submission.there.values import Packer, encode_inputs, pack, unpack
+from lyceum_magic.submission.wrapping import wrap_cell
 from tests.unit.submission.interpreters import INTERPRETERS, LIMIT_S
 
 MARK = "abcdefabcdef"
