@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import hashlib
 import json
@@ -200,6 +201,8 @@ def write_login(**members: str | None) -> Path:
             json.dump(login, file, indent=2)
         temporary.replace(path)
     except OSError as exc:
+        with contextlib.suppress(OSError):
+            temporary.unlink()  # a part of it may be there, with the key in it
         raise ConfigError(
             f"{path} cannot be written ({exc.strerror}); set LYCEUM_API_KEY instead."
         ) from None

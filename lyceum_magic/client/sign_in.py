@@ -4,15 +4,18 @@ from __future__ import annotations
 
 import base64
 import json
+import logging
 import time
 from dataclasses import replace
 
 import httpx
 
 from .. import config
-from ..exceptions import NotAuthorised
+from ..exceptions import ConfigError, NotAuthorised
 from ..protocol import paths
 from .answers import read_object
+
+logger = logging.getLogger(__name__)
 
 #: A token that ends within this time is taken for expired, as the official client does.
 MARGIN_S = 300
@@ -70,8 +73,19 @@ async def refreshed(account: config.Account, http: httpx.AsyncClient) -> config.
             status_code=401,
         )
     refresh = tokens.get("refresh_token") or account.refresh_token.reveal()
-    config.write_login(api_key=token, refresh_token=refresh)
+    try:
+        config.write_login(api_key=token, refresh_token=refresh)
+    except ConfigError as exc:
+        # The server may take the old refresh token no more, so these are all that is left of the
+        # sign-in: this process goes on with them.
+        logger.warning("the renewed sign-in is good for this process alone: %s", exc)
     return replace(account, token=config.Secret(token), refresh_token=config.Secret(refresh))
+
+
+def _is_older(login: config.Account, account: config.Account) -> bool:
+    """Whether the login file lacks what this process has renewed, since it could not be written."""
+    written, known = _expiry(login.token.reveal()), _expiry(account.token.reveal())
+    return written is not None and known is not None and written < known
 
 
 def _renewed_elsewhere(account: config.Account) -> config.Account:
@@ -83,6 +97,6 @@ def _renewed_elsewhere(account: config.Account) -> config.Account:
     if account.source != str(config.login_file()):
         return account
     login = config.find_account({})
-    if login is None or login.base_url != account.base_url:
+    if login is None or login.base_url != account.base_url or _is_older(login, account):
         return account
     return replace(account, token=login.token, refresh_token=login.refresh_token)

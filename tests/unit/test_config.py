@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import pickle
+import resource
 import stat
 import traceback
 from pathlib import Path
@@ -218,6 +219,19 @@ def test_a_first_login_makes_a_folder_for_its_user_alone() -> None:
     path = config.write_login(api_key=CANARY)
     assert stat.S_IMODE(path.parent.stat().st_mode) == 0o700
     assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+
+def test_a_full_disk_leaves_the_login_as_it_was_and_no_part_of_the_new_one() -> None:
+    path = config.write_login(api_key="lk_before")
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (8, limits[1]))
+    try:
+        with pytest.raises(ConfigError, match="cannot be written"):
+            config.write_login(api_key=CANARY)
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert json.loads(path.read_text())["api_key"] == "lk_before"
+    assert list(path.parent.iterdir()) == [path]
 
 
 def test_a_login_that_cannot_be_written_is_one_sentence() -> None:

@@ -3,7 +3,8 @@
 A key is 256 random bits. So its SHA-256 is enough at rest: a slow hash protects what people think
 up, which can be guessed, and would cost every request its time for nothing.
 
-One server owns the state folder, so what is in memory here is the truth, and the store its copy.
+One server owns the state folder, and answers from memory. A change is written to the store first
+and takes effect then: one that cannot be written has not happened, and a restart undoes none.
 """
 
 from __future__ import annotations
@@ -70,6 +71,8 @@ class Keys:
         self._own = ApiKey(own_id, "this machine", _prefix(own), _digest(own), clock())
         self._keys: dict[str, ApiKey] = {}
         self._written_at: dict[str, float] = {}
+        # Each change is worked out from the keys that the change before it has left.
+        self._changing = asyncio.Lock()
 
     async def open(self) -> None:
         """Reads the keys."""
@@ -89,7 +92,9 @@ class Keys:
         text = secret.reveal()
         key_id = str(uuid.uuid4())
         key = ApiKey(key_id, name, _prefix(text), _digest(text), self._clock(), expires_at)
-        await self._keep(key)
+        async with self._changing:
+            await self._store.put_key(key)
+            self._keys[key_id] = key
         return key, secret
 
     async def toggle(self, key_id: str) -> ApiKey:
@@ -98,8 +103,13 @@ class Keys:
         Raises:
             UnknownApiKey, KeyInUse: it cannot be.
         """
-        key = self._own_or_raise(key_id)
-        return await self._keep(replace(key, is_active=not key.is_active))
+        async with self._changing:
+            key = self._own_or_raise(key_id)
+            await self._store.put_key(replace(key, is_active=not key.is_active))
+            # It may have been used meanwhile.
+            key = replace(self._keys[key_id], is_active=not key.is_active)
+            self._keys[key_id] = key
+            return key
 
     async def revoke(self, key_id: str) -> None:
         """Forgets a key for good.
@@ -107,9 +117,10 @@ class Keys:
         Raises:
             UnknownApiKey, KeyInUse: it cannot be.
         """
-        self._own_or_raise(key_id)
-        del self._keys[key_id]
-        await self._store.remove_key(key_id)
+        async with self._changing:
+            self._own_or_raise(key_id)
+            await self._store.remove_key(key_id)
+            del self._keys[key_id]
 
     # Who may come in.
 
@@ -181,14 +192,9 @@ class Keys:
         if now - self._written_at.get(key.key_id, 0.0) >= USE_IS_WRITTEN_EVERY_S:
             self._written_at[key.key_id] = now
             try:
-                await self._store.put_key(key)
+                await self._store.note_key_use(key.key_id, now)
             except EmbeddedServerError as exc:  # a full disk locks nobody out
                 logger.warning("the use of API key %s was not written down: %s", key.key_id, exc)
-
-    async def _keep(self, key: ApiKey) -> ApiKey:
-        self._keys[key.key_id] = key
-        await self._store.put_key(key)
-        return key
 
     def _own_or_raise(self, key_id: str) -> ApiKey:
         if key_id == self._own.key_id:

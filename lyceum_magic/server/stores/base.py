@@ -276,7 +276,11 @@ class Store(Protocol):
 
 
 class AccountStore(Protocol):
-    """Keeps what belongs to the account."""
+    """Keeps what belongs to the account.
+
+    A change is on the disk, not only with the system, when a method returns: a power cut brings
+    back no key that was revoked, and no secret that was removed. Only a key's last use may be lost.
+    """
 
     async def put_secrets(self, secrets: Sequence[tuple[SecretRecord, str]]) -> None:
         """Writes secrets with their values down, all of them or none.
@@ -307,6 +311,10 @@ class AccountStore(Protocol):
 
     async def put_key(self, key: ApiKey) -> None:
         """Writes a key down, in place of the one of its id where there is one."""
+        ...
+
+    async def note_key_use(self, key_id: str, used_at: float) -> None:
+        """Writes down when a key was used; nothing where it has been removed meanwhile."""
         ...
 
     async def keys(self) -> Sequence[ApiKey]:

@@ -125,6 +125,10 @@ class MemoryStore:
     async def put_key(self, key: ApiKey) -> None:
         self._keys[key.key_id] = key
 
+    async def note_key_use(self, key_id: str, used_at: float) -> None:
+        if key_id in self._keys:
+            self._keys[key_id] = replace(self._keys[key_id], last_used_at=used_at)
+
     async def keys(self) -> Sequence[ApiKey]:
         return list(self._keys.values())
 

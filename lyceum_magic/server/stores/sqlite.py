@@ -182,7 +182,7 @@ class SqliteStore(SqliteOutbox):
                 [{**asdict(r), "sealed": self._vault.seal(value)} for r, value in secrets],
             )
 
-        await self._file.transact(put)
+        await self._file.transact(put, durable=True)
 
     async def secrets(self) -> Sequence[SecretRecord]:
         rows = await self._file.execute(f"SELECT {_SECRET_COLUMNS} FROM secrets ORDER BY name")
@@ -197,12 +197,12 @@ class SqliteStore(SqliteOutbox):
 
     async def remove_secret(self, secret_id: str) -> bool:
         removed = await self._file.execute(
-            "DELETE FROM secrets WHERE secret_id = ? RETURNING name", (secret_id,)
+            "DELETE FROM secrets WHERE secret_id = ? RETURNING name", (secret_id,), durable=True
         )
         return bool(removed)
 
     async def remove_all_secrets(self) -> None:
-        await self._file.execute("DELETE FROM secrets")
+        await self._file.execute("DELETE FROM secrets", durable=True)
 
     async def put_key(self, key: ApiKey) -> None:
         row = asdict(key)
@@ -213,6 +213,12 @@ class SqliteStore(SqliteOutbox):
             f"INSERT INTO api_keys ({_KEY_COLUMNS}) VALUES ({places}) "
             f"ON CONFLICT (key_id) DO UPDATE SET {assignments}",
             row,
+            durable=True,
+        )
+
+    async def note_key_use(self, key_id: str, used_at: float) -> None:
+        await self._file.execute(
+            "UPDATE api_keys SET last_used_at = ? WHERE key_id = ?", (used_at, key_id)
         )
 
     async def keys(self) -> Sequence[ApiKey]:
@@ -220,7 +226,7 @@ class SqliteStore(SqliteOutbox):
         return [ApiKey(**{**row, "is_active": bool(row["is_active"])}) for row in rows]
 
     async def remove_key(self, key_id: str) -> None:
-        await self._file.execute("DELETE FROM api_keys WHERE key_id = ?", (key_id,))
+        await self._file.execute("DELETE FROM api_keys WHERE key_id = ?", (key_id,), durable=True)
 
     # Underneath.
 

@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import base64
 import json
+import resource
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 import pytest
 
@@ -41,6 +44,17 @@ NOW = time.time()
 def jwt(expires_in_s: float, *, name: str = "canary") -> str:
     claims = json.dumps({"exp": time.time() + expires_in_s, "name": name}).encode()
     return f"header.{base64.urlsafe_b64encode(claims).decode().rstrip('=')}.signature"
+
+
+@contextmanager
+def unwritable_login() -> Iterator[None]:
+    """Files may grow no further, as on a full disk."""
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
+    try:
+        yield
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
 
 
 @pytest.fixture
@@ -84,6 +98,42 @@ async def test_an_expired_token_is_renewed_and_kept(wire: WireServer, expired: A
         assert request.headers["authorization"] == f"Bearer {fresh}"
     login = config.read_login()
     assert (login["api_key"], login["refresh_token"]) == (fresh, "renew-2")
+
+
+async def test_tokens_that_cannot_be_written_are_used_and_renewed_all_the_same(
+    wire: WireServer, expired: Account, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The server may take each refresh token once: what it has given is all that is left."""
+    last = jwt(3600, name="last")
+    wire.on(
+        "POST",
+        paths.REFRESH,
+        json_answer({"access_token": jwt(MARGIN_S - 1), "refresh_token": "renew-2"}),
+        json_answer({"access_token": last, "refresh_token": "renew-3"}),
+    )
+    wire.on("GET", RECORD, json_answer(record()))
+    with unwritable_login():
+        async with Client(expired) as client:
+            await client.record("run")
+            await client.record("run")
+    used = [request.json["refresh_token"] for request in wire.asked("POST", paths.REFRESH)]
+    assert used == ["renew-1", "renew-2"]
+    assert wire.requests[-1].headers["authorization"] == f"Bearer {last}"
+    assert "good for this process alone" in caplog.text
+    assert "renew-" not in caplog.text
+
+
+async def test_a_sign_in_of_another_program_takes_the_place_of_one_that_was_not_written(
+    wire: WireServer, expired: Account
+) -> None:
+    wire.on("POST", paths.REFRESH, json_answer({"access_token": jwt(MARGIN_S - 1)}))
+    wire.on("GET", RECORD, json_answer(record()))
+    async with Client(expired) as client:
+        with unwritable_login():
+            await client.record("run")
+        config.write_login(api_key="lk_theirs", refresh_token=None)
+        await client.record("run")
+    assert wire.requests[-1].headers["authorization"] == "Bearer lk_theirs"
 
 
 async def test_requests_at_the_same_time_renew_once(wire: WireServer, expired: Account) -> None:

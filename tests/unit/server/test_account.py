@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import threading
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 
 import jwt
@@ -44,7 +46,7 @@ class Clock:
 
 
 class CountingStore(MemoryStore):
-    """Counts how often a key is written."""
+    """Counts how often a key is written; takes nothing while it is full."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -52,10 +54,42 @@ class CountingStore(MemoryStore):
         self.is_full = False
 
     async def put_key(self, key: ApiKey) -> None:
+        self._count()
+        await super().put_key(key)
+
+    async def note_key_use(self, key_id: str, used_at: float) -> None:
+        self._count()
+        await super().note_key_use(key_id, used_at)
+
+    async def remove_key(self, key_id: str) -> None:
+        self._count()
+        await super().remove_key(key_id)
+
+    def _count(self) -> None:
         if self.is_full:
             raise EmbeddedServerError("the disk is full")
         self.writes += 1
+
+
+class SlowStore(MemoryStore):
+    """Begins a change at once, and ends it when it may."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.begun = asyncio.Event()
+        self.may_end = asyncio.Event()
+
+    async def put_key(self, key: ApiKey) -> None:
+        await self._wait()
         await super().put_key(key)
+
+    async def remove_key(self, key_id: str) -> None:
+        await super().remove_key(key_id)
+        await self._wait()
+
+    async def _wait(self) -> None:
+        self.begun.set()
+        await self.may_end.wait()
 
 
 @pytest.fixture
@@ -156,6 +190,78 @@ async def test_a_full_disk_locks_nobody_out(
     assert secret.reveal() not in caplog.text
     with pytest.raises(EmbeddedServerError):  # a change is not lost in silence
         await keys.create("more", None)
+
+
+@pytest.mark.parametrize("change", ["revoke", "switch off", "switch on", "create"])
+async def test_a_change_that_cannot_be_written_has_not_happened(
+    keys: Keys, store: CountingStore, tokens: Tokens, clock: Clock, change: str
+) -> None:
+    """Neither now nor after a restart: nothing that was told to be done is undone by it."""
+    key, secret = await keys.create("ci", None)
+    if change == "switch on":
+        await keys.toggle(key.key_id)
+    before = list(keys.list())
+    opened = await keys.lets_in(secret.reveal())
+    store.is_full = True
+    changes = {
+        "revoke": partial(keys.revoke, key.key_id),
+        "create": partial(keys.create, "more", None),
+    }
+    with pytest.raises(EmbeddedServerError):
+        await changes.get(change, partial(keys.toggle, key.key_id))()
+    later = Keys(store, tokens, OWN, new_key, clock=clock)
+    await later.open()
+    for those in (keys, later):
+        assert await those.lets_in(secret.reveal()) == opened
+        assert [(k.key_id, k.is_active) for k in those.list()] == [
+            (k.key_id, k.is_active) for k in before
+        ]
+    store.is_full = False
+    if change == "revoke":  # asked for again, it is done for good
+        await keys.revoke(key.key_id)
+        assert not await keys.lets_in(secret.reveal())
+        assert list(await store.keys()) == []
+
+
+async def test_a_key_that_is_used_while_it_is_revoked_does_not_come_back(
+    tokens: Tokens, clock: Clock
+) -> None:
+    store = SlowStore()
+    keys = Keys(store, tokens, OWN, new_key, clock=clock)
+    store.may_end.set()
+    key, secret = await keys.create("ci", None)
+    store.may_end.clear()
+    store.begun.clear()
+    revoking = asyncio.create_task(keys.revoke(key.key_id))
+    await store.begun.wait()
+    await keys.lets_in(secret.reveal())
+    store.may_end.set()
+    await revoking
+    assert not await keys.lets_in(secret.reveal())
+    assert list(await store.keys()) == []
+
+
+async def test_changes_at_the_same_time_follow_each_other(tokens: Tokens, clock: Clock) -> None:
+    store = SlowStore()
+    store.may_end.set()
+    keys = Keys(store, tokens, OWN, new_key, clock=clock)
+    key, secret = await keys.create("ci", None)
+    store.may_end.clear()
+    store.begun.clear()
+    changes = [asyncio.create_task(keys.toggle(key.key_id)) for _ in range(2)]
+    changes.append(asyncio.create_task(keys.revoke(key.key_id)))
+    changes.append(asyncio.create_task(keys.revoke(key.key_id)))
+    await store.begun.wait()
+    assert await keys.lets_in(secret.reveal())  # nothing is written yet
+    clock.now += 5
+    store.may_end.set()
+    off, on, gone, again = await asyncio.gather(*changes, return_exceptions=True)
+    assert isinstance(off, ApiKey)
+    assert isinstance(on, ApiKey)
+    assert (off.is_active, on.is_active) == (False, True)
+    assert gone is None
+    assert isinstance(again, UnknownApiKey)
+    assert list(await store.keys()) == []
 
 
 async def test_a_sign_in_gives_tokens_for_an_hour_and_for_a_month(keys: Keys, clock: Clock) -> None:

@@ -174,6 +174,16 @@ async def test_keys_come_back_as_they_were_written_last(store: WholeStore) -> No
     assert list(await store.keys()) == [two]
 
 
+async def test_the_use_of_a_key_is_noted_and_brings_back_none(store: WholeStore) -> None:
+    key = ApiKey("1", "ci", "lk_abcde", b"d" * 32, 1.5)
+    await store.put_key(key)
+    await store.note_key_use("1", 9.5)
+    assert list(await store.keys()) == [replace(key, last_used_at=9.5)]
+    await store.remove_key("1")
+    await store.note_key_use("1", 10.5)
+    assert list(await store.keys()) == []
+
+
 async def test_several_secrets_are_written_all_or_none(tmp_path: Path) -> None:
     store = SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
     await store.open()
