@@ -67,7 +67,7 @@ ARROWS = {
     "server.s3_endpoint": "config exceptions",
     "server.s3_process": "",
     "server.state_folder": "config exceptions protocol",
-    "server.stream_secrets": "config",
+    "server.stream_secrets": "server.vault",
     "server.settings": "config",
     "server.bell": "",
     "server.troubles": "exceptions",

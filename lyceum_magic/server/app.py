@@ -152,7 +152,7 @@ def create_app(
     )
     app.state.service = service
     app.state.closing = closing
-    stream_secrets = StreamSecrets(settings.api_key)
+    stream_secrets = StreamSecrets(vault)
     executions.add_routes(app.router, service, stream_secrets)
     streams.add_routes(app.router, service, stream_secrets, closing)
     workloads.add_routes(app.router, service)

@@ -2,25 +2,35 @@
 
 from __future__ import annotations
 
-import hashlib
 import hmac
+from functools import cached_property
 
-from ..config import Secret
+from .vault import Vault
 
 
 class StreamSecrets:
     """Makes and checks the secrets.
 
-    They are derived from the server's key: nothing is kept beside the record, and a URL outlives
-    a restart. The prefix differs from `protocol.proof`'s, so that neither yields the other.
+    They are derived from the vault's key: nothing is kept beside the record, and a URL outlives
+    the server and its own API key.
+
+    Raises (every call):
+        EmbeddedServerError: the vault has no key.
     """
 
-    def __init__(self, api_key: Secret) -> None:
-        self._key = api_key.reveal().encode()
+    def __init__(self, vault: Vault) -> None:
+        self._vault = vault
+
+    def check(self) -> None:
+        """Sees to it that secrets can be made."""
+        self.of("")
 
     def of(self, run_id: str) -> str:
-        message = f"lyceum-magic stream {run_id}".encode()
-        return hmac.new(self._key, message, hashlib.sha256).hexdigest()
+        return hmac.digest(self._key, run_id.encode(), "sha256").hex()
 
     def fits(self, run_id: str, secret: str) -> bool:
         return hmac.compare_digest(self.of(run_id).encode(), secret.encode())
+
+    @cached_property
+    def _key(self) -> bytes:
+        return self._vault.derived_key("lyceum-magic streams")

@@ -1,12 +1,15 @@
 """What must not lie open on disk: texts in, authenticated ciphertext out, and back.
 
 The key is in a file of its own, mode 0600, beside the database: whoever gets hold of the database
-alone (a copy, a backup, a bug report) has nothing.
+alone (a copy, a backup, a bug report) has nothing. Secrets that outlive the server, of streams and
+of tokens, are derived from it.
 """
 
 from __future__ import annotations
 
+import base64
 import contextlib
+import hmac
 import os
 import tempfile
 import threading
@@ -69,11 +72,23 @@ class Vault:
         return text
 
     def derived_key(self, purpose: str) -> bytes:
-        """256 bits that only who holds the vault's key can know; others for each purpose."""
-        from cryptography.hazmat.primitives.hashes import SHA256
-        from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+        """256 bits that only who holds the vault's key can know; others for each purpose.
 
-        return HKDF(SHA256(), length=32, salt=None, info=purpose.encode()).derive(self._key)
+        Raises:
+            EmbeddedServerError: the key cannot be read or made, or is none.
+        """
+        try:
+            key = self._key
+        except OSError as exc:
+            raise EmbeddedServerError(
+                f"{self._path}, which holds a key of this server, cannot be read or made "
+                f"({exc.strerror}); look after its disk, owner and mode."
+            ) from exc
+        if not _is_key(key):  # of an empty file anybody could derive the same
+            raise self._broken()
+        # HKDF of one block (RFC 5869). The library would cost every server's first run 15 ms.
+        extracted = hmac.digest(bytes(32), key, "sha256")
+        return hmac.digest(extracted, purpose.encode() + b"\x01", "sha256")
 
     @cached_property
     def _fernet(self) -> Fernet:
@@ -83,11 +98,14 @@ class Vault:
         try:
             return Fernet(self._key)
         except ValueError:
-            self._known_key = None  # the file is read again once somebody has mended it
-            raise EmbeddedServerError(
-                f"{self._path} should hold the key of this server's secrets, and holds something "
-                f"else; put it back as it was, or remove it and {_ANEW}."
-            ) from None
+            raise self._broken() from None
+
+    def _broken(self) -> EmbeddedServerError:
+        self._known_key = None  # the file is read again once somebody has mended it
+        return EmbeddedServerError(
+            f"{self._path} should hold the key of this server's secrets, and holds something "
+            f"else; put it back as it was, or remove it and {_ANEW}."
+        )
 
     @property
     def _key(self) -> bytes:
@@ -99,9 +117,7 @@ class Vault:
     def _read_or_make_key(self) -> bytes:
         with contextlib.suppress(FileNotFoundError):
             return self._path.read_bytes()
-        from cryptography.fernet import Fernet
-
-        key = Fernet.generate_key()
+        key = base64.urlsafe_b64encode(os.urandom(32))
         # Of mode 0600. Whole and on the disk before it has its name: what is sealed with a key that
         # a power cut takes is lost.
         with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".vault-") as draft:
@@ -113,3 +129,11 @@ class Vault:
             except FileExistsError:  # another process was faster
                 return self._path.read_bytes()
         return key
+
+
+def _is_key(key: bytes) -> bool:
+    """Whether Fernet would take it: 32 bytes in base64."""
+    try:
+        return len(base64.urlsafe_b64decode(key)) == 32
+    except ValueError:
+        return False

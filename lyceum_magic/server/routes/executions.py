@@ -46,6 +46,7 @@ def add_routes(router: APIRouter, service: RunService, secrets: StreamSecrets) -
         return await start(body, request)
 
     async def start(body: Start, request: Request) -> Started:
+        secrets.check()  # or nothing is started
         record = await service.start(body)
         path = f"{paths.stream(record.run_id)}/{secrets.of(record.run_id)}"
         return Started(
