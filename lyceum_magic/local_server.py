@@ -36,6 +36,8 @@ IDLE_EXIT_S = 30 * 60
 #: How long a server may take to listen, on a machine that is busy with other things.
 START_LIMIT_S = 60.0
 _ANSWER_LIMIT_S = 5.0
+#: The pause between two looks at a lock.
+_LOOK_S = 0.02
 #: Outlives its server.
 SERVER_FILE = "server.json"
 
@@ -72,6 +74,9 @@ def ensure(folder: Path | None = None) -> Account:
     with _start_lock(folder):
         # Whoever held the lock before us may have started it.
         if (account := _usable(folder)) is None:
+            _wait_for_turn(folder)
+            account = _usable(folder)
+        if account is None:
             _start(folder)
             account = _usable(folder)
     if account is None:
@@ -133,20 +138,35 @@ def is_live(folder: Path, base_url: str) -> bool:
     A server locks `server.lock` for life and writes its address into it once it listens; the
     address is its own as long as the lock is held. This costs some microseconds.
     """
+    return _address_of_holder(folder) == base_url
+
+
+def _address_of_holder(folder: Path) -> str | None:
+    """Where the server that holds the folder's lock serves; None where nobody holds it.
+
+    It is empty while the server starts, and once it begins to end.
+    """
     import fcntl
 
     try:
         descriptor = os.open(folder / "server.lock", os.O_RDONLY)
     except OSError:
-        return False
+        return None
     try:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
         except BlockingIOError:
-            return os.read(descriptor, 200).decode().strip() == base_url
-        return False
+            return os.read(descriptor, 200).decode().strip()
+        return None
     finally:
         os.close(descriptor)
+
+
+def _wait_for_turn(folder: Path) -> None:
+    """Waits while a server that cannot be spoken to holds the lock: it ends, or starts."""
+    until = time.monotonic() + START_LIMIT_S
+    while _address_of_holder(folder) == "" and time.monotonic() < until:
+        time.sleep(_LOOK_S)
 
 
 def _usable(folder: Path) -> Account | None:
@@ -233,7 +253,7 @@ def _wait_for_lock(folder: Path) -> bool:
             except BlockingIOError:
                 if time.monotonic() > until:
                     return False
-                time.sleep(0.02)
+                time.sleep(_LOOK_S)
 
 
 def _ask(found: Found, method: str, path: str, headers: dict[str, str]) -> tuple[int, bytes]:

@@ -59,7 +59,8 @@ class Client:
 
     Args:
         account: whom to talk to; None looks at the environment and the login file.
-        relocate: for the embedded server: called when nobody answers, gives the account again.
+        relocate: for the embedded server: called when nobody answers or the key is refused, gives
+            the account again.
         check_connection: see `transport.build_http_client`.
         transport: stands in for the network in tests.
 
@@ -258,17 +259,24 @@ class Client:
         self, run_id: str, streaming_url: str | None, last_event_id: str | None
     ) -> AsyncIterator[httpx.Response]:
         """The answer to a request for a run's event stream, whatever its status."""
-        url = self._stream_url(run_id, streaming_url)
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
         if last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id
-        if self._is_own_origin(url):
+        if self._is_own_origin(self._stream_url(run_id, streaming_url)):
             await self._sign_in()
-            headers |= self._credentials()
-        request = self._http.build_request(
-            "POST", url, headers=headers, timeout=httpx.Timeout(10.0, read=None)
-        )
-        response = await self._http.send(request, stream=True)
+
+        async def once() -> httpx.Response:
+            url = self._stream_url(run_id, streaming_url)
+            is_ours = self._is_own_origin(url)
+            request = self._http.build_request(
+                "POST",
+                url,
+                headers=headers | (self._credentials() if is_ours else {}),
+                timeout=httpx.Timeout(10.0, read=None),
+            )
+            return await self._http.send(request, stream=True)
+
+        response = await self._with_present_key(once)
         try:
             yield response
         finally:
@@ -294,7 +302,9 @@ class Client:
     # Sending.
 
     async def relocate(self) -> None:
-        """Looks for the embedded server again, after nobody answered; else does nothing.
+        """Looks for the embedded server again, after nobody answered or it refused the key.
+
+        Other accounts stay as they are.
 
         Raises:
             EmbeddedServerError: it could not be started again.
@@ -337,13 +347,13 @@ class Client:
         await self._sign_in()
         try:
             try:
-                return await once()
+                return await self._with_present_key(once)
             except (httpx.ConnectError, httpx.ConnectTimeout):
                 # Nothing was sent, so even a start may be tried once more.
                 if self._relocate is None:
                     raise
                 await self.relocate()
-                return await once()
+                return await self._with_present_key(once)
         except (httpx.ConnectError, httpx.ConnectTimeout) as exc:
             raise self._unreachable(exc) from None
         except httpx.RequestError as exc:
@@ -353,6 +363,23 @@ class Client:
                     f"({type(exc).__name__})."
                 ) from None
             raise self._unreachable(exc) from None
+
+    async def _with_present_key(
+        self, once: Callable[[], Awaitable[httpx.Response]]
+    ) -> httpx.Response:
+        """The answer to a request, which is sent again where the embedded server has a new key.
+
+        That changes when it starts again, and at the same place nothing else tells this client of
+        it. What the server has refused (401) it has not begun, so even a start may be sent again.
+        """
+        used = self.account.token
+        response = await once()
+        if response.status_code != 401 or self._relocate is None:
+            return response
+        await response.aread()
+        if self.account.token == used:  # else another request has already looked
+            await self.relocate()
+        return response if self.account.token == used else await once()
 
     async def _sign_in(self) -> None:
         """Renews a token that is about to expire; of several callers at once, one does."""

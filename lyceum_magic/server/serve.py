@@ -77,9 +77,11 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
         last = read_server_file(options.state_dir)
         with contextlib.closing(_listen(options.port, last)) as listener:
             port = listener.getsockname()[1]
+            # A key lives until a server ends in order: whoever has come by it has nothing then.
+            # After a kill it goes on, as the runs do.
             content = ServerFile(
                 base_url=f"http://127.0.0.1:{port}",
-                api_key=last.api_key if last is not None else new_key(),
+                api_key=last.api_key if last is not None and lock.was_cut_short else new_key(),
                 pid=os.getpid(),
                 boot_id=boot_id(),
                 version=__version__,
@@ -104,7 +106,7 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
                 lock.show_address(content.base_url)
                 on_ready(content)
 
-            _serve_on(listener, settings, options.idle_exit_s, ready)
+            _serve_on(listener, settings, options.idle_exit_s, ready, lock.take_address_back)
 
 
 def _listen(port: int | None, last: ServerFile | None) -> socket.socket:
@@ -140,6 +142,7 @@ def _serve_on(
     settings: ServerSettings,
     idle_exit_s: float | None,
     on_ready: Callable[[], None],
+    on_end: Callable[[], None],
 ) -> None:
     # Imported late: a second server on the folder is refused before this costs it half a second.
     import uvicorn
@@ -155,6 +158,7 @@ def _serve_on(
                     self.idle_exit = asyncio.create_task(self.end_when_idle(idle_exit_s))
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
+            on_end()  # before the port is let go of: the next moment it may be somebody else's
             # Streams end by themselves then; they would keep the server waiting otherwise.
             app.state.closing.set()
             await super().shutdown(sockets)

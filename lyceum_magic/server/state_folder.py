@@ -177,8 +177,9 @@ def lock_for_life(folder: Path) -> Iterator[ServerLock]:
     try:
         if not _take(descriptor):
             raise AlreadyServed(f"Another server of lyceum-magic already serves {folder}.")
+        was_cut_short = bool(os.pread(descriptor, 1, 0))
         os.truncate(descriptor, 0)
-        yield ServerLock(descriptor)
+        yield ServerLock(descriptor, was_cut_short=was_cut_short)
     finally:
         os.close(descriptor)
 
@@ -206,13 +207,21 @@ class ServerLock:
 
     `server.json` outlives its server, and its port may then be anybody's. The lock does not: a
     client that finds it held may trust the address in it.
+
+    Attributes:
+        was_cut_short: whether the last server ended without taking its address back: it was killed.
     """
 
-    def __init__(self, descriptor: int) -> None:
+    def __init__(self, descriptor: int, *, was_cut_short: bool) -> None:
         self._descriptor = descriptor
+        self.was_cut_short = was_cut_short
 
     def show_address(self, base_url: str) -> None:
         os.pwrite(self._descriptor, f"{base_url}\n".encode(), 0)
+
+    def take_address_back(self) -> None:
+        """Says that nobody serves there any more; to be called while the port is still ours."""
+        os.truncate(self._descriptor, 0)
 
 
 def boot_id() -> str:

@@ -232,6 +232,63 @@ def test_a_run_goes_on_without_its_server(
     assert run.record()["combined_output"] == "a\nb\n"
 
 
+# Ends in order, with which the key changes.
+
+
+def test_a_server_that_is_ending_is_waited_for_and_followed_by_another(own_machine: Path) -> None:
+    before = local_server.ensure()
+    process = server_process(own_machine)
+    assert process is not None
+    process.terminate()
+    lock = own_machine / "server.lock"
+    eventually(lambda: lock.read_text() == "", "the server begins to end")
+    after = local_server.ensure()
+    assert after.base_url == before.base_url
+    assert after.token != before.token
+
+
+def test_runs_are_followed_and_started_across_ends(
+    own_machine: Path, session: Session, tmp_path: Path
+) -> None:
+    """Two processes follow one run while its server ends thrice; each end changes the key."""
+    gate, other = tmp_path / "gate", Session()
+    code = f"import os, time\nprint('a', flush=True)\nwhile not os.path.exists({str(gate)!r}): "
+    run = submit(session, f"{code}time.sleep(.01)\nprint('b')")
+    run.wait_started()
+    followed = other.attach(run.id)
+    try:
+        keys = set()
+        for _ in range(3):
+            eventually(lambda: run.text == followed.text == "a\n", "the first line")
+            keys.add(server_facts(own_machine)["api_key"])
+            process = server_process(own_machine)
+            assert process is not None
+            process.terminate()
+            process.wait()
+            eventually(lambda: server_process(own_machine), "a server again")
+            assert submit(session, "print(1)").result().text == "1\n"
+        assert len(keys) == 3
+        gate.touch()
+        assert run.result().text == followed.result().text == "a\nb\n"
+        assert followed.record()["status"] == "completed"
+    finally:
+        other.close()
+
+
+def test_a_process_that_saw_nothing_of_the_end_goes_on_with_the_new_key(
+    own_machine: Path, session: Session
+) -> None:
+    """The server serves at the same place again, so that nothing but its refusal tells."""
+    run = submit(session, "print(1)").result()
+    other = Session()
+    assert other.attach(run.id).record()["status"] == "completed"
+    assert local_server.end(own_machine)
+    assert submit(session, "print(2)").result().text == "2\n"
+    assert other.attach(run.id).record()["status"] == "completed"
+    assert submit(other, "print(3)").result().text == "3\n"
+    other.close()
+
+
 # Strangers.
 
 
@@ -239,7 +296,7 @@ def test_a_stale_file_without_anybody_behind_it_is_no_obstacle(own_machine: Path
     before = local_server.ensure()
     kill_server(own_machine)
     (own_machine / "server.lock").unlink()
-    assert local_server.ensure().token == before.token
+    assert local_server.ensure().base_url == before.base_url
 
 
 def test_a_program_on_the_servers_port_is_never_told_the_key(
@@ -339,7 +396,7 @@ def test_an_older_server_that_is_idle_makes_room(own_machine: Path) -> None:
     pid = server_facts(own_machine)["pid"]
     change_facts(own_machine, version="0.0.1")
     after = local_server.ensure(own_machine)
-    assert after.token == before.token
+    assert after.token != before.token
     facts = server_facts(own_machine)
     assert facts["pid"] != pid
     assert facts["version"] == local_server.__version__

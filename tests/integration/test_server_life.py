@@ -54,16 +54,75 @@ def test_what_it_keeps_is_readable_by_its_user_alone(folder: Path) -> None:
             assert path.stat().st_mode & 0o077 == 0, path
 
 
-def test_port_and_key_outlive_the_server(folder: Path) -> None:
+def test_port_and_key_outlive_a_server_that_is_killed(folder: Path) -> None:
     with served(folder) as server:
         before = server.facts()
-        server.end()
+        server.end(signal.SIGKILL)
     with served(folder) as server:
         after = server.facts()
     assert before["api_key"].startswith("lk_")
     assert len(before["api_key"]) >= 46
     assert {**before, "pid": 0} == {**after, "pid": 0}
     assert before["pid"] != after["pid"]
+
+
+@pytest.mark.parametrize("end", ["signal", "interrupt", "request", "idle"])
+def test_a_key_does_not_outlive_a_server_that_ends_in_order(folder: Path, end: str) -> None:
+    with served(folder, *(["--idle-exit", "1"] if end == "idle" else [])) as server:
+        before = server.facts()
+        if end == "request":
+            assert server.client.post(paths.SHUTDOWN).status_code == 200
+        elif end != "idle":
+            server.process.send_signal(signal.SIGTERM if end == "signal" else signal.SIGINT)
+        server.process.wait(LIMIT_S)
+    with served(folder) as server:
+        after = server.facts()
+        assert after["base_url"] == before["base_url"]
+        assert after["api_key"] != before["api_key"]
+        old = {"Authorization": f"Bearer {before['api_key']}"}
+        assert server.client.get(paths.ORG, headers=old).status_code == 401
+
+
+def test_what_was_made_with_a_key_ends_or_stays_with_it(folder: Path) -> None:
+    """Tokens of the server's own key go; keys that were made, and streams, stay."""
+    with served(folder) as server:
+        made = server.client.post(paths.KEYS, json={"key_name": "ci"}).json()
+        sign_ins = [
+            server.client.post(paths.LOGIN, json={"email": "", "password": key}).json()
+            for key in (server.facts()["api_key"], made["api_key"])
+        ]
+        started = server.start("print('hello')")
+        server.client.post(started["streaming_url"])
+        server.end()
+    with served(folder) as server:
+        tokens = [sign_in["access_token"] for sign_in in sign_ins]
+        replies = [
+            server.client.get(paths.ORG, headers={"Authorization": f"Bearer {token}"})
+            for token in (*tokens, made["api_key"])
+        ]
+        assert [reply.status_code for reply in replies] == [401, 200, 200]
+        assert "hello" in httpx.post(started["streaming_url"], trust_env=False).text
+
+
+def test_an_address_is_taken_back_before_its_port_is_free(folder: Path) -> None:
+    """Or a client could take whoever listens there next for the server."""
+    with served(folder) as server:
+        code = "import time\nprint('begun', flush=True)\ntime.sleep(600)"
+        started = server.start(code)
+        with server.client.stream("POST", started["streaming_url"]) as reply:
+            assert "begun" in next(line for line in reply.iter_lines() if "begun" in line)
+            server.process.send_signal(signal.SIGTERM)
+            port = int(server.base_url.rpartition(":")[2])
+            eventually(lambda: not _listens(port), "the port is free")
+            assert (folder / "server.lock").read_text() == ""
+        server.process.wait(LIMIT_S)
+    with served(folder) as server:
+        server.client.post(paths.abort(started["execution_id"]))
+
+
+def _listens(port: int) -> bool:
+    with socket.socket() as client:
+        return client.connect_ex(("127.0.0.1", port)) == 0
 
 
 def test_a_port_that_somebody_else_took_is_replaced(folder: Path) -> None:

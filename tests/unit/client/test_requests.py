@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import logging
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
 
 import httpx
 import pytest
@@ -30,6 +33,7 @@ from tests.tools.wire_server import (
     KEY,
     STREAM_SECRET,
     Reply,
+    Request,
     WireServer,
     answer,
     frame,
@@ -392,6 +396,91 @@ async def test_a_server_that_moved_is_asked_again_even_for_a_start(wire: WireSer
     async with Client(gone, relocate=relocate) as client:
         assert (await client.start(START)).run_id == "run"
     assert moved == 1
+    assert len(wire.requests) == 1
+
+
+NEW_KEY = "lk_the_key_of_a_server_that_started_again"
+
+
+def for_key(key: str, reply: Reply) -> Reply:
+    """A reply to those who have the key; others are refused."""
+
+    async def answer_if_known(request: Request, writer: asyncio.StreamWriter) -> None:
+        is_known = request.headers.get("authorization") == f"Bearer {key}"
+        await (reply if is_known else refusal(401, "a wrong key"))(request, writer)
+
+    return answer_if_known
+
+
+@asynccontextmanager
+async def restarted(
+    wire: WireServer, key: str = NEW_KEY
+) -> AsyncIterator[tuple[Client, list[str]]]:
+    """A client with the key of before; the list grows with each look for the present one."""
+    looks: list[str] = []
+
+    async def relocate() -> Account:
+        looks.append("look")
+        return Account(wire.base_url, Secret(key), "a test", is_embedded=True)
+
+    async with Client(wire.account(is_embedded=True), relocate=relocate) as client:
+        yield client, looks
+
+
+async def test_a_key_that_was_replaced_is_looked_up_once_even_for_a_start(wire: WireServer) -> None:
+    wire.on("POST", paths.START_PYTHON, for_key(NEW_KEY, started(wire)))
+    wire.on("GET", RECORD, for_key(NEW_KEY, json_answer(record())))
+    async with restarted(wire) as (client, looks):
+        assert (await client.start(START)).run_id == "run"
+        assert (await client.record("run"))["status"] == "completed"
+    assert len(looks) == 1
+    assert len(wire.requests) == 3
+
+
+async def test_requests_at_the_same_time_look_for_the_new_key_and_succeed(wire: WireServer) -> None:
+    wire.on("GET", RECORD, for_key(NEW_KEY, json_answer(record())))
+    async with restarted(wire) as (client, _):
+        records = await asyncio.gather(*(client.record("run") for _ in range(5)))
+    assert {item["status"] for item in records} == {"completed"}
+
+
+async def test_a_stream_is_opened_with_the_new_key(wire: WireServer) -> None:
+    end = stream(frame(Finished(None, 0)))
+    wire.on("POST", paths.stream("run"), for_key(NEW_KEY, end))
+    async with restarted(wire) as (client, looks):
+        await heard(client)
+    assert len(looks) == 1
+    assert len(wire.requests) == 2
+
+
+async def test_a_file_is_sent_again_from_its_beginning(wire: WireServer, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    wire.on("POST", paths.UPLOAD, for_key(NEW_KEY, json_answer({})))
+    async with restarted(wire) as (client, _):
+        with (tmp_path / "file").open("rb") as file:
+            await client.storage.upload(file, "key", lambda count: None)
+    first, second = (request.body.count(b"content") for request in wire.requests)
+    assert (first, second) == (1, 1)
+
+
+async def test_a_download_is_refused_and_begun_again(wire: WireServer) -> None:
+    wire.on("GET", paths.download("key"), for_key(NEW_KEY, answer(b"content")))
+    async with restarted(wire) as (client, _), client.storage.download("key") as (_, pieces):
+        assert b"".join([piece async for piece in pieces]) == b"content"
+
+
+async def test_a_key_that_is_still_the_same_is_refused_for_good(wire: WireServer) -> None:
+    wire.on("GET", RECORD, refusal(401, "a wrong key"))
+    async with restarted(wire, KEY) as (client, looks):
+        with pytest.raises(NotAuthorised, match="a wrong key"):
+            await client.record("run")
+    assert len(looks) == len(wire.requests) == 1
+
+
+async def test_other_accounts_look_for_no_other_key(wire: WireServer, client: Client) -> None:
+    wire.on("GET", RECORD, refusal(401, "a wrong key"))
+    with pytest.raises(NotAuthorised, match="a wrong key"):
+        await client.record("run")
     assert len(wire.requests) == 1
 
 

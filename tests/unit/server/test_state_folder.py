@@ -72,6 +72,19 @@ def test_one_holder_of_the_lock_at_a_time(tmp_path: Path) -> None:
         assert (tmp_path / "server.lock").read_text() == ""
 
 
+def test_the_lock_tells_a_server_that_was_killed_from_one_that_ended(tmp_path: Path) -> None:
+    with lock_for_life(tmp_path) as first:
+        assert not first.was_cut_short
+        first.show_address("http://127.0.0.1:1")
+    with lock_for_life(tmp_path) as second:
+        assert second.was_cut_short
+        second.show_address("http://127.0.0.1:1")
+        second.take_address_back()
+        assert (tmp_path / "server.lock").read_text() == ""
+    with lock_for_life(tmp_path) as third:
+        assert not third.was_cut_short
+
+
 def content() -> ServerFile:
     return ServerFile("http://127.0.0.1:4", new_key(), 7, "boot", "0.1.0")
 
