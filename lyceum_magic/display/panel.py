@@ -8,10 +8,10 @@ from collections.abc import Callable
 
 from ..outputs.decoding import Display
 from ..protocol.events import Output
+from ..protocol.surrogates import without_surrogates
 from . import rich
 from .carriage import collapse
 from .slot import Slot
-from .text import without_surrogates
 
 #: Text: the last lines only, for all of it is sent again with each change.
 TAIL_LINES = 200

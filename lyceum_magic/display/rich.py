@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import json
 from dataclasses import replace
-from typing import Any
 
 from ..outputs.decoding import Display
-from .text import without_surrogates
+from ..protocol.surrogates import clean_json
 
 #: A view of a widget needs its model, which lives and dies with the program that made it.
 _DEAD_TYPES = frozenset({"application/vnd.jupyter.widget-view+json"})
@@ -16,7 +14,7 @@ _DEAD_TYPES = frozenset({"application/vnd.jupyter.widget-view+json"})
 def cleaned(item: Display) -> Display:
     """A display of a program without what no page can show, or no message carry."""
     data = {name: value for name, value in item.data.items() if name not in _DEAD_TYPES}
-    return replace(item, data=_encodable(data), metadata=_encodable(item.metadata))
+    return replace(item, data=clean_json(data), metadata=clean_json(item.metadata))
 
 
 def publish(item: Display) -> None:
@@ -35,12 +33,6 @@ def publish(item: Display) -> None:
         transient={"display_id": item.display_id} if item.display_id is not None else None,
         update=item.is_update,
     )
-
-
-def _encodable(bundle: dict[str, Any]) -> dict[str, Any]:
-    text = json.dumps(bundle, ensure_ascii=False)
-    clean = without_surrogates(text)
-    return bundle if clean is text else dict(json.loads(clean))
 
 
 def clear() -> None:

@@ -10,6 +10,7 @@ from dataclasses import dataclass
 
 from ..protocol.events import Output, StreamName
 from ..protocol.sizes import in_words
+from ..protocol.surrogates import without_surrogates
 from .carriage import collapse
 
 Write = Callable[[StreamName, str], None]
@@ -305,20 +306,6 @@ def _suffix(text: str, max_lines: int, max_bytes: int) -> int:
 
 def _size(text: str) -> int:
     return len(text) if text.isascii() else len(text.encode())
-
-
-def without_surrogates(text: str) -> str:
-    """`text` as it is if UTF-8 can carry it; halves of a character become U+FFFD.
-
-    JSON may hold them, and one would make the kernel drop the whole message.
-    """
-    if text.isascii():
-        return text
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
-    return text
 
 
 def _lines(count: int) -> str:

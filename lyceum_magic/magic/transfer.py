@@ -8,6 +8,7 @@ from pathlib import Path
 
 from ..exceptions import TransferError
 from ..protocol.states import State
+from ..protocol.surrogates import without_surrogates
 from ..runs.run import Run
 from ..submission.files import check_patterns, read_files, sizes_of
 from ..submission.inputs import (
@@ -123,4 +124,4 @@ def _save(run: Run, options: CellOptions) -> list[str]:
 
 
 def _say(sentence: str) -> None:
-    print(f"[lyceum] {sentence}")  # noqa: T201 - a cell shows what it prints
+    print(without_surrogates(f"[lyceum] {sentence}"))  # noqa: T201 - a cell shows what it prints

@@ -15,6 +15,8 @@ from dataclasses import dataclass, field
 from itertools import count, takewhile
 from typing import Any
 
+from ..protocol.surrogates import parse_json
+
 #: A longer candidate is no frame: one has at most 3000 bytes, and the line feeds that came in.
 _MAX_FRAME = 12_000
 _LINE_FEEDS = "[\r\n]*"
@@ -122,7 +124,10 @@ class FrameDecoder:
         for parts in self._incomplete.values():
             begun = takewhile(parts.payloads.__contains__, count(1))
             payload = "".join(parts.payloads[part] for part in begun)
-            yield Message(parts.kind, _head_of(payload), b"", parts.readable()), parts.arrived
+            yield (
+                Message(parts.kind, _head_of(parts.kind, payload), b"", parts.readable()),
+                parts.arrived,
+            )
 
     def _skip_newline(self, text: str, at: int) -> int:
         """Behind the line feed that ends a frame, which may come later, or never."""
@@ -168,15 +173,21 @@ class FrameDecoder:
         return _message(parts)
 
 
-def _head_of(payload: str) -> dict[str, Any]:
+def _head_of(kind: str, payload: str) -> dict[str, Any]:
     """The head at the beginning of a payload; empty if it is not all there."""
     try:
         begun = binascii.a2b_base64(payload[: len(payload) // 4 * 4])
         text, end, _ = zlib.decompressobj().decompress(begun, _MAX_MESSAGE).partition(b"\n")
-        head = json.loads(text) if end else {}
+        head = _parse_head(kind, text) if end else {}
     except (ValueError, zlib.error, RecursionError):
         return {}
     return head if isinstance(head, dict) else {}
+
+
+def _parse_head(kind: str, text: bytes) -> Any:
+    # The name of a file has to stay what it is, also where its bytes are no UTF-8.
+    parse = json.loads if kind == "file" else parse_json
+    return parse(text.decode("utf-8", "surrogatepass"))
 
 
 def _message(parts: _Parts) -> Message:
@@ -186,7 +197,7 @@ def _message(parts: _Parts) -> Message:
     try:
         body = unpacker.decompress(binascii.a2b_base64(payload), _MAX_MESSAGE)
         text, _, data = body.partition(b"\n")
-        head = json.loads(text)
+        head = _parse_head(parts.kind, text)
     except (ValueError, zlib.error, RecursionError):
         head, data = None, b""
     if not isinstance(head, dict):

@@ -18,6 +18,7 @@ import types
 from collections.abc import Iterable, Mapping
 from typing import Any
 
+from ..protocol.surrogates import without_surrogates
 from .decoding import Raised
 
 #: What is rebuilt; the rest is left out.
@@ -340,4 +341,4 @@ def _name(described: Mapping[str, Any], member: str) -> str:
 
 def _clean(name: str) -> str:
     """A text as Python takes it for the name of a class, a function or a file, and for a line."""
-    return name.replace("\0", "\N{REPLACEMENT CHARACTER}").encode("utf-8", "replace").decode()
+    return without_surrogates(name.replace("\0", "\N{REPLACEMENT CHARACTER}"))

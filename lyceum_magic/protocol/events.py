@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from .states import State, parse_state
+from .surrogates import parse_json
 
 StreamName = Literal["stdout", "stderr"]
 
@@ -107,7 +108,7 @@ def decode(data: str) -> list[Event]:
 
 def _parse(text: str) -> dict[str, Any] | None:
     try:
-        obj = json.loads(text)
+        obj = parse_json(text)
     except (ValueError, RecursionError):
         return None
     return obj if isinstance(obj, dict) else None

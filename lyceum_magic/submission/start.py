@@ -12,6 +12,7 @@ from pydantic import ValidationError
 from ..exceptions import OptionError
 from ..protocol.limits import DEFAULT_TIMEOUT_S, MARK_CHARACTERS, MAX_METADATA, TAG_KEY
 from ..protocol.requests import Start
+from ..protocol.surrogates import has_surrogates
 from .callback_urls import check_callback_urls
 
 StartT = TypeVar("StartT", bound=Start)
@@ -66,7 +67,7 @@ def build_start(kind: type[StartT], choices: Choices, **fields: object) -> Start
     if len(metadata) > MAX_METADATA - 1:
         raise OptionError(f"metadata: at most {MAX_METADATA - 1} pairs, not {len(metadata)}.")
     try:
-        return kind.model_validate({
+        request = kind.model_validate({
             "timeout": choices.timeout_s,
             "execution_type": choices.machine,
             "run_name": choices.name,
@@ -78,6 +79,14 @@ def build_start(kind: type[StartT], choices: Choices, **fields: object) -> Start
         })  # fmt: skip
     except ValidationError as exc:
         problem = exc.errors(include_url=False, include_context=False)[0]
+    else:
+        for field, value in vars(request).items():
+            if has_surrogates(value):
+                raise OptionError(
+                    f"{_CHOICES.get(field, field)}: it holds half of a surrogate pair, which is no "
+                    "text that can travel; take it out."
+                )
+        return request
     wire_name, *place = map(str, problem["loc"])
     where = ".".join([_CHOICES.get(wire_name, wire_name), *place])
     came = "" if wire_name in kind.sealed else f", not {str(problem['input'])[:80]!r}"

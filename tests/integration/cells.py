@@ -17,6 +17,17 @@ CELLS: dict[str, str] = {
     "empty lines": "print()\nprint('a\\n\\n\\nb')\nprint()",
     "unicode": "print('ä ß 漢字 \\U0001f600 e\\u0301 \\u2028 x')",
     "colours": r"print('\x1b[31mred\x1b[0m \x1b[1;38;5;200mbold\x1b[0m')",
+    "half a character": "print('a' + chr(0xdcc3))\nprint('b', chr(0xdce4) + chr(0xdcb8), 'c')",
+    "half a character on stderr": "import sys\nprint('a' + chr(0xdcc3), file=sys.stderr)",
+    "half a character as a value": "'a' + chr(0xdcc3)",
+    "half a character in a bundle": "display({'text/html': 'a' + chr(0xdcc3)}, raw=True)",
+    "a file name that is no UTF-8": """
+        import os, tempfile
+        with tempfile.TemporaryDirectory() as folder:
+            open(os.path.join(os.fsencode(folder), b"caf\\xe9"), "w").close()
+            for name in os.listdir(folder): print(name)
+            os.listdir(folder)
+        """,
     "carriage returns": r"for n in range(5): print(n, end='\r')",
     "carriage return and text": r"print('wrong\rright')",
     "stderr": "import sys\nprint('aside', file=sys.stderr)",
@@ -557,6 +568,8 @@ CELLS: dict[str, str] = {
         outer()
         """,
     "an exception without a message": "raise ValueError",
+    "an exception with half a character": "raise ValueError('bad ' + chr(0xdcc3))",
+    "a cause with half a character": "raise KeyError('k') from OSError('bad ' + chr(0xdcc3))",
     "an exception of several lines": "raise RuntimeError('first\\nsecond\\nthird')",
     "an exception of the cell": "class Own(Exception): ...\nraise Own('mine', 2)",
     "an assertion": "assert 1 == 2, 'not equal'",

@@ -248,3 +248,18 @@ def test_a_password_in_a_requirement_is_shown_nowhere(kernel: Kernel) -> None:
     shown += [kernel.run("print(_run.reason, _run.record(), _run.text)").messages]
     answers = [m["content"] for messages in shown for m in messages]
     assert "s3cr3t" not in str([c for c in answers if "code" not in c])
+
+
+@pytest.mark.parametrize("half", [0xDCC3, 0xD83D])
+def test_half_a_character_in_a_message_costs_no_more_than_itself(kernel: Kernel, half: int) -> None:
+    raising = f"raise ValueError('bad ' + chr({half}))"
+    assert shown(kernel.run(f"%%lyceum\n{raising}")).endswith("ValueError: bad \ufffd")
+    assert shown(kernel.run("%lyceum attach last")).endswith("ValueError: bad \ufffd")
+    cell = kernel.run(f"%%lyceum --no-raise\n{raising}")
+    assert cell.error is None
+    assert "ValueError: bad \ufffd" in cell.stderr
+    kernel.run("import lyceum_magic")
+    result = kernel.run(f"lyceum_magic.submit({raising!r}).result()")
+    assert result.error is not None
+    assert result.error["evalue"] == "ValueError: bad \ufffd"
+    assert "ValueError: bad \ufffd" in kernel.run("%lyceum list --all").result

@@ -217,3 +217,26 @@ def test_a_script_does_the_same_with_submit(kernel: Kernel) -> None:
     assert "--out: the cell never sets d." in said(
         kernel.run("lyceum_magic.submit('1', outputs='d')")
     )
+
+
+def test_a_file_whose_name_is_no_utf_8_keeps_it(kernel: Kernel) -> None:
+    kernel.run("open(b'caf\\xe9', 'w').close()")
+    ran = good(
+        kernel.run(
+            "%%lyceum --file . --save '*.out' -o found\nimport os\n"
+            "found = [os.fsencode(name) for name in os.listdir() if name.startswith('caf')]\n"
+            "open(b'gr\\xfcn.out', 'w').write('1');"
+        )
+    )
+    assert ran.stdout == "[lyceum] wrote gr\ufffdn.out 1 byte\n"
+    assert kernel.value("found") == "[b'caf\\xe9']"
+    assert kernel.value("__import__('os').path.exists(b'gr\\xfcn.out')") == "True"
+
+
+@pytest.mark.parametrize(
+    "argument", ["name='\\udcc3'", "labels=['\\udcc3']", "metadata={'\\udcc3': ''}"]
+)
+def test_half_a_character_around_a_run_starts_nothing(kernel: Kernel, argument: str) -> None:
+    error = said(kernel.run(f"import lyceum_magic\nlyceum_magic.submit('1', {argument})"))
+    assert "it holds half of a surrogate pair, which is no text that can travel" in error
+    assert "OptionError" in error

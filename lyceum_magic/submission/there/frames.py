@@ -19,7 +19,7 @@ import sys
 from binascii import b2a_base64, crc32
 from itertools import count
 
-from .streams import turns
+from .streams import turns, without_surrogates
 
 MAX_FRAME_BYTES = 3000
 #: Of which the readable text may take so much, and what stands around it and the payload.
@@ -83,7 +83,7 @@ def encode(
 
     text = json.dumps(head, default=repr).encode("ascii")
     payload = b2a_base64(zlib.compress(text + b"\n" + data, 1), newline=False).decode("ascii")
-    readable = re.sub(r"@(?=[\r\n]*~)", "@ ", readable)
+    readable = re.sub(r"@(?=[\r\n]*~)", "@ ", without_surrogates(readable))
     shown = _slices(readable, MAX_READABLE_BYTES)
     room = MAX_FRAME_BYTES - MAX_OVERHEAD_BYTES - (MAX_READABLE_BYTES if readable else 0)
     pieces = [payload[at : at + room] for at in range(0, len(payload), room)]
@@ -95,7 +95,7 @@ def encode(
         body = f"{kind}:{message}:{part}/{parts}"
         crc = crc32(f"{body}:{piece}".encode("ascii"))
         line = f"~@lyceum:{mark}:{body}:{crc:08x}:{piece}:{text_shown}@~\n"
-        lines.append(line.encode("utf-8", "replace"))
+        lines.append(line.encode("utf-8"))
     return lines
 
 
@@ -110,7 +110,7 @@ def _slices(text: str, max_bytes: int) -> list[str]:
     at = 0
     while at < len(text):
         piece = text[at : at + max_bytes]
-        while len(piece.encode("utf-8", "replace")) > max_bytes:
+        while len(piece.encode("utf-8")) > max_bytes:
             piece = piece[: len(piece) * 3 // 4]
         if at + len(piece) < len(text):
             piece = piece[: piece.rfind("\n") + 1] or piece

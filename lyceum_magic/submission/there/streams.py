@@ -62,6 +62,17 @@ class Turns:
 turns = Turns()
 
 
+def without_surrogates(text: str) -> str:
+    """The text as a notebook shows it: U+FFFD where no character is.
+
+    Such halves are what Python makes of the bytes of a file name that is not UTF-8.
+    """
+    try:
+        return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    except UnicodeEncodeError:  # a half that stands for no byte
+        return text.encode("utf-16-le", "surrogatepass").decode("utf-16-le", "replace")
+
+
 class LiveStdout(io.TextIOWrapper):
     """A stdout whose lines leave at once, and which gathers text only while text pours.
 
@@ -84,7 +95,10 @@ class LiveStdout(io.TextIOWrapper):
         self._leave = threading.Event()
 
     def write(self, text: str) -> int:
-        count = super().write(text)
+        try:
+            count = super().write(text)
+        except UnicodeEncodeError:
+            count = super().write(without_surrogates(text))
         if self._is_ending or (text[-1:] == "\n" and monotonic() - self._quiet_since >= QUIET_S):
             self.flush()
         elif not self._held:
@@ -137,14 +151,17 @@ class LiveStderr(io.TextIOWrapper):
 
     def __init__(self, descriptor: int, stdout: LiveStdout) -> None:
         raw = io.FileIO(descriptor, "w", closefd=False)
-        super().__init__(raw, "utf-8", "backslashreplace", "\n", write_through=True)
+        super().__init__(raw, "utf-8", "strict", "\n", write_through=True)
         self._stdout = stdout
 
     def write(self, text: str) -> int:
         if self._stdout._held:
             self._stdout.flush()
         turns.take(2)
-        return super().write(text)
+        try:
+            return super().write(text)
+        except UnicodeEncodeError:
+            return super().write(without_surrogates(text))
 
 
 def install_streams() -> None:

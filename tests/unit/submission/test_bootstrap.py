@@ -232,14 +232,22 @@ def test_what_is_printed_at_the_very_end_is_there(python: str, tmp_path: Path, c
     assert (done.stdout.splitlines()[-1], done.stderr, done.returncode) == ("bye", "", 0)
 
 
-def test_bytes_and_lone_surrogates_are_as_in_any_python(python: str, tmp_path: Path) -> None:
+def test_bytes_are_as_in_any_python_and_lone_surrogates_as_in_a_notebook(
+    python: str, tmp_path: Path
+) -> None:
     cell = (
         "import sys\nprint('a', end='', flush=True)\n"
         "sys.stdout.buffer.write(b'\\xff\\n')\nsys.stdout.flush()"
     )
     done = run_cell(python, cell, tmp_path)
     assert done.stdout == "a\udcff\n"
-    assert "UnicodeEncodeError" in run_cell(python, "print('\\ud800')", tmp_path).stderr
+    cell = (
+        "import os, sys\n"
+        "for stream in (sys.stdout, sys.stderr):\n"
+        "    print('a', chr(0xd800), os.fsdecode(b'caf\\xe9'), 'z', file=stream)"
+    )
+    done = run_cell(python, cell, tmp_path)
+    assert done.stdout == done.stderr == "a \ufffd caf\ufffd z\n"
 
 
 def test_stdout_can_be_redirected_and_reconfigured(python: str, tmp_path: Path) -> None:
