@@ -544,6 +544,27 @@ CELLS: dict[str, str] = {
             return x + 1
         print(inspect.getsource(f))
         """,
+    "source by dill": """
+        from dill.source import getsource
+        def f(x):
+            return x + 1
+        print(getsource(f))
+        """,
+    "a compiled function that is cached": """
+        from numba import njit
+        @njit(cache=True)
+        def f(x): return x + 1
+        print(f(3), sum(f.stats.cache_misses.values()) + sum(f.stats.cache_hits.values()))
+        """,
+    "a function whose results are kept": """
+        import joblib, tempfile
+        kept = joblib.Memory(tempfile.mkdtemp(), verbose=0)
+        @kept.cache
+        def f(x):
+            print("computed")
+            return x
+        f(1), f(1)
+        """,
     "doctest": '''
         import doctest
         def double(x):
@@ -581,6 +602,36 @@ CELLS: dict[str, str] = {
     "a note": "e = ValueError('x')\ne.add_note('a hint')\nraise e",
     "a syntax error of eval": "eval('1 +')",
     "an exception in a library": "import json\njson.loads('{bad')",
+    "an exception in code that was made": "exec(compile('\\n\\n1/0', 'config', 'exec'))",
+    "an exception in code of a file that is gone": """
+        exec(compile("def f():\\n    return {}['k']", "/tmp/gone.py", "exec"))
+        f()
+        """,
+    "an exception in code of a relative file": "exec(compile('\\n1/0', 'cell.py', 'exec'))",
+    "an exception in a namedtuple": """
+        from collections import namedtuple
+        namedtuple("P", "x y")(1)
+        """,
+    "an exception in a dataclass": """
+        from dataclasses import dataclass
+        @dataclass
+        class P:
+            x: int
+            def __post_init__(self): self.y = 1 // self.x
+        P(0)
+        """,
+    "an exception in a method that attrs makes": """
+        import attr
+        def check(instance, attribute, value): raise ValueError("bad")
+        @attr.s
+        class P:
+            x = attr.ib(validator=check)
+        P(1)
+        """,
+    "an exception in a template": """
+        from jinja2 import Template
+        Template("a\\n{{ 1 // n }}").render(n=0)
+        """,
     "an exception after await": "import asyncio\nawait asyncio.sleep(0)\n[][1]",
     "an exception behind a figure": """
         import matplotlib.pyplot as plt

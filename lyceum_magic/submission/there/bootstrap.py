@@ -10,6 +10,7 @@ import os
 import sys
 import threading
 import types
+from binascii import crc32
 
 from . import frames
 from .compiling import compile_cell, run_codes
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
         needs_shell: bool
 
 
+#: The file that was sent, whose lines are ours, and the one with the cell's own.
+program = cell_file = ""
+
+
 def run_cell(job: Job, namespace: dict[str, object]) -> None:
     """Runs the cell, shows what it shows, and sends back what was asked for.
 
@@ -56,9 +61,10 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
         namespace: of the module that this is sent as. That is `__main__`, or `__mp_main__` in a
             worker that multiprocessing has spawned, which needs the definitions and no more.
     """
-    cell, name = "\n" * (job.get("first_line", 2) - 1) + job["cell"], job["name"]
+    cell = "\n" * (job.get("first_line", 2) - 1) + job["cell"]
     is_main = namespace["__name__"] == "__main__"
     install_streams()
+    name = name_cell(cell, job["name"], namespace) if job["mark"] else job["name"]
     remember_source(cell, name, is_sent=is_main and bool(job["mark"]))
     if job["mark"]:
         frames.open_frames(job["mark"])
@@ -104,6 +110,37 @@ def send_what_is_left(job: Job, namespace: dict[str, object]) -> None:
         send_files(job["save"])
 
 
+def name_cell(cell: str, name: str, namespace: dict[str, object]) -> str:
+    """Make the cell what the program is made of; no line of ours is found as its source.
+
+    Libraries open and stat the file that a function names (numba, joblib, memory_profiler), so the
+    cell gets one. Its folder is called as a kernel calls it, by which they tell a notebook's cell.
+
+    Args:
+        name: used where no file can be written.
+        namespace: of the program that was sent, in whose folder the file is written.
+
+    Returns:
+        The cell's name in tracebacks: the file's path.
+    """
+    global program, cell_file
+    # The interpreter or `runpy` has read the program; a loader would give it to `linecache`, as
+    # the source of any frame with the cell's globals.
+    namespace["__loader__"] = None
+    program = os.path.abspath(str(namespace.get("__file__") or name))
+    text = cell.encode("utf-8", "replace")
+    folder = os.path.join(os.path.dirname(program), "__pycache__", f"ipykernel_{crc32(text)}")
+    path = os.path.join(folder, "cell.py")
+    try:
+        os.makedirs(folder, exist_ok=True)
+        with open(path, "wb") as file:
+            file.write(text)
+    except OSError:
+        return name
+    namespace["__file__"] = cell_file = path
+    return path
+
+
 def remember_source(cell: str, name: str, *, is_sent: bool) -> None:
     """Lets tracebacks and `inspect` show the cell's lines.
 
@@ -114,7 +151,17 @@ def remember_source(cell: str, name: str, *, is_sent: bool) -> None:
 
     # Each line with its end, as `linecache` itself has them, or marks are drawn one place off.
     lines = (cell if cell.endswith("\n") else cell + "\n").splitlines(True)
-    linecache.cache[name] = (len(cell), None, lines, name)
+    clear = linecache.clearcache
+
+    def clearcache() -> None:
+        clear()
+        linecache.cache[name] = (len(cell), None, lines, name)
+        # Relative names are looked for on `sys.path`, where the program lies.
+        for ours in {program, os.path.basename(program)} - {"", name}:
+            linecache.cache[ours] = (0, None, [], ours)
+
+    clearcache()
+    linecache.clearcache = clearcache
     pid = os.getpid()
 
     def excepthook(

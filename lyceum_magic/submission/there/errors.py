@@ -8,7 +8,7 @@ import sys
 import threading
 import types
 
-from . import frames
+from . import bootstrap, frames
 
 #: More of a message than this is counted, not sent.
 MAX_TEXT = 20_000
@@ -55,7 +55,7 @@ def say(
     error.__traceback__ = trace
     for linked in linked_with(error):
         linked.__traceback__ = without_ours(linked.__traceback__)
-    text = "".join(traceback.format_exception(type(error), error, trace))
+    text = called_cell("".join(traceback.format_exception(type(error), error, trace)))
     if is_sent:
         described = describe(error, name)
         if frames.secrets:
@@ -67,24 +67,38 @@ def say(
         sys.stderr.write(text)
 
 
+def called_cell(text: str) -> str:
+    """A traceback with a short name for the cell's file, which lies deep in the run's folder."""
+    return text.replace(f'File "{bootstrap.cell_file}"', 'File "<cell>"')
+
+
 def from_cell(trace: types.TracebackType | None, name: str) -> types.TracebackType | None:
-    """The traceback from the first line of the cell that is in it; all of it if none is."""
-    inner = trace
-    while inner is not None and inner.tb_frame.f_code.co_filename != name:
-        inner = inner.tb_next
-    return inner or trace
+    """The traceback from the first frame of the cell, or else from the first frame of ours."""
+    for is_first in (lambda frame: frame.f_code.co_filename == name, is_ours):
+        inner = trace
+        while inner is not None and not is_first(inner.tb_frame):
+            inner = inner.tb_next
+        if inner is not None:
+            return inner
+    return trace
 
 
 def without_ours(trace: types.TracebackType | None) -> types.TracebackType | None:
-    while trace is not None and trace.tb_frame.f_code.co_filename.startswith(OURS):
+    while trace is not None and is_ours(trace.tb_frame):
         trace = trace.tb_next
     last = trace
     while last is not None and last.tb_next is not None:
-        if last.tb_next.tb_frame.f_code.co_filename.startswith(OURS):
+        if is_ours(last.tb_next.tb_frame):
             last.tb_next = last.tb_next.tb_next
         else:
             last = last.tb_next
     return trace
+
+
+def is_ours(frame: types.FrameType) -> bool:
+    return frame.f_code.co_filename.startswith(OURS) or (
+        frame.f_code.co_filename == bootstrap.program
+    )
 
 
 def linked_with(error: BaseException) -> list[BaseException]:
@@ -120,7 +134,7 @@ def describe(error: BaseException, name: str) -> dict[str, object]:
         "exceptions": [describe_one(one, places, files, name) for one in linked],
         "files": files,
         "cell": name,
-        "folder": plain(str(getattr(sys.modules["__main__"], "__file__", "")).rpartition("/")[0]),
+        "folder": plain(bootstrap.program.rpartition("/")[0]),
         "python": "{}.{}.{}".format(*sys.version_info),
     }
 
@@ -266,4 +280,4 @@ def print_error(title: str, what: threading.ExceptHookArgs | sys.UnraisableHookA
 
     lines = traceback.format_exception(what.exc_type, what.exc_value, what.exc_traceback)
     if sys.stderr is not None:
-        sys.stderr.write("".join([f"{title}\n", *lines]))
+        sys.stderr.write(called_cell("".join([f"{title}\n", *lines])))

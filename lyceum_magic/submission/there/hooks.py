@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import builtins
+import os
 import sys
 
 TYPE_CHECKING = False
@@ -17,8 +18,11 @@ WATCHED = frozenset(
         "IPython.core.display_functions",
         "getpass",
         "matplotlib",
+        "multiprocess.spawn",
         "multiprocessing.spawn",
+        "numba.core.caching",
         "pandas",
+        "pdb",
         "plotly.io._renderers",
         "sympy.interactive.printing",
     ]
@@ -42,6 +46,13 @@ def install_hooks(cell_name: str) -> None:
     for name in WATCHED & sys.modules.keys():
         prepare_module(sys.modules[name])
     sys.meta_path.insert(0, Watcher)
+
+
+def is_installed(package: str) -> bool:
+    """Whether a package can be imported; asked without the import system, for it is dear."""
+    return package in sys.modules or any(
+        os.path.isfile(os.path.join(folder, package, "__init__.py")) for folder in sys.path
+    )
 
 
 def show_result(value: object) -> None:

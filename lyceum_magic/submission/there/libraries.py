@@ -7,6 +7,8 @@ import sys
 import types
 from typing import Any
 
+from .hooks import is_installed, refuse_input
+
 PACKAGE = __name__.rpartition(".")[0]
 
 
@@ -19,7 +21,7 @@ def prepare_library(module: Any, cell_name: str) -> None:
         cell_name: what tracebacks call the cell.
     """
     try:
-        if module.__name__ == "multiprocessing.spawn":
+        if module.__name__ in ("multiprocess.spawn", "multiprocessing.spawn"):
             watch_workers(module, cell_name)
         else:
             PREPARATIONS[module.__name__](module)
@@ -79,6 +81,45 @@ def refuse_to_ask(getpass: Any) -> None:
     getpass.getpass = input  # `hooks` has put a refusal there
 
 
+def refuse_to_debug(pdb: Any) -> None:
+    """A debugger that would ask the user says that it cannot, where it is called.
+
+    One that has its commands from elsewhere works, and steps into nothing of ours.
+    """
+    debugger = pdb.Pdb
+    own_init, own_set_trace, own_interaction = (
+        debugger.__init__, debugger.set_trace, debugger.interaction,
+    )  # fmt: skip
+
+    def init(self: Any, *args: Any, **options: Any) -> None:
+        own_init(self, *args, **options)
+        self.skip = {*(self.skip or ()), PACKAGE, f"{PACKAGE}.*"}
+
+    def set_trace(self: Any, frame: Any = None, *args: Any, **options: Any) -> Any:
+        if self.use_rawinput:
+            refuse_input()
+        return own_set_trace(self, frame or sys._getframe(1), *args, **options)
+
+    def interaction(self: Any, *args: Any, **options: Any) -> Any:
+        if self.use_rawinput:
+            refuse_input()
+        return own_interaction(self, *args, **options)
+
+    debugger.__init__, debugger.set_trace, debugger.interaction = init, set_trace, interaction
+
+
+def cache_as_in_a_notebook(caching: Any) -> None:
+    """What a cell compiles is kept by its text, so that the next run of the cell finds it.
+
+    Otherwise numba keeps it beside the cell's file, which ends with the run.
+    """
+    for kinds in (caching.CacheImpl, *caching.CacheImpl.__subclasses__()):
+        own = [kind for kind in kinds._locator_classes if "IPython" in kind.__name__]
+        if own and is_installed("IPython"):
+            others = [kind for kind in kinds._locator_classes if kind not in own]
+            kinds._locator_classes = [*others[:1], *own, *others[1:]]
+
+
 def watch_workers(spawn: Any, cell_name: str) -> None:
     from .workers import refuse_endless_spawning
 
@@ -95,7 +136,9 @@ PREPARATIONS = {
     "IPython.core.display_functions": show_through_frames,
     "getpass": refuse_to_ask,
     "matplotlib": draw_into_the_cell,
+    "numba.core.caching": cache_as_in_a_notebook,
     "pandas": be_in_a_notebook,
+    "pdb": refuse_to_debug,
     "plotly.io._renderers": show_plots_in_the_cell,
     "sympy.interactive.printing": keep_formulas,
 }

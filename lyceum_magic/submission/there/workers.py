@@ -8,11 +8,12 @@ from __future__ import annotations
 
 import ast
 import linecache
+import os
 import sys
 import threading
 from typing import Any
 
-from . import compiling
+from . import bootstrap, compiling
 
 #: Statements that a worker runs if it gets to them.
 UNCONDITIONAL = (ast.With, ast.AsyncWith, ast.For, ast.AsyncFor, ast.Expr, ast.Assign)
@@ -36,7 +37,11 @@ def refuse_endless_spawning(spawn: Any, cell_name: str) -> None:
     def get_preparation_data(name: str) -> Any:
         if spawn.process.parent_process() is None:
             check_cell("".join(linecache.getlines(cell_name)), cell_name)
-        return prepare(name)
+        data = prepare(name)
+        if data.get("init_main_from_path") == os.path.normpath(bootstrap.cell_file):
+            # What the worker runs has to bring the cell's inputs along.
+            data["init_main_from_path"] = bootstrap.program
+        return data
 
     spawn.get_preparation_data = get_preparation_data
 

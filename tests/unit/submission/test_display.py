@@ -427,7 +427,7 @@ def test_an_import_that_fails_shows_nothing_of_ours(tmp_path: Path) -> None:
     cell = "import traceback\ntry: import pandas\nexcept ZeroDivisionError: traceback.print_exc()"
     (err,) = texts(run(sys.executable, tmp_path, cell))
     assert [re.sub(r".*/", "", line) for line in err.splitlines() if "File" in line] == [
-        '  File "<cell>", line 3, in <module>', 'pandas.py", line 1, in <module>',
+        'cell.py", line 3, in <module>', 'pandas.py", line 1, in <module>',
     ]  # fmt: skip
 
 

@@ -98,7 +98,7 @@ def test_what_is_odd_in_an_exception_does_not_keep_it(
 def test_an_exception_that_cannot_be_described_is_printed(python: str, tmp_path: Path) -> None:
     cell = "class Bad(Exception):\n    __cause__ = property(lambda self: {}[1])\nraise Bad('mine')"
     done = run_marked(cell, tmp_path, python)
-    assert 'File "<cell>", line 4' in done.stderr
+    assert 'cell.py", line 4' in done.stderr
     assert "Bad: mine" in done.stderr
     assert "lyceum" not in done.stderr
     assert done.return_code == 1
