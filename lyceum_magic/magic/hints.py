@@ -89,14 +89,16 @@ def _hint_for_module(name: str) -> str:
     wanted = requirements_of(needs.imports)
     if wanted.lines:
         return f"It is not installed there: add -r {wanted.lines[0]}."
+    if wanted.guesses:
+        return f"It is installed neither there nor here: add -r {wanted.guesses[0]}."
     return f"{wanted.notes[0]}." if wanted.notes else ""
 
 
 def _hint_for_end(return_code: int | None, reason: str) -> str:
     if "requirements cannot be installed" in reason:
         return (
-            "Where a name was guessed from an import, say the right one with -r, and "
-            "--no-auto-requirements."
+            "Packages that the cell imports are asked for in the version that is here; -r NAME "
+            "asks for any, and --no-auto-requirements for none."
         )
     if return_code is None or not 128 < return_code < 128 + signal.NSIG:
         return ""

@@ -54,6 +54,8 @@ def python_request(
     unpacking = {*inputs.needs, *(["cloudpickle"] if allow_pickle and outputs else [])}
     imports = needs.imports.union(*(imports_of(f"import {name}") for name in unpacking))
     wanted = requirements_of(imports if auto_requirements else (), named)
+    # Not a guess: --pickle means this package, also where it is not installed here.
+    lines = [*wanted.lines, *({"cloudpickle"} & {*wanted.guesses})]
     for sentence in wanted.notes:
         note(sentence)
     job: dict[str, object] = {
@@ -69,7 +71,7 @@ def python_request(
         StartPython,
         choices,
         code=code if raw else stub_of(code, mark=choices.mark, **job),
-        requirements_content="\n".join(wanted.lines) or None,
+        requirements_content="\n".join(lines) or None,
         import_files=json.dumps(needs.files) if needs.files else None,
         file_name="cell.py",
     )

@@ -55,10 +55,14 @@ class Requirements:
     Attributes:
         lines: of a requirements file.
         notes: sentences about packages that cannot be asked for.
+        guesses: probable names on the index of packages that are not installed here. They are not
+            asked for: the cell may write such a module itself, and anybody may have taken its name
+            on the index.
     """
 
     lines: list[str] = field(default_factory=list)
     notes: list[str] = field(default_factory=list)
+    guesses: list[str] = field(default_factory=list)
 
 
 def read_named(named: Iterable[str]) -> list[str]:
@@ -88,11 +92,13 @@ def requirements_of(imports: Iterable[Import], named: Sequence[str] = ()) -> Req
 
     Returns:
         The named lines as they are, then the others in alphabetical order, pinned to the version
-        installed here; a package that the user named is not added again.
+        installed here; a package that the user named is not added again, and one that is not
+        installed here is only guessed.
     """
     taken = names_in(named)
     lines: set[str] = set()
     notes: set[str] = set()
+    guesses: set[str] = set()
     for item in imports:
         installed = _distributions(item)
         for name in installed:
@@ -103,8 +109,10 @@ def requirements_of(imports: Iterable[Import], named: Sequence[str] = ()) -> Req
         if not installed and not item.is_optional:
             guess = _name_on_index(item)
             if guess and canonicalize_name(guess) not in taken:
-                lines.add(guess)
-    return Requirements([*named, *sorted(lines, key=str.lower)], sorted(notes))
+                guesses.add(guess)
+    return Requirements(
+        [*named, *sorted(lines, key=str.lower)], sorted(notes), sorted(guesses, key=str.lower)
+    )
 
 
 # --- what the user named ---------------------------------------------------------------------

@@ -125,3 +125,21 @@ def test_a_module_that_cannot_travel_starts_nothing(kernel: Kernel, folder: Path
     cell = kernel.run("%%lyceum\nimport binary_here")
     assert "is no text that Python can read" in f"{cell.error}{cell.stderr}", cell
     assert kernel.value("len(__import__('lyceum_magic').runs())") == before
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        "open('utils.py', 'w').write('VALUE = 7')\nfrom utils import VALUE\nprint(VALUE)",
+        "from pathlib import Path\nPath('conf.py').write_text('V = 7')\nimport conf\nprint(conf.V)",
+        "!mkdir -p pack && echo VALUE = 7 > pack/__init__.py\nimport pack\nprint(pack.VALUE)",
+    ],
+)
+def test_a_module_that_the_cell_writes_is_imported_and_never_asked_for(
+    kernel: Kernel, cell: str
+) -> None:
+    ran = kernel.run(f"%%lyceum\n{cell}")
+    assert ran.error is None, ran
+    assert ran.stdout == "7\n"
+    shown = kernel.run(f"%%lyceum --dry-run\n{cell}").stdout
+    assert not {"utils", "conf", "pack"} & set(re.findall(r"^ +(\w+)$", shown, re.M)), shown

@@ -27,7 +27,7 @@ def test_every_choice_is_in_the_request() -> None:
         "nbcode": 0,
         "timeout": 5,
         "execution_type": "gpu.a100",
-        "requirements_content": "rich\nnowhere",
+        "requirements_content": "rich",
         "file_name": "cell.py",
         "run_name": "n",
         "labels": ["l"],

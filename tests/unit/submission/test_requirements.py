@@ -61,10 +61,20 @@ def test_a_package_is_called_by_its_name_on_the_index() -> None:
 
 
 @pytest.mark.parametrize(
-    ("code", "line"), [("import cv2", "opencv-python-headless"), ("import nowhere", "nowhere")]
+    ("code", "guess"),
+    [
+        ("import cv2", "opencv-python-headless"),
+        ("import nowhere.part", "nowhere"),
+        ("open('utils.py', 'w').write('X = 1')\nfrom utils import X", "utils"),
+        ("with open('helpers.py', 'w') as f: f.write('')\nimport helpers, httpx", "helpers"),
+        ("get_ipython().run_cell_magic('writefile', 'model.py', '')\nimport model", "model"),
+    ],
 )
-def test_a_package_that_is_not_here_is_asked_for_without_a_version(code: str, line: str) -> None:
-    assert requirements_of(code) == [line]
+def test_a_package_that_is_not_here_is_never_asked_for(code: str, guess: str) -> None:
+    asked = asked_of(code)
+    assert asked.guesses == [guess]
+    assert guess not in "".join(asked.lines)
+    assert requirements_of(code, [guess]) == [guess, *asked.lines]
 
 
 @pytest.mark.parametrize("kind", ["module", "package", "namespace"])
@@ -205,7 +215,7 @@ def test_an_included_file_is_sent_in_its_place_and_options_as_they_are(tmp_path:
     ],
 )
 def test_nothing_is_asked_for_that_the_program_may_miss_or_the_interpreter_has(code: str) -> None:
-    assert requirements_of(code) == []
+    assert asked_of(code) == Requirements()
 
 
 @pytest.mark.parametrize(
@@ -219,8 +229,8 @@ def test_nothing_is_asked_for_that_the_program_may_miss_or_the_interpreter_has(c
         "if __name__ == '__main__':\n    import nowhere",
     ],
 )
-def test_whatever_else_is_imported_is_asked_for(code: str) -> None:
-    assert requirements_of(code) == ["nowhere"]
+def test_for_whatever_else_is_imported_a_name_is_guessed(code: str) -> None:
+    assert asked_of(code).guesses == ["nowhere"]
 
 
 def test_an_optional_package_that_is_here_is_asked_for() -> None:
@@ -245,13 +255,13 @@ def test_a_part_of_a_namespace_is_asked_for_by_its_own_package(site: Path) -> No
         "google-cloud-vision==3.0",
         "protobuf==5.0",
     ]
-    assert requirements_of("from google.cloud import bigquery") == ["google-cloud-bigquery"]
+    assert asked_of("from google.cloud import bigquery").guesses == ["google-cloud-bigquery"]
 
 
 def test_a_missing_part_of_a_namespace_is_not_its_namesake_on_the_index(site: Path) -> None:
     install(site, "protobuf", "5.0", "google/protobuf/__init__.py")
-    assert requirements_of("from google.cloud import nothing_known") == []
-    assert requirements_of("import google") == []
+    assert asked_of("from google.cloud import nothing_known") == Requirements()
+    assert asked_of("import google") == Requirements()
 
 
 def test_of_several_packages_that_bring_a_module_one_is_asked_for(site: Path) -> None:
