@@ -60,7 +60,10 @@ class LyceumMagics(Magics):  # type: ignore[misc]
     def cell(self, line: str, cell: str) -> None:
         from .python_cell import PythonCell
 
-        self._run(lambda: PythonCell(line, cell, self._defaults(), self.shell.user_ns))
+        shell = self.shell
+        self._run(
+            lambda: PythonCell(line, cell, self._defaults(), shell.user_ns, shell.user_ns_hidden)
+        )
 
     def image(self, line: str, cell: str | None = None) -> None:
         from .container_cell import ImageCell

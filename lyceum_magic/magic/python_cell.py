@@ -19,6 +19,7 @@ class PythonCell(Cell):
     Args:
         line, text: as IPython gives them.
         namespace: the user's, from which `--in` takes.
+        of_shell: what IPython itself has put there.
 
     Raises:
         OptionError, SyntaxError: the line or the cell is wrong.
@@ -27,13 +28,18 @@ class PythonCell(Cell):
     options: CellOptions
 
     def __init__(
-        self, line: str, text: str, defaults: Defaults, namespace: Mapping[str, object]
+        self,
+        line: str,
+        text: str,
+        defaults: Defaults,
+        namespace: Mapping[str, object],
+        of_shell: Mapping[str, object],
     ) -> None:
         self.options = options = parse_cell_line(line)
         self.python = code_of(text, check=options.check, raw=options.raw)
         self.notes = []
         self.allow_pickle = options.pickle
-        self._transfer = transfer = gather(self.python, options, namespace)
+        self._transfer = transfer = gather(self.python, options, namespace, of_shell)
         self.request = python_request(
             self.python,
             choices_of(options, defaults),

@@ -35,10 +35,18 @@ class Transfer:
     files: Mapping[str, bytes] = field(default_factory=dict)
 
 
-def gather(code: str, options: CellOptions, namespace: Mapping[str, object]) -> Transfer:
+def gather(
+    code: str,
+    options: CellOptions,
+    namespace: Mapping[str, object],
+    of_shell: Mapping[str, object],
+) -> Transfer:
     """Takes what the options name from the notebook and the disk, before the start.
 
     Prints what `--in auto` found.
+
+    Args:
+        of_shell: what IPython itself has put into the namespace.
 
     Raises:
         OptionError: something is missing, cannot travel, or is too much.
@@ -53,13 +61,17 @@ def gather(code: str, options: CellOptions, namespace: Mapping[str, object]) -> 
             }
         )
     check_patterns(options.save)
-    inputs = choose_inputs(options.inputs, code, namespace, allow_pickle=options.pickle)
+    inputs = choose_inputs(
+        options.inputs, code, namespace, allow_pickle=options.pickle, of_shell=of_shell
+    )
     check_outputs(code, options.outputs, inputs.packed)
     transfer = Transfer(inputs, read_files(options.files))
     if AUTO in options.inputs:
         _say(f"--in auto: {list_sizes(inputs.sizes) or 'nothing to send'}")
         for sentence in inputs.left_out:
             _say(f"--in auto leaves out: {sentence}")
+    for sentence in inputs.changed:
+        _say(f"--in: {sentence}")
     check_load({**inputs.sizes, **sizes_of(transfer.files)}, may_be_large=options.yes)
     return transfer
 
@@ -79,7 +91,7 @@ def bring_home(run: Run, options: CellOptions, bind: Callable[[str, object], Non
     Prints what was written, and for a run that did not complete what could not be.
 
     Raises:
-        TransferError: it completed, and a value or a file is missing. Then no value is bound.
+        TransferError: it completed, and a value or a file is missing. All others are at home.
     """
     problems = _save(run, options) if options.save else []
     if run.state is not State.COMPLETED:
@@ -102,13 +114,15 @@ def _bind_outputs(run: Run, options: CellOptions, bind: Callable[[str, object], 
             problems.append(f"--out: {' '.join(lost)}")
         except TransferError as exc:
             problems.append(f"--out: {exc}")
-    if problems:
-        if values:
-            problems.append(f"Nothing was bound; _run.values has {', '.join(values)}.")
-        return problems
     for name, value in values.items():
+        if change := run.values.source[name].change:
+            _say(f"--out: {change}")
         bind(name, value)
-    return []
+    if along := [name for name in run.values.came_along if name not in options.outputs]:
+        _say(f"--out: {', '.join(along)} came along, which functions read")
+    if problems and values:
+        problems.append(f"Bound: {', '.join(values)}.")
+    return problems
 
 
 def _save(run: Run, options: CellOptions) -> list[str]:

@@ -40,11 +40,17 @@ class Raised:
 
 @dataclass(frozen=True, slots=True)
 class Value:
-    """An `--out` value, still packed; `problem` says in one sentence why it is not there."""
+    """An `--out` value, still packed.
+
+    Attributes:
+        problem: why it is not there, in one sentence.
+        change: as what it arrives, in one sentence, if not as what it was there.
+    """
 
     name: str
     data: bytes
     problem: str = ""
+    change: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,7 +135,8 @@ def _meaning(message: Message, event: Output) -> Decoded:
         case "raised":
             return Raised(head)
         case "value":
-            return Value(_text(head, "name"), message.data, _text(head, "problem"))
+            name, problem, change = (_text(head, key) for key in ("name", "problem", "change"))
+            return Value(name, message.data, problem, change)
         case "file":
             return SavedFile(_text(head, "path"), message.data, _text(head, "problem"))
     return replace(event, text=message.readable)  # of a later version

@@ -19,11 +19,14 @@ class Values(Mapping[str, Any]):
     Attributes:
         source: what came; may still grow.
         allow_pickle: whether a value may be a pickle, which runs what its maker wanted.
+        came_along: the names that functions among the values have brought into `__main__`, since
+            they read them and it lacked them.
     """
 
     def __init__(self, source: Mapping[str, Value], *, allow_pickle: bool = False) -> None:
         self.source = source
         self.allow_pickle = allow_pickle
+        self.came_along: list[str] = []
         self._made: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
@@ -37,7 +40,9 @@ class Values(Mapping[str, Any]):
             if value.problem:
                 raise TransferError(f"{value.problem}.")
             try:
-                self._made[name] = unpack(value.data, allow_pickle=self.allow_pickle)
+                self._made[name] = unpack(
+                    value.data, allow_pickle=self.allow_pickle, came_along=self.came_along
+                )
             except UnpackError as exc:
                 raise TransferError(f"{name}: {exc}.") from exc.__cause__
         return self._made[name]

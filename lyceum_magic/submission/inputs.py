@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import builtins
 import difflib
+import dis
+import functools
+import re
 import types
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Iterator, Mapping
+from dataclasses import dataclass, field, replace
 
 from ..exceptions import OptionError
 from ..protocol.sizes import in_words
@@ -17,7 +20,10 @@ from .there.values import Packer
 #: Above this, somebody has to say yes.
 ASK_BYTES = 1024 * 1024
 AUTO = "auto"
-_SHELL_NAMES = {"In", "Out", "exit", "quit", "get_ipython", "open", "display"}
+#: Names that IPython and Python bind again and again; a result, such as `_` and `_3`, is a value.
+_OF_SHELL = re.compile(r"_i{1,3}|_i\d+|_[iod]h|_exit_code|__\w+__")
+_NOTHING = object()
+_NOTHING_OF_SHELL: Mapping[str, object] = {}
 
 
 @dataclass(frozen=True)
@@ -26,13 +32,15 @@ class PackedInputs:
 
     Attributes:
         packed: name -> what `there.values` made of it.
-        needs: the packages that unpacking takes, by the names they are imported by.
+        needs: the modules that unpacking imports.
         left_out: what `auto` found and cannot send, one sentence each.
+        changed: the values that arrive as something else, one sentence each.
     """
 
     packed: Mapping[str, bytes] = field(default_factory=dict)
     needs: frozenset[str] = frozenset()
     left_out: tuple[str, ...] = ()
+    changed: tuple[str, ...] = ()
 
     @property
     def sizes(self) -> dict[str, int]:
@@ -41,15 +49,22 @@ class PackedInputs:
 
 
 def choose_inputs(
-    names: Iterable[str], code: str, namespace: Mapping[str, object], *, allow_pickle: bool = False
+    names: Iterable[str],
+    code: str,
+    namespace: Mapping[str, object],
+    *,
+    allow_pickle: bool = False,
+    of_shell: Mapping[str, object] = _NOTHING_OF_SHELL,
 ) -> PackedInputs:
     """The values of `--in`.
 
     Args:
         names: as the option gives them; `auto` stands for what the cell reads before it binds it,
-            if the notebook has it. A variable called `auto` cannot be named.
+            if the notebook has it, and for what functions among these read. A variable called
+            `auto` cannot be named.
         code: the cell, as Python.
         namespace: the notebook's.
+        of_shell: what IPython itself has put there, which `auto` leaves out.
 
     Raises:
         OptionError: a name that the notebook has not, or a value that cannot travel.
@@ -64,18 +79,23 @@ def choose_inputs(
     found: list[str] = []
     left_out: list[str] = []
     if AUTO in names:
-        for name in names_read(code):
-            if name in named or not _is_users(name, namespace):
+        left = [*names_read(code), *_read_by_all(named, namespace)]
+        seen = set(named)
+        while left:
+            name = left.pop(0)
+            if name in seen or not _is_users(name, namespace, of_shell):
                 continue
+            seen.add(name)
             value = namespace[name]
             if isinstance(value, types.FunctionType | type) and not allow_pickle:
                 what = "class" if isinstance(value, type) else "function"
                 left_out.append(f"{name} is a {what}, which only --pickle would send")
             else:
                 found.append(name)
+                left += _read_by(value)
     values = {name: namespace[name] for name in [*named, *found]}
     inputs = pack_values(values, allow_pickle=allow_pickle)
-    return PackedInputs(inputs.packed, inputs.needs, tuple(left_out))
+    return replace(inputs, left_out=tuple(left_out))
 
 
 def pack_values(values: Mapping[str, object], *, allow_pickle: bool = False) -> PackedInputs:
@@ -83,7 +103,7 @@ def pack_values(values: Mapping[str, object], *, allow_pickle: bool = False) -> 
     Raises:
         OptionError: a name that is none, a value that cannot travel, or more than 10 MiB.
     """
-    packer = Packer(allow_pickle=allow_pickle)
+    packer = Packer(allow_pickle=allow_pickle, apart=values.keys())
     packed = {}
     for name, value in values.items():
         if not isinstance(name, str) or not name.isidentifier():
@@ -97,7 +117,7 @@ def pack_values(values: Mapping[str, object], *, allow_pickle: bool = False) -> 
             ) from None
         except PackError as exc:
             raise OptionError(f"--in: {exc}.") from exc.__cause__
-    return PackedInputs(packed, frozenset(packer.needs))
+    return PackedInputs(packed, frozenset(packer.needs), (), tuple(packer.changed.values()))
 
 
 def check_raw(chosen: Mapping[str, object]) -> None:
@@ -169,15 +189,66 @@ def _largest(sizes: Mapping[str, int]) -> str:
     return list_sizes({name: sizes[name] for name in ordered[:5]}, is_binary=True) + more
 
 
-def _is_users(name: str, namespace: Mapping[str, object]) -> bool:
-    if name not in namespace or name.startswith("_"):
+def _is_users(name: str, namespace: Mapping[str, object], of_shell: Mapping[str, object]) -> bool:
+    if name not in namespace or _OF_SHELL.fullmatch(name):
         return False
     value = namespace[name]
     if isinstance(value, types.ModuleType):
         return False
-    if name in _SHELL_NAMES and (callable(value) or name in ("In", "Out")):
+    same = (getattr(builtins, name, _NOTHING), of_shell.get(name, _NOTHING))
+    return all(value is not other for other in same)
+
+
+def _read_by_all(names: Iterable[str], namespace: Mapping[str, object]) -> list[str]:
+    return [read for name in names for read in _read_by(namespace[name])]
+
+
+def _read_by(value: object) -> list[str]:
+    """The global names that a value of the notebook reads, if it is a function, a class, or what
+    is made of them; in their order.
+    """
+    names: dict[str, None] = {}
+    left: list[object] = [value]
+    seen: set[int] = set()
+    while left:
+        part = left.pop(0)
+        if id(part) in seen:
+            continue
+        seen.add(id(part))
+        match part:
+            case types.FunctionType():
+                if part.__module__ == "__main__":
+                    names |= dict.fromkeys(_globals_in(part.__code__))
+                left += [*(part.__defaults__ or ()), *(part.__kwdefaults__ or {}).values()]
+                left += [cell.cell_contents for cell in part.__closure__ or () if _is_full(cell)]
+            case types.MethodType():
+                left += [part.__func__, part.__self__]
+            case staticmethod() | classmethod():
+                left.append(part.__func__)
+            case property():
+                left += [part.fget, part.fset, part.fdel]
+            case functools.partial():
+                left += [part.func, *part.args, *part.keywords.values()]
+            case type():
+                if part.__module__ == "__main__":
+                    left += [*part.__bases__, *vars(part).values()]
+            case _:
+                left.append(type(part))
+    return list(names)
+
+
+def _globals_in(code: types.CodeType) -> Iterator[str]:
+    for instruction in dis.get_instructions(code):
+        if instruction.opname in ("LOAD_GLOBAL", "LOAD_NAME"):
+            yield instruction.argval
+    for constant in code.co_consts:
+        if isinstance(constant, types.CodeType):
+            yield from _globals_in(constant)
+
+
+def _is_full(cell: types.CellType) -> bool:
+    try:
+        cell.cell_contents  # noqa: B018 - it raises where it is empty
+    except ValueError:
         return False
-    return getattr(builtins, name, _NOTHING) is not value
-
-
-_NOTHING = object()
+    return True

@@ -83,11 +83,12 @@ class Needs:
     imports: frozenset[Import] = frozenset()
 
 
-def find_needs(code: str, *, apart_from: Collection[str] = ()) -> Needs:
+def find_needs(code: str, *, also: Iterable[str] = (), apart_from: Collection[str] = ()) -> Needs:
     """The local modules that `code` imports, directly or not, and what else all of them import.
 
     Args:
         code: a cell; one that cannot be parsed needs nothing.
+        also: modules that are imported beside them, dotted.
         apart_from: top-level names to be looked for elsewhere, whether they are local or not.
 
     Raises:
@@ -95,7 +96,7 @@ def find_needs(code: str, *, apart_from: Collection[str] = ()) -> Needs:
             it is too much.
     """
     search = _Search(apart_from)
-    search.follow(imports_of(code))
+    search.follow([*imports_of(code), *map(Import, also)])
     search.check_size()
     return Needs(search.files, frozenset(search.outside))
 

@@ -8,7 +8,7 @@ from collections.abc import Callable, Mapping, Sequence
 from ..protocol.requests import StartPython
 from .files import check_patterns, pack_files
 from .inputs import PackedInputs
-from .modules import find_needs, imports_of
+from .modules import find_needs
 from .requirements import names_in, read_named, requirements_of
 from .source import BELOW_MAGIC_LINE
 from .start import Choices, build_start
@@ -50,10 +50,9 @@ def python_request(
         OptionError: a value that the wire does not take, in one sentence.
     """
     named = read_named(requirements)
-    needs = find_needs(code, apart_from=names_in(named))
     unpacking = {*inputs.needs, *(["cloudpickle"] if allow_pickle and outputs else [])}
-    imports = needs.imports.union(*(imports_of(f"import {name}") for name in unpacking))
-    wanted = requirements_of(imports if auto_requirements else (), named)
+    needs = find_needs(code, also=sorted(unpacking), apart_from=names_in(named))
+    wanted = requirements_of(needs.imports if auto_requirements else (), named)
     # Not a guess: --pickle means this package, also where it is not installed here.
     lines = [*wanted.lines, *({"cloudpickle"} & {*wanted.guesses})]
     for sentence in wanted.notes:

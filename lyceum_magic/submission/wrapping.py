@@ -32,6 +32,7 @@ _ONLY_FOR = {
     "arrays": {"inputs", "outputs"},
     "refusals": {"inputs", "outputs", "files", "save"},
     "tables": {"inputs", "outputs"},
+    "pickles": {"pickle"},
     "files": {"files", "save"},
     "shell": {"needs_shell"},
     "magics": {"needs_shell"},

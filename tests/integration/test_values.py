@@ -132,7 +132,7 @@ def test_wrong_input_is_one_sentence_and_starts_nothing(
             "n = open('x', 'w')\nnew = 1",
             (
                 "TransferError: --out: n is a _io.TextIOWrapper, which cannot travel as data; "
-                "--pickle would send it as a pickle. Nothing was bound; _run.values has new."
+                "--pickle would send it as a pickle. Bound: new."
             ),
         ),
         (
@@ -146,11 +146,12 @@ def test_wrong_input_is_one_sentence_and_starts_nothing(
         ("--save *.nix", "1;", "TransferError: --save *.nix: the cell wrote no such file."),
     ],
 )
-def test_what_does_not_come_home_is_one_error_and_binds_nothing(
+def test_what_does_not_come_home_is_one_error_and_the_rest_is_bound(
     kernel: Kernel, line: str, code: str, sentence: str
 ) -> None:
+    kernel.run("new = None")
     assert said(kernel.run(f"%%lyceum {line}\n{code}")) == sentence
-    assert kernel.value("'n' in globals() or 'new' in globals()") == "False"
+    assert kernel.value("('n' in globals(), new)") == f"(False, {1 if 'new' in line else None})"
 
 
 def test_a_cell_that_raises_binds_nothing_and_its_values_are_there(kernel: Kernel) -> None:
@@ -240,3 +241,106 @@ def test_half_a_character_around_a_run_starts_nothing(kernel: Kernel, argument: 
     error = said(kernel.run(f"import lyceum_magic\nlyceum_magic.submit('1', {argument})"))
     assert "it holds half of a surrogate pair, which is no text that can travel" in error
     assert "OptionError" in error
+
+
+def test_a_function_that_comes_home_is_one_of_the_notebook(kernel: Kernel) -> None:
+    kernel.run("scale = 10\ndef mine(n): return n * scale")
+    cell = "def own(n): return n + {n}\ndef both(n): return mine(own(n))"
+    ran = good(kernel.run(f"%%lyceum --pickle -o both\n{cell.format(n=1)}"))
+    assert ran.stdout == "[lyceum] --out: own came along, which functions read\n"
+    assert kernel.value("(both(1), own(1))") == "(20, 2)"
+    kernel.run("scale = 100")
+    assert kernel.value("both(1)") == "200"
+    # What came along is not the user's own, and is replaced by what comes along next.
+    good(kernel.run(f"%%lyceum --pickle -o both\n{cell.format(n=2)}"))
+    assert kernel.value("both(1)") == "300"
+    kernel.run("def own(n): return 0")
+    assert good(kernel.run(f"%%lyceum --pickle -o both\n{cell.format(n=3)}")).stdout == ""
+    assert kernel.value("(both(1), __builtins__.__name__)") == "(0, 'builtins')"
+
+
+def test_a_function_that_goes_there_is_one_of_the_cell(kernel: Kernel) -> None:
+    kernel.run("rate = 2\ndef base(): return np.float64(rate)\ndef grow(n): return n * base()")
+    kernel.run("class Model:\n    def at(self, n): return grow(n)\nmodel = Model()")
+    cell = "print(grow(1), model.at(2))\nrate = 5\nprint(grow(1), model.at(2))"
+    ran = good(kernel.run(f"%%lyceum --pickle -i auto\n{cell}"))
+    sent, _, printed = ran.stdout.partition("\n")
+    assert all(f"{name} " in sent for name in ("grow", "model", "base", "rate")), sent
+    assert printed == "2.0 4.0\n5.0 10.0\n"
+    ran = good(kernel.run(f"%%lyceum --pickle -i grow,model\n{cell}"))
+    assert ran.stdout == "2.0 4.0\n5.0 10.0\n"
+
+
+def test_an_object_of_the_notebooks_class_comes_home_as_one(kernel: Kernel) -> None:
+    kernel.run("class Box:\n    def __init__(self, n): self.n = n")
+    good(kernel.run("%%lyceum --pickle -i Box -o box\nbox = Box(3)"))
+    assert kernel.value("(box.n, type(box) is Box)") == "(3, True)"
+
+
+@pytest.mark.parametrize("name", ["open", "display"])
+def test_a_name_that_the_shell_has_too_is_sent_if_it_is_the_users(
+    kernel: Kernel, name: str
+) -> None:
+    kernel.run(f"kept = {name}\n{name} = [1, 2]")
+    ran = good(kernel.run(f"%%lyceum -i auto\nprint({name})"))
+    assert ran.stdout.startswith(f"[lyceum] --in auto: {name} ")
+    assert ran.stdout.endswith("[1, 2]\n")
+    kernel.run(f"{name} = kept")
+    ran = good(kernel.run(f"%%lyceum -i auto\n{name};"))
+    assert ran.stdout == "[lyceum] --in auto: nothing to send\n"
+
+
+def test_what_touches_display_comes_home_and_shows_here(kernel: Kernel) -> None:
+    good(
+        kernel.run(
+            "%%lyceum --pickle -o place,show,clear\n"
+            "from IPython.display import clear_output as wipe, display, update_display\n"
+            "place = display('there', display_id=True)\n"
+            "def show(x):\n    display(x)\n    return display, update_display\n"
+            "clear = [wipe]"
+        )
+    )
+    kernel.run("place.update('here')")
+    assert "'here'" in kernel.shown
+    assert "'shown'" in kernel.run("show('shown');").summary
+    modules = kernel.value("{f.__module__ for f in (*show.__globals__['clear'], *show('x'))}")
+    assert modules == "{'IPython.core.display_functions'}"
+
+
+@pytest.mark.parametrize("option", ["", "--pickle"])
+def test_no_message_names_a_package_of_ours(kernel: Kernel, option: str) -> None:
+    error = said(kernel.run(f"%%lyceum {option} -o out,n\nimport sys\nout, n = sys.stdout, 1"))
+    assert error.startswith("TransferError: --out: out is a _io.TextIOWrapper, which ")
+    assert "lyceum_magic" not in error
+    assert kernel.value("n") == "1"
+    kernel.run("del n")
+
+
+def test_a_data_array_keeps_its_type_with_a_pickle_and_says_so_without(kernel: Kernel) -> None:
+    cell = (
+        "import numpy as np, xarray as xr\n"
+        "da = xr.DataArray(np.eye(2), dims=['x', 'y'], coords={'x': [10, 20]}, name='t')\n"
+        "ds = [xr.Dataset({'t': da})]"
+    )
+    good(kernel.run(f"%%lyceum --pickle -o da,ds\n{cell}"))
+    assert kernel.value("(type(da).__name__, da.x.values.tolist(), float(ds[0].t.sum()))") == (
+        "('DataArray', [10, 20], 2.0)"
+    )
+    ran = good(kernel.run("%%lyceum --pickle -i da\nprint(type(da).__name__, float(da.sum()))"))
+    assert ran.stdout == "DataArray 2.0\n"
+    ran = good(kernel.run(f"%%lyceum -o da\n{cell}"))
+    assert "da is a xarray.core.dataarray.DataArray, which arrives as a pyarrow table" in ran.stdout
+    ran = good(kernel.run(f"%%lyceum -o m\n{cell}\nm = np.matrix([[1]])"))
+    assert "arrives as a numpy array; --pickle keeps it as it is" in ran.stdout
+
+
+def test_a_dataclass_of_the_cell_keeps_its_methods_with_a_pickle(kernel: Kernel) -> None:
+    cell = (
+        "from dataclasses import dataclass\n@dataclass\nclass Pair:\n    a: int\n    b: int\n"
+        "    def sum(self): return self.a + self.b\npair = Pair(1, 2)"
+    )
+    good(kernel.run(f"%%lyceum --pickle -o pair\n{cell}"))
+    assert kernel.value("pair.sum()") == "3"
+    kernel.run(cell)
+    good(kernel.run(f"%%lyceum --pickle -o pair\n{cell}"))
+    assert kernel.value("type(pair) is Pair") == "True"

@@ -52,6 +52,7 @@ def pack_array_like(packer: Packer, value: Any) -> Any:
         array = np.asarray(value)
     except Exception as exc:
         raise packer.refuse(value, f"gives no numpy array ({said(exc)})") from exc
+    packer.change(value, "a numpy array")
     return pack_array(packer, array)
 
 

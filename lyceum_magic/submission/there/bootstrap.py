@@ -85,7 +85,10 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
     if job.get("inputs"):
         from .values import restore_inputs
 
-        namespace.update(restore_inputs(job["inputs"], allow_pickle=job.get("pickle", False)))
+        allow_pickle = job.get("pickle", False)
+        namespace.update(
+            restore_inputs(job["inputs"], allow_pickle=allow_pickle, namespace=namespace)
+        )
     codes = compile_cell(cell, name, is_shown=is_main)
     try:
         run_codes(codes, namespace)

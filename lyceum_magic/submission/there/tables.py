@@ -364,6 +364,7 @@ def pack_arrow(packer: Packer, value: Any) -> Any:
         return ["arrow", "pyarrow", "Table", _arrow_bytes(packer, value)]
     if library == "pyarrow":  # a reader among them, which packing would use up
         raise packer.refuse(value)
+    packer.change(value, "a pyarrow table")
     table = pa.RecordBatchReader.from_stream(value).read_all()
     return ["arrow", "pyarrow", "Table", _arrow_bytes(packer, table)]
 

@@ -30,7 +30,7 @@ from .refusals import MAX_BYTES, PackError, TooLarge, UnpackError, missing, said
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Collection, Iterable
     from typing import Any, TypeVar
 
     T = TypeVar("T")
@@ -39,6 +39,8 @@ _MAGIC = b"lyv1"
 _MAX_DEPTH = 100
 _LARGE = 1 << 63
 _FLAT = {type(None), bool, int, float, str}
+#: The package of this module, whose name says nothing to a reader.
+OURS = __name__.rpartition(".")[0]
 _PYTHON = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - an f-string is not shorter
 
 
@@ -47,17 +49,29 @@ def pack(value: object, name: str = "the value", *, allow_pickle: bool = False) 
     return Packer(allow_pickle=allow_pickle).pack(name, value)
 
 
-def unpack(data: bytes, *, allow_pickle: bool = False) -> Any:
+def unpack(
+    data: bytes,
+    *,
+    allow_pickle: bool = False,
+    namespace: dict[str, Any] | None = None,
+    came_along: list[str] | None = None,
+) -> Any:
     """The value in packed bytes.
 
     Args:
         data: from anywhere: what `pack` did not make is refused, and runs nothing.
         allow_pickle: whether a pickle may be loaded; that runs whatever its maker wanted.
+        namespace: in which functions of `__main__` arrive, see `pickles`.
+        came_along: is given the names that they bring into it.
 
     Raises:
         UnpackError: and nothing else.
     """
-    return _guarded(lambda: Unpacker(data, allow_pickle).unpack())
+    unpacker = Unpacker(data, allow_pickle, namespace)
+    value = _guarded(unpacker.unpack)
+    if came_along is not None:
+        came_along += unpacker.came_along
+    return value
 
 
 class Packer:
@@ -66,14 +80,26 @@ class Packer:
     Args:
         allow_pickle: whether what cannot travel otherwise travels as a pickle.
         max_bytes: what all of them may take.
+        apart: names of values that arrive together: functions need not carry them.
 
     Attributes:
-        needs: the packages that unpacking them takes, by the names they are imported by.
+        needs: the modules that unpacking them imports.
+        changed: name -> a sentence, for each value that arrives as something else.
     """
 
-    def __init__(self, *, allow_pickle: bool = False, max_bytes: int = MAX_BYTES) -> None:
+    def __init__(
+        self,
+        *,
+        allow_pickle: bool = False,
+        max_bytes: int = MAX_BYTES,
+        apart: Collection[str] = (),
+    ) -> None:
         self.needs: set[str] = set()
+        self.changed: dict[str, str] = {}
         self._allow_pickle = allow_pickle
+        self._apart = apart
+        self._keeps_types = allow_pickle
+        self._change = ""
         self._left = max_bytes
         self._reserved = 0
         self._open: list[object] = []
@@ -92,18 +118,37 @@ class Packer:
         try:
             data = self._pack(value)
         except _Refused as exc:
-            self.needs = needs
-            if self._allow_pickle:
-                data = self._pickled(name, value)
-            else:
+            self.needs = set(needs)
+            if not self._allow_pickle:
                 raise PackError(f"{name} {exc}") from exc
+            try:
+                data = self._pickled(name, value)
+            except TooLarge:
+                raise
+            except PackError:
+                self.needs = needs
+                data = self._changed(value)
+                if not data:
+                    raise
         except TooLarge:
             raise TooLarge(f"{name} takes more than the {_mib(self._left)} left for it") from None
+        if self._change:
+            self.changed[name] = f"{name} {self._change}"
         self._left -= len(data)
         return data
 
+    def _changed(self, value: object) -> bytes:
+        """A value that no pickle holds as what else it can be; empty if it can be nothing."""
+        self._keeps_types = False
+        try:
+            return self._pack(value)
+        except _Refused:
+            return b""
+        finally:
+            self._keeps_types = self._allow_pickle
+
     def _pack(self, value: object) -> bytes:
-        self._blobs, self._open, self._reserved = [], [], 0
+        self._blobs, self._open, self._reserved, self._change = [], [], 0, ""
         try:
             node = self.node(value)
             sizes = list(map(len, self._blobs))
@@ -122,23 +167,42 @@ class Packer:
         return data
 
     def _pickled(self, name: str, value: object) -> bytes:
+        from .pickles import dump
+
+        self._change = ""
         try:
-            import cloudpickle
-        except ImportError:
+            content, modules = dump(value, apart=self._apart)
+        except ModuleNotFoundError as exc:
+            if exc.name != "cloudpickle":
+                raise self._not_even_pickled(name, value, exc) from exc
             raise PackError(f"{name} needs a pickle, and {missing('cloudpickle')}") from None
-        try:
-            content = cloudpickle.dumps(value)
         except Exception as exc:
-            raise PackError(
-                f"{name} is {_a_type(value)}, which no pickle can hold either ({said(exc)})"
-            ) from exc
-        self.needs.add("cloudpickle")
+            raise self._not_even_pickled(name, value, exc) from exc
+        self.needs |= {"cloudpickle", *modules}
         head = json.dumps([["pickle", _PYTHON, 0], [len(content)]]).encode()
         if len(content) + len(head) + 8 > self._left:
             raise TooLarge(f"{name} takes more than the {_mib(self._left)} left for it")
         return b"".join([_MAGIC, len(head).to_bytes(4, "big"), head, content])
 
+    def _not_even_pickled(self, name: str, value: object, exc: Exception) -> PackError:
+        return PackError(
+            f"{name} is {_a_type(value)}, which no pickle can hold either ({said(exc)})"
+        )
+
     # For `arrays` and `tables` too.
+
+    def change(self, value: object, kind: str) -> None:
+        """Notes that a value arrives as another kind of object, unless a pickle may keep it.
+
+        Args:
+            kind: of object that arrives, with its article.
+        """
+        if self._keeps_types:
+            raise self.refuse(value)
+        does = "is" if self._is_whole(value) else "holds"
+        self._change = (
+            f"{does} {_a_type(value)}, which arrives as {kind}; --pickle keeps it as it is"
+        )
 
     def node(self, value: object) -> Any:
         """What stands for a value in the JSON text."""
@@ -179,9 +243,11 @@ class Packer:
     def refuse(self, value: object, why: str = "cannot travel as data") -> Exception:
         """The error to raise for what is not supported."""
         what = _a_type(value)
-        is_whole = len(self._open) == 1 and value is self._open[0]
         hint = "--pickle would send it as a pickle"
-        return _Refused(f"{'is' if is_whole else 'holds'} {what}, which {why}; {hint}")
+        return _Refused(f"{'is' if self._is_whole(value) else 'holds'} {what}, which {why}; {hint}")
+
+    def _is_whole(self, value: object) -> bool:
+        return len(self._open) == 1 and value is self._open[0]
 
     def _compound(self, value: Any) -> Any:
         kind = type(value)
@@ -245,7 +311,20 @@ class Packer:
         flags = [getattr(options, flag) for flag in _DATACLASS_FLAGS]
         values = [self.node(getattr(value, name)) for name in names]
         head = ["dataclass", kind.__module__, kind.__qualname__, flags, names, values]
-        return [*head, self.node(others) if others else {}]
+        return [*head, self.node(others) if others else {}, *self._class(kind)]
+
+    def _class(self, kind: type) -> list[Any]:
+        """The class as a pickle, if one may travel, for a receiver that has none of its name."""
+        if not self._keeps_types:
+            return []
+        try:
+            from .pickles import dump
+
+            content, modules = dump(kind, apart=self._apart)
+        except Exception:  # noqa: BLE001 - its fields travel all the same
+            return []
+        self.needs |= {"cloudpickle", *modules}
+        return [_PYTHON, self.blob(content)]
 
 
 class _Refused(Exception):
@@ -255,10 +334,14 @@ class _Refused(Exception):
 class Unpacker:
     """One packed value; see `unpack`."""
 
-    def __init__(self, data: bytes, allow_pickle: bool) -> None:
+    def __init__(
+        self, data: bytes, allow_pickle: bool, namespace: dict[str, Any] | None = None
+    ) -> None:
+        self.came_along: list[str] = []
         self._data = data
         self._blobs: dict[object, bytes] = {}
         self._allow_pickle = allow_pickle
+        self._namespace = namespace
 
     def unpack(self) -> Any:
         data = memoryview(self._data)
@@ -322,14 +405,29 @@ class Unpacker:
                 f"it was pickled by Python {str(python)[:9]}, and a pickle is not safe in another "
                 f"Python than that: here is {_PYTHON}"
             )
-        import pickle
+        from .pickles import load
 
         try:
-            return pickle.loads(self.take(blob))
+            value, came_along = load(self.take(blob), self._namespace)
         except ModuleNotFoundError as exc:
             if exc.name == "cloudpickle":
                 raise UnpackError(missing("cloudpickle")) from exc
             raise
+        self.came_along += came_along
+        return value
+
+    def class_of(self, python: str = "", blob: int = -1) -> Any:
+        """A class that came as a pickle; None where none may be loaded, or none came."""
+        if blob < 0:
+            return None
+        content = self.take(blob)
+        if not self._allow_pickle or python != _PYTHON:
+            return None
+        from .pickles import load
+
+        cls, came_along = load(content, self._namespace)
+        self.came_along += came_along
+        return cls
 
 
 def _guarded(work: Callable[[], T]) -> T:
@@ -483,12 +581,15 @@ def _dataclass(
     names: list[str],
     nodes: list[Any],
     others: Any,
+    *pickled: Any,
 ) -> Any:
     values = unpacker.values(nodes)
     attributes = unpacker.typed(others, dict)
     if len(values) != len(names):
         raise UnpackError("the fields of a dataclass are missing")
-    cls = _class_named(module, qualname, names) or _made_class(module, qualname, flags, names)
+    came = unpacker.class_of(*pickled)
+    cls = _class_named(module, qualname, names) or came
+    cls = cls or _made_class(module, qualname, flags, names)
     instance: Any = object.__new__(cls)
     for name, value in zip(names, values):
         object.__setattr__(instance, name, value)
@@ -574,6 +675,11 @@ _KINDS: dict[object, Callable[..., Any]] = {
 
 def _a_type(value: object) -> str:
     kind = type(value)
+    if kind.__module__.startswith(OURS):  # it stands for the class above it
+        kind = next(base for base in kind.__mro__ if not base.__module__.startswith(OURS))
+        if kind is object:
+            kind = type(value)
+            return f"{'an' if kind.__name__[0] in 'aeiouAEIOU' else 'a'} {kind.__name__}"
     name = kind.__qualname__
     if kind.__module__ not in ("builtins", "__main__"):
         name = f"{kind.__module__}.{name}"
@@ -596,8 +702,13 @@ def encode_inputs(packed: dict[str, bytes]) -> str:
     return b2a_base64(zlib.compress(whole), newline=False).decode("ascii")
 
 
-def restore_inputs(text: str, *, allow_pickle: bool = False) -> dict[str, object]:
+def restore_inputs(
+    text: str, *, allow_pickle: bool = False, namespace: dict[str, Any] | None = None
+) -> dict[str, object]:
     """The cell's inputs.
+
+    Args:
+        namespace: the cell's.
 
     Raises:
         UnpackError: one of them cannot be made here; the message names it.
@@ -608,7 +719,7 @@ def restore_inputs(text: str, *, allow_pickle: bool = False) -> dict[str, object
     values = {}
     for name, data in unpack(zlib.decompress(a2b_base64(text))).items():
         try:
-            values[name] = unpack(data, allow_pickle=allow_pickle)
+            values[name] = unpack(data, allow_pickle=allow_pickle, namespace=namespace)
         except UnpackError as exc:
             raise UnpackError(f"--in {name}: {exc}") from exc.__cause__
     return values
@@ -633,6 +744,7 @@ def send_outputs(names: Iterable[str], namespace: dict[str, object], *, allow_pi
             problem = str(exc)
         else:
             about = f"[value {name}: {type(namespace[name]).__qualname__}, {len(data):,} bytes]"
-            send("value", {"name": name}, data, readable=about)
+            head = {"name": name, "change": packer.changed.get(name)}
+            send("value", {k: v for k, v in head.items() if v}, data, readable=about)
             continue
         send("value", {"name": name, "problem": problem}, readable=f"[value {name}: {problem}]")

@@ -32,7 +32,7 @@ REGISTRY = "--registry basic --registry-user me"
 
 #: A cell of each magic, without a registry.
 CELLS: dict[str, Callable[[str, Defaults], Cell]] = {
-    paths.START_PYTHON: lambda line, defaults: PythonCell(line, "print(1)", defaults, {}),
+    paths.START_PYTHON: lambda line, defaults: PythonCell(line, "print(1)", defaults, {}, {}),
     paths.START_IMAGE: lambda line, defaults: ImageCell(f"alpine {line}", "echo", defaults),
     paths.START_COMPOSE: lambda line, defaults: ComposeCell(line, STACK, defaults),
 }

@@ -22,7 +22,7 @@ DEFAULTS = Defaults(machine="gpu.a100", timeout_s=600, max_lines=10, max_bytes=1
 
 
 def dry_run(cell: str, line: str = "") -> None:
-    run(PythonCell(f"--dry-run {line}", cell, DEFAULTS, {}))
+    run(PythonCell(f"--dry-run {line}", cell, DEFAULTS, {}, {}))
 
 
 def run(cell: Cell) -> None:
@@ -124,7 +124,7 @@ def test_values_and_files_are_measured(
     line = "--dry-run -m cpu -i x --file data.csv"
     cell = "import local_to_this; print(x)"
     monkeypatch.syspath_prepend("")
-    run(PythonCell(line, cell, DEFAULTS, {"x": "canary"}))
+    run(PythonCell(line, cell, DEFAULTS, {"x": "canary"}, {}))
     said = capsys.readouterr().out
     assert "modules       local_to_this.py         13 bytes\n" in said
     assert "inputs        x " in said

@@ -6,6 +6,7 @@ import math
 import threading
 from typing import Any
 
+import numpy as np
 import pytest
 
 from lyceum_magic.api import submit
@@ -41,6 +42,7 @@ NAMESPACE: dict[str, object] = {
     "get_ipython": lambda: None,
     "lock": threading.Lock(),
 }
+OF_SHELL = {name: NAMESPACE[name] for name in ("In", "Out", "exit", "open", "get_ipython")}
 
 
 def test_auto_takes_what_the_cell_reads_and_the_notebook_has() -> None:
@@ -48,13 +50,84 @@ def test_auto_takes_what_the_cell_reads_and_the_notebook_has() -> None:
         "c = a + sum\nprint(c, math.pi, b, In, Out, _private, __name__, unknown, exit)\n"
         "open('x'); get_ipython()"
     )
-    inputs = choose_inputs(["auto"], code, NAMESPACE)
+    inputs = choose_inputs(["auto"], code, NAMESPACE, of_shell=OF_SHELL)
     assert {name: unpack(data) for name, data in inputs.packed.items()} == {
         "a": 1,
         "sum": 7,
         "b": [2.5],
+        "_private": 3,
     }
     assert inputs.left_out == ()
+
+
+@pytest.mark.parametrize("name", ["open", "display", "exit", "In", "Out", "_", "_3", "sum"])
+def test_auto_takes_what_is_the_users_whatever_its_name(name: str) -> None:
+    namespace = {**NAMESPACE, name: [name]}
+    inputs = choose_inputs(["auto"], name, namespace, of_shell=OF_SHELL)
+    assert {name: unpack(data) for name, data in inputs.packed.items()} == {name: [name]}
+
+
+@pytest.mark.parametrize("name", ["open", "display", "quit"])
+def test_auto_says_of_a_function_of_the_users_that_it_stays_whatever_its_name(name: str) -> None:
+    namespace = {**NAMESPACE, name: lambda: 0}
+    inputs = choose_inputs(["auto"], f"{name}()", namespace, of_shell=OF_SHELL)
+    assert inputs.left_out == (f"{name} is a function, which only --pickle would send",)
+
+
+def notebook(source: str) -> dict[str, object]:
+    namespace: dict[str, object] = {"__name__": "__main__"}
+    exec(source, namespace)
+    return namespace
+
+
+@pytest.mark.parametrize(
+    ("source", "code", "names"),
+    [
+        ("a = b = 1\ndef f(): return g()\ndef g(): return a", "f()", ["f", "g", "a"]),
+        ("a = 1\ndef f():\n    return [(lambda: a) for _ in range(2)]", "f()", ["f", "a"]),
+        ("a = 1\ndef f(): return f() + a\nb = f", "b()", ["b", "f", "a"]),
+        (
+            "a = b = 1\nclass A: m = lambda _: a\nclass K(A): p = property(lambda _: b)\nk = K()",
+            "k.p",
+            ["k", "a", "b"],
+        ),
+        (
+            "import functools\na = 1\ndef f(x): return a\np = functools.partial(f, 2)",
+            "p()",
+            ["p", "a"],
+        ),
+        (
+            "a = 1\ndef wrapped(f): return lambda: f()\n@wrapped\ndef f(): return a",
+            "f()",
+            ["f", "a"],
+        ),
+        ("def f(): return len(open.__name__), math\nimport math", "f()", ["f"]),
+    ],
+)
+def test_auto_follows_what_functions_read(source: str, code: str, names: list[str]) -> None:
+    namespace = notebook(source)
+    inputs = choose_inputs(["auto"], code, namespace, allow_pickle=True)
+    assert list(inputs.packed) == names
+    named = choose_inputs([names[0], "auto"], "1", namespace, allow_pickle=True)
+    assert list(named.packed) == names
+
+
+def test_what_functions_read_makes_their_modules_travel() -> None:
+    namespace = notebook("import httpx, numpy.linalg\ndef f(): return httpx, numpy.linalg.norm")
+    inputs = choose_inputs(["f"], "1", namespace, allow_pickle=True)
+    assert {"httpx", "numpy"} <= inputs.needs
+
+
+def test_a_value_that_arrives_as_something_else_says_so_and_stays_with_a_pickle() -> None:
+    class Tensor:
+        def __array__(self, *_: object, **__: object) -> Any:
+            return np.arange(2)
+
+    inputs = choose_inputs(["t"], "t", {"t": Tensor(), "u": 1})
+    assert len(inputs.changed) == 1
+    assert "Tensor, which arrives as a numpy array; --pickle keeps" in inputs.changed[0]
+    data = choose_inputs(["t"], "t", {"t": [Tensor()]}, allow_pickle=True).packed["t"]
+    assert type(unpack(data, allow_pickle=True)[0]).__name__ == "Tensor"
 
 
 def test_auto_leaves_out_functions_and_classes_and_says_so() -> None:
@@ -66,7 +139,7 @@ def test_auto_leaves_out_functions_and_classes_and_says_so() -> None:
     )
     inputs = choose_inputs(["auto"], "helper(); Kind()", NAMESPACE, allow_pickle=True)
     assert list(inputs.packed) == ["helper", "Kind"]
-    assert inputs.needs == {"cloudpickle"}
+    assert "cloudpickle" in inputs.needs
 
 
 def test_names_beside_auto_are_sent_whether_they_are_read_or_not() -> None:
