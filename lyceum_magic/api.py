@@ -193,7 +193,8 @@ def submit_compose(
         others: as for `submit_image`.
 
     Returns:
-        The run: it ends when every service without a restart policy has ended.
+        The run: it ends when every service has ended that no other one depends on and that has no
+        restart policy, or `on-failure`.
 
     Raises:
         OptionError: nothing was started.

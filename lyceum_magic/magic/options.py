@@ -332,8 +332,9 @@ def compose_parser() -> Parser:
     parser = Parser(
         prog="%%lyceum_compose",
         description="Run this cell, a Docker Compose file, as a stack on Lyceum. It ends when "
-        "every service without a restart policy has ended, and fails with the first exit code "
-        "that is not 0.",
+        "every job has ended that no other service depends on: a service with no restart policy, "
+        "or with `on-failure`. The rest is stopped then. It fails with the first exit code that is "
+        "not 0 of a service that ended by itself.",
     )
     _add_machine(parser)
     _add_container(parser, s3=False)

@@ -9,7 +9,10 @@ from ..display.summary import RunFacts
 from ..outputs import tracebacks
 from ..outputs.decoding import ClearOutput, Decoded, Display, OutputDecoder, Raised
 from ..protocol.events import Finished, Output, Progress
+from ..protocol.states import State
 from ..runs.run import Run
+
+_SHOWS_NO_MORE = "this cell shows no more until the end; all of it is kept"
 
 
 class View:
@@ -37,6 +40,7 @@ class View:
         self._says_raised = says_raised
         self._decoder = OutputDecoder(run.mark)
         self._has_begun = False
+        self._is_running = False
         self._detail = ""  # what is going on
         self._trouble = ""  # what is in the way
         self._note = ""  # what is so from beginning to end
@@ -52,6 +56,7 @@ class View:
                 return
             case Progress():
                 self._detail = item.detail
+                self._is_running = item.state is State.RUNNING
                 self._note = item.note or self._note
             case Notice():
                 self._trouble = item.text
@@ -63,7 +68,8 @@ class View:
     def _show(self, item: Decoded) -> None:
         if not self._has_begun:
             self._has_begun = True
-            self._detail = ""
+            if not self._is_running:  # else it is what the run waits for
+                self._detail = ""
             self._strip.update(self.facts())
         match item:
             case Output():
@@ -87,8 +93,8 @@ class View:
             self._strip.publish()
         if self._body.due_in_s() == 0:
             self._body.publish()
-            if self._body.is_full and not self._detail:
-                self._detail = "this cell shows no more until the end; all of it is kept"
+            if self._body.is_full and self._detail != _SHOWS_NO_MORE:
+                self._detail = _SHOWS_NO_MORE
                 self._strip.update(self.facts())
 
     def say_aborting(self) -> None:

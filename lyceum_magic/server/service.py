@@ -303,7 +303,8 @@ class RunService:
         try:
             if handle.started_at is not None:
                 record = replace(run.record, state=State.RUNNING, started_at=handle.started_at)
-                run.show(record)
+                run.show(record, detail=handle.detail)
+                handle.on_detail = lambda: run.show(detail=handle.detail)
                 recording = asyncio.create_task(record_usage(handle, self._read_gpus))
                 # A run goes on where nobody can write that it does.
                 with contextlib.suppress(StoreUnavailable):

@@ -114,11 +114,15 @@ class RunHandle(Protocol):
         run_id: whose handle this is.
         spool: the path of its output (see `server.spool`); the file may not exist yet.
         started_at: when the program itself began; None while it is being prepared.
+        detail: what it waits for while it runs, as a phrase; empty where there is nothing to say.
+        on_detail: called when that has changed.
     """
 
     run_id: str
     spool: Path
     started_at: float | None
+    detail: str
+    on_detail: Callable[[], None]
 
     async def ended(self) -> RunEnd:
         """Returns when the run is over and its spool is complete; any number may wait."""

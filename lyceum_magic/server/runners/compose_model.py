@@ -7,11 +7,14 @@ In a model a `$` is written `$$`.
 from __future__ import annotations
 
 import os.path
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
 #: Where the account's bucket is mounted.
 S3_MOUNT_PATH = "/mnt/s3"
+
+#: The condition of a dependency that is a step before the service, not something it uses.
+_COMPLETED = "service_completed_successfully"
 
 Model = dict[str, Any]
 
@@ -110,6 +113,26 @@ def images(model: Model) -> Sequence[str]:
         if mount["type"] == "image"
     ]
     return list(dict.fromkeys([*named, *mounted]))
+
+
+def awaited(model: Model, jobs: Collection[str]) -> set[str]:
+    """The services whose end is the end of the stack.
+
+    Those are the jobs that no other service depends on: a database without a restart policy serves
+    the others, and never ends by itself. Where a service that serves depends on every job, those
+    jobs count that it does not wait for to complete. Where there is none at all, as in a stack of
+    servers, all services count.
+
+    Args:
+        jobs: the services that end by themselves.
+    """
+    conditions: dict[str, set[str]] = {}
+    for service in model["services"].values():
+        for needed, terms in (service.get("depends_on") or {}).items():
+            conditions.setdefault(needed, set()).add(terms["condition"])
+    last = {job for job in jobs if job not in conditions}
+    alongside = {job for job in jobs if _COMPLETED not in conditions.get(job, ())}
+    return last or alongside or set(model["services"])
 
 
 def replicas(model: Model) -> dict[str, int]:

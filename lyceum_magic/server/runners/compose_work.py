@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypedDict, cast
 from ..masking import SecretTexts, program_variables
 from .base import Refusal
 from .compose_command import failure_of, start_stack
-from .compose_model import Model, replicas, with_environment
+from .compose_model import Model, awaited, replicas, with_environment
 from .engine import connect
 from .engine_supervisor import EngineAssignment, Events, supervise_one_run
 from .memory import out_of_memory
@@ -32,6 +32,9 @@ from .stack_output import OutputReader
 
 if TYPE_CHECKING:
     from docker import DockerClient
+
+#: How many services a phrase names.
+_MOST_NAMES = 3
 
 
 class StackPlan(TypedDict):
@@ -90,8 +93,11 @@ class ComposeWork:
         self._watch()
         self._start()
         failure = self._follow(events)
-        ended = [state for state in self._states(events) if not state.is_alive]
-        # What would go on for ever, or has nothing left to wait for.
+        states = self._states(events)
+        ended = [state for state in states if not state.is_alive]
+        # What would go on for ever, or has nothing left to serve. Its codes do not count.
+        if served := [state for state in states if state.is_alive]:
+            events.waiting(f"stopping {_names(served)}")
         self._stack.stop(math.ceil(self._grace_s))
         self._states(events)
         for reader in self._readers.values():
@@ -182,15 +188,19 @@ class ComposeWork:
                 case _Changed(error):
                     if error is not None:
                         raise error
-            if is_started and self._is_over(self._states(events)):
-                return ""
+            if is_started:
+                missing = self._missing(self._states(events))
+                if not missing:
+                    return ""
+                events.waiting(_waiting_for(missing))
 
-    def _is_over(self, states: Sequence[ContainerState]) -> bool:
-        """Whether all have ended that end by themselves; all of them where none does."""
-        jobs = [state for state in states if state.is_job]
-        if self._is_ordered_to_end or not jobs:
-            return not any(state.is_alive for state in states)
-        return not any(state.is_alive for state in jobs)
+    def _missing(self, states: Sequence[ContainerState]) -> list[ContainerState]:
+        """The containers that have to end before the stack is over."""
+        alive = [state for state in states if state.is_alive]
+        if self._is_ordered_to_end:
+            return alive
+        services = awaited(self._model, {state.service for state in states if state.is_job})
+        return [state for state in alive if state.service in services]
 
     def _states(self, events: Events) -> list[ContainerState]:
         states = self._stack.states()
@@ -217,6 +227,19 @@ def _change(event: dict[str, Any]) -> _Began | _Changed:
     labels = event["Actor"]["Attributes"]
     number = int(labels.get(NUMBER_LABEL, 1))
     return _Began(event["Actor"]["ID"], labels.get(SERVICE_LABEL, ""), number)
+
+
+def _waiting_for(missing: Sequence[ContainerState]) -> str:
+    """What the stack waits for, as a phrase."""
+    if any(state.is_job for state in missing):
+        return f"waiting for {_names(missing)} to end"
+    return f"{_names(missing)} serving until the run is stopped"
+
+
+def _names(states: Sequence[ContainerState]) -> str:
+    names = [f"`{name}`" for name in sorted({state.service for state in states})]
+    more = len(names) - _MOST_NAMES
+    return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
 
 
 def _outcome(ended: Iterable[ContainerState]) -> tuple[int, str]:

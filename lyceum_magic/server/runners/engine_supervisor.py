@@ -27,7 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypedDict
 from ..spool import SpoolWriter
 from .base import EndReason, Refusal
 from .engine import explanation
-from .supervisor import GROWN, KILL, STARTED, STOP, SUPERVISOR_ID, write_json
+from .supervisor import DETAIL, DETAIL_FILE, GROWN, KILL, STARTED, STOP, SUPERVISOR_ID, write_json
 
 if TYPE_CHECKING:
     from ...protocol.events import StreamName
@@ -62,6 +62,10 @@ class Events(Protocol):
 
     def output(self, stream: StreamName, data: bytes) -> None:
         """A program wrote."""
+        ...
+
+    def waiting(self, phrase: str) -> None:
+        """The run goes on until something ends, which the phrase names."""
         ...
 
 
@@ -125,6 +129,7 @@ class EngineSupervisor:
         self._started_at: float | None = None
         self._reason = ""  # why we ended it; empty where it ended by itself
         self._failure = ""  # why we cannot go on
+        self._phrase = ""  # what the run waits for
         self._end: _End | None = None
         self._limit_due = float("inf")  # a moment of time.monotonic()
 
@@ -182,6 +187,16 @@ class EngineSupervisor:
                     self._notify(GROWN)
                 return
         self._wake()  # which then kills
+
+    def waiting(self, phrase: str) -> None:
+        with self._lock:
+            if phrase == self._phrase:
+                return
+            self._phrase = phrase
+            # A full disk takes the phrase, and nothing else.
+            with contextlib.suppress(OSError):
+                write_json(DETAIL_FILE, {"detail": phrase})
+                self._notify(DETAIL)
 
     def _fail(self, exc: OSError) -> None:
         self._failure = f"the run's output could not be written: {exc.strerror}"

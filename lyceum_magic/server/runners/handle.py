@@ -26,7 +26,7 @@ import psutil
 from ..spool import SpoolWriter
 from .base import EngineUnavailable, Refusal, RunEnd, RunSpec, Usage
 from .pool import Interpreter
-from .supervisor import KILL, STARTED, STOP, write_json
+from .supervisor import DETAIL, DETAIL_FILE, KILL, STARTED, STOP, write_json
 
 logger = logging.getLogger(__name__)
 
@@ -55,6 +55,8 @@ class SupervisedRun:
         self.run_id = spec.run_id
         self.spool = spec.folder / "spool"
         self.started_at: float | None = None
+        self.detail = ""
+        self.on_detail: Callable[[], None] = lambda: None
         self._spec = spec
         self._folder = spec.folder
         self._on_end = on_end
@@ -227,8 +229,16 @@ class SupervisedRun:
                 self.started_at = read_json(self._folder / "supervisor.json")["started_at"]
             except FileNotFoundError:  # the program has already taken the whole folder away
                 self.started_at = time.time()
+            self._read_detail()
             self._begun.set()
+        if DETAIL in notices:
+            self._read_detail()
+            self.on_detail()
         self._wake()
+
+    def _read_detail(self) -> None:
+        with contextlib.suppress(FileNotFoundError):
+            self.detail = str(read_json(self._folder / DETAIL_FILE)["detail"])
 
     def _stop_following(self) -> None:
         assert self._control is not None

@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 SERVICE_LABEL = "com.docker.compose.service"
 NUMBER_LABEL = "com.docker.compose.container-number"
 
+#: The restart policies of what ends by itself.
+_JOBS = frozenset({"", "no", "on-failure"})
+
 _ALIVE = frozenset({"running", "restarting", "paused"})
 _NEVER = "0001-"
 
@@ -35,7 +38,7 @@ class ContainerState:
 
     Attributes:
         number: from 1 on, among the containers of its service.
-        is_job: nothing starts it again when it has ended.
+        is_job: it ends by itself: nothing starts it again, or only for as long as it fails.
         finished_at: when it last ended; such texts sort as their moments do.
         memory_limit_bytes: 0 for none.
     """
@@ -152,7 +155,7 @@ def _state(facts: dict[str, Any]) -> ContainerState:
         number=int(labels.get(NUMBER_LABEL, 1)),
         was_started=not state["StartedAt"].startswith(_NEVER),
         is_alive=bool(state["Running"] or state.get("Restarting")),
-        is_job=(host.get("RestartPolicy") or {}).get("Name", "") in ("", "no"),
+        is_job=(host.get("RestartPolicy") or {}).get("Name", "") in _JOBS,
         return_code=state["ExitCode"],
         finished_at=state["FinishedAt"],
         is_out_of_memory=bool(state.get("OOMKilled")),

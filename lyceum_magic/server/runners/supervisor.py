@@ -67,6 +67,9 @@ KILL = b"k"
 STOP = b"s"
 STARTED = b"S"
 GROWN = b"g"
+#: What the run waits for is another thing now, and stands in this file of its folder.
+DETAIL = b"d"
+DETAIL_FILE = "detail.json"
 
 #: Marks every process of a run, forked or executed, for as long as it keeps its environment.
 SUPERVISOR_ID = "LYCEUM_SUPERVISOR_ID"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 from lyceum_magic.protocol.events import StreamName
@@ -21,6 +22,8 @@ class FakeHandle:
         self.run_id = spec.run_id
         self.spool: Path = spec.folder / "spool"
         self.started_at: float | None = None
+        self.detail = ""
+        self.on_detail: Callable[[], None] = lambda: None
         self.tell = on_progress
         self.orders: list[str] = []
         self.obeys = True

@@ -11,6 +11,7 @@ from lyceum_magic.server.runners.compose_command import failure_of
 from lyceum_magic.server.runners.compose_file import read_compose_file
 from lyceum_magic.server.runners.compose_model import (
     Model,
+    awaited,
     bind_paths,
     complete_model,
     images,
@@ -388,3 +389,37 @@ WAITED = "what waits for it was not started"
 )  # fmt: skip
 def test_compose_s_complaints_become_sentences(stderr: str, sentence: str):
     assert failure_of(stderr.encode(), "lyceum-1") == sentence
+
+
+# --- what a stack waits for ------------------------------------------------------------------
+
+
+def needing(**services: dict[str, str]) -> Model:
+    """A model of services, each with what it depends on and the condition."""
+    return {
+        "services": {
+            name: {"depends_on": {other: {"condition": term} for other, term in needed.items()}}
+            for name, needed in services.items()
+        }
+    }
+
+
+STARTED, DONE = "service_started", "service_completed_successfully"
+
+
+@pytest.mark.parametrize(
+    ("model", "jobs", "waited_for"),
+    [
+        (needing(db={}, job={"db": STARTED}), {"db", "job"}, {"job"}),
+        (needing(db={}, job={"db": STARTED}), {"job"}, {"job"}),
+        (needing(one={}, two={}), {"one", "two"}, {"one", "two"}),
+        (needing(step={}, job={"step": DONE}), {"step", "job"}, {"job"}),
+        (needing(step={}, web={"step": DONE}), {"step"}, {"step", "web"}),
+        (needing(train={}, web={"train": STARTED}), {"train"}, {"train"}),
+        (needing(web={}, db={}), set(), {"web", "db"}),
+    ],
+)
+def test_a_stack_waits_for_its_last_jobs(
+    model: Model, jobs: set[str], waited_for: set[str]
+) -> None:
+    assert awaited(model, jobs) == waited_for
