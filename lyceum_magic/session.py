@@ -16,7 +16,7 @@ from collections.abc import Awaitable, Callable, Sequence
 from concurrent import futures
 from contextlib import ExitStack
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from weakref import WeakValueDictionary
 
 import anyio
@@ -39,10 +39,9 @@ from .protocol.requests import Start
 from .protocol.states import State, parse_state
 from .runs.hooks import Hooks
 from .runs.journal import Entry, Journal
+from .runs.loop import LoopThread
+from .runs.once import Once
 from .runs.run import Run, new_tag
-
-if TYPE_CHECKING:
-    from anyio.from_thread import BlockingPortal
 
 T = TypeVar("T")
 StartT = TypeVar("StartT", bound=Start)
@@ -60,30 +59,29 @@ Place = Literal["auto", "local", "cloud"]
 class Session:
     """What the runs of one process share. Use `session()` to get it."""
 
-    def __init__(self) -> None:
-        from anyio.from_thread import start_blocking_portal
-
+    def __init__(self, hooks: Hooks | None = None) -> None:
         self._stack = ExitStack()
-        self._portal: BlockingPortal = self._stack.enter_context(
-            start_blocking_portal("asyncio", name="lyceum-magic")
-        )
-        self._clients: dict[tuple[object, ...], Client] = {}
+        loop = LoopThread("lyceum-magic")
+        self._stack.callback(loop.close)
+        self._portal = loop.portal
+        self._clients: Once[tuple[object, ...], Client] = Once()
+        self._journals: Once[None, Journal] = Once()
         # Weak: one that is under way is held by its own task, one that is over by its user alone.
         self._runs: WeakValueDictionary[str, Run] = WeakValueDictionary()
         #: In the journal, of the runs that this process started.
         self.id = new_tag()
         #: What the user wants to happen when a run of this process has ended.
-        self.hooks = Hooks()
+        self.hooks = hooks or Hooks()
         #: Where callbacks to this process come in.
         self.here = Here(self._portal, self.id, self._runs.get)
         #: What shows them; see `magic.listening`.
         self.listening: object = None
         self._has_spent = False
 
-    @functools.cached_property
+    @property
     def _journal(self) -> Journal:
-        """Opened when it is first needed: a full disk keeps nobody from asking what is wrong."""
-        return self._portal.call(self._open_journal)
+        """Opened lazily, so that `%lyceum doctor` works on a full disk."""
+        return self._journals.get(None, lambda: self._portal.call(self._open_journal))
 
     async def _open_journal(self) -> Journal:
         journal = Journal(config.journal_folder())
@@ -101,8 +99,13 @@ class Session:
         self._stack.close()
 
     async def _close(self) -> None:
-        for client in self._clients.values():
+        for client in self._clients.made():
             await client.aclose()
+
+    def leave_to_parent(self) -> None:
+        """Let go of what a forked child has inherited and would keep from others."""
+        for run in list(self._runs.values()):
+            run.leave_to_parent()
 
     # Accounts.
 
@@ -123,21 +126,21 @@ class Session:
     def embedded(self, folder: Path | None = None) -> Client:
         """The client of the embedded server in a folder, which is started if it does not run."""
         folder = folder or config.server_folder()
-        key = ("embedded", folder)
-        if key not in self._clients:
-            ensure = functools.partial(local_server.ensure, folder)
+        return self._clients.get(("embedded", folder), lambda: self._make_embedded(folder))
 
-            async def relocate() -> config.Account:
-                # A start takes a second; the loop goes on following other runs meanwhile.
-                return await anyio.to_thread.run_sync(ensure)
+    def _make_embedded(self, folder: Path) -> Client:
+        ensure = functools.partial(local_server.ensure, folder)
 
-            client = Client(
-                ensure(),
-                relocate=relocate,
-                check_connection=local_server.guard(folder, lambda: client.account.base_url),
-            )
-            self._clients[key] = client
-        return self._clients[key]
+        async def relocate() -> config.Account:
+            # A start takes a second; the loop goes on following other runs meanwhile.
+            return await anyio.to_thread.run_sync(ensure)
+
+        client = Client(
+            ensure(),
+            relocate=relocate,
+            check_connection=local_server.guard(folder, lambda: client.account.base_url),
+        )
+        return client
 
     def embedded_if_running(self) -> Client | None:
         """The client of this environment's embedded server; None if there is none to talk to."""
@@ -146,9 +149,7 @@ class Session:
 
     def _cloud(self, account: config.Account) -> Client:
         key = ("cloud", account.base_url, account.token, account.org)
-        if key not in self._clients:
-            self._clients[key] = Client(account)
-        return self._clients[key]
+        return self._clients.get(key, lambda: Client(account))
 
     def check_machine(self, client: Client, machine: str) -> None:
         """Refuses a machine that the account cannot use, before anything travels.
@@ -466,19 +467,50 @@ async def _in_loop(function: Callable[..., T], *args: Any) -> T:
     return function(*args)
 
 
-_current: tuple[int, Session] | None = None
+_sessions: Once[int, Session] = Once()
+#: The functions of `on_finish`: the one thing that a forked child takes over from its parent.
+_hooks = Hooks()
 
 
 def session() -> Session:
     """This process's session, made at its first use; a forked child makes its own."""
-    global _current
-    if _current is None or _current[0] != os.getpid():
-        made = Session()
-        _current = (os.getpid(), made)
-        atexit.register(_close_at_exit, os.getpid(), made)
-    return _current[1]
+    return _sessions.get(os.getpid(), _make_session)
+
+
+def _make_session() -> Session:
+    made = Session(_hooks)
+    atexit.register(_close_at_exit, os.getpid(), made)
+    return made
 
 
 def _close_at_exit(pid: int, made: Session) -> None:
     if pid == os.getpid():
         made.close()
+
+
+def _before_fork() -> None:
+    if _sessions.made():
+        import ctypes  # noqa: F401 - while imports are safe
+
+
+def _begin_child() -> None:
+    """Start a forked child without the session of its parent, whose loop thread it has not got.
+
+    What belongs to the parent is never destroyed here. Its coroutines would run their `finally`
+    blocks, its database would be closed, and its loop would be told, all of it at this child's
+    exit, which would then hang or do damage to the parent.
+    """
+    global _sessions
+    inherited, _sessions = _sessions, Once()
+    if not inherited.made():
+        return
+    import ctypes
+
+    _hooks.forget_due()
+    for made in inherited.made():
+        made.leave_to_parent()
+        ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(before=_before_fork, after_in_child=_begin_child)

@@ -106,6 +106,11 @@ class Hooks:
         if keys:
             self._moments.ring()
 
+    def forget_due(self) -> None:
+        """Forget the runs that no hook was told of; in a forked child they are the parent's."""
+        self._due.clear()
+        self._is_running = False
+
     def script_waits(self) -> None:
         """See `SafeMoments`."""
         self._moments.script_waits()

@@ -279,6 +279,7 @@ class EventLog:
         self._descriptor: int | None = None
         self._shared_bytes = 0
         self._apart: EventLog | None = None
+        self._removal: weakref.finalize[..., EventLog] | None = None
 
     def claim(self) -> bool:
         """Makes this the one writer of the log, until `close`; False if another process is.
@@ -305,7 +306,7 @@ class EventLog:
         os.close(descriptor)
         self._apart = EventLog(Path(name))
         self._apart.claim()
-        weakref.finalize(self, Path(name).unlink, missing_ok=True)
+        self._removal = weakref.finalize(self, Path(name).unlink, missing_ok=True)
 
     def append(self, event: Output, event_id: str | None) -> None:
         """Adds an event, if this is a writer."""
@@ -325,6 +326,12 @@ class EventLog:
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
+
+    def leave_to_parent(self) -> None:
+        """Close it in a forked child, which would keep the parent's lock, and remove its file."""
+        if self._removal is not None:
+            self._removal.detach()
+        self.close()
 
     def size(self) -> int:
         """How much of the log is whole, in bytes."""

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import sys
 import time
 import traceback
@@ -20,6 +21,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from ..client.api import Client
 from ..exceptions import (
+    LyceumError,
     RunAborted,
     RunFailed,
     RunLost,
@@ -79,7 +81,8 @@ class Run:
         entry: Entry,
         hooks: Hooks | None = None,
     ) -> None:
-        self._portal = portal
+        self._pid = os.getpid()
+        self._portal_here = portal
         self._client = client
         self._hooks = hooks or Hooks()
         self._life = Following(journal, client, entry)
@@ -89,6 +92,28 @@ class Run:
         self._harvest: Harvest | None = None
         self._values: Values | None = None
         self._task: Future[None] | None = None
+
+    @property
+    def _portal(self) -> BlockingPortal:
+        """Where its life is.
+
+        Raises:
+            LyceumError: in another process, which has only inherited this handle.
+        """
+        self._check_process()
+        return self._portal_here
+
+    def _check_process(self) -> None:
+        if os.getpid() != self._pid:
+            known_as = self.id or self._life.entry.tag
+            raise LyceumError(
+                f"Run {known_as} is followed by the process that this one was forked from; attach "
+                f"to it again here: lyceum_magic.attach({known_as!r})."
+            )
+
+    def leave_to_parent(self) -> None:
+        """Let go of its log in a forked child."""
+        self._life.log.leave_to_parent()
 
     # What it is.
 
@@ -343,6 +368,8 @@ class Run:
         return done
 
     def _wait_until_any(self, milestones: Sequence[Future[None]], timeout_s: float | None) -> bool:
+        if not any(milestone.done() for milestone in milestones):
+            self._check_process()
         try:
             return bool(futures.wait(milestones, timeout_s, futures.FIRST_COMPLETED).done)
         except KeyboardInterrupt:
@@ -369,6 +396,8 @@ class Run:
         return self._wait_in_loop().__await__()
 
     async def _wait_in_loop(self) -> Run:
+        if not self._life.ended.done():
+            self._check_process()
         ended = asyncio.wrap_future(self._life.ended)
         is_interrupted = False
 

@@ -1,0 +1,62 @@
+"""The thread on which the event loop of a process lives."""
+
+from __future__ import annotations
+
+import threading
+from concurrent.futures import Future
+
+import anyio
+from anyio import from_thread
+from anyio.from_thread import BlockingPortal
+
+from ..exceptions import LyceumError
+
+#: No thread has this identifier.
+_OTHER_THREAD = -1
+
+
+class LoopThread:
+    """A thread with an event loop, and the portal through which other threads call into it.
+
+    Not anyio's `start_blocking_portal`: that is a generator, which the interpreter closes at its
+    own end, and which then waits for the thread. A forked child has no such thread, and after the
+    last atexit handler it runs no more. This one is a daemon that nothing waits for but `close`.
+
+    Raises:
+        LyceumError: no thread can be started any more, because Python is ending.
+    """
+
+    def __init__(self, name: str) -> None:
+        ready: Future[BlockingPortal] = Future()
+
+        async def live() -> None:
+            async with BlockingPortal() as portal:
+                ready.set_result(portal)
+                await portal.sleep_until_stopped()
+
+        def run() -> None:
+            try:
+                anyio.run(live, backend="asyncio")
+            except BaseException as exc:
+                if ready.done():
+                    raise
+                ready.set_exception(exc)
+
+        self._thread = threading.Thread(target=run, name=name, daemon=True)
+        try:
+            self._thread.start()
+        except RuntimeError as exc:  # Python 3.12 and later, in an atexit handler
+            raise LyceumError(
+                f"Lyceum cannot be used now ({exc}): call it before the program's end."
+            ) from None
+        self.portal = ready.result()
+        if self.portal._event_loop_thread_id == from_thread.get_ident():  # type: ignore[attr-defined]
+            # gevent's "threads" are greenlets of one thread. anyio, which refuses calls from the
+            # thread of its own loop, tells them apart only if it was imported after the patches
+            # (with gunicorn's --preload, for one, it was not).
+            self.portal._event_loop_thread_id = _OTHER_THREAD
+
+    def close(self) -> None:
+        """End the loop, once all its tasks have ended."""
+        self.portal.call(self.portal.stop)
+        self._thread.join()
