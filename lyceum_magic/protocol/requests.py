@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import ast
 import json
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AliasChoices, BaseModel, ConfigDict, Field, field_validator
@@ -30,6 +30,9 @@ _MACHINE_NAMES = AliasChoices("execution_type", "machine_type")
 
 Kind = Literal["python", "image", "compose"]
 
+#: Stands in the place of a program, in Python as in YAML.
+NOT_KEPT = "# not kept after the end of the run"
+
 
 class Start(BaseModel):
     """What every kind of start request carries. Times in seconds.
@@ -38,6 +41,8 @@ class Start(BaseModel):
         kind: which kind of run it starts.
         credentials: fields that open somebody's door; nothing keeps them beyond the run's end.
         sealed: all fields that are kept in encrypted form alone, the credentials among them.
+        program: fields that nothing needs once the run is over, and that may be long -> what stands
+            in their place then.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -45,6 +50,7 @@ class Start(BaseModel):
     kind: ClassVar[Kind]
     credentials: ClassVar[frozenset[str]] = frozenset()
     sealed: ClassVar[frozenset[str]] = frozenset({"user_callback_urls"})
+    program: ClassVar[Mapping[str, object]] = {}
 
     execution_type: str
     timeout: Annotated[int, Field(ge=MIN_TIMEOUT_S, le=MAX_TIMEOUT_S)] = DEFAULT_TIMEOUT_S
@@ -67,6 +73,10 @@ class Start(BaseModel):
     def without_credentials(self) -> Self:
         """The request as it is kept once nothing needs its credentials any more."""
         return self.model_copy(update=dict.fromkeys(self.credentials))
+
+    def when_over(self) -> Self:
+        """The request as it is kept once the run is over: what may be long or secret has gone."""
+        return self.without_credentials().model_copy(update=self.program)
 
     def without_sealed(self) -> Self:
         """The request as it may lie open."""
@@ -96,6 +106,10 @@ class StartPython(Start):
     """
 
     kind = "python"
+    program = {
+        "code": NOT_KEPT, "requirements_content": None, "prior_imports": None, "kernel_state": None,
+        "import_files": None,
+    }  # fmt: skip
 
     code: str
     nbcode: int = 0
@@ -161,6 +175,7 @@ class StartImage(_StartContainers):
 
     kind = "image"
     sealed = _StartContainers.sealed | {"docker_run_env"}
+    program = {"docker_run_cmd": None}
 
     docker_image_ref: Annotated[str, Field(min_length=1)]
     docker_run_cmd: list[str] | None = None
@@ -179,6 +194,7 @@ class StartCompose(_StartContainers):
     """`POST execution/compose/start`. Times in seconds; `compose_file_code` is YAML text."""
 
     kind = "compose"
+    program = {"compose_file_code": NOT_KEPT}
 
     compose_file_code: Annotated[str, Field(min_length=1)]
     enable_s3_mount: bool = False

@@ -64,16 +64,33 @@ def read_lines(spool: Path | None, *, limit: int, since: float) -> list[Line]:
     return [line for line in lines if line.timestamp >= since]
 
 
-def read_newest_lines(
-    spools: Mapping[str, Path], *, limit: int, since: float
-) -> list[tuple[str, Line]]:
-    """As `read_lines` of several runs together, each line with the id of its run."""
-    newest: list[tuple[float, int, str, Line]] = []
-    for run_id, spool in spools.items():
-        lines = read_lines(spool, limit=limit, since=since)
-        newest += [(line.timestamp, number, run_id, line) for number, line in enumerate(lines)]
-        newest = heapq.nlargest(limit, newest, key=lambda entry: entry[:3])
-    return [(run_id, line) for _, _, run_id, line in reversed(newest)]
+class NewestLines:
+    """The newest lines of several runs together, as `read_lines` gives those of one."""
+
+    def __init__(self, *, limit: int, since: float) -> None:
+        self._limit = limit
+        self._since = since
+        self._newest: list[tuple[float, int, str, Line]] = []
+
+    def add(self, spools: Mapping[str, Path]) -> None:
+        """Reads the output of some runs: id -> spool."""
+        for run_id, spool in spools.items():
+            lines = read_lines(spool, limit=self._limit, since=self._since)
+            self._newest += [(line.timestamp, n, run_id, line) for n, line in enumerate(lines)]
+            if len(self._newest) > 4 * self._limit:
+                self._cut()
+        self._cut()
+
+    def _cut(self) -> None:
+        self._newest = heapq.nlargest(self._limit, self._newest, key=lambda entry: entry[:3])
+
+    def are_newer_than(self, moment: float) -> bool:
+        """Whether no line that began before a moment is among them, whatever else is read."""
+        return len(self._newest) == self._limit and self._newest[-1][0] > moment
+
+    def lines(self) -> list[tuple[str, Line]]:
+        """Them, oldest first, each with the id of its run."""
+        return [(run_id, line) for _, _, run_id, line in reversed(self._newest)]
 
 
 def _last_records(spool: Path | None, lines: int) -> deque[SpoolRecord]:

@@ -10,14 +10,18 @@ import os
 import shutil
 import subprocess
 import time
-from collections.abc import Awaitable, Callable, Iterator, Sequence
+from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
-from .stores.base import Store
+from .stores.base import EndedRun, Store
 
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 3600.0
+#: How many runs are looked at in one step, and the pause between two steps where there are many:
+#: a sweep has time, and requests come first.
+STEP_RUNS = 200
+PAUSE_S = 0.1
 
 
 class Retention:
@@ -29,8 +33,9 @@ class Retention:
         is_in_use: whether a run must stay for now.
         is_supervised: whether the run in a folder has a supervisor, whatever the records say; it is
             called on a thread.
-        keep_s: how long after its end a run is kept, and a callback after it was delivered.
-        keep_bytes: how much the folders of ended runs may take together.
+        keep_s: how long after its end a run is kept, and a callback after it was delivered; by the
+            store's mark, which a wrong clock moves by a day at most.
+        keep_bytes: how much the folders and records of ended runs may take together.
         sweep_caches: each removes what nobody has used since a moment, in seconds since 1970.
         clock: seconds since 1970.
     """
@@ -55,7 +60,6 @@ class Retention:
         self._keep_bytes = keep_bytes
         self._sweep_caches = sweep_caches
         self._clock = clock
-        self._sizes: dict[str, int] = {}  # of ended runs, which do not change any more
 
     async def sweep_for_ever(self) -> None:
         """Sweeps now and every hour, until it is cancelled."""
@@ -68,39 +72,53 @@ class Retention:
 
     async def sweep(self) -> None:
         """Removes all that need not be kept now."""
-        # In this order no run slips through: its record is older than its folder, and one that ends
-        # in between is met twice rather than never.
-        folders = set(await asyncio.to_thread(_names_in, self._runs_folder))
-        unfinished = {record.run_id for record in await self._store.unfinished()}
-        ended = await self._store.ended()
-        too_old = self._clock() - self._keep_s
-        sizes = {run_id: await self._size(run_id) for run_id, _ in ended}
-        total = sum(sizes.values())
-        for run_id, ended_at in ended:
-            if ended_at >= too_old and total <= self._keep_bytes:
-                continue
-            if not self._is_in_use(run_id):
-                total -= sizes[run_id]
-                # First out of sight, so that nobody begins to read what is about to go. If we do
-                # not get further than this, the folder is found below the next time.
-                await self._store.forget(run_id)
-                await self._remove(run_id)
-        for run_id in folders - unfinished - {run_id for run_id, _ in ended}:
-            # Its record is gone.
-            if not self._is_in_use(run_id):
-                await self._remove(run_id)
+        while await self._store.catch_up():  # noqa: ASYNC110 - the pause is for others, not for it
+            await asyncio.sleep(PAUSE_S)
+        # In this order no run slips through: its record is older than its folder.
+        folders = await asyncio.to_thread(_names_in, self._runs_folder)
+        too_old = await self._store.move_mark(self._clock()) - self._keep_s
+        await self._forget(lambda run, total: run.kept_from < too_old)
+        await self._measure()
+        await self._forget(lambda run, total: total > self._keep_bytes)
+        for begin in range(0, len(folders), STEP_RUNS):
+            for run_id in await self._store.unknown(folders[begin : begin + STEP_RUNS]):
+                if not self._is_in_use(run_id):
+                    await self._remove(run_id)
         await self._store.forget_deliveries(too_old)
         for sweep_cache in self._sweep_caches:
             await sweep_cache(too_old)
 
-    async def _size(self, run_id: str) -> int:
-        if run_id not in self._sizes:
-            folder = self._runs_folder / run_id
-            self._sizes[run_id] = await asyncio.to_thread(size_on_disk, folder)
-        return self._sizes[run_id]
+    async def _forget(self, may_go: Callable[[EndedRun, int], bool]) -> None:
+        """Forgets ended runs, those first whose age is greatest, up to the first that may stay.
+
+        Args:
+            may_go: whether a run is to go, given the bytes that all ended runs take by then.
+        """
+        total = await self._store.ended_bytes()
+        last: EndedRun | None = None
+        while runs := await self._store.oldest_ended(limit=STEP_RUNS, after=last):
+            for last in runs:
+                if not may_go(last, total):
+                    return
+                if not self._is_in_use(last.run_id):
+                    total -= last.size_bytes or 0
+                    # First out of sight, so that nobody begins to read what is about to go. If we
+                    # do not get further than this, its folder is found without a record later.
+                    await self._store.forget(last.run_id)
+                    await self._remove(last.run_id)
+
+    async def _measure(self) -> None:
+        """Notes how much the runs take that have ended since the last sweep."""
+        while run_ids := await self._store.unmeasured(limit=STEP_RUNS):
+            await self._store.note_sizes(await asyncio.to_thread(self._sizes, run_ids))
+            if len(run_ids) < STEP_RUNS:
+                return
+            await asyncio.sleep(PAUSE_S)
+
+    def _sizes(self, run_ids: Iterable[str]) -> dict[str, int]:
+        return {run_id: size_on_disk(self._runs_folder / run_id) for run_id in run_ids}
 
     async def _remove(self, run_id: str) -> None:
-        self._sizes.pop(run_id, None)
         folder = self._runs_folder / run_id
         try:
             # A whole database may be gone, and its runs go on.

@@ -11,7 +11,15 @@ import logging
 import time
 import uuid
 from collections import Counter
-from collections.abc import Awaitable, Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import (
+    AsyncIterator,
+    Awaitable,
+    Callable,
+    Collection,
+    Iterator,
+    Mapping,
+    Sequence,
+)
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal
@@ -27,7 +35,14 @@ from .callbacks.outbox import deliveries_of
 from .masking import masked
 from .metrics import GpuReader, record_usage
 from .runners.base import InvalidField, RunEnd, RunHandle, Runner, RunSpec
-from .stores.base import Delivery, HistoryPage, RunRecord, Store, StoreUnavailable
+from .stores.base import (
+    Delivery,
+    EndedRun,
+    HistoryPage,
+    RunRecord,
+    Store,
+    StoreUnavailable,
+)
 from .tracked_run import TrackedRun
 from .troubles import Troubles
 
@@ -38,6 +53,9 @@ REWRITE_S = 5.0
 
 #: How long abort and stop wait for the end they ordered before they answer without it.
 CONFIRMATION_S = 5.0
+
+#: How many ended runs are read from the store at a time.
+PAGE_RUNS = 100
 
 #: The account's secrets, name -> value.
 Secrets = Callable[[], Awaitable[Mapping[str, str]]]
@@ -170,11 +188,16 @@ class RunService:
         ]
         return replace(page, records=records)
 
-    async def spools_since(self, moment: float) -> Mapping[str, Path]:
-        """Id and output of every run that was not over before `moment`."""
-        # First those that go on: one that ends meanwhile is met twice rather than never.
-        going_on = {run.run_id: run.spool for run in self._tracked.values() if run.spool}
-        return {**await self._store.spools_since(moment), **going_on}
+    def spools_going_on(self) -> Mapping[str, Path]:
+        """Id and output of every run that is not over."""
+        return {run.run_id: run.spool for run in self._tracked.values() if run.spool}
+
+    async def ended_since(self, moment: float) -> AsyncIterator[Sequence[EndedRun]]:
+        """Yield the runs that ended at `moment` or later and have output, the newest end first."""
+        last: EndedRun | None = None
+        while runs := await self._store.ended_since(moment, limit=PAGE_RUNS, before=last):
+            yield runs
+            last = runs[-1]
 
     async def abort(self, run_id: str) -> RunRecord:
         """Kills a run; returns its record when it is over, or after `CONFIRMATION_S`.
@@ -434,7 +457,7 @@ def final_record(record: RunRecord, end: RunEnd) -> RunRecord:
     state, error = _outcome(record, end)
     return replace(
         record,
-        request=record.request.without_credentials(),
+        request=record.request.when_over(),
         state=state,
         timed_out=end.reason == "timeout",
         # A run that its limit ended has no exit code of its own to report.

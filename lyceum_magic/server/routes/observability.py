@@ -17,7 +17,7 @@ from ...protocol import paths
 from ...protocol.machines import MACHINES
 from ...protocol.times import iso
 from ..metrics import read_samples, series
-from ..output_tail import read_newest_lines
+from ..output_tail import NewestLines
 from ..service import RunService
 from .description import problems
 from .wire import log_entry
@@ -66,11 +66,18 @@ def add_routes(router: APIRouter, service: RunService, *, memory_limit_bytes: in
         hours: Annotated[int, Query(ge=1, le=24)] = 1,
     ) -> dict[str, Any]:
         since = time.time() - hours * 3600
-        newest = await asyncio.to_thread(
-            read_newest_lines, await service.spools_since(since), limit=limit, since=since
-        )
+        newest = NewestLines(limit=limit, since=since)
+        # First those that go on: one that ends meanwhile is met twice rather than never.
+        spools = dict(service.spools_going_on())
+        await asyncio.to_thread(newest.add, spools)
+        async for runs in service.ended_since(since):
+            # A run prints nothing after its end, and these are in the order of their ends.
+            if newest.are_newer_than(runs[0].ended_at):
+                break
+            more = {run.run_id: run.spool for run in runs if run.spool and run.run_id not in spools}
+            await asyncio.to_thread(newest.add, more)
         hostname = socket.gethostname()
-        logs = [log_entry(run_id, line, hostname) for run_id, line in newest]
+        logs = [log_entry(run_id, line, hostname) for run_id, line in newest.lines()]
         return {"logs": logs, "total": len(logs)}
 
     @router.get(paths.CREDITS)

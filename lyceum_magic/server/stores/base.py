@@ -67,6 +67,26 @@ class HistoryPage:
 
 
 @dataclass(frozen=True, slots=True)
+class EndedRun:
+    """A run that is over, as the retention sees it.
+
+    Attributes:
+        sequence: its place in the order in which runs were added.
+        ended_at: seconds since 1970.
+        kept_from: when its age began, see `protocol.ages`.
+        size_bytes: of its record, its callbacks and its folder; None: not measured yet.
+        spool: where its output is; None where it never had any.
+    """
+
+    run_id: str
+    sequence: int
+    ended_at: float
+    kept_from: float
+    size_bytes: int | None
+    spool: Path | None
+
+
+@dataclass(frozen=True, slots=True)
 class SecretRecord:
     """All that is known of one secret but its value. Times in seconds since 1970.
 
@@ -223,7 +243,7 @@ class Store(Protocol):
     async def finish(self, record: RunRecord, deliveries: Sequence[Delivery] = ()) -> None:
         """Replaces the record by its final one, together with all that follows from the end.
 
-        What was asked for stays as it is, but for the credentials, which are forgotten.
+        Of what was asked for the credentials and the program are forgotten, see `Start.when_over`.
         With deliveries it is on the disk, not only with the system, when this returns.
         To finish a run again with the same deliveries changes nothing.
         One transaction: whoever can read the final state can rely on the deliveries to the run's
@@ -251,12 +271,48 @@ class Store(Protocol):
         """A page of all runs, newest first."""
         ...
 
-    async def spools_since(self, moment: float) -> Mapping[str, Path]:
-        """Id and output of every run that ended at `moment` or later."""
+    async def ended_since(
+        self, moment: float, *, limit: int, before: EndedRun | None = None
+    ) -> Sequence[EndedRun]:
+        """Return runs that ended at a moment or later and have output, the newest end first.
+
+        Args:
+            before: the last one of the page before.
+        """
         ...
 
-    async def ended(self) -> Sequence[tuple[str, float]]:
-        """Id and end of every run that is over, the oldest end first."""
+    async def oldest_ended(
+        self, *, limit: int, after: EndedRun | None = None
+    ) -> Sequence[EndedRun]:
+        """Return the runs that are over, those first whose age is greatest.
+
+        Args:
+            after: the last one of the page before.
+        """
+        ...
+
+    async def unmeasured(self, *, limit: int) -> Sequence[str]:
+        """Return the ids of runs that are over and whose size is not known yet, oldest first."""
+        ...
+
+    async def note_sizes(self, folders: Mapping[str, int]) -> None:
+        """Note the bytes that the folders of ended runs take; a run's record counts as well."""
+        ...
+
+    async def ended_bytes(self) -> int:
+        """Return the sizes of all runs that are over, taken together, as far as they are known."""
+        ...
+
+    async def unknown(self, run_ids: Sequence[str]) -> Collection[str]:
+        """Return those of some ids that no run has."""
+        ...
+
+    async def move_mark(self, now: float) -> float:
+        """Look at the clock, and return the time by which ages are measured, see `ages.Mark`."""
+        ...
+
+    async def catch_up(self) -> bool:
+        """Bring a few records of an earlier version up to date; return whether more are left."""
         ...
 
     async def forget(self, run_id: str) -> None:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
-from pathlib import Path
 
+from ...protocol.ages import Mark, kept_from
 from ...protocol.callbacks import DeliveryState
 from ...protocol.requests import Start
 from .base import (
     ApiKey,
     Attempt,
     Delivery,
+    EndedRun,
     HistoryPage,
     OutboxCounts,
     RunRecord,
@@ -36,6 +38,9 @@ class MemoryStore:
         self._deliveries: dict[str, Delivery] = {}
         self._attempts: dict[str, dict[int, Attempt]] = {}  # by delivery, then by number
         self._signing_secrets: Sequence[SigningSecret] = ()
+        self._ended: dict[str, EndedRun] = {}
+        self._mark: Mark | None = None
+        self._sequence = 0
 
     async def open(self) -> None:
         """Nothing to make ready."""
@@ -45,15 +50,18 @@ class MemoryStore:
 
     async def add(self, record: RunRecord) -> None:
         self._requests[record.run_id] = record.request
+        self._sequence += 1
         await self.update(record)
+        self._note_end(record)
 
     async def update(self, record: RunRecord) -> None:
         request = self._requests[record.run_id].without_sealed()
         self._records[record.run_id] = replace(record, request=request)
 
     async def finish(self, record: RunRecord, deliveries: Sequence[Delivery] = ()) -> None:
-        self._requests[record.run_id] = self._requests[record.run_id].without_credentials()
-        await self.update(record)
+        self._requests[record.run_id] = self._requests[record.run_id].when_over()
+        await self.update(replace(record, request=record.request.when_over()))
+        self._note_end(record)
         for delivery in deliveries:
             await self.add_delivery(delivery)
 
@@ -71,25 +79,47 @@ class MemoryStore:
         counts = Counter(record.state for record in newest_first)
         return HistoryPage(newest_first[offset : offset + limit], len(newest_first), counts)
 
-    async def spools_since(self, moment: float) -> Mapping[str, Path]:
-        return {
-            record.run_id: record.spool
-            for record in self._records.values()
-            if record.spool and record.finished_at is not None and record.finished_at >= moment
-        }
+    async def ended_since(
+        self, moment: float, *, limit: int, before: EndedRun | None = None
+    ) -> Sequence[EndedRun]:
+        ended = [run for run in self._ended.values() if run.spool and run.ended_at >= moment]
+        ended = [run for run in ended if before is None or _by_end(run) < _by_end(before)]
+        return sorted(ended, key=_by_end, reverse=True)[:limit]
 
-    async def ended(self) -> Sequence[tuple[str, float]]:
-        ended = [
-            (record.run_id, record.finished_at or record.created_at)
-            for record in self._records.values()
-            if record.state.is_final
-        ]
-        return sorted(ended, key=lambda end: end[1])
+    async def oldest_ended(
+        self, *, limit: int, after: EndedRun | None = None
+    ) -> Sequence[EndedRun]:
+        ended = [r for r in self._ended.values() if after is None or _by_age(r) > _by_age(after)]
+        return sorted(ended, key=_by_age)[:limit]
+
+    async def unmeasured(self, *, limit: int) -> Sequence[str]:
+        unmeasured = (run.run_id for run in self._ended.values() if run.size_bytes is None)
+        return list(itertools.islice(unmeasured, limit))
+
+    async def note_sizes(self, folders: Mapping[str, int]) -> None:
+        for run_id, size_bytes in folders.items():
+            if run := self._ended.get(run_id):
+                self._ended[run_id] = replace(run, size_bytes=size_bytes)
+
+    async def ended_bytes(self) -> int:
+        return sum(run.size_bytes or 0 for run in self._ended.values())
+
+    async def unknown(self, run_ids: Sequence[str]) -> Collection[str]:
+        return set(run_ids) - set(self._records)
+
+    async def move_mark(self, now: float) -> float:
+        newest = max((run.kept_from for run in self._ended.values()), default=None)
+        self._mark = Mark.first(now, newest) if self._mark is None else self._mark.moved(now)
+        return self._mark.time
+
+    async def catch_up(self) -> bool:
+        return False
 
     async def forget(self, run_id: str) -> None:
         if (record := self._records.get(run_id)) and record.state.is_final:
             del self._records[run_id]
             del self._requests[run_id]
+            self._ended.pop(run_id, None)
             for delivery in await self.deliveries(run_id=run_id, state=DeliveryState.DELIVERED):
                 await self.remove_delivery(delivery.delivery_id)
 
@@ -237,6 +267,19 @@ class MemoryStore:
     async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
         self._signing_secrets = list(secrets)
 
+    def _note_end(self, record: RunRecord) -> None:
+        if record.state.is_final:
+            before = self._ended.get(record.run_id)
+            ended_at = record.finished_at or record.created_at
+            self._ended[record.run_id] = EndedRun(
+                record.run_id,
+                before.sequence if before else self._sequence,
+                ended_at,
+                kept_from(ended_at, self._mark),
+                None,
+                record.spool,
+            )
+
     def _planned(self) -> Sequence[tuple[float, Delivery]]:
         """Every delivery with attempts to come and when the next is due, the earliest first."""
         planned = [
@@ -245,3 +288,11 @@ class MemoryStore:
             if delivery.state is DeliveryState.PENDING and delivery.next_at is not None
         ]
         return sorted(planned, key=lambda item: item[0])
+
+
+def _by_end(run: EndedRun) -> tuple[float, int]:
+    return run.ended_at, run.sequence
+
+
+def _by_age(run: EndedRun) -> tuple[float, int]:
+    return run.kept_from, run.sequence

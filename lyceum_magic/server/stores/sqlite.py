@@ -3,17 +3,27 @@
 from __future__ import annotations
 
 import json
+import math
 import sqlite3
-from collections.abc import Mapping, Sequence
+import time
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 from ...exceptions import EmbeddedServerError
+from ...protocol.ages import Mark, kept_from
 from ...protocol.requests import STARTS, Start
 from ...protocol.states import FINAL, State
 from ..vault import Vault
-from .base import ApiKey, Delivery, HistoryPage, RunRecord, SecretRecord
+from .base import (
+    ApiKey,
+    Delivery,
+    EndedRun,
+    HistoryPage,
+    RunRecord,
+    SecretRecord,
+)
 from .sqlite_file import SqliteFile
 from .sqlite_outbox import DUE_SCHEMA, OUTBOX_SCHEMA, SqliteOutbox
 
@@ -63,7 +73,27 @@ _MIGRATIONS = (
     """,
     OUTBOX_SCHEMA,
     DUE_SCHEMA,
+    # A table of its own beside `runs`: an index over what older rows keep after their long requests
+    # would take a walk through gigabytes. `catch_up` brings it up to date, some rows at a time.
+    """
+    CREATE TABLE ended_runs (
+        sequence INTEGER PRIMARY KEY REFERENCES runs (sequence) ON DELETE CASCADE,
+        ended_at REAL NOT NULL,
+        kept_from REAL NOT NULL,
+        size_bytes INTEGER
+    );
+    CREATE INDEX ended_runs_by_end ON ended_runs (ended_at);
+    CREATE INDEX ended_runs_by_age ON ended_runs (kept_from);
+    CREATE INDEX ended_runs_unmeasured ON ended_runs (sequence) WHERE size_bytes IS NULL;
+    CREATE TABLE marks (time REAL NOT NULL, clock REAL NOT NULL);
+    CREATE TABLE behind AS SELECT max(sequence) AS sequence FROM runs;
+    """,
 )
+
+#: How long a step of `catch_up` takes, about: whatever else wants the store waits for its end.
+_STEP_S = 0.01
+#: Bytes of a row in the tables and indexes, beside what was asked for.
+_ROW_BYTES = 500
 
 _COLUMNS = (
     "run_id, kind, request, job_type, created_at, state, timed_out, return_code, error, "
@@ -72,6 +102,12 @@ _COLUMNS = (
 _SECRET_COLUMNS = "secret_id, name, is_secret, size_bytes, updated_at"
 _KEY_COLUMNS = "key_id, name, prefix, digest, created_at, expires_at, is_active, last_used_at"
 _IS_FINAL = "state IN (" + ", ".join(f"'{state}'" for state in sorted(FINAL)) + ")"
+# A list, so that the index by state finds them: `NOT IN` walks through all rows.
+_IS_LIVE = "state IN (" + ", ".join(f"'{s}'" for s in sorted({*State} - FINAL)) + ")"
+_ENDED = (
+    "SELECT run_id, sequence, ended_at, kept_from, size_bytes, spool "
+    "FROM ended_runs JOIN runs USING (sequence)"
+)
 
 
 class SqliteStore(SqliteOutbox):
@@ -96,8 +132,9 @@ class SqliteStore(SqliteOutbox):
             places = ", ".join(f":{name}" for name in row)
             statement = f"INSERT INTO runs ({', '.join(row)}) VALUES ({places})"
             connection.execute(statement, row)
+            _note_end(connection, record)
 
-        await self._file.run(add)
+        await self._file.transact(add)
 
     async def update(self, record: RunRecord) -> None:
         def update(connection: sqlite3.Connection) -> None:
@@ -107,10 +144,11 @@ class SqliteStore(SqliteOutbox):
 
     async def finish(self, record: RunRecord, deliveries: Sequence[Delivery] = ()) -> None:
         def finish(connection: sqlite3.Connection) -> None:
-            row = _changing(record)
+            row = _changing(record) | {"request": _open_text(record.request.when_over())}
             if record.request.credentials:
                 row["sealed"] = self._sealed_without_credentials(connection, record)
             _update(connection, record, row)
+            _note_end(connection, record)
             self._insert_deliveries(connection, deliveries)
 
         await self._file.transact(finish, durable=bool(deliveries))
@@ -129,7 +167,7 @@ class SqliteStore(SqliteOutbox):
         return await self._file.run(read)
 
     async def unfinished(self) -> Sequence[RunRecord]:
-        return await self._records(f"WHERE NOT {_IS_FINAL} ORDER BY sequence")
+        return await self._records(f"WHERE {_IS_LIVE} ORDER BY sequence")
 
     async def history(self, *, limit: int, offset: int) -> HistoryPage:
         records = await self._records("ORDER BY sequence DESC LIMIT ? OFFSET ?", (limit, offset))
@@ -137,18 +175,88 @@ class SqliteStore(SqliteOutbox):
         counts = {State(state): number for state, number in counted}
         return HistoryPage(records, sum(counts.values()), counts)
 
-    async def spools_since(self, moment: float) -> Mapping[str, Path]:
+    async def ended_since(
+        self, moment: float, *, limit: int, before: EndedRun | None = None
+    ) -> Sequence[EndedRun]:
+        place = (math.inf, 0) if before is None else (before.ended_at, before.sequence)
         rows = await self._file.execute(
-            "SELECT run_id, spool FROM runs WHERE finished_at >= ? AND spool IS NOT NULL", (moment,)
+            f"{_ENDED} WHERE ended_at >= ? AND (ended_at, sequence) < (?, ?) "
+            "AND spool IS NOT NULL ORDER BY ended_at DESC, sequence DESC LIMIT ?",
+            (moment, *place, limit),
         )
-        return {row["run_id"]: Path(row["spool"]) for row in rows}
+        return [_to_ended(row) for row in rows]
 
-    async def ended(self) -> Sequence[tuple[str, float]]:
+    async def oldest_ended(
+        self, *, limit: int, after: EndedRun | None = None
+    ) -> Sequence[EndedRun]:
+        place = (-math.inf, 0) if after is None else (after.kept_from, after.sequence)
         rows = await self._file.execute(
-            "SELECT run_id, coalesce(finished_at, created_at) AS ended_at FROM runs "
-            f"WHERE {_IS_FINAL} ORDER BY ended_at, sequence"
+            f"{_ENDED} WHERE (kept_from, sequence) > (?, ?) ORDER BY kept_from, sequence LIMIT ?",
+            (*place, limit),
         )
-        return [(row["run_id"], row["ended_at"]) for row in rows]
+        return [_to_ended(row) for row in rows]
+
+    async def unmeasured(self, *, limit: int) -> Sequence[str]:
+        rows = await self._file.execute(
+            "SELECT run_id FROM ended_runs INDEXED BY ended_runs_unmeasured "
+            "JOIN runs USING (sequence) WHERE size_bytes IS NULL LIMIT ?",
+            (limit,),
+        )
+        return [row["run_id"] for row in rows]
+
+    async def note_sizes(self, folders: Mapping[str, int]) -> None:
+        def note(connection: sqlite3.Connection) -> None:
+            # `length` reads how long a value is, and not the value.
+            connection.executemany(
+                "UPDATE ended_runs SET size_bytes = :folder + "
+                f"{_ROW_BYTES} + length(run.request) + ifnull(length(run.sealed), 0) + "
+                "(SELECT ifnull(sum(length(body)), 0) FROM deliveries WHERE run_id = :run_id) "
+                "FROM (SELECT * FROM runs WHERE run_id = :run_id) AS run "
+                "WHERE ended_runs.sequence = run.sequence",
+                [{"run_id": run_id, "folder": size} for run_id, size in folders.items()],
+            )
+
+        await self._file.transact(note)
+
+    async def ended_bytes(self) -> int:
+        ((total,),) = await self._file.execute("SELECT ifnull(sum(size_bytes), 0) FROM ended_runs")
+        return int(total)
+
+    async def unknown(self, run_ids: Sequence[str]) -> Collection[str]:
+        rows = await self._file.execute(
+            "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT run_id FROM runs)",
+            (json.dumps(list(run_ids)),),
+        )
+        return {row["value"] for row in rows}
+
+    async def move_mark(self, now: float) -> float:
+        def move(connection: sqlite3.Connection) -> float:
+            mark = _mark(connection)
+            if mark is None:
+                ((newest,),) = connection.execute("SELECT max(kept_from) FROM ended_runs")
+                mark = Mark.first(now, newest)
+                connection.execute("INSERT INTO marks (time, clock) VALUES (0, 0)")
+            else:
+                mark = mark.moved(now)
+            connection.execute("UPDATE marks SET time = ?, clock = ?", (mark.time, mark.clock))
+            return mark.time
+
+        return await self._file.transact(move)
+
+    async def catch_up(self) -> bool:
+        def catch_up(connection: sqlite3.Connection) -> bool:
+            ((sequence,),) = connection.execute("SELECT max(sequence) FROM behind")
+            until = time.perf_counter() + _STEP_S
+            while sequence is not None and time.perf_counter() < until:
+                _catch_up(connection, sequence)
+                # The newest first: they are asked for first.
+                ((sequence,),) = connection.execute(
+                    "SELECT max(sequence) FROM runs WHERE sequence < ?", (sequence,)
+                )
+            connection.execute("UPDATE behind SET sequence = ?", (sequence,))
+            return sequence is not None
+
+        return await self._file.transact(catch_up)
 
     async def forget(self, run_id: str) -> None:
         def forget(connection: sqlite3.Connection) -> None:
@@ -265,10 +373,15 @@ def _fixed(record: RunRecord) -> dict[str, Any]:
     return {
         "run_id": record.run_id,
         "kind": request.kind,
-        "request": request.model_dump_json(exclude=set(request.sealed), exclude_none=True),
+        "request": _open_text(request),
         "job_type": record.job_type,
         "created_at": record.created_at,
     }
+
+
+def _open_text(request: Start) -> str:
+    """What of a request may lie open, as JSON."""
+    return request.model_dump_json(exclude=set(request.sealed), exclude_none=True)
 
 
 def _changing(record: RunRecord) -> dict[str, Any]:
@@ -287,6 +400,49 @@ def _update(connection: sqlite3.Connection, record: RunRecord, row: Mapping[str,
     assignments = ", ".join(f"{name} = :{name}" for name in row)
     statement = f"UPDATE runs SET {assignments} WHERE run_id = :run_id"
     connection.execute(statement, {**row, "run_id": record.run_id})
+
+
+def _mark(connection: sqlite3.Connection) -> Mark | None:
+    row = connection.execute("SELECT time, clock FROM marks").fetchone()
+    return row and Mark(row["time"], row["clock"])
+
+
+def _note_end(connection: sqlite3.Connection, record: RunRecord) -> None:
+    if record.state.is_final:
+        ended_at = record.created_at if record.finished_at is None else record.finished_at
+        connection.execute(
+            "INSERT INTO ended_runs (sequence, ended_at, kept_from) "
+            "SELECT sequence, ?, ? FROM runs WHERE run_id = ? "
+            "ON CONFLICT (sequence) DO NOTHING",
+            (ended_at, kept_from(ended_at, _mark(connection)), record.run_id),
+        )
+
+
+def _catch_up(connection: sqlite3.Connection, sequence: int) -> None:
+    """Bring one record of an earlier version up to date, if its run was over by then."""
+    row = connection.execute(
+        f"SELECT kind, request, coalesce(finished_at, created_at) AS ended_at FROM runs "
+        f"WHERE sequence = ? AND {_IS_FINAL}",
+        (sequence,),
+    ).fetchone()
+    if row is None:
+        return
+    # As JSON, not as a request: an earlier version may have taken what this one would refuse.
+    members = json.loads(row["request"])
+    program = STARTS[row["kind"]].program
+    short = {**members, **{name: v for name, v in program.items() if name in members}}
+    connection.execute(
+        "UPDATE runs SET request = ? WHERE sequence = ?", (json.dumps(short), sequence)
+    )
+    connection.execute(
+        "INSERT INTO ended_runs (sequence, ended_at, kept_from) VALUES (?, ?, ?) "
+        "ON CONFLICT (sequence) DO NOTHING",
+        (sequence, row["ended_at"], row["ended_at"]),
+    )
+
+
+def _to_ended(row: sqlite3.Row) -> EndedRun:
+    return EndedRun(**{**row, "spool": None if row["spool"] is None else Path(row["spool"])})
 
 
 def _to_record(row: sqlite3.Row) -> RunRecord:

@@ -7,7 +7,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -16,10 +16,11 @@ import pytest
 from lyceum_magic.protocol.callbacks import DeliveryState
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
+from lyceum_magic.server import retention
 from lyceum_magic.server.retention import Retention, remove_tree, size_on_disk
 from lyceum_magic.server.runners.handle import is_supervised
 from lyceum_magic.server.runners.requirements import Installer
-from lyceum_magic.server.stores.base import Delivery, RunRecord
+from lyceum_magic.server.stores.base import Delivery, EndedRun, RunRecord
 from lyceum_magic.server.stores.memory import MemoryStore
 
 from .serving import read_stream, serving
@@ -28,6 +29,7 @@ pytestmark = pytest.mark.anyio
 
 NOW = 1_000_000.0
 SIZE = 1 << 20
+DAY_S = 86_400.0
 
 
 @dataclass
@@ -35,6 +37,7 @@ class World:
     """Runs with folders, and a retention that looks at them."""
 
     folder: Path
+    now: float = NOW
     store: MemoryStore = field(default_factory=MemoryStore)
     in_use: set[str] = field(default_factory=set)
     sweeps: list[float] = field(default_factory=list)
@@ -60,9 +63,9 @@ class World:
             keep_s=keep_s,
             keep_bytes=keep_bytes,
             sweep_caches=[sweep_cache],
-            clock=lambda: NOW,
+            clock=lambda: self.now,
         ).sweep()
-        records = (await self.store.history(limit=99, offset=0)).records
+        records = (await self.store.history(limit=999, offset=0)).records
         left = {path.name for path in self.folder.iterdir()}
         assert left == {record.run_id for record in records}
         return left
@@ -81,6 +84,60 @@ async def test_runs_go_with_their_records_when_they_are_old(world: World) -> Non
     await world.add("new", age_s=99)
     assert await world.sweep(keep_s=100) == {"new"}
     assert world.sweeps == [NOW - 100]
+
+
+@pytest.mark.parametrize("wrong_days", [40, 10_000, -40, -10_000])
+async def test_a_clock_that_was_wrong_at_some_starts_costs_no_history(
+    world: World, wrong_days: int
+) -> None:
+    keep_s = 30 * DAY_S
+    for run_id, days in (("new", 1), ("older", 20)):
+        await world.add(run_id, age_s=days * DAY_S)
+    assert await world.sweep(keep_s=keep_s) == {"new", "older"}
+    for start in range(5):
+        world.now = NOW + wrong_days * DAY_S + start
+        assert await world.sweep(keep_s=keep_s) == {"new", "older"}
+    # What ends meanwhile is no older for that.
+    await world.store.add(RunRecord("wrong", StartPython(code="1"), world.now))
+    await world.store.finish(
+        RunRecord("wrong", StartPython(code="1"), world.now, State.FAILED, finished_at=world.now)
+    )
+    (world.folder / "wrong").mkdir()
+    world.now = NOW + 3600
+    assert await world.sweep(keep_s=keep_s) == {"new", "older", "wrong"}
+    # And the clock is believed again when it goes on: what is old goes, an hour's sweep each.
+    for _hour in range(24 * 12):
+        world.now += 3600
+        left = await world.sweep(keep_s=keep_s)
+    assert left == {"new", "wrong"}
+
+
+async def test_a_wrong_clock_at_the_first_sweep_of_all_costs_no_history(world: World) -> None:
+    await world.add("new", age_s=DAY_S)
+    world.now = NOW + 40 * DAY_S
+    assert await world.sweep(keep_s=30 * DAY_S) == {"new"}
+
+
+async def test_what_lay_unused_for_long_goes_after_some_hours(world: World) -> None:
+    await world.add("old", age_s=0)
+    await world.sweep(keep_s=30 * DAY_S)
+    world.now += 60 * DAY_S
+    hours = 0
+    while await world.sweep(keep_s=30 * DAY_S):
+        world.now += 3600
+        hours += 1
+    assert 28 <= hours <= 32  # a day each
+
+
+async def test_sizes_are_found_once_whatever_their_number(world: World) -> None:
+    for number in range(3 * retention.STEP_RUNS + 1):
+        record = RunRecord(str(number), StartPython(code="1"), NOW, State.FAILED)
+        await world.store.add(record)
+        (world.folder / str(number)).mkdir()
+    assert len(await world.sweep()) == 3 * retention.STEP_RUNS + 1
+    assert await world.store.unmeasured(limit=1) == []
+    one = size_on_disk(world.folder / "0")
+    assert await world.store.ended_bytes() == one * (3 * retention.STEP_RUNS + 1)
 
 
 async def test_beyond_the_size_the_oldest_go_first(world: World) -> None:
@@ -136,18 +193,20 @@ async def test_a_folder_without_a_record_goes_unless_a_supervisor_lives_there(
 class EndingStore(MemoryStore):
     """A store whose one run ends as soon as somebody has asked which runs are, or are not, over."""
 
-    async def unfinished(self) -> Sequence[RunRecord]:
-        found = await super().unfinished()
+    async def oldest_ended(
+        self, *, limit: int, after: EndedRun | None = None
+    ) -> Sequence[EndedRun]:
+        found = await super().oldest_ended(limit=limit, after=after)
         await self.end()
         return found
 
-    async def ended(self) -> Sequence[tuple[str, float]]:
-        found = await super().ended()
+    async def unknown(self, run_ids: Sequence[str]) -> Collection[str]:
+        found = await super().unknown(run_ids)
         await self.end()
         return found
 
     async def end(self) -> None:
-        for record in await super().unfinished():
+        for record in await self.unfinished():
             await self.finish(replace(record, state=State.COMPLETED, finished_at=NOW))
 
 

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.exceptions import EmbeddedServerError
-from lyceum_magic.protocol.requests import StartImage, StartPython
+from lyceum_magic.protocol.requests import Start, StartCompose, StartImage, StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server.stores.base import (
     ApiKey,
@@ -74,7 +74,7 @@ async def test_update_and_finish_replace_the_record(store: WholeStore) -> None:
     assert await store.get("a") == running
     final = replace(running, state=State.COMPLETED, return_code=0, finished_at=3.0)
     await store.finish(final)
-    assert await store.get("a") == final
+    assert await store.get("a") == replace(final, request=final.request.when_over())
 
 
 async def test_what_is_sealed_is_in_no_record_and_comes_back_when_asked_for(
@@ -92,13 +92,44 @@ async def test_what_is_sealed_is_in_no_record_and_comes_back_when_asked_for(
     assert await store.request("a") == written.request
 
 
+@pytest.mark.parametrize(
+    "request_",
+    [
+        StartPython(
+            code="canary", requirements_content="canary", prior_imports=["canary"],
+            kernel_state="canary", import_files='{"canary.py": ""}', execution_type="gpu.a100",
+            labels=["a"], metadata={"k": "v"}, file_name="cell.py", run_name="name", timeout=7,
+        ),
+        StartImage(
+            docker_image_ref="x", docker_run_cmd=["canary"], docker_user="u", job_type="j",
+            labels=["a"], timeout=7,
+        ),
+        StartCompose(compose_file_code="canary", labels=["a"], timeout=7, run_name="name"),
+    ],
+)  # fmt: skip
+async def test_the_program_goes_with_the_end_and_what_lists_show_stays(
+    store: WholeStore, request_: Start
+) -> None:
+    await store.add(RunRecord("a", request_, created_at=1.5))
+    (live,) = await store.unfinished()
+    assert live.request == request_
+    await store.finish(replace(live, state=State.COMPLETED, finished_at=2.0))
+    kept = await store.get("a")
+    assert kept is not None
+    assert "canary" not in repr(vars(kept.request))
+    assert await store.request("a") == kept.request == request_.when_over()
+    shown = {"execution_type", "timeout", "file_name", "run_name", "labels", "metadata"}
+    assert kept.request.model_dump(include=shown) == request_.model_dump(include=shown)
+    assert kept.job_type == request_.work_type
+
+
 async def test_credentials_go_with_the_end_and_the_rest_stays(store: WholeStore) -> None:
     written = secretive("a")
     await store.add(written)
     read = await store.get("a")
     assert read is not None
     await store.finish(replace(read, state=State.COMPLETED))
-    assert await store.request("a") == written.request.without_credentials()
+    assert await store.request("a") == written.request.when_over()
 
 
 async def test_outputs_are_told_of_the_runs_that_ended_since(store: WholeStore) -> None:
@@ -108,9 +139,27 @@ async def test_outputs_are_told_of_the_runs_that_ended_since(store: WholeStore) 
         await store.add(ended)
     await store.add(replace(record("never began", State.FAILED), finished_at=8.0))
     await store.add(replace(record("going on", State.RUNNING), spool=Path("/somewhere/else")))
-    assert await store.spools_since(5.0) == {
-        "then": Path("/somewhere/then"), "since": Path("/somewhere/since"),
-    }  # fmt: skip
+    found = await store.ended_since(5.0, limit=9)
+    assert [(run.run_id, run.ended_at, run.spool) for run in found] == [
+        ("since", 7.0, Path("/somewhere/since")),
+        ("then", 5.0, Path("/somewhere/then")),
+    ]
+    (first,) = await store.ended_since(5.0, limit=1)
+    assert list(await store.ended_since(5.0, limit=9, before=first)) == [found[1]]
+    assert list(await store.ended_since(5.0, limit=9, before=found[1])) == []
+
+
+async def test_outputs_of_runs_that_ended_at_the_same_moment_are_all_told(
+    store: WholeStore,
+) -> None:
+    for number in range(5):
+        ended = replace(record(str(number), State.FAILED), finished_at=3.0, spool=Path("/x"))
+        await store.add(ended)
+    pages, last = [], None
+    while page := await store.ended_since(0.0, limit=2, before=last):
+        pages.append([run.run_id for run in page])
+        last = page[-1]
+    assert pages == [["4", "3"], ["2", "1"], ["0"]]
 
 
 async def test_unfinished_runs_come_oldest_first(store: WholeStore) -> None:
@@ -262,7 +311,8 @@ async def test_a_file_of_an_older_version_keeps_its_records(tmp_path: Path) -> N
     connection = sqlite3.connect(tmp_path / "runs.sqlite3")
     connection.executescript(
         "DROP TABLE secrets; DROP TABLE api_keys; DROP TABLE attempts; DROP TABLE deliveries; "
-        "DROP TABLE signing_secrets; PRAGMA user_version = 2"
+        "DROP TABLE signing_secrets; DROP TABLE ended_runs; DROP TABLE marks; DROP TABLE behind; "
+        "PRAGMA user_version = 2"
     )
     connection.close()
     store = SqliteStore(tmp_path / "runs.sqlite3", Vault(tmp_path / "vault.key"))
@@ -316,7 +366,69 @@ async def test_runs_that_are_over_are_listed_by_their_ends(store: WholeStore) ->
     for run_id, finished_at in (("late", 9.0), ("early", 3.5), ("middle", 5.0)):
         await store.add(replace(record(run_id, State.COMPLETED), finished_at=finished_at))
     await store.add(replace(record("on its way", State.RUNNING), started_at=1.0))
-    assert list(await store.ended()) == [("early", 3.5), ("middle", 5.0), ("late", 9.0)]
+    found = await store.oldest_ended(limit=9)
+    assert [(run.run_id, run.kept_from) for run in found] == [
+        ("early", 3.5), ("middle", 5.0), ("late", 9.0),
+    ]  # fmt: skip
+    await store.forget("early")  # a page begins after a run that is gone by then as well
+    assert list(await store.oldest_ended(limit=9, after=found[0])) == list(found[1:])
+
+
+async def test_sizes_are_noted_once_a_run_is_over_and_leave_with_it(store: WholeStore) -> None:
+    for run_id in ("a", "b"):
+        await store.add(replace(record(run_id, State.FAILED), finished_at=1.0))
+    await store.add(record("live", State.RUNNING))
+    assert list(await store.unmeasured(limit=9)) == ["a", "b"]
+    assert list(await store.unmeasured(limit=1)) == ["a"]
+    assert await store.ended_bytes() == 0
+    await store.note_sizes({"a": 10_000, "live": 5, "unknown": 5})
+    assert list(await store.unmeasured(limit=9)) == ["b"]
+    total = await store.ended_bytes()
+    assert 10_000 <= total < 12_000  # with the record
+    await store.note_sizes({"b": 1_000})
+    assert await store.ended_bytes() > total + 999
+    await store.forget("b")
+    assert await store.ended_bytes() == total
+
+
+async def test_ids_that_no_run_has_are_told_from_the_others(store: WholeStore) -> None:
+    await store.add(record("live", State.RUNNING))
+    await store.add(record("over", State.FAILED))
+    asked = ["over", "x", "live", "ü'", ""]
+    assert set(await store.unknown(asked)) == {"x", "ü'", ""}
+    assert not await store.unknown([])
+
+
+DAY_S = 86_400.0
+
+
+async def test_the_mark_follows_the_clock_and_not_its_jumps(store: WholeStore) -> None:
+    now = 1000 * DAY_S
+    assert await store.move_mark(now) == now
+    assert await store.move_mark(now + 3600) == now + 3600
+    ahead = now + 40 * DAY_S
+    assert await store.move_mark(ahead) == now + 3600 + DAY_S
+    assert await store.move_mark(ahead + 60) == now + 3600 + DAY_S + 24 * 60  # not a day each time
+    assert await store.move_mark(now + 7200) == now + 3600 + DAY_S + 24 * 60
+    assert await store.move_mark(0.0) == now + 3600 + DAY_S + 24 * 60
+    assert await store.move_mark(now + 2 * DAY_S) == now + 2 * DAY_S
+
+
+async def test_the_first_mark_believes_the_newest_record(store: WholeStore) -> None:
+    await store.add(replace(record("a", State.FAILED), finished_at=5 * DAY_S))
+    assert await store.move_mark(45 * DAY_S) == 6 * DAY_S
+
+
+async def test_a_run_that_ends_while_the_clock_is_behind_counts_from_the_mark(
+    store: WholeStore,
+) -> None:
+    await store.move_mark(1000 * DAY_S)
+    await store.add(record("a"))
+    await store.finish(replace(record("a", State.COMPLETED), finished_at=3.0))
+    await store.add(record("b"))
+    await store.finish(replace(record("b", State.COMPLETED), finished_at=1001 * DAY_S))
+    ages = {run.run_id: run.kept_from for run in await store.oldest_ended(limit=9)}
+    assert ages == {"a": 1000 * DAY_S, "b": 1001 * DAY_S}
 
 
 async def test_a_run_that_is_over_can_be_forgotten_and_no_other(store: WholeStore) -> None:
@@ -367,11 +479,19 @@ async def test_the_records_of_the_first_version_are_read_and_gone_on_with(tmp_pa
     done = await store.get("done")
     assert done is not None
     assert isinstance(done.request, StartPython)
-    assert (done.request.code, done.request.labels) == ("print('é')", ["a"])
+    assert done.request.labels == ["a"]
     assert (done.state, done.return_code, done.error) == (State.FAILED, 7, "why")
     assert (done.created_at, done.started_at, done.finished_at) == (1.5, 2.25, 3.5)
     assert done.spool == Path("/somewhere/spool")
+    assert list(await store.ended_since(0.0, limit=9)) == []
+    while await store.catch_up():
+        pass
+    (ended,) = await store.ended_since(0.0, limit=9)
+    assert (ended.run_id, ended.ended_at, ended.spool) == ("done", 3.5, Path("/somewhere/spool"))
+    assert await store.get("done") == replace(done, request=done.request.when_over())
     (alive,) = await store.unfinished()
+    assert isinstance(alive.request, StartPython)
+    assert alive.request.code == "print('é')"
     await store.finish(replace(alive, state=State.COMPLETED, return_code=0))
     await store.add(record("new"))
     await store.close()
