@@ -6,11 +6,14 @@ nothing and no lock or client binds itself to a loop that is gone.
 
 from __future__ import annotations
 
+import asyncio
 import atexit
 import contextlib
 import dataclasses
 import functools
+import logging
 import os
+import sqlite3
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent import futures
@@ -43,11 +46,19 @@ from .runs.loop import LoopThread
 from .runs.once import Once
 from .runs.run import Run, new_tag
 
+logger = logging.getLogger(__name__)
+
 T = TypeVar("T")
 StartT = TypeVar("StartT", bound=Start)
 
 #: A start that was not answered within this time has no kernel any more that waits for it.
 START_LIMIT_S = 120.0
+
+#: The pause between two steps of removing old runs: cells come first.
+PRUNE_PAUSE_S = 0.05
+
+#: Where Jupyter's servers say which notebook a kernel belongs to.
+NOTEBOOK_VARIABLE = "JPY_SESSION_NAME"
 
 #: How often something is done while an answer is waited for.
 TICK_S = 0.2
@@ -77,6 +88,7 @@ class Session:
         #: What shows them; see `magic.listening`.
         self.listening: object = None
         self._has_spent = False
+        self._pruning: asyncio.Task[None] | None = None
 
     @property
     def _journal(self) -> Journal:
@@ -87,7 +99,9 @@ class Session:
         journal = Journal(config.journal_folder())
         # On the loop thread too, and before that ends.
         self._stack.callback(self._portal.call, _in_loop, journal.close)
-        journal.prune(now=time.time())
+        if notebook := os.environ.get(NOTEBOOK_VARIABLE):
+            journal.write_session(self.id, notebook)
+        self._pruning = asyncio.create_task(_prune(journal))
         return journal
 
     def close(self) -> None:
@@ -99,6 +113,9 @@ class Session:
         self._stack.close()
 
     async def _close(self) -> None:
+        if self._pruning is not None:
+            self._pruning.cancel()
+            await asyncio.wait([self._pruning])
         for client in self._clients.made():
             await client.aclose()
 
@@ -343,8 +360,7 @@ class Session:
     def _is_spending(self) -> bool:
         """Whether an earlier run of this process was paid for."""
         self._has_spent = self._has_spent or any(
-            entry.session == self.id and entry.price_per_hour and entry.run_id is not None
-            for entry in self.entries()
+            entry.price_per_hour and entry.run_id is not None for entry in self.paid()
         )
         return self._has_spent
 
@@ -382,8 +398,7 @@ class Session:
     def forget(self, entries: list[Entry]) -> None:
         """Removes runs from the journal, with their output and what called back for them."""
         self.here.forget(entry.tag for entry in entries)
-        for entry in entries:
-            self._portal.call(_in_loop, self._journal.forget, entry.tag)
+        self._portal.call(_in_loop, self._journal.forget, [entry.tag for entry in entries])
 
     def find_entry(self, run_id: str) -> Entry:
         """The journal's entry of a run, by id, unique beginning, or "last".
@@ -398,15 +413,16 @@ class Session:
         entry = self.find_entry(run_id)
         if run_id == "last" and entry.session != self.id:
             raise UnknownRun(
-                "This notebook has started no run: name another's by its id; see `%lyceum list`."
+                "This notebook has started no run: name another's by its id; see "
+                "`%lyceum list --all`."
             )
         return self._follow(entry)
 
-    def entries_now(self) -> list[Entry]:
-        """As `entries`, with the present state of those that another kernel left unfinished."""
+    def as_now(self, entries: list[Entry]) -> list[Entry]:
+        """Entries, with the present state of those that another kernel left unfinished."""
         return [
             entry if entry.is_final or entry.tag in self._runs else self._refreshed(entry)
-            for entry in self.entries()
+            for entry in entries
         ]
 
     def _refreshed(self, entry: Entry) -> Entry:
@@ -432,7 +448,7 @@ class Session:
             return entry  # another kernel may be starting it right now
         with contextlib.suppress(LyceumError):
             self._follow(entry).wait_started()
-        return next((known for known in self.entries() if known.tag == entry.tag), entry)
+        return self.find_entry(entry.tag)
 
     def client_for(self, entry: Entry) -> Client:
         """The client of the server that has a run.
@@ -448,6 +464,28 @@ class Session:
     def entries(self, limit: int = -1) -> list[Entry]:
         """The journal's runs, newest first."""
         return self._portal.call(_in_loop, functools.partial(self._journal.entries, limit=limit))
+
+    def entries_here(self, limit: int = -1) -> list[Entry]:
+        """The journal's runs of this notebook, newest first."""
+        entries = functools.partial(self._journal.of_notebook, self.id, limit=limit)
+        return self._portal.call(_in_loop, entries)
+
+    def unfinished(self) -> list[Entry]:
+        """The journal's runs that have not ended as far as is known here, newest first."""
+        return self._portal.call(_in_loop, self._journal.unfinished)
+
+    def ended_before(self, moment: float) -> list[Entry]:
+        """The journal's ended runs that were sent at a moment or earlier, newest first."""
+        return self._portal.call(_in_loop, self._journal.ended_before, moment)
+
+    def paid(self) -> list[Entry]:
+        """The runs of this process that cost money, newest first."""
+        return self._portal.call(_in_loop, self._journal.paid, self.id)
+
+    def count(self, *, here: bool) -> int:
+        """How many runs the journal has, of this notebook or of all."""
+        number: int = self._portal.call(_in_loop, self._journal.count, self.id if here else None)
+        return number
 
 
 def check_body(request: Start) -> None:
@@ -465,6 +503,16 @@ def check_body(request: Start) -> None:
 async def _in_loop(function: Callable[..., T], *args: Any) -> T:
     """Calls `function` on the loop thread, where the journal lives."""
     return function(*args)
+
+
+async def _prune(journal: Journal) -> None:
+    """Removes what is old from the journal while other things happen."""
+    try:
+        for _forgotten in journal.prune(now=time.time()):
+            await anyio.sleep(PRUNE_PAUSE_S)
+    except (LyceumError, OSError, sqlite3.Error) as exc:
+        # The next kernel tries again, and a run that needs the journal says what is wrong with it.
+        logger.info("old runs could not be removed from the journal: %s", exc)
 
 
 _sessions: Once[int, Session] = Once()

@@ -32,7 +32,8 @@ def anyio_backend() -> str:
 def own_machine(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """An empty home and state folder, no credentials, no proxy; gives the state folder."""
     for name in list(os.environ):
-        if name.startswith("LYCEUM_") or name.lower().endswith("_proxy"):
+        is_ours = name.startswith("LYCEUM_") or name == "JPY_SESSION_NAME"
+        if is_ours or name.lower().endswith("_proxy"):
             monkeypatch.delenv(name)
     home, state = tmp_path / "home", tmp_path / "lyceum"
     home.mkdir()

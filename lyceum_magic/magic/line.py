@@ -32,6 +32,9 @@ from .tables import Says, Table
 #: How long a live run's log may be silent before it counts as read up to now.
 CAUGHT_UP_S = 1.0
 
+#: How many runs `list` shows, of this notebook and of all, unless told otherwise.
+OWN_RUNS, ALL_RUNS = 20, 50
+
 
 def run_line(line: str, defaults: Defaults, bind: Bind) -> object:
     """Runs one `%lyceum` line; what it returns is shown as the cell's result.
@@ -67,18 +70,17 @@ def status(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object
     here = session()
     if account is not None:
         here.ask(here.client("cloud").machine_types)  # raises what would keep a cell from running
-    active = [entry for entry in here.entries_now() if not entry.is_final]
+    active = [entry for entry in here.as_now(here.unfinished()) if not entry.is_final]
     said = (
         f"Cells run on {where}.\n{len(active)} active run{'' if len(active) == 1 else 's'}; "
-        "%lyceum list shows them."
+        "%lyceum list --all shows them."
     )
-    return Says("\n".join(filter(None, [said, _spent(here.entries(), here.id)])))
+    return Says("\n".join(filter(None, [said, _spent(here.paid())])))
 
 
-def _spent(entries: list[Entry], session_id: str) -> str:
+def _spent(mine: list[Entry]) -> str:
     """What the runs of this notebook have cost; empty where they were free."""
     now = time.time()
-    mine = [entry for entry in entries if entry.session == session_id]
     costs = [cost for entry in mine if (cost := entry.cost(now)) is not None]
     if not costs:
         return ""
@@ -115,7 +117,9 @@ def machines(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Tabl
 
 def list_runs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Table:
     here = session()
-    entries = [entry for entry in here.entries_now() if parsed.all or not entry.is_final]
+    limit = parsed.limit or (ALL_RUNS if parsed.all else OWN_RUNS)
+    entries = here.as_now(here.entries(limit) if parsed.all else here.entries_here(limit))
+    title = _said_of(len(entries), here.count(here=not parsed.all), parsed.all)
     now = time.time()
     rows: list[tuple[str, ...]] = [
         (
@@ -127,7 +131,7 @@ def list_runs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Tab
         )
         for entry in entries
     ]  # fmt: skip
-    empty = "no runs" if parsed.all else "no active runs; `%lyceum list --all` shows the others"
+    empty = "no runs" if parsed.all else "no runs of this notebook; --all shows all others"
     head = ["run", "state", "machine", "name", "took", "started", "where", "reason"]
     if any(entry.cost(now) is not None for entry in entries):
         head.insert(5, "cost")
@@ -135,7 +139,19 @@ def list_runs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Tab
             (*row[:5], _cost(entry, now), *row[5:])
             for row, entry in zip(rows, entries, strict=True)
         ]
-    return Table(head, rows, empty=empty)
+    return Table(head, rows, title=title, empty=empty)
+
+
+def _said_of(shown: int, there_are: int, are_all: bool) -> str:
+    """Which runs a list has; empty where it has none."""
+    if not shown:
+        return ""
+    whose = "" if are_all else " of this notebook"
+    if shown < there_are:
+        said = f"the newest {shown} of {there_are:,} runs{whose}; --limit N shows more"
+        return said if are_all else f"{said}, --all those of all notebooks"
+    said = f"all {there_are:,} runs" if there_are > 1 else "the only run"
+    return f"{said}{whose}" if are_all else f"{said}{whose}; --all shows those of all notebooks"
 
 
 def _cost(entry: Entry, now: float) -> str:
@@ -274,7 +290,7 @@ def forget(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
         )
     if parsed.all or parsed.older_than is not None:
         before = time.time() - (parsed.older_than or 0) * 86400
-        chosen += [e for e in here.entries() if e.is_final and e.created_at <= before]
+        chosen += here.ended_before(before)
     elif not chosen:
         raise OptionError("Name the runs to forget, or say --older-than DAYS or --all.")
     here.forget(chosen)

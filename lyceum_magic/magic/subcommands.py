@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from argparse import ArgumentTypeError
 from collections.abc import Callable
 from functools import cache
 
@@ -19,8 +20,9 @@ def line_parser() -> Parser:
     status = add("status", "where cells run, or how one run is doing")
     status.add_argument("id", nargs="?", help=_ONE)
     add("machines", "the machines and their prices")
-    runs = add("list", "your active runs, or all of them")
-    runs.add_argument("--all", action="store_true", help="those that have ended as well")
+    runs = add("list", "the newest 20 runs of this notebook, or the newest 50 of all")
+    runs.add_argument("--all", action="store_true", help="those of all notebooks")
+    runs.add_argument("--limit", metavar="N", type=_number, help="show up to N")
     logs = add("logs", "all that a run has printed so far")
     logs.add_argument("id", nargs="?", default="last", help=_ONE)
     logs.add_argument("--grep", metavar="TEXT", help="only the lines that hold this text")
@@ -41,6 +43,12 @@ def line_parser() -> Parser:
     forget.add_argument("--all", action="store_true", help="all that have ended")
     add("doctor", "look for what could be wrong here")
     return parser
+
+
+def _number(text: str) -> int:
+    if not text.isdecimal() or not 0 < int(text) < 2**63:
+        raise ArgumentTypeError(f"a whole number from 1 on is expected, not {text!r}")
+    return int(text)
 
 
 def _add_secrets(add: Callable[[str, str], Parser]) -> None:

@@ -12,44 +12,31 @@ import sqlite3
 import tempfile
 import time
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
 from ..exceptions import ConfigError, JournalUnavailable, UnknownRun
+from ..protocol.ages import DAY_S, Mark
 from ..protocol.events import Output
 from ..protocol.money import cost_of
 from ..protocol.states import State
+from .journal_schema import IS_FINAL, open_database, transaction
 
 KEEP_DAYS = 30
 KEEP_BYTES = 2 * 1024**3
 
-_SCHEMA = """
-CREATE TABLE IF NOT EXISTS runs (
-    tag TEXT PRIMARY KEY,
-    run_id TEXT,
-    base_url TEXT NOT NULL,
-    is_embedded INTEGER NOT NULL,
-    server_folder TEXT NOT NULL,
-    streaming_url TEXT,
-    machine TEXT NOT NULL,
-    name TEXT NOT NULL,
-    timeout_s INTEGER NOT NULL,
-    created_at REAL NOT NULL,
-    ended_at REAL,
-    state TEXT NOT NULL,
-    return_code INTEGER,
-    reason TEXT NOT NULL DEFAULT '',
-    timed_out INTEGER NOT NULL DEFAULT 0,
-    price_per_hour REAL,
-    billed REAL,
-    session TEXT NOT NULL DEFAULT '',
-    started_at REAL
-);
-CREATE INDEX IF NOT EXISTS runs_by_id ON runs (run_id);
-CREATE INDEX IF NOT EXISTS runs_by_time ON runs (created_at);
-"""
+#: How many runs are forgotten or measured in one step.
+STEP_RUNS = 200
+#: Bytes that a run takes in the database, about.
+ROW_BYTES = 600
+#: How many changes back a follower of the journal hears of what was forgotten.
+KEPT_CHANGES = 10_000
+
+#: Sorts behind every other one.
+_LAST_CHARACTER = "\U0010ffff"
 
 
 @dataclass(frozen=True)
@@ -104,7 +91,35 @@ class Entry:
         return State(self.state).is_final
 
 
-_COLUMNS = [column.name for column in fields(Entry)]
+_NAMES = [column.name for column in fields(Entry)]
+_COLUMNS = ", ".join(f"runs.{name}" for name in _NAMES)
+# Not INSERT OR REPLACE: that empties what a later version has added to the row.
+_WRITE = (
+    f"INSERT INTO runs ({', '.join(_NAMES)}) VALUES ({', '.join('?' for _ in _NAMES)}) "
+    f"ON CONFLICT (tag) DO UPDATE SET {', '.join(f'{n} = excluded.{n}' for n in _NAMES[1:])}"
+)
+_IN_NOTEBOOK = (
+    "WHERE session IN (SELECT session FROM notebooks WHERE notebook = "
+    "(SELECT notebook FROM notebooks WHERE session = ?) UNION ALL SELECT ?)"
+)
+
+
+@dataclass(frozen=True)
+class Changes:
+    """The news of a journal since a follower has asked last.
+
+    Attributes:
+        number: to ask with the next time.
+        entries: the runs that were added or changed, as they are now, each once.
+        forgotten: the tags of those that are gone.
+        is_complete: False where the follower was away for too long to hear of all that is gone:
+            it reads all entries again.
+    """
+
+    number: int
+    entries: list[Entry]
+    forgotten: list[str]
+    is_complete: bool
 
 
 class Journal:
@@ -123,7 +138,7 @@ class Journal:
         try:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
-            self._db = _open(path)
+            self._db = open_database(path)
         except OSError as exc:
             raise ConfigError(
                 f"The journal of your runs cannot be kept in {folder} ({exc.strerror}); set "
@@ -144,22 +159,58 @@ class Journal:
         Raises:
             JournalUnavailable: the database cannot be written.
         """
-        marks = ", ".join("?" for _ in _COLUMNS)
-        try:
+        with self._writing():
+            self._db.execute(_WRITE, [getattr(entry, name) for name in _NAMES])
+
+    def write_session(self, session: str, notebook: str) -> None:
+        """Notes which notebook the runs of a process belong to.
+
+        Raises:
+            JournalUnavailable: the database cannot be written.
+        """
+        with self._writing():
             self._db.execute(
-                f"INSERT OR REPLACE INTO runs ({', '.join(_COLUMNS)}) VALUES ({marks})",
-                [getattr(entry, name) for name in _COLUMNS],
+                "INSERT INTO notebooks (session, notebook) VALUES (?, ?) "
+                "ON CONFLICT (session) DO UPDATE SET notebook = excluded.notebook",
+                [session, notebook],
             )
-        except sqlite3.OperationalError as exc:
-            raise JournalUnavailable(
-                f"The journal {self._folder / 'journal.db'} cannot be written ({exc}); end what "
-                "holds it, or make room."
-            ) from exc
 
     def entries(self, *, limit: int = -1) -> list[Entry]:
         """The runs, newest first."""
-        query = "SELECT * FROM runs ORDER BY created_at DESC LIMIT ?"
-        return [_entry(row) for row in self._db.execute(query, [limit])]
+        return self._entries("ORDER BY created_at DESC LIMIT ?", limit)
+
+    def of_notebook(self, session: str, *, limit: int = -1) -> list[Entry]:
+        """The runs of the notebook that a process belongs to, newest first."""
+        # The index alone says which they are; only these rows are read.
+        newest = f"SELECT rowid FROM runs {_IN_NOTEBOOK} ORDER BY created_at DESC LIMIT ?"
+        condition = f"WHERE rowid IN ({newest}) ORDER BY created_at DESC"
+        return self._entries(condition, session, session, limit)
+
+    def unfinished(self) -> list[Entry]:
+        """The runs that have not ended as far as is known here, newest first."""
+        return self._entries(f"WHERE NOT {IS_FINAL} ORDER BY created_at DESC")
+
+    def ended_before(self, moment: float) -> list[Entry]:
+        """The runs that have ended and were sent at a moment or earlier, newest first."""
+        condition = f"WHERE created_at <= ? AND {IS_FINAL} ORDER BY created_at DESC"
+        return self._entries(condition, moment)
+
+    def paid(self, session: str) -> list[Entry]:
+        """The runs of a process that cost money, newest first."""
+        return self._entries(
+            "WHERE session = ? AND (price_per_hour > 0 OR billed IS NOT NULL) "
+            "ORDER BY created_at DESC",
+            session,
+        )
+
+    def count(self, session: str | None = None) -> int:
+        """How many runs there are, of all or of the notebook that a process belongs to."""
+        if session is None:
+            ((number,),) = self._db.execute("SELECT count(*) FROM runs")
+        else:
+            query = f"SELECT count(*) FROM runs {_IN_NOTEBOOK}"
+            ((number,),) = self._db.execute(query, [session, session])
+        return int(number)
 
     def find(self, run_id: str, session: str = "") -> Entry:
         """The run with this id or tag, a unique beginning of its id, or the newest for "last".
@@ -171,13 +222,18 @@ class Journal:
             UnknownRun: none, or more than one.
         """
         if run_id == "last":
-            query = "SELECT * FROM runs ORDER BY session = ? DESC, created_at DESC LIMIT 1"
-            newest = self._db.execute(query, [session]).fetchone()
-            if newest is None:
+            newest = self._entries(
+                "WHERE session = ? ORDER BY created_at DESC LIMIT 1", session
+            ) or self.entries(limit=1)
+            if not newest:
                 raise UnknownRun("There is no run yet: start one with a %%lyceum cell.")
-            return _entry(newest)
-        query = "SELECT * FROM runs WHERE substr(run_id, 1, ?) = ? OR tag = ? LIMIT 3"
-        found = [_entry(row) for row in self._db.execute(query, [len(run_id), run_id, run_id])]
+            return newest[0]
+        found = self._entries(
+            "WHERE (run_id >= ? AND run_id < ?) OR tag = ? LIMIT 3",
+            run_id,
+            f"{run_id}{_LAST_CHARACTER}",
+            run_id,
+        )
         exact = [entry for entry in found if run_id in (entry.run_id, entry.tag)]
         if exact or len(found) == 1:
             return (exact or found)[0]
@@ -185,83 +241,134 @@ class Journal:
             raise UnknownRun(f"More than one run begins with {run_id!r}: give more of the id.")
         raise UnknownRun(f"No run of yours begins with {run_id!r}; see `%lyceum list --all`.")
 
+    def changes(self, after: int = 0, *, limit: int = 1000) -> Changes:
+        """What has changed since a follower has asked last, whichever process did it.
+
+        Args:
+            after: the `number` of its last answer; 0 for one that knows nothing yet.
+            limit: of one answer; ask again until there is nothing new.
+        """
+        rows = self._db.execute(
+            f"SELECT number, is_gone, changes.tag AS changed, {_COLUMNS} "
+            "FROM changes LEFT JOIN runs ON runs.tag = changes.tag "
+            "WHERE number > ? ORDER BY number LIMIT ?",
+            [after, limit],
+        ).fetchall()
+        ((last,),) = self._db.execute("SELECT max(number) FROM changes")
+        return Changes(
+            rows[-1]["number"] if rows else after,
+            [_entry(row) for row in rows if not row["is_gone"]],
+            [row["changed"] for row in rows if row["is_gone"]],
+            is_complete=not after or (last or 0) - after <= KEPT_CHANGES,
+        )
+
     def open_log(self, tag: str) -> EventLog:
         """The events of a run, to read and to append to."""
         return EventLog(self._log_path(tag))
 
-    def forget(self, tag: str) -> None:
-        """Removes a run from the journal, with its output."""
-        self._log_path(tag).unlink(missing_ok=True)
-        self._db.execute("DELETE FROM runs WHERE tag = ?", [tag])
+    def forget(self, tags: Iterable[str]) -> None:
+        """Removes runs from the journal, with their output.
+
+        Raises:
+            JournalUnavailable: the database cannot be written.
+        """
+        tags = list(tags)
+        for tag in tags:
+            self._log_path(tag).unlink(missing_ok=True)
+        with self._writing(), transaction(self._db):
+            self._db.executemany("DELETE FROM runs WHERE tag = ?", [[tag] for tag in tags])
 
     def prune(
         self, *, now: float, keep_days: float = KEEP_DAYS, keep_bytes: int = KEEP_BYTES
-    ) -> int:
+    ) -> Iterator[int]:
         """Forgets ended runs that are too old, then the oldest until the rest is small enough.
 
-        Returns:
-            How many were forgotten.
+        Ages are measured by the journal's mark, which a wrong clock moves by a day at most.
+
+        Yields:
+            How many were forgotten in a step, which takes some milliseconds.
+
+        Raises:
+            JournalUnavailable: the database cannot be written.
         """
-        ended = [entry for entry in self.entries() if entry.is_final]
-        sizes = {entry.tag: self._size(entry.tag) for entry in ended}
-        total, forgotten = sum(sizes.values()), 0
-        for entry in reversed(ended):
-            if entry.created_at > now - keep_days * 86400 and total <= keep_bytes:
-                break
-            total -= sizes[entry.tag]
-            self.forget(entry.tag)
-            forgotten += 1
-        return forgotten
+        too_old = self._move_mark(now) - keep_days * DAY_S
+        while old := self._oldest("WHERE kept_from <= ?", too_old):
+            self.forget(old)
+            yield len(old)
+        while unmeasured := self._unmeasured():
+            with self._writing(), transaction(self._db):
+                self._db.executemany(
+                    "UPDATE ended_runs SET size_bytes = ? WHERE tag = ?",
+                    [[self._size(tag), tag] for tag in unmeasured],
+                )
+            yield 0
+        ((total,),) = self._db.execute("SELECT ifnull(sum(size_bytes), 0) FROM ended_runs")
+        while total > keep_bytes and (oldest := self._oldest()):
+            leaving: list[str] = []
+            for tag, size in oldest.items():
+                if total <= keep_bytes:
+                    break
+                total -= size
+                leaving.append(tag)
+            self.forget(leaving)
+            yield len(leaving)
+        with self._writing():
+            self._db.execute(
+                "DELETE FROM changes WHERE is_gone "
+                "AND number <= (SELECT max(number) FROM changes) - ?",
+                [KEPT_CHANGES],
+            )
+
+    # Underneath.
+
+    def _entries(self, condition: str, *values: object) -> list[Entry]:
+        query = f"SELECT {_COLUMNS} FROM runs {condition}"
+        return [_entry(row) for row in self._db.execute(query, values)]
+
+    def _oldest(self, condition: str = "", *values: object) -> dict[str, int]:
+        """Some ended runs, those first whose age is greatest: tag -> bytes."""
+        query = f"SELECT tag, size_bytes FROM ended_runs {condition} ORDER BY kept_from LIMIT ?"
+        rows = self._db.execute(query, [*values, STEP_RUNS])
+        return {row["tag"]: row["size_bytes"] or 0 for row in rows}
+
+    def _unmeasured(self) -> list[str]:
+        query = "SELECT tag FROM ended_runs WHERE size_bytes IS NULL LIMIT ?"
+        return [row["tag"] for row in self._db.execute(query, [STEP_RUNS])]
+
+    def _move_mark(self, now: float) -> float:
+        with self._writing(), transaction(self._db):
+            row = self._db.execute("SELECT time, clock FROM marks").fetchone()
+            if row is None:
+                ((newest,),) = self._db.execute("SELECT max(kept_from) FROM ended_runs")
+                mark = Mark.first(now, newest)
+                self._db.execute("INSERT INTO marks (time, clock) VALUES (0, 0)")
+            else:
+                mark = Mark(row["time"], row["clock"]).moved(now)
+            self._db.execute("UPDATE marks SET time = ?, clock = ?", [mark.time, mark.clock])
+            return mark.time
 
     def _size(self, tag: str) -> int:
         try:
-            return self._log_path(tag).stat().st_size
+            return ROW_BYTES + self._log_path(tag).stat().st_size
         except FileNotFoundError:
-            return 0
+            return ROW_BYTES
 
     def _log_path(self, tag: str) -> Path:
         return self._folder / f"{tag}.jsonl"
 
-
-def _open(path: Path) -> sqlite3.Connection:
-    db = sqlite3.connect(path, timeout=10, isolation_level=None)
-    try:
-        db.row_factory = sqlite3.Row
-        db.execute("PRAGMA journal_mode=WAL")
-        db.execute("PRAGMA synchronous=NORMAL")
-        db.executescript(_SCHEMA)
-        _add_missing_columns(db)
-    except sqlite3.Error:
-        db.close()
-        raise
-    return db
-
-
-def _add_missing_columns(db: sqlite3.Connection) -> None:
-    """Gives a journal that an earlier version began the columns that it lacks."""
-    with sqlite3.connect(":memory:") as model:
-        model.executescript(_SCHEMA)
-        wanted = _columns(model)
-    model.close()
-    for name, declaration in wanted.items():
-        if name not in _columns(db):
-            try:
-                db.execute(f"ALTER TABLE runs ADD COLUMN {name} {declaration}")
-            except sqlite3.OperationalError:
-                if name not in _columns(db):  # else another process was first
-                    raise
-
-
-def _columns(db: sqlite3.Connection) -> dict[str, str]:
-    """The columns of the table -> how each is declared."""
-    return {
-        name: f"{kind}{' NOT NULL' * needed}{f' DEFAULT {default}' if default is not None else ''}"
-        for _, name, kind, needed, default, _ in db.execute("PRAGMA table_info(runs)")
-    }
+    @contextmanager
+    def _writing(self) -> Iterator[None]:
+        try:
+            yield
+        except sqlite3.OperationalError as exc:
+            raise JournalUnavailable(
+                f"The journal {self._folder / 'journal.db'} cannot be written ({exc}); end what "
+                "holds it, or make room."
+            ) from exc
 
 
 def _entry(row: sqlite3.Row) -> Entry:
-    values: dict[str, Any] = {name: row[name] for name in _COLUMNS}
+    values: dict[str, Any] = {name: row[name] for name in _NAMES}
     for name in ("is_embedded", "timed_out"):
         values[name] = bool(values[name])
     return Entry(**values)

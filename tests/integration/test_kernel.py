@@ -359,7 +359,7 @@ def test_a_run_outlives_its_kernel_and_another_one_has_all_of_it(
         cell.until(lambda cell: "one" in cell.stdout)
         psutil.Process(first.pid).kill()
     with running_kernel() as second:
-        assert "running" in second.run("%lyceum list").result
+        assert "running" in second.run("%lyceum list --all").result
         assert second.run("%lyceum logs last").stdout == "one\n"
         (tmp_path / "gate").touch()
         attached = second.run("%lyceum attach last")

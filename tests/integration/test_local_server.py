@@ -212,7 +212,7 @@ def test_a_request_to_a_server_that_was_killed_starts_it_again(
     kill_server(own_machine)
     assert submit(session, "print(2)").result().text == "2\n"
     kill_server(own_machine)
-    assert all(entry.is_final for entry in session.entries_now())
+    assert all(entry.is_final for entry in session.as_now(session.entries()))
     assert session.ask(session.embedded().active) == []
 
 

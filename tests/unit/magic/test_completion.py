@@ -67,7 +67,7 @@ def test_actions_of_a_subcommand() -> None:
 def test_subcommands_and_their_options() -> None:
     assert offers("%lyceum ma") == ["machines"]
     assert offers("%lyceum st") == ["status", "stop", "storage"]
-    assert offers("%lyceum list --") == ["--all"]
+    assert offers("%lyceum list --") == ["--all", "--limit"]
     assert offers("%lyceum nonsense ") == []
 
 

@@ -309,7 +309,7 @@ def test_a_run_whose_answer_nobody_heard_is_found_by_its_tag(
     wire.on("GET", paths.WORKLOADS, json_answer([record("run", metadata={TAG_KEY: tag})]))
     wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
     wire.on("POST", paths.stream("run"), stream(*events(Output("a\n"), END)))
-    (entry,) = session.entries_now()
+    (entry,) = session.as_now(session.entries())
     assert entry.run_id == "run"
     assert session.attach("run").result(LIMIT_S).text == "a\n"
 
@@ -344,7 +344,7 @@ def test_a_run_that_ended_while_nobody_looked_ended_when_its_record_says(
     orphan(session, wire, run_id="run")
     wire.on("GET", paths.record("run"), json_answer(record("run", "completed", **ended)))
     wire.on("POST", paths.stream("run"), stream(*events(END)))
-    (entry,) = session.entries_now()
+    (entry,) = session.as_now(session.entries())
     assert (entry.state, entry.ended_at) == ("completed", ended_at)
     run = session.attach("run")
     assert run.result(LIMIT_S).elapsed_s == pytest.approx(ended_at - run.created_at)
@@ -357,7 +357,7 @@ def test_a_run_that_never_reached_the_server_is_said_to_be_over(
     orphan(session, wire)
     wire.on("GET", paths.WORKLOADS, json_answer([]))
     wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
-    (entry,) = session.entries_now()
+    (entry,) = session.as_now(session.entries())
     assert entry.is_final
     assert "never started" in entry.reason
 
@@ -368,7 +368,7 @@ def test_a_run_that_nobody_can_be_asked_about_is_not_given_up(
 ) -> None:
     orphan(session, wire)
     wire.on("GET", paths.WORKLOADS, hang_up)
-    (entry,) = session.entries_now()
+    (entry,) = session.as_now(session.entries())
     assert not entry.is_final
 
 

@@ -1,0 +1,158 @@
+"""The tables of the journal, and how a file that another version began gets them.
+
+Several versions may use one journal at a time, each in an environment of its own. So the table
+`runs` stays as it is: what later versions know of a run is in tables of its own, keyed by the run's
+tag, and triggers keep these whatever version writes.
+"""
+
+from __future__ import annotations
+
+import sqlite3
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from ..protocol.states import FINAL
+
+_RUNS = """
+CREATE TABLE IF NOT EXISTS runs (
+    tag TEXT PRIMARY KEY,
+    run_id TEXT,
+    base_url TEXT NOT NULL,
+    is_embedded INTEGER NOT NULL,
+    server_folder TEXT NOT NULL,
+    streaming_url TEXT,
+    machine TEXT NOT NULL,
+    name TEXT NOT NULL,
+    timeout_s INTEGER NOT NULL,
+    created_at REAL NOT NULL,
+    ended_at REAL,
+    state TEXT NOT NULL,
+    return_code INTEGER,
+    reason TEXT NOT NULL DEFAULT '',
+    timed_out INTEGER NOT NULL DEFAULT 0,
+    price_per_hour REAL,
+    billed REAL,
+    session TEXT NOT NULL DEFAULT '',
+    started_at REAL
+);
+CREATE INDEX IF NOT EXISTS runs_by_id ON runs (run_id);
+CREATE INDEX IF NOT EXISTS runs_by_time ON runs (created_at);
+"""
+
+IS_FINAL = "state IN (" + ", ".join(f"'{state}'" for state in sorted(FINAL)) + ")"
+
+# An earlier version changes a row by INSERT OR REPLACE. That is an insertion to triggers, no
+# deletion, and replaces whatever their own insertions meet: so they look for themselves first.
+_CHANGED = """
+    DELETE FROM changes WHERE tag = {row}.tag;
+    INSERT INTO changes (tag, is_gone) VALUES ({row}.tag, {is_gone});
+"""
+_NOTE_END = """
+    INSERT INTO ended_runs (tag, kept_from)
+    SELECT NEW.tag, max(
+        ifnull(NEW.ended_at, NEW.created_at), ifnull((SELECT max(time) FROM marks), 0)
+    )
+    WHERE NEW.{is_final} AND NOT EXISTS (SELECT 1 FROM ended_runs WHERE tag = NEW.tag);
+"""
+_NEWS = _CHANGED.format(row="NEW", is_gone=0) + _NOTE_END.format(is_final=IS_FINAL)
+
+#: Each takes a journal from one `user_version` to the next, in one transaction. Earlier versions
+#: do not look at that number.
+_STEPS: tuple[tuple[str, ...], ...] = (
+    (
+        "CREATE INDEX runs_by_session ON runs (session, created_at)",
+        f"CREATE INDEX runs_unfinished ON runs (created_at) WHERE NOT {IS_FINAL}",
+        # Ages begin at `kept_from`, see `protocol.ages`; a size is NULL until it was measured.
+        """CREATE TABLE ended_runs (
+            tag TEXT PRIMARY KEY, kept_from REAL NOT NULL, size_bytes INTEGER
+        ) WITHOUT ROWID""",
+        "CREATE INDEX ended_runs_by_age ON ended_runs (kept_from)",
+        "CREATE INDEX ended_runs_unmeasured ON ended_runs (tag) WHERE size_bytes IS NULL",
+        "CREATE TABLE marks (time REAL NOT NULL, clock REAL NOT NULL)",
+        "CREATE TABLE notebooks (session TEXT PRIMARY KEY, notebook TEXT NOT NULL) WITHOUT ROWID",
+        "CREATE INDEX notebooks_by_name ON notebooks (notebook)",
+        # The last change of each run. A rowid of `runs` would not do for who follows the journal:
+        # it is given again after the newest run was forgotten.
+        """CREATE TABLE changes (
+            number INTEGER PRIMARY KEY AUTOINCREMENT, tag TEXT NOT NULL UNIQUE,
+            is_gone INTEGER NOT NULL
+        )""",
+        "CREATE INDEX changes_gone ON changes (number) WHERE is_gone",
+        f"""INSERT INTO ended_runs (tag, kept_from)
+            SELECT tag, ifnull(ended_at, created_at) FROM runs WHERE {IS_FINAL}""",
+        "INSERT INTO changes (tag, is_gone) SELECT tag, 0 FROM runs ORDER BY created_at",
+        f"CREATE TRIGGER runs_added AFTER INSERT ON runs BEGIN {_NEWS} END",
+        f"CREATE TRIGGER runs_changed AFTER UPDATE ON runs BEGIN {_NEWS} END",
+        f"""CREATE TRIGGER runs_forgotten AFTER DELETE ON runs BEGIN
+            DELETE FROM ended_runs WHERE tag = OLD.tag;
+            {_CHANGED.format(row="OLD", is_gone=1)}
+        END""",
+    ),
+)
+
+
+def open_database(path: Path) -> sqlite3.Connection:
+    """Opens a journal's file and gives it the tables that it lacks.
+
+    Raises:
+        sqlite3.Error: it is none, or cannot be used.
+    """
+    db = sqlite3.connect(path, timeout=10, isolation_level=None)
+    try:
+        db.row_factory = sqlite3.Row
+        db.execute("PRAGMA journal_mode=WAL")
+        db.execute("PRAGMA synchronous=NORMAL")
+        if _version(db) < len(_STEPS):
+            db.executescript(_RUNS)
+            _add_missing_columns(db)
+            with transaction(db):  # another process may have been first: it is asked again
+                for number in range(_version(db), len(_STEPS)):
+                    for statement in _STEPS[number]:
+                        db.execute(statement)
+                    db.execute(f"PRAGMA user_version = {number + 1}")
+    except sqlite3.Error:
+        db.close()
+        raise
+    return db
+
+
+@contextmanager
+def transaction(db: sqlite3.Connection) -> Iterator[None]:
+    """A block whose changes are kept together, or not at all where it raises."""
+    db.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        db.execute("COMMIT")
+    except BaseException:
+        if db.in_transaction:  # a full disk has ended it already
+            db.execute("ROLLBACK")
+        raise
+
+
+def _version(db: sqlite3.Connection) -> int:
+    ((version,),) = db.execute("PRAGMA user_version")
+    return int(version)
+
+
+def _add_missing_columns(db: sqlite3.Connection) -> None:
+    """Gives a journal that an earlier version began the columns that it lacks."""
+    with sqlite3.connect(":memory:") as model:
+        model.executescript(_RUNS)
+        wanted = _columns(model)
+    model.close()
+    for name, declaration in wanted.items():
+        if name not in _columns(db):
+            try:
+                db.execute(f"ALTER TABLE runs ADD COLUMN {name} {declaration}")
+            except sqlite3.OperationalError:
+                if name not in _columns(db):  # else another process was first
+                    raise
+
+
+def _columns(db: sqlite3.Connection) -> dict[str, str]:
+    """The columns of the table -> how each is declared."""
+    return {
+        name: f"{kind}{' NOT NULL' * needed}{f' DEFAULT {default}' if default is not None else ''}"
+        for _, name, kind, needed, default, _ in db.execute("PRAGMA table_info(runs)")
+    }
