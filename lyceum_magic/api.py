@@ -21,6 +21,7 @@ from .submission.compose_request import compose_request
 from .submission.files import read_files, sizes_of
 from .submission.image_request import image_request, shell_command
 from .submission.inputs import check_load, check_outputs, check_raw, pack_values
+from .submission.installs import take_installs
 from .submission.python_request import python_request
 from .submission.registry import RegistryFields, aws_account, basic_account
 from .submission.source import code_of
@@ -85,6 +86,10 @@ def submit(
         check_raw({"inputs": inputs, "outputs": outputs, "files": files, "save": save})
     notes: list[str] = []
     code = code_of(code, check=check, raw=raw, first_line=1)
+    named = [requirements] if isinstance(requirements, str) else [*requirements]
+    if not raw:
+        code, installs = take_installs(code)
+        named += installs
     packed = pack_values(inputs or {}, allow_pickle=allow_pickle)
     sent = read_files(_several("files", files))
     check_load({**packed.sizes, **sizes_of(sent)}, may_be_large=True)
@@ -94,7 +99,7 @@ def submit(
     request = python_request(
         code,
         choices,
-        requirements=[requirements] if isinstance(requirements, str) else requirements,
+        requirements=named,
         auto_requirements=auto_requirements,
         raw=raw,
         inputs=packed,

@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping
 
 from ..runs.run import Run
 from ..submission.files import sizes_of
+from ..submission.installs import take_installs
 from ..submission.python_request import python_request
 from ..submission.source import code_of
 from .cell import Bind, Cell, Defaults, choices_of
@@ -37,13 +38,16 @@ class PythonCell(Cell):
     ) -> None:
         self.options = options = parse_cell_line(line)
         self.python = code_of(text, check=options.check, raw=options.raw)
+        installs: list[str] = []
+        if not options.raw:
+            self.python, installs = take_installs(self.python)
         self.notes = []
         self.allow_pickle = options.pickle
         self._transfer = transfer = gather(self.python, options, namespace, of_shell)
         self.request = python_request(
             self.python,
             choices_of(options, defaults),
-            requirements=options.requirements,
+            requirements=[*options.requirements, *installs],
             auto_requirements=options.auto_requirements,
             raw=options.raw,
             inputs=transfer.inputs,

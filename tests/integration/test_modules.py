@@ -143,3 +143,13 @@ def test_a_module_that_the_cell_writes_is_imported_and_never_asked_for(
     assert ran.stdout == "7\n"
     shown = kernel.run(f"%%lyceum --dry-run\n{cell}").stdout
     assert not {"utils", "conf", "pack"} & set(re.findall(r"^ +(\w+)$", shown, re.M)), shown
+
+
+@pytest.mark.parametrize("line", ["%pip install -q humanize", "!pip install humanize | tail -1"])
+def test_a_line_that_installs_counts_as_a_requirement(kernel: Kernel, line: str) -> None:
+    shown = kernel.run(f"%%lyceum --dry-run\n{line}\nimport humanize").stdout
+    assert re.search(r"^requirements +humanize$", shown, re.M), shown
+    cell = kernel.run("%%lyceum\n!pip install numpy\nimport numpy\nprint(numpy.__name__)\n1 / 0")
+    assert cell.stdout == "numpy\n"
+    assert cell.error is not None
+    assert "!pip install numpy" in "\n".join(cell.error["traceback"])

@@ -1,0 +1,144 @@
+"""The lines of a cell that install packages -> what `-r` would say, and the cell without them.
+
+A run's packages are there before its program starts, so `%pip install X` counts as `-r X`.
+"""
+
+from __future__ import annotations
+
+import ast
+import os
+import re
+import shlex
+from collections.abc import Iterator
+
+from ..exceptions import OptionError
+
+#: How the commands begin that are understood, whether the line is a magic or for a shell.
+_INSTALLS = re.compile(
+    r"(?:(?:\{sys\.executable\}|\S*python[\d.]*)\s+-m\s+)?(?:uv\s+)?pip[\d.]*\s+install(?:\s+|$)"
+)
+#: Options of pip that make no difference there.
+_WITHOUT_EFFECT = {
+    "-I", "-U", "-q", "-qq", "-qqq", "-v", "-vv", "-vvv", "--break-system-packages",
+    "--disable-pip-version-check", "--force-reinstall", "--ignore-installed", "--no-cache",
+    "--no-cache-dir", "--no-color", "--no-input", "--no-warn-script-location", "--quiet",
+    "--system", "--upgrade", "--user", "--verbose",
+}  # fmt: skip
+#: The same, each with a value.
+_VALUES_WITHOUT_EFFECT = {
+    "--cache-dir", "--progress-bar", "--retries", "--root-user-action", "--timeout",
+    "--upgrade-strategy",
+}  # fmt: skip
+#: Options that a requirements file has too, those with a value last.
+_OF_FILES = {"--no-index", "--pre", "--prefer-binary"}
+_OF_FILES_WITH_VALUES = {
+    "-c", "-e", "-f", "-i", "--constraint", "--editable", "--extra-index-url", "--find-links",
+    "--index-url", "--no-binary", "--only-binary", "--trusted-host",
+}  # fmt: skip
+
+
+def take_installs(code: str) -> tuple[str, list[str]]:
+    """Take the lines that install packages out of a cell.
+
+    Args:
+        code: the cell as Python, with its `%` and `!` lines as calls of `get_ipython()`.
+
+    Returns:
+        The code, with all else in its place, and the requirement lines and files that it named.
+
+    Raises:
+        OptionError: a line says what cannot be known or done before the cell runs.
+    """
+    if "get_ipython" not in code or "install" not in code:
+        return code, []
+    try:
+        tree = ast.parse(code)
+    except (SyntaxError, ValueError, RecursionError):
+        return code, []
+    lines = code.split("\n")
+    named: list[str] = []
+    # From the end, so that what is changed moves nothing that is left.
+    calls = sorted(_commands_in(tree), key=lambda found: (-found[0].lineno, -found[0].col_offset))
+    for call, sign, command in calls:
+        words = _words_of(command)
+        if words is None:
+            continue
+        line = lines[call.lineno - 1].encode()
+        before, after = line[: call.col_offset].decode(), line[call.end_col_offset :].decode()
+        # As it was written, for whoever reads it in a traceback.
+        said = f"  # {sign}{command}" if not after.strip() else ""
+        lines[call.lineno - 1] = f"{before}None{after.rstrip()}{said}"
+        named[:0] = _requirements_in(words, f"{sign}{command}")
+    return "\n".join(lines), named
+
+
+def _commands_in(tree: ast.AST) -> Iterator[tuple[ast.Call, str, str]]:
+    """Each call that stands for a `%` or `!` line: the call, the sign, and the text after it."""
+    for node in ast.walk(tree):
+        match node:
+            case ast.Call(
+                func=ast.Attribute(
+                    value=ast.Call(func=ast.Name(id="get_ipython"), args=[]), attr=method
+                ),
+                args=[ast.Constant(value=str(first)), *more],
+            ) if node.end_lineno == node.lineno:
+                match method, more:
+                    case "system", []:
+                        yield node, "!", first
+                    case "run_line_magic", [ast.Constant(value=str(line))]:
+                        yield node, "%", f"{first} {line}"
+
+
+def _words_of(command: str) -> list[str] | None:
+    """What follows `pip install`, in words; None for any other command."""
+    command = command.strip()
+    begin = _INSTALLS.match(command)
+    if begin is None:
+        return None
+    if re.search(r"[{$]", command[begin.end() :]):
+        raise OptionError(
+            f"`{command[:80]}` names a variable, whose value is known only when the cell runs; "
+            "name the package, or use -r."
+        )
+    if re.search(r";|&&|\|\|", re.sub(r"'[^']*'|\"[^\"]*\"", "", command)):
+        return None  # it does more than install
+    try:
+        words = shlex.split(command[begin.end() :])
+    except ValueError as exc:
+        raise OptionError(f"`{command[:80]}` cannot be split into words: {exc}.") from None
+    kept: list[str] = []
+    for word in words:
+        if word.startswith("#") or word == "|" or re.match(r"(\d|&)?>", word):
+            break  # a comment, or where its output goes
+        kept.append(word)
+    return kept
+
+
+def _requirements_in(words: list[str], command: str) -> list[str]:
+    found: list[str] = []
+    left = iter(words)
+    for word in left:
+        option, equals, value = word.partition("=") if word.startswith("--") else (word, "", "")
+        if word in _WITHOUT_EFFECT:
+            continue
+        if word in _OF_FILES:
+            found.append(word)
+            continue
+        if option in (*_VALUES_WITHOUT_EFFECT, *_OF_FILES_WITH_VALUES, "-r", "--requirement"):
+            value = value if equals else next(left, "")
+            if not value:
+                raise OptionError(f"`{command[:80]}`: {option} needs a value.")
+            if option in ("-r", "--requirement"):
+                if not os.path.isfile(os.path.expanduser(value)):
+                    raise OptionError(f"`{command[:80]}`: there is no file {value}.")
+                found.append(value)
+            elif option in _OF_FILES_WITH_VALUES:
+                found.append(f"{option} {value}")
+            continue
+        if word.startswith("-"):
+            raise OptionError(
+                f"`{command[:80]}`: the option {word} is not understood here, where the packages "
+                "are installed before the cell runs; leave it out, or use -r in the first line."
+            )
+        found.append(word)
+    return found
