@@ -11,7 +11,7 @@ import re
 import stat
 import sys
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -55,7 +55,9 @@ class Account:
 
     `base_url` is an origin without a trailing slash. `source` says in a few words where this was
     found. `is_embedded` marks the embedded server of this machine. `bootstrap` is the digest of the
-    bootstrap that the server has loaded; empty if cells travel with theirs.
+    bootstrap that the server has loaded; empty if cells travel with theirs. `needs_proof`: a server
+    on this machine must prove that it knows the key before it is sent the key. A login outlives the
+    server that it is for, and its port may be another user's by then.
     """
 
     base_url: str
@@ -65,6 +67,7 @@ class Account:
     refresh_token: Secret | None = None
     is_embedded: bool = False
     bootstrap: str = ""
+    needs_proof: bool = False
 
 
 def user_folder() -> Path:
@@ -136,13 +139,25 @@ def find_account(environ: Mapping[str, str] = os.environ) -> Account | None:
         return None
     where = str(login_file())
     refresh = login.get("refresh_token")
-    return Account(
-        _origin(login.get("base_url") or PRODUCTION_ORIGIN, where),
-        _header_safe(login["api_key"], where),
-        where,
-        org or _slug(login.get("active_org_slug"), where),
-        Secret(refresh) if refresh else None,
+    return replace(
+        account_to_log_in(login, login["api_key"], where),
+        org=org or _slug(login.get("active_org_slug"), where),
+        refresh_token=Secret(refresh) if refresh else None,
     )
+
+
+def account_to_log_in(login: Mapping[str, Any], key: str, source: str) -> Account:
+    """The account that a key opens on the server of a login.
+
+    Args:
+        login: what `read_login` gave.
+        source: see `Account`.
+
+    Raises:
+        ConfigError: the login's URL is not an origin, or the text is no key.
+    """
+    base_url = _origin(login.get("base_url") or PRODUCTION_ORIGIN, str(login_file()))
+    return Account(base_url, _header_safe(key, source), source, needs_proof=True)
 
 
 def read_login() -> dict[str, Any]:

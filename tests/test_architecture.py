@@ -45,7 +45,7 @@ ARROWS = {
     "server.routes": "config exceptions protocol server.account server.bucket server.callbacks "
     "server.event_stream server.metrics server.output_tail server.runners server.s3_endpoint "
     "server.service server.settings server.stores.base server.stream_secrets server.tracked_run",
-    "server.account": "config exceptions server.stores.base server.vault",
+    "server.account": "config exceptions protocol server.stores.base server.vault",
     "server.guard": "protocol server.settings",
     "server.event_stream": "protocol server.service server.spool server.tracked_run",
     "server.output_tail": "protocol server.spool",

@@ -11,6 +11,7 @@ from typing import Any, Self, cast
 from urllib.parse import quote
 
 import anyio
+import httpcore
 import httpx
 
 from .. import config
@@ -20,6 +21,7 @@ from ..protocol.records import Record
 from ..protocol.requests import Start
 from .answers import error_of, objects, read_json, read_object
 from .callbacks import Callbacks
+from .proving import prove_other_end
 from .sign_in import needs_refresh, refreshed
 from .storage import Storage
 from .transport import build_http_client
@@ -68,6 +70,7 @@ class Client:
         NotAuthorised, QuotaExceeded, RequestRefused, ServerError: what the server answered.
         ServerUnreachable: no connection, or it broke and reads could not be repeated.
         ProtocolError: whatever answers is not Lyceum.
+        ConfigError: what listens at the address of a login is not the server that it was for.
     """
 
     def __init__(
@@ -86,7 +89,10 @@ class Client:
         self.account = account
         self._relocate = relocate
         self._http = build_http_client(
-            account.base_url, check_connection=check_connection, transport=transport
+            account.base_url,
+            check_connection=check_connection,
+            prove_other_end=self._prove_other_end if account.needs_proof else None,
+            transport=transport,
         )
         self.known_hardware: frozenset[str] = frozenset()
         self._renewing: anyio.Lock | None = None
@@ -380,6 +386,9 @@ class Client:
         if self.account.token == used:  # else another request has already looked
             await self.relocate()
         return response if self.account.token == used else await once()
+
+    async def _prove_other_end(self, stream: httpcore.AsyncNetworkStream) -> None:
+        await prove_other_end(stream, self.account)
 
     async def _sign_in(self) -> None:
         """Renews a token that is about to expire; of several callers at once, one does."""

@@ -7,8 +7,11 @@ from __future__ import annotations
 
 import logging
 import urllib.request
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
+from typing import Any
 
+import anyio
+import httpcore
 import httpx
 from httpx_retries import Retry, RetryTransport
 
@@ -34,10 +37,15 @@ RETRY_READS = Retry(
 logging.getLogger("httpx").addFilter(lambda record: record.levelno > logging.INFO)
 
 
+#: Returns once the other end of a new connection may be sent a request; raises where it may not.
+ProveOtherEnd = Callable[[httpcore.AsyncNetworkStream], Awaitable[None]]
+
+
 def build_http_client(
     base_url: str,
     *,
     check_connection: Callable[[], None] | None = None,
+    prove_other_end: ProveOtherEnd | None = None,
     transport: httpx.AsyncBaseTransport | None = None,
     retry: Retry = RETRY_READS,
 ) -> httpx.AsyncClient:
@@ -46,9 +54,11 @@ def build_http_client(
     Args:
         check_connection: called before each request; raises httpx.ConnectError where nobody is
             there to be trusted with it (see `local_server.guard`).
+        prove_other_end: called with each new connection, for http without a proxy: a certificate is
+            a proof already, and a proxy is whom the user trusts.
         transport: stands in for the network in tests.
     """
-    inner = transport or _ByHost()
+    inner = transport or _ByHost(prove_other_end)
     if check_connection is not None:
         inner = _Checked(inner, check_connection)
     return httpx.AsyncClient(
@@ -74,6 +84,43 @@ class _Checked(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
 
+class _Proved(httpx.AsyncBaseTransport):
+    """Sends nothing over a connection before its other end has proved itself.
+
+    A proof by a request of its own would be worth nothing a moment later, on another connection.
+    """
+
+    def __init__(self, inner: httpx.AsyncBaseTransport, prove_other_end: ProveOtherEnd) -> None:
+        self._inner = inner
+        self._prove_other_end = prove_other_end
+        self._has_proved = False
+
+    async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
+        if request.url.scheme == "http":
+            request.extensions = {**request.extensions, "trace": self._on_event}
+        return await self._inner.handle_async_request(request)
+
+    async def aclose(self) -> None:
+        await self._inner.aclose()
+
+    async def _on_event(self, name: str, info: dict[str, Any]) -> None:
+        """Takes what httpcore tells of a request's way, before it goes on.
+
+        Source: https://www.encode.io/httpcore/extensions/#trace
+        """
+        if name == "connection.connect_tcp.complete":
+            stream: httpcore.AsyncNetworkStream = info["return_value"]
+            try:
+                await self._prove_other_end(stream)
+            except BaseException:
+                with anyio.CancelScope(shield=True):  # nobody else knows of it yet
+                    await stream.aclose()
+                raise
+            self._has_proved = True
+        elif name.startswith("http") and not self._has_proved:
+            raise RuntimeError("httpcore sends a request and has not told of its connection")
+
+
 class _ByHost(httpx.AsyncBaseTransport):
     """Chooses for each request between the direct way and the environment's proxy.
 
@@ -81,17 +128,18 @@ class _ByHost(httpx.AsyncBaseTransport):
     retries, replaces.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, prove_other_end: ProveOtherEnd | None) -> None:
+        self._prove_other_end = prove_other_end
         # As many connections as there are runs: each run holds one for its stream.
         self._limits = httpx.Limits(
             max_connections=None, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE_S
         )
-        self._ways: dict[str | None, httpx.AsyncHTTPTransport] = {}
+        self._ways: dict[str | None, httpx.AsyncBaseTransport] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
         return await self._way(_proxy_for(request.url)).handle_async_request(request)
 
-    def _way(self, proxy: str | None) -> httpx.AsyncHTTPTransport:
+    def _way(self, proxy: str | None) -> httpx.AsyncBaseTransport:
         if proxy not in self._ways:
             try:
                 self._ways[proxy] = httpx.AsyncHTTPTransport(
@@ -103,6 +151,8 @@ class _ByHost(httpx.AsyncBaseTransport):
                     "The proxy variable (HTTPS_PROXY, HTTP_PROXY or ALL_PROXY) should be a URL "
                     "such as http://proxy.example:3128, and is not; correct or unset it."
                 ) from None
+            if proxy is None and self._prove_other_end is not None:
+                self._ways[None] = _Proved(self._ways[None], self._prove_other_end)
         return self._ways[proxy]
 
     async def aclose(self) -> None:

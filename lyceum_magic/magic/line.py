@@ -16,7 +16,6 @@ from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Display, OutputDecoder, Raised
 from ..protocol import money
 from ..protocol.events import Output
-from ..protocol.paths import PRODUCTION_ORIGIN
 from ..runs.inbox import Inbox
 from ..runs.journal import Entry
 from ..runs.run import Run
@@ -53,8 +52,8 @@ def login(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> str:
     key = ask_secret("Lyceum API key (lk_...)", "set LYCEUM_API_KEY where the kernel starts")
     if not key.startswith("lk_"):
         raise LyceumError("An API key begins with lk_; nothing was written.")
-    origin = config.read_login().get("base_url") or PRODUCTION_ORIGIN
-    session().check_account(config.Account(origin, config.Secret(key), "what you typed"))
+    account = config.account_to_log_in(config.read_login(), key, "what you typed")
+    session().check_account(account)
     path = config.write_login(api_key=key, refresh_token=None)
     return Says(f"Signed in: the key is in {path}. Cells run on the cloud from now on.")
 

@@ -159,7 +159,13 @@ def create_app(
     observability.add_routes(app.router, service, memory_limit_bytes=settings.memory_limit_bytes)
     storage.add_routes(app.router, bucket, endpoint)
     account.add_routes(
-        app.router, service, settings.api_key, end_server, bootstrap=lambda: bootstraps.loaded
+        app.router,
+        service,
+        settings.api_key,
+        end_server,
+        address=f"127.0.0.1:{settings.port}",
+        keys=account_keys,
+        bootstrap=lambda: bootstraps.loaded,
     )
     keys.add_routes(app.router, account_keys)
     secrets.add_routes(app.router, account_secrets)

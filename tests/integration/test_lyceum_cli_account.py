@@ -149,7 +149,7 @@ async def test_our_own_client_renews_an_expired_token_and_goes_on(server: Served
     async with Client(account) as client:
         assert (await client.org())["slug"] == "local"
     assert json.loads(file.read_text())["api_key"] != stale
-    write_login(Path.home(), server, stale, "wrong")
+    write_login(Path.home(), server, stale, sign_in(server)["access_token"])
     async with Client(config.find_account({})) as client:
         with pytest.raises(NotAuthorised, match="could not be renewed"):
             await client.org()

@@ -78,7 +78,15 @@ def test_the_login_has_its_own_address_organisation_and_refresh_token() -> None:
         str(path),
         "team",
         config.Secret("again"),
+        needs_proof=True,
     )
+
+
+def test_what_the_environment_names_needs_no_proof() -> None:
+    environment = {"LYCEUM_API_KEY": "lk_env", "LYCEUM_BASE_URL": "http://127.0.0.1:8000"}
+    account = config.find_account(environment)
+    assert account is not None
+    assert not account.needs_proof
 
 
 def test_the_organisation_of_the_environment_wins() -> None:

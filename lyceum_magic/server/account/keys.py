@@ -10,7 +10,6 @@ and takes effect then: one that cannot be written has not happened, and a restar
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import hmac
 import logging
 import time
@@ -20,12 +19,12 @@ from dataclasses import replace
 
 from ...config import Secret
 from ...exceptions import EmbeddedServerError, LyceumError
+from ...protocol.proof import PREFIX_LENGTH, digest_of
 from ..stores.base import AccountStore, ApiKey
 from .tokens import TokenPair, Tokens, TokenType
 
 logger = logging.getLogger(__name__)
 
-SHOWN_CHARACTERS = 8
 #: `last_used_at` on disk is so old at most: a key is used with each request, and not written then.
 USE_IS_WRITTEN_EVERY_S = 60.0
 
@@ -67,8 +66,8 @@ class Keys:
         self._clock = clock
         own = own_key.reveal()
         # Its id changes with it, so that the tokens of an older one are worth nothing.
-        own_id = str(uuid.UUID(bytes=_digest(own)[:16]))
-        self._own = ApiKey(own_id, "this machine", _prefix(own), _digest(own), clock())
+        own_id = str(uuid.UUID(bytes=digest_of(own)[:16]))
+        self._own = ApiKey(own_id, "this machine", _prefix(own), digest_of(own), clock())
         self._keys: dict[str, ApiKey] = {}
         self._written_at: dict[str, float] = {}
         # Each change is worked out from the keys that the change before it has left.
@@ -91,7 +90,7 @@ class Keys:
         secret = self._new_key()
         text = secret.reveal()
         key_id = str(uuid.uuid4())
-        key = ApiKey(key_id, name, _prefix(text), _digest(text), self._clock(), expires_at)
+        key = ApiKey(key_id, name, _prefix(text), digest_of(text), self._clock(), expires_at)
         async with self._changing:
             await self._store.put_key(key)
             self._keys[key_id] = key
@@ -133,11 +132,20 @@ class Keys:
 
     def find(self, text: str) -> ApiKey | None:
         """The key that a text is; None if it is none, or one that is switched off or expired."""
-        digest = _digest(text)
+        digest = digest_of(text)
         # The digests of two keys have nothing in common, so that the time this takes tells
         # nothing about a key.
         found = [key for key in self.list() if hmac.compare_digest(key.digest, digest)]
         return self._good(found[0].key_id) if found else None
+
+    async def digests(self, public_part: str) -> Sequence[bytes]:
+        """The digests of the keys, or of the token, that have a public part.
+
+        Those that are switched off or have expired among them: the server knows them all the same.
+        """
+        if "." in public_part:
+            return [digest_of(await asyncio.to_thread(self._tokens.signed, public_part))]
+        return [key.digest for key in self.list() if key.prefix == public_part]
 
     async def sign_in(self, text: str) -> TokenPair:
         """Tokens for a key.
@@ -208,10 +216,5 @@ class Keys:
             raise UnknownApiKey(f"No API key has the id {key_id!r}.") from None
 
 
-def _digest(text: str) -> bytes:
-    # A header may hold half of a surrogate pair once it was decoded; no key does.
-    return hashlib.sha256(text.encode("utf-8", "surrogatepass")).digest()
-
-
 def _prefix(text: str) -> str:
-    return text[:SHOWN_CHARACTERS]
+    return text[:PREFIX_LENGTH]

@@ -7,6 +7,8 @@ that key is revoked or switched off, whoever checks the token finds no key any m
 
 from __future__ import annotations
 
+import base64
+import hmac
 import time
 import uuid
 from collections.abc import Callable
@@ -75,6 +77,11 @@ class Tokens:
         if claims["type"] != token_type or claims["exp"] <= self._clock():
             return None
         return str(claims["key"])
+
+    def signed(self, unsigned: str) -> str:
+        """A token without its signature, with the one that this server gives it."""
+        signature = hmac.digest(self._signing_key, unsigned.encode(), "sha256")
+        return f"{unsigned}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 
     def _token(self, key_id: str, token_type: TokenType, life_s: int) -> str:
         import jwt

@@ -11,8 +11,10 @@ from ... import __version__
 from ...config import Secret
 from ...protocol import paths
 from ...protocol.machines import MACHINES
-from ...protocol.proof import proof
+from ...protocol.proof import key_proof, proof
+from ..account.keys import Keys
 from ..service import RunService
+from .keys import MAX_TOKEN
 
 
 def add_routes(
@@ -21,21 +23,29 @@ def add_routes(
     api_key: Secret,
     end_server: Callable[[], None],
     *,
+    address: str,
+    keys: Keys,
     bootstrap: Callable[[], str],
 ) -> None:
     """
     Args:
+        address: where the server listens, as `key_proof` has it.
         bootstrap: gives the digest of the bootstrap that is loaded for Python runs.
     """
 
     @router.get(paths.HEALTH)
     async def ping(
         nonce: Annotated[str | None, Query(min_length=16, max_length=128)] = None,
-    ) -> dict[str, str]:
-        reply = {"status": "healthy", "version": __version__}
+        key: Annotated[str | None, Query(min_length=1, max_length=MAX_TOKEN)] = None,
+    ) -> dict[str, Any]:
+        reply: dict[str, Any] = {"status": "healthy", "version": __version__}
         if nonce is None:
             return reply
-        return {**reply, "bootstrap": bootstrap(), "proof": proof(api_key.reveal(), nonce)}
+        reply |= {"bootstrap": bootstrap(), "proof": proof(api_key.reveal(), nonce)}
+        if key is not None:  # the public part of one
+            digests = await keys.digests(key)
+            reply["key_proofs"] = [key_proof(digest, address, nonce) for digest in digests]
+        return reply
 
     @router.get(paths.MACHINE_TYPES)
     async def list_machines() -> dict[str, Any]:

@@ -20,7 +20,7 @@ from ..stores.base import ApiKey
 from .description import problems
 
 #: Longer than any key or token of ours; the bound also keeps half surrogate pairs out.
-_MAX_TOKEN = 8192
+MAX_TOKEN = 8192
 
 
 def _in_future(time: datetime) -> datetime:
@@ -43,20 +43,20 @@ class NewKey(BaseModel):
 class KeyToCheck(BaseModel):
     """The body of `auth/api-keys/validate`; no source publishes its shape."""
 
-    api_key: Annotated[str, Field(max_length=_MAX_TOKEN, repr=False)]
+    api_key: Annotated[str, Field(max_length=MAX_TOKEN, repr=False)]
 
 
 class SignIn(BaseModel):
     """The body of `auth/login`; here the password is an API key."""
 
     email: Annotated[str, Field(max_length=320)]
-    password: Annotated[str, Field(max_length=_MAX_TOKEN, repr=False)]
+    password: Annotated[str, Field(max_length=MAX_TOKEN, repr=False)]
 
 
 class Renewal(BaseModel):
     """The body of `auth/refresh`."""
 
-    refresh_token: Annotated[str, Field(max_length=_MAX_TOKEN, repr=False)]
+    refresh_token: Annotated[str, Field(max_length=MAX_TOKEN, repr=False)]
 
 
 def add_routes(router: APIRouter, keys: Keys) -> None:

@@ -6,12 +6,16 @@ from pathlib import Path
 from typing import Any
 
 import httpx
+import jwt
 import pytest
 
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.paths import PREFIX
+from lyceum_magic.protocol.proof import digest_of, key_proof, public_part
+from lyceum_magic.server.stores.base import ApiKey
+from lyceum_magic.server.stores.memory import MemoryStore
 
-from .serving import KEY, serving
+from .serving import KEY, Served, serving
 
 pytestmark = pytest.mark.anyio
 
@@ -198,6 +202,55 @@ async def test_keys_are_validated(tmp_path: Path) -> None:
         ):
             reply = await served.client.post(paths.VALIDATE_KEY, json=body)
             assert (reply.status_code, reply.json()["valid"]) == (200, is_valid)
+
+
+# Proving that it knows one.
+
+NONCE = "0123456789abcdef"
+
+
+async def proofs(served: Served, part: str) -> list[str]:
+    """What anybody is told who asks for a proof."""
+    async with httpx.AsyncClient(base_url=served.base_url, trust_env=False) as stranger:
+        reply = await stranger.get(paths.HEALTH, params={"nonce": NONCE, "key": part})
+    assert reply.status_code == 200, reply.text
+    return list(reply.json()["key_proofs"])
+
+
+def expected(served: Served, key: str) -> str:
+    return key_proof(digest_of(key), served.base_url.removeprefix("http://"), NONCE)
+
+
+async def test_a_key_is_proved_by_its_prefix_as_long_as_it_is_there(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        made = (await served.client.post(paths.KEYS, json={"key_name": "ci"})).json()
+        key, part = made["api_key"], made["key_prefix"]
+        assert await proofs(served, part) == [expected(served, key)]
+        await served.client.patch(paths.toggle_key(made["id"]))
+        assert await proofs(served, part) == [expected(served, key)]  # known, if not good
+        for other in (part[:-1], f"{part}x", key, "lk_", "*", "lk_%"):
+            assert await proofs(served, other) == []
+        await served.client.delete(paths.key(made["id"]))
+        assert await proofs(served, part) == []
+
+
+async def test_keys_of_one_prefix_are_all_proved(tmp_path: Path) -> None:
+    keys = [f"lk_same-prefix-{name * 32}" for name in "ab"]
+    store = MemoryStore()
+    for key in keys:
+        await store.put_key(ApiKey(key, key[-1], public_part(key), digest_of(key), 1.0))
+    async with serving(tmp_path, store=store) as served:
+        assert await proofs(served, "lk_same-") == [expected(served, key) for key in keys]
+
+
+async def test_a_token_is_proved_by_what_is_before_its_signature(tmp_path: Path) -> None:
+    async with serving(tmp_path) as served:
+        body = {"email": "a@example.org", "password": KEY}
+        pair = (await served.client.post(paths.LOGIN, json=body)).json()
+        for token in (pair["access_token"], pair["refresh_token"]):
+            assert await proofs(served, public_part(token)) == [expected(served, token)]
+            foreign = jwt.encode({"exp": 1}, "another key of at least 256 bits, made up")
+            assert expected(served, foreign) not in await proofs(served, public_part(foreign))
 
 
 # Signing in.
