@@ -106,11 +106,16 @@ def _serve(options: argparse.Namespace) -> int:
     import logging
 
     from .config import server_folder
+    from .server.log import Repetitions
     from .server.serve import ServeOptions, serve
     from .server.state_folder import AlreadyServed, ServerFile, server_file
 
+    log = logging.StreamHandler()
+    log.addFilter(Repetitions())
     logging.basicConfig(
-        level=logging.WARNING, format="%(asctime)s %(levelname)s %(name)s: %(message)s"
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=[log],
     )
     state_dir = (options.state_dir or server_folder()).expanduser().absolute()
     ready_fd: int | None = options.ready_fd

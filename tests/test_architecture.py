@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lyceum_magic"
 ARROWS = {
     # The notebook side, from the top.
     "": "api client exceptions magic runs",
-    "cli": "config demo exceptions magic server.serve server.state_folder",
+    "cli": "config demo exceptions magic server.log server.serve server.state_folder",
     "demo": "exceptions local_server",
     "magic": "client config display exceptions local_server outputs protocol runs session "
     "submission submission.wrapping",
@@ -37,7 +37,8 @@ ARROWS = {
     "outputs": "exceptions protocol submission.there",
     # The embedded server, from the top.
     "server": "",
-    "server.serve": "exceptions server.app server.settings server.state_folder",
+    "server.serve": "exceptions server.app server.connections server.descriptors server.peers "
+    "server.settings server.state_folder",
     "server.app": "protocol server.account server.bell server.bucket server.callbacks server.gpus "
     "server.guard server.retention server.routes server.runners server.s3_endpoint server.service "
     "server.settings server.state_folder server.stores server.stores.base server.stream_secrets "
@@ -54,8 +55,8 @@ ARROWS = {
     "server.callbacks": "exceptions protocol server.bell server.settings server.stores.base "
     "server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
-    "server.runners": "exceptions protocol server.gpus server.masking server.spool "
-    "submission.wrapping",
+    "server.runners": "exceptions protocol server.descriptors server.gpus server.masking "
+    "server.spool submission.wrapping",
     "server.stores": "exceptions protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
     "server.spool": "protocol server.masking",
@@ -70,6 +71,10 @@ ARROWS = {
     "server.stream_secrets": "server.vault",
     "server.settings": "config",
     "server.bell": "",
+    "server.connections": "",
+    "server.descriptors": "",
+    "server.log": "",
+    "server.peers": "",
     "server.troubles": "exceptions",
     "server.vault": "exceptions",
     # What both sides stand on.

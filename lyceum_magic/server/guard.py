@@ -9,6 +9,7 @@ leaves without its headers and no route can be forgotten.
 
 from __future__ import annotations
 
+import asyncio
 import re
 from collections.abc import Awaitable, Callable, Collection
 
@@ -30,6 +31,8 @@ _UPLOADS = frozenset({UPLOAD, UPLOAD_BULK})
 #: Where those without a token get one. Anybody may send there, so not much.
 _SIGN_INS = frozenset({LOGIN, REFRESH})
 _MAX_SIGN_IN_BYTES = 16 * 1024
+#: How long the body of such a request may take.
+_SIGN_IN_S = 20.0
 _STREAM_BY_SECRET = re.compile(rf"{STREAM}/[^/]+/[^/]+")
 _STREAM_BY_ID = re.compile(rf"{STREAM}/[^/]+")
 
@@ -71,6 +74,8 @@ class Guard:
             await refusal(scope, receive, send)
             return
         limit = _body_limit(scope)
+        if scope["path"] in _SIGN_INS:
+            receive = _hurried(receive)
         if _declared_length(scope) > limit:
             # Read to the end: a reply before that reaches a client that still writes as a reset.
             while (await receive()).get("more_body"):
@@ -182,6 +187,20 @@ def _limited(receive: Receive, limit: int) -> Receive:
         return message
 
     return limited
+
+
+def _hurried(receive: Receive) -> Receive:
+    """`receive`, for which the client is gone after `_SIGN_IN_S`."""
+    until = asyncio.get_running_loop().time() + _SIGN_IN_S
+
+    async def hurried() -> Message:
+        try:
+            async with asyncio.timeout_at(until):
+                return await receive()
+        except TimeoutError:
+            return {"type": "http.disconnect"}
+
+    return hurried
 
 
 def _with_headers(send: Send) -> Send:

@@ -13,6 +13,8 @@ from pathlib import Path
 
 from .. import __version__
 from ..exceptions import EmbeddedServerError
+from .descriptors import raise_limit
+from .peers import BATCH, OwnUsersListener
 from .settings import (
     DEFAULT_KEEP_BYTES,
     DEFAULT_KEEP_DAYS,
@@ -72,10 +74,12 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
             "--memory-limit works on Linux alone, and this is another system: nothing here would "
             "hold a run to it. Serve without it."
         )
+    raise_limit()
     prepare(options.state_dir)
     with lock_for_life(options.state_dir) as lock:
         last = read_server_file(options.state_dir)
-        with contextlib.closing(_listen(options.port, last)) as listener:
+        kind = OwnUsersListener if options.profile == "local" else socket.socket
+        with contextlib.closing(_listen(kind, options.port, last)) as listener:
             port = listener.getsockname()[1]
             # A key lives until a server ends in order: whoever has come by it has nothing then.
             # After a kill it goes on, as the runs do.
@@ -109,24 +113,24 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
             _serve_on(listener, settings, options.idle_exit_s, ready, lock.take_address_back)
 
 
-def _listen(port: int | None, last: ServerFile | None) -> socket.socket:
+def _listen(kind: type[socket.socket], port: int | None, last: ServerFile | None) -> socket.socket:
     if port is not None:
         try:
-            return _bind(port)
+            return _bind(kind, port)
         except OSError as exc:
             raise EmbeddedServerError(
                 f"Port {port} cannot be used ({exc.strerror}); choose another with --port."
             ) from exc
     if last is not None:
         with contextlib.suppress(OSError):  # somebody else has it by now
-            return _bind(last.port)
-    return _bind(0)
+            return _bind(kind, last.port)
+    return _bind(kind, 0)
 
 
-def _bind(port: int) -> socket.socket:
+def _bind(kind: type[socket.socket], port: int) -> socket.socket:
     # The protocol is named because asyncio switches Nagle's algorithm off only where it is: with
     # it on, every reply of two writes waits 40 ms for the client's delayed acknowledgement.
-    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
+    listener = kind(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
         # Connections of the last server that linger do not keep its port from the next one.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -148,6 +152,7 @@ def _serve_on(
     import uvicorn
 
     from .app import create_app
+    from .connections import Connection
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -174,7 +179,7 @@ def _serve_on(
     server = Server(
         uvicorn.Config(
             app,
-            http="h11",
+            http=Connection,
             ws="none",
             loop="asyncio",
             lifespan="on",
@@ -185,6 +190,9 @@ def _serve_on(
             # Between two cells of somebody who thinks.
             timeout_keep_alive=60,
             timeout_graceful_shutdown=_SHUTDOWN_S,
+            # How many connections asyncio takes at a time: more than a batch, which ends by saying
+            # that none waits.
+            backlog=2 * BATCH,
         )
     )
     server.run(sockets=[listener])

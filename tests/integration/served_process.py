@@ -7,7 +7,7 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -20,14 +20,22 @@ LIMIT_S = 30
 
 
 class ServedProcess:
-    """A server process that listens."""
+    """A server process that listens.
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    Args:
+        options: of `serve`.
+        through: a command that executes the one behind it in a way of its own.
+    """
+
+    def __init__(self, folder: Path, *options: str, through: Sequence[str] = ()) -> None:
         self.folder = folder
         read_end, write_end = os.pipe()
         with (folder.parent / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
-                command("--state-dir", str(folder), "--ready-fd", str(write_end), *options),
+                [
+                    *through,
+                    *command("--state-dir", str(folder), "--ready-fd", str(write_end), *options),
+                ],
                 pass_fds=[write_end],
                 stdout=log,
                 stderr=log,
@@ -69,9 +77,9 @@ def command(*arguments: str) -> list[str]:
 
 
 @contextmanager
-def served(folder: Path, *options: str) -> Iterator[ServedProcess]:
+def served(folder: Path, *options: str, through: Sequence[str] = ()) -> Iterator[ServedProcess]:
     """A server for as long as the block lasts; whatever is left of it is killed."""
-    server = ServedProcess(folder, *options)
+    server = ServedProcess(folder, *options, through=through)
     try:
         yield server
     finally:

@@ -17,6 +17,7 @@ import os
 import select
 import signal
 import socket
+import sys
 import threading
 import time
 import traceback
@@ -24,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypedDict
 
+from ..descriptors import set_limit
 from ..spool import SpoolWriter
 from .base import EndReason, Refusal
 from .engine import explanation
@@ -334,6 +336,7 @@ def _log_exception() -> None:
 
 def supervise_one_run(work_of: Callable[[EngineAssignment], Work]) -> NoReturn:
     """Takes one run over from the server and sees it through to its end: a whole process."""
+    set_limit(int(sys.argv[1]))
     control = socket.socket(fileno=os.dup(0))
     folder, descriptors, *_ = socket.recv_fds(control, 4096, 2)
     if not folder:  # the server is gone, and never needed us

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import os
 import signal
@@ -13,6 +14,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..descriptors import inherited_limit
 from .supervisor import SUPERVISOR_ID
 
 logger = logging.getLogger(__name__)
@@ -97,7 +99,7 @@ def spawn_interpreter(
     Args:
         module: `supervisor`, `container_work` or `compose_work`.
         environment: variables to add for it.
-        arguments: of its command line.
+        arguments: of its command line, after the number of descriptors that it may have.
     """
     ours, theirs = socket.socketpair()
     variables = clean_environment() | {
@@ -106,11 +108,16 @@ def spawn_interpreter(
         SUPERVISOR_ID: uuid.uuid4().hex,
         **(environment or {}),
     }
-    with theirs:
+    with theirs, contextlib.ExitStack() as undo:
+        undo.enter_context(ours)
         pid = os.posix_spawn(
             sys.executable,
             # -P: nothing of the server's working directory may shadow the standard library.
-            [sys.executable, "-P", "-m", f"lyceum_magic.server.runners.{module}", *arguments],
+            [
+                *(sys.executable, "-P", "-m", f"lyceum_magic.server.runners.{module}"),
+                str(inherited_limit()),
+                *arguments,
+            ],
             variables,
             file_actions=[
                 (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
@@ -121,6 +128,7 @@ def spawn_interpreter(
             setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
             setsigmask=(),
         )
+        undo.pop_all()
     ours.setblocking(False)
     return Interpreter(pid, ours)
 

@@ -1,9 +1,9 @@
 """The process between the server and a Python run; it waits, with the program to be, for its run.
 
 In comes one hand-over on the control socket that is its stdin; out go the run's spool, its
-`supervisor.json` and its `exit.json`. It is started as `python -P -m ...supervisor`, ahead of
-need, and forks at once: the child will become the program, the parent is its supervisor, which
-outlives the server. The run's folder holds:
+`supervisor.json` and its `exit.json`. It is started as `python -P -m ...supervisor N`,
+ahead of need, where N is how many descriptors a program may have, and forks at once: the child will
+become the program, the parent is its supervisor, which outlives the server. The run's folder holds:
 
     assignment.json   what to run; deleted as soon as it is read, for it holds secrets
     lock              flock'ed from before the hand-over until the supervisor is gone
@@ -53,6 +53,7 @@ from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
+from ..descriptors import set_limit
 from ..masking import program_variables
 from ..spool import SpoolWriter
 from . import memory
@@ -126,6 +127,7 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
 
 def _wait_for_run() -> tuple[CodeType, dict[str, Any]]:
     """Forks, and waits for the hand-over; returns in the program's process alone."""
+    set_limit(int(sys.argv[1]))
     # What the server has inherited and cannot know of must not reach programs.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     control = socket.socket(fileno=os.dup(0))
@@ -134,7 +136,7 @@ def _wait_for_run() -> tuple[CodeType, dict[str, Any]]:
     go_reader, go = os.pipe()
     stdout_reader, stdout = os.pipe()
     stderr_reader, stderr = os.pipe()
-    loaded = _load_bootstrap(sys.argv[1])
+    loaded = _load_bootstrap(sys.argv[2])
     gc.freeze()  # what is here already is not the program's garbage, nor is its memory copied
     supervisor = os.getpid()
     program = os.fork()

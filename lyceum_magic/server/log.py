@@ -1,0 +1,65 @@
+"""The server's log: what is said again and again takes one entry, and a count now and then."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+import traceback
+from collections import OrderedDict
+from collections.abc import Callable
+
+#: An entry that has not come for so long is told in full again.
+FORGET_S = 600.0
+#: Of so many different entries it is known that they were told.
+_MOST = 500
+
+
+class Repetitions(logging.Filter):
+    """Lets an entry through once; of its repetitions the 10th, the 100th and so on, as a count.
+
+    Two entries are the same if they report the same exception from the same line, or say the same
+    where there is none. To be added to a handler.
+
+    Args:
+        clock: seconds that nobody sets.
+    """
+
+    def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
+        super().__init__()
+        self._clock = clock
+        self._lock = threading.Lock()
+        self._told: OrderedDict[object, tuple[int, float]] = OrderedDict()
+
+    def filter(self, record: logging.LogRecord) -> bool:
+        key, now = _identity(record), self._clock()
+        with self._lock:
+            times, last = self._told.pop(key, (0, now))
+            if now - last > FORGET_S:
+                times = 0
+            times += 1
+            self._told[key] = times, now
+            if len(self._told) > _MOST:
+                self._told.popitem(last=False)
+        if times == 1:
+            return True
+        if not _is_power_of_ten(times):
+            return False
+        text, _, _ = record.getMessage().partition("\n")
+        record.msg, record.args = "%s (%d times so far)", (text, times)
+        record.exc_info = record.exc_text = record.stack_info = None
+        return True
+
+
+def _identity(record: logging.LogRecord) -> object:
+    error = record.exc_info[1] if record.exc_info else None
+    if error is None:
+        return record.name, record.levelno, record.getMessage()
+    # What asyncio says beside an exception names objects, each with an address of its own.
+    *_, place = [None, *traceback.walk_tb(error.__traceback__)]
+    where = (place[0].f_code, place[1]) if place else None
+    return record.name, record.levelno, type(error), str(error), where
+
+
+def _is_power_of_ten(number: int) -> bool:
+    return str(number).strip("0") == "1"
