@@ -38,7 +38,7 @@ ARROWS = {
     # The embedded server, from the top.
     "server": "",
     "server.serve": "exceptions server.app server.connections server.descriptors server.peers "
-    "server.settings server.state_folder",
+    "server.settings server.state_folder server.tasks",
     "server.app": "protocol server.account server.bell server.bucket server.callbacks server.gpus "
     "server.guard server.retention server.routes server.runners server.s3_endpoint server.service "
     "server.settings server.state_folder server.stores server.stores.base server.stream_secrets "
@@ -51,18 +51,19 @@ ARROWS = {
     "server.event_stream": "protocol server.service server.spool server.tracked_run",
     "server.output_tail": "protocol server.spool",
     "server.service": "exceptions protocol server.bell server.callbacks server.masking "
-    "server.metrics server.runners server.stores.base server.tracked_run server.troubles",
-    "server.callbacks": "exceptions protocol server.bell server.settings server.stores.base "
+    "server.metrics server.runners server.stores.base server.tasks server.tracked_run "
     "server.troubles",
+    "server.callbacks": "exceptions protocol server.bell server.settings server.stores.base "
+    "server.tasks server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
     "server.runners": "exceptions protocol server.descriptors server.gpus server.masking "
-    "server.spool submission.wrapping",
+    "server.regular_files server.spool server.tasks submission.wrapping",
     "server.stores": "exceptions protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
-    "server.spool": "protocol server.masking",
+    "server.spool": "protocol server.masking server.regular_files",
     "server.masking": "protocol",
     "server.bucket": "exceptions",
-    "server.metrics": "server.runners",
+    "server.metrics": "server.regular_files server.runners",
     "server.gpus": "",
     "server.retention": "server.stores.base",
     "server.s3_endpoint": "config exceptions",
@@ -73,6 +74,8 @@ ARROWS = {
     "server.bell": "",
     "server.connections": "",
     "server.descriptors": "",
+    "server.regular_files": "",
+    "server.tasks": "",
     "server.log": "",
     "server.peers": "",
     "server.troubles": "exceptions",

@@ -16,6 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
+from .regular_files import open_regular
 from .runners.base import RunHandle
 
 logger = logging.getLogger(__name__)
@@ -95,8 +96,8 @@ def read_samples(spool: Path | None) -> list[Sample]:
     """The samples of a run, oldest first; empty where there are none."""
     samples = []
     try:
-        text = samples_file(spool).read_text("utf-8") if spool is not None else ""
-    except FileNotFoundError:
+        text = _read(samples_file(spool)) if spool is not None else ""
+    except (OSError, UnicodeDecodeError):  # none yet, or the program has taken or replaced it
         text = ""
     for line in text.split("\n"):
         try:
@@ -151,7 +152,13 @@ def series(
     }
 
 
+def _read(path: Path) -> str:
+    with open(open_regular(path), encoding="utf-8") as file:
+        return file.read()
+
+
 def _append(path: Path, sample: Sample) -> None:
     line = json.dumps([sample.at, sample.cpu_s, sample.memory_bytes, dict(sample.gpu)])
-    with path.open("a", encoding="utf-8") as file:
+    descriptor = open_regular(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT)
+    with open(descriptor, "a", encoding="utf-8") as file:
         file.write(f"{line}\n")

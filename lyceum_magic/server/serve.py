@@ -153,6 +153,7 @@ def _serve_on(
 
     from .app import create_app
     from .connections import Connection
+    from .tasks import log_failure
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
@@ -161,6 +162,7 @@ def _serve_on(
                 on_ready()
                 if idle_exit_s is not None:
                     self.idle_exit = asyncio.create_task(self.end_when_idle(idle_exit_s))
+                    self.idle_exit.add_done_callback(log_failure)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
             on_end()  # before the port is let go of: the next moment it may be somebody else's

@@ -43,6 +43,7 @@ from .stores.base import (
     Store,
     StoreUnavailable,
 )
+from .tasks import log_failure
 from .tracked_run import TrackedRun
 from .troubles import Troubles
 
@@ -62,6 +63,10 @@ Secrets = Callable[[], Awaitable[Mapping[str, str]]]
 _Steps = Callable[[TrackedRun], Awaitable[None]]
 
 _NOTEBOOK_JOB = "customer_notebook"
+_NO_TRACE = (
+    "nobody knows how the run ended: its folder is gone from the server's disk; run it again if "
+    "its result is needed"
+)
 _READING = "what was asked for cannot be read, and its runs are not taken up until it can"
 _WRITING = "the ends of runs cannot be written down, and nobody is called back until they can"
 
@@ -138,7 +143,8 @@ class RunService:
         """Lets go of the runs; they go on, and the next server finds them."""
         for driver in self._drivers:
             driver.cancel()
-        await asyncio.gather(*self._drivers, return_exceptions=True)
+        if self._drivers:
+            await asyncio.wait(self._drivers)  # what they raise is logged
 
     async def start(self, request: Start) -> RunRecord:
         """Writes a new run down and starts it as soon as a slot is free.
@@ -279,6 +285,8 @@ class RunService:
                 logger.error("nobody will be called back of run %s: %s", run.run_id, problem)
             await self._follow_to_the_end(run, handle)
             return
+        if run.record.started_at is not None:  # what has begun is never begun a second time
+            problem = EmbeddedServerError(_NO_TRACE)
         if problem is not None:
             await self._lose(run, problem)
             return
@@ -339,7 +347,7 @@ class RunService:
         await self._finish(run, end)
 
     async def _lose(self, run: TrackedRun, error: EmbeddedServerError) -> None:
-        """Ends a run that cannot start as the key of the vault is gone: people can do something."""
+        """Ends a run that cannot start, for a reason that people can do something about."""
         await self._finish(run, RunEnd("lost", None, str(error), None, self._clock()))
 
     async def _finish(self, run: TrackedRun, end: RunEnd) -> None:
@@ -349,11 +357,10 @@ class RunService:
         try:
             # First on disk, then told: whoever hears of the end can read it.
             await self._write_down(record, deliveries)
-        except EmbeddedServerError as exc:
+        except Exception as exc:  # noqa: BLE001 - what it says is logged
             # Told all the same, for nobody may wait for ever. From now on it stays as told: this
             # server remembers it until it can be written, and the next one finds the run again.
             self._troubles.begin(_WRITING, exc)
-            logger.exception("the end of run %s could not be written down", run.run_id)
             self._unwritten[run.run_id] = run
             self._drive(run, lambda run: self._write_end(run, deliveries))
         finally:
@@ -369,7 +376,7 @@ class RunService:
             due = [replace(delivery, planned_at=now, next_at=now) for delivery in deliveries]
             try:
                 await self._write_down(run.record, due)
-            except EmbeddedServerError as exc:
+            except Exception as exc:  # noqa: BLE001 - what it says is logged, and the loop goes on
                 # Said again: an end that needs less may have been written in between.
                 self._troubles.begin(_WRITING, exc)
             else:
@@ -421,7 +428,8 @@ class RunService:
                 raise InvalidField(problem, field=field)
 
     def _drive(self, run: TrackedRun, steps: _Steps) -> None:
-        driver = asyncio.create_task(self._end_in_any_case(run, steps))
+        driver = asyncio.create_task(self._end_in_any_case(run, steps), name=f"run {run.run_id}")
+        driver.add_done_callback(log_failure)
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
 

@@ -14,6 +14,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
 from .masking import Masker, SecretTexts
+from .regular_files import open_regular
 
 if TYPE_CHECKING:  # the supervisor imports this module, and little else
     from pathlib import Path
@@ -119,7 +120,7 @@ def read_spool(path: Path, offset: int, *, max_bytes: int = 1 << 18) -> list[Spo
         ValueError: `offset` is not a record's end.
     """
     try:
-        descriptor = os.open(path, os.O_RDONLY)
+        descriptor = open_regular(path)
     except FileNotFoundError:
         return []  # nothing written yet, or taken away by the program
     try:

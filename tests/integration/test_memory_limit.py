@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from lyceum_magic.server.runners import memory
-from lyceum_magic.server.runners.handle import read_json
+from lyceum_magic.server.runners.handle import read_facts
 from lyceum_magic.server.runners.process import ProcessRunner
 from tests.tools.waiting import eventually
 
@@ -93,7 +93,7 @@ async def test_the_limit_ends_with_a_supervisor_that_is_killed(
     code = "import time\nprint('begun', flush=True)\ntime.sleep(600)"
     handle = await start(limited, tmp_path / "run", code)
     await until(handle, lambda stdout: "begun" in stdout)
-    os.kill(read_json(tmp_path / "run" / "supervisor.json")["pid"], signal.SIGKILL)
+    os.kill(read_facts(tmp_path / "run")["pid"], signal.SIGKILL)
     end = await handle.ended()
     assert end.reason == "lost"
     assert groups() == []

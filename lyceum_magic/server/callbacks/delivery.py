@@ -13,6 +13,7 @@ import math
 import time
 from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 
 from ...exceptions import EmbeddedServerError
 from ...protocol.callback_urls import PathChanged, fill_in, references
@@ -27,6 +28,7 @@ from ..stores.base import (
     RecordRefused,
     StoreUnavailable,
 )
+from ..tasks import log_failure
 from ..troubles import Troubles
 from .bodies import body_of_test
 from .outbox import new_delivery
@@ -120,9 +122,11 @@ class Deliverer:
     async def open(self) -> None:
         """Begins to send what is due."""
         self._loops = [
-            asyncio.create_task(self._send_for_ever()),
-            asyncio.create_task(self._write_for_ever()),
+            asyncio.create_task(self._send_for_ever(), name="the sending of callbacks"),
+            asyncio.create_task(self._write_for_ever(), name="the log of callbacks"),
         ]
+        for loop in self._loops:
+            loop.add_done_callback(log_failure)
 
     async def close(self) -> None:
         """Begins nothing more; what is under way is cut off after `CLOSE_S`, to be sent again."""
@@ -250,6 +254,7 @@ class Deliverer:
             attempt = asyncio.create_task(self._attempt(delivery))
             self._attempts.add(attempt)
             attempt.add_done_callback(self._attempts.discard)
+            attempt.add_done_callback(partial(self._after_attempt, delivery))
         if len(found) == free:
             slots.drained_at = None
         return len(found) < free
@@ -292,6 +297,17 @@ class Deliverer:
             result_of(delivery, outcome, self._schedule, started_at, took_s=took_s, now=now)
         )
         self._ended.ring()
+
+    def _after_attempt(self, delivery: Delivery, attempt: asyncio.Task[None]) -> None:
+        """Frees the slot of an attempt that came to no result. None is known to do that."""
+        if not attempt.cancelled() and (error := attempt.exception()) is not None:
+            # Its text may be the URL.
+            logger.error(
+                "the attempt of callback %s failed (%s); it is not sent again before the server "
+                "starts again",
+                delivery.delivery_id, type(error).__name__,
+            )  # fmt: skip
+            self._slots.leave_out(delivery.endpoint, delivery.delivery_id)
 
     async def _outcome_of(self, delivery: Delivery, now: float) -> Outcome:
         if delivery.url is None:
@@ -432,4 +448,5 @@ def _failed(error: str) -> Outcome:
 async def _cancelled(tasks: Collection[asyncio.Task[None]]) -> None:
     for task in tasks:
         task.cancel()
-    await asyncio.gather(*tasks, return_exceptions=True)
+    if tasks:
+        await asyncio.wait(tasks)

@@ -20,7 +20,7 @@ from ...protocol.requests import Kind, Start
 from .base import EngineUnavailable, ProgressListener, RunSpec, Usage
 from .engine import KIND_LABEL, RUN_LABEL, STATE_LABEL, Engine, connect, engine_environment
 from .engine_supervisor import EngineAssignment
-from .handle import SupervisedRun, is_supervised
+from .handle import Patience, SupervisedRun, is_supervised
 from .pool import InterpreterPool
 from .supervised_runner import SupervisedRunner
 from .supervisor import write_json
@@ -63,6 +63,10 @@ class EngineRunner(SupervisedRunner):
         self._is_closing = threading.Event()
         # There once there may be something of this kind in the engine.
         self._mark = state_dir / f"{kind}.engine"
+
+    #: A stack begins when those have ended or are healthy that its first service waits for, and
+    #: an engine takes its time to stop and remove containers.
+    patience = Patience(start_s=3600.0, end_s=120.0)
 
     # What each kind does by itself.
 
@@ -188,7 +192,7 @@ class EngineRunner(SupervisedRunner):
 
     def ended(self, handle: SupervisedRun) -> None:
         super().ended(handle)
-        if handle.is_lost:  # with an engine that failed, maybe, and comes back
+        if handle.is_abandoned:  # with an engine that failed, maybe, and comes back
             self._sweep_soon()
 
     def _sweep_soon(self) -> None:
@@ -208,15 +212,13 @@ class EngineRunner(SupervisedRunner):
             client = connect()
         except EngineUnavailable:
             return False
-        from docker.errors import DockerException
-
         try:
             with contextlib.closing(client):
                 for run_id in self.found(client):
                     # Looked at after the engine was: whoever put it there had the run by then.
                     if not is_supervised(self._state_dir / "runs" / run_id):
                         self.remove(client, run_id)
-        except (DockerException, OSError):
+        except Exception:  # the top of a thread that works for the server's whole life
             logger.warning("earlier runs may still be in the engine", exc_info=True)
             return False
         return True

@@ -29,7 +29,17 @@ from ..descriptors import set_limit
 from ..spool import SpoolWriter
 from .base import EndReason, Refusal
 from .engine import explanation
-from .supervisor import DETAIL, DETAIL_FILE, GROWN, KILL, STARTED, STOP, SUPERVISOR_ID, write_json
+from .supervisor import (
+    DETAIL,
+    DETAIL_FILE,
+    GROWN,
+    KILL,
+    STARTED,
+    STOP,
+    SUPERVISOR_ID,
+    put_end,
+    write_json,
+)
 
 if TYPE_CHECKING:
     from ...protocol.events import StreamName
@@ -152,8 +162,7 @@ class EngineSupervisor:
                 self._spool.flush(time.time())
             except OSError as exc:
                 self._fail(exc)
-        os.pwrite(exit_file, json.dumps(self._written(end), ensure_ascii=False).encode(), 0)
-        os.rename("exit.draft", "exit.json")
+        put_end(exit_file, json.dumps(self._written(end), ensure_ascii=False))
 
     # What `work` tells, on its threads.
 

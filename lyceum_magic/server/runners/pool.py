@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ..descriptors import inherited_limit
+from ..tasks import log_failure
 from .supervisor import SUPERVISOR_ID
 
 logger = logging.getLogger(__name__)
@@ -69,10 +70,15 @@ def clean_environment(source: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 @dataclass(frozen=True, eq=False)
 class Interpreter:
-    """A waiting interpreter, later a supervisor. Its control socket ends when it dies."""
+    """A waiting interpreter, later a supervisor. Its control socket ends when it dies.
+
+    Attributes:
+        mark: what it and all that it starts have as SUPERVISOR_ID.
+    """
 
     pid: int
     control: socket.socket
+    mark: str
 
     def hand_over(self, folder: Path, lock: int, listener: socket.socket) -> None:
         """Gives it the run whose assignment lies in `folder`; see `supervisor`.
@@ -101,11 +107,12 @@ def spawn_interpreter(
         environment: variables to add for it.
         arguments: of its command line, after the number of descriptors that it may have.
     """
+    mark = uuid.uuid4().hex
     ours, theirs = socket.socketpair()
     variables = clean_environment() | {
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
-        SUPERVISOR_ID: uuid.uuid4().hex,
+        SUPERVISOR_ID: mark,
         **(environment or {}),
     }
     with theirs, contextlib.ExitStack() as undo:
@@ -130,7 +137,7 @@ def spawn_interpreter(
         )
         undo.pop_all()
     ours.setblocking(False)
-    return Interpreter(pid, ours)
+    return Interpreter(pid, ours, mark)
 
 
 class InterpreterPool:
@@ -184,14 +191,19 @@ class InterpreterPool:
             asyncio.get_running_loop().remove_reader(interpreter.control)
             self.bury(interpreter)
         self._waiting.clear()
-        await asyncio.gather(*self._burials)
+        if self._burials:
+            await asyncio.wait(self._burials)  # what they raise is logged
 
     def bury(self, interpreter: Interpreter) -> None:
         """Takes a dead or dying one out of the process table, in the background."""
         interpreter.control.close()
-        task = asyncio.get_running_loop().create_task(interpreter.buried())
+        # One that is stopped would not notice, and nobody could end the server.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(interpreter.pid, signal.SIGKILL)
+        task = asyncio.get_running_loop().create_task(interpreter.buried(), name="a burial")
         self._burials.add(task)
         task.add_done_callback(self._burials.discard)
+        task.add_done_callback(log_failure)
 
     def _spawn(self) -> Interpreter:
         return spawn_interpreter(self._module, self._environment, self._arguments)

@@ -22,7 +22,7 @@ from ...protocol.bootstrap import digest_in
 from ...protocol.requests import Start, StartPython, decode_import_files, import_statements
 from .base import EngineUnavailable, ProgressListener, Refusal, RunSpec, Usage
 from .bootstraps import Bootstraps
-from .handle import SupervisedRun, kill_marked, read_json, report
+from .handle import SupervisedRun, kill_marked, read_facts, report
 from .memory import MEMORY_ERROR, remove_group
 from .pool import InterpreterPool
 from .requirements import Installer, Wanted, installed_versions, missing_requirements
@@ -117,11 +117,11 @@ class ProcessRunner(SupervisedRunner):
     def measure(self, folder: Path) -> Usage | None:
         """What the program and all that it started use now; None where it is over by now."""
         try:
-            supervisor = psutil.Process(read_json(folder / "supervisor.json")["pid"])
+            supervisor = psutil.Process(read_facts(folder)["pid"])
             family = supervisor.children(recursive=True)
             # What has ended is counted with the one that it left its exit code to.
             cpu_s = sum(supervisor.cpu_times()[2:4])
-        except (OSError, psutil.Error):
+        except (OSError, psutil.Error, KeyError, TypeError, ValueError):
             return None
         memory_bytes = 0
         for process in family:
@@ -131,12 +131,12 @@ class ProcessRunner(SupervisedRunner):
         return Usage(cpu_s, memory_bytes)
 
     def clean_up(self, folder: Path) -> None:
-        with contextlib.suppress(FileNotFoundError):  # its supervisor died before the program began
-            facts = read_json(folder / "supervisor.json")
-            kill_marked(SUPERVISOR_ID, facts["id"])
-            # Runs that an older version started have none.
-            if group := facts.get("memory_group"):
-                remove_group(group)
+        facts = read_facts(folder)  # none where its supervisor died before the program began
+        if mark := facts.get("id"):
+            kill_marked(SUPERVISOR_ID, mark)
+        # Runs that an older version started have none.
+        if isinstance(group := facts.get("memory_group"), str):
+            remove_group(group)
 
 
 # --- the run's folder ------------------------------------------------------------------------

@@ -6,7 +6,7 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from .base import ProgressListener, RunSpec, Usage
-from .handle import SupervisedRun, hand_over
+from .handle import PATIENCE, SupervisedRun, hand_over
 from .pool import InterpreterPool
 
 
@@ -16,6 +16,9 @@ class SupervisedRunner(ABC):
     Args:
         supervisors: where supervisors come from.
     """
+
+    #: With supervisors of this kind.
+    patience = PATIENCE
 
     def __init__(self, supervisors: InterpreterPool) -> None:
         self._supervisors = supervisors
@@ -67,7 +70,11 @@ class SupervisedRunner(ABC):
 
     def _new_handle(self, spec: RunSpec) -> SupervisedRun:
         handle = SupervisedRun(
-            spec, on_end=self.ended, clean_up=self.clean_up, measure=self.measure
+            spec,
+            on_end=self.ended,
+            clean_up=self.clean_up,
+            measure=self.measure,
+            patience=self.patience,
         )
         self._handles.add(handle)
         return handle

@@ -122,6 +122,33 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
     os.rename(draft, path)
 
 
+def put_end(draft: int, text: str) -> None:
+    """Writes how the run ended as `exit.json`, into the file that was made for it in advance.
+
+    Once all of the program is gone: what it has put in the places of our files is moved aside.
+
+    Args:
+        draft: `exit.draft`, open; the program may have taken its name away.
+    """
+    os.pwrite(draft, text.encode(), 0)
+    with contextlib.suppress(PermissionError):
+        os.chmod(".", 0o700)
+    own = str(os.getpid())
+    if os.path.isdir("exit.json") and not os.path.islink("exit.json"):  # no file can replace it
+        os.rename("exit.json", f"exit.json.{own}")
+    try:
+        is_ours = os.path.samestat(os.fstat(draft), os.lstat("exit.draft"))
+    except FileNotFoundError:
+        is_ours = False
+    if not is_ours:
+        name = f"exit.{own}.{time.monotonic_ns()}"
+        with open(name, "x", encoding="utf-8") as file:
+            file.write(text)
+        os.rename(name, "exit.json")
+        return
+    os.rename("exit.draft", "exit.json")
+
+
 # --- waiting ---------------------------------------------------------------------------------
 
 
@@ -287,10 +314,10 @@ class Supervisor:
         }
         write_json("supervisor.json", facts)
         self._supervise(let_go, stdout, stderr)
-        os.pwrite(exit_file, json.dumps(self._end()).encode(), 0)
+        end = self._end()
         if self._memory_group is not None:
             memory.remove_group(self._memory_group)
-        os.rename("exit.draft", "exit.json")
+        put_end(exit_file, json.dumps(end))
 
     def _supervise(self, let_go: Callable[[], object], stdout: int, stderr: int) -> None:
         """Returns when the program and all it started are gone and the spool is complete."""

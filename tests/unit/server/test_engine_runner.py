@@ -61,7 +61,7 @@ class FakeEngineRunner(EngineRunner):
 
 
 class LostRun:
-    is_lost = True
+    is_abandoned = True
 
 
 @pytest.fixture

@@ -1,0 +1,40 @@
+"""Files in a run's folder, which its program can replace: opened only if they are files.
+
+A named pipe in the place of one would keep the server waiting for ever.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+
+#: What is expected of a file that the server reads as a whole.
+_MAX_BYTES = 1 << 20
+
+
+def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
+    """A descriptor of a regular file.
+
+    Raises:
+        OSError: it is not there, is something else, or cannot be opened.
+    """
+    descriptor = os.open(path, flags | os.O_NONBLOCK, 0o600)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "it is not a regular file", os.fspath(path))
+    return descriptor
+
+
+def read_regular(path: str | os.PathLike[str]) -> bytes:
+    """The content of a small regular file.
+
+    Raises:
+        OSError: as `open_regular`, or it is not small.
+    """
+    descriptor = open_regular(path)
+    with open(descriptor, "rb") as file:
+        content = file.read(_MAX_BYTES + 1)
+    if len(content) > _MAX_BYTES:
+        raise OSError(errno.EFBIG, os.strerror(errno.EFBIG), os.fspath(path))
+    return content
