@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 
 import pytest
@@ -12,6 +11,7 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output
 from lyceum_magic.protocol.states import State
 from lyceum_magic.session import Session
+from tests.tools.sessions import only
 from tests.tools.wire_server import (
     STREAM_SECRET,
     WireServer,
@@ -34,7 +34,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[WireServer]:
             server.on("POST", path, started(server))
         ends(server, Finished(State.COMPLETED, 0))
         session = Session()
-        patch.setattr(session_module, "_current", (os.getpid(), session))
+        patch.setattr(session_module, "_sessions", only(session))
         try:
             yield server
         finally:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import os
 
 import pytest
 
@@ -17,6 +16,7 @@ from lyceum_magic.protocol.states import State
 from lyceum_magic.session import Session
 from lyceum_magic.submission.there import frames
 from lyceum_magic.submission.there.values import pack
+from tests.tools.sessions import only
 from tests.tools.wire_server import STREAM_SECRET, Request, WireServer, frame, stream
 
 LIMIT_S = 60
@@ -27,7 +27,7 @@ def server(
     wire: WireServer, cloud: None, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It sends a function home, as a program does that was asked for it."""
-    monkeypatch.setattr(session_module, "_current", (os.getpid(), session))
+    monkeypatch.setattr(session_module, "_sessions", only(session))
 
     async def send_value(request: Request, writer: asyncio.StreamWriter) -> None:
         (start,) = wire.asked("POST", paths.START_PYTHON)

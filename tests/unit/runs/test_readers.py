@@ -6,7 +6,6 @@ import argparse
 import asyncio
 import contextlib
 import io
-import os
 from collections.abc import Callable
 
 import pytest
@@ -26,6 +25,7 @@ from lyceum_magic.runs import run as run_module
 from lyceum_magic.runs.inbox import Inbox
 from lyceum_magic.runs.run import Run
 from lyceum_magic.session import Session
+from tests.tools.sessions import only
 from tests.tools.waiting import eventually
 from tests.tools.wire_server import STREAM_SECRET, Request, WireServer, frame, stream
 
@@ -67,7 +67,7 @@ def held(
     wire: WireServer, cloud: None, session: Session, monkeypatch: pytest.MonkeyPatch
 ) -> HeldRun:
     monkeypatch.setattr(inbox_module, "MAX_PENDING_CHARACTERS", 100)
-    monkeypatch.setattr(session_module, "_current", (os.getpid(), session))
+    monkeypatch.setattr(session_module, "_sessions", only(session))
     return HeldRun(wire, session)
 
 
