@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import builtins
+import contextlib
 import linecache
 import os
 import re
@@ -201,7 +202,11 @@ def _name_of_own(name: str, error: Mapping[str, Any]) -> str:
 
 def _same_here(own: str, lines: Mapping[int, str]) -> str | None:
     """The file here that a module which travelled was read from, if it is still the same."""
-    return _same([os.path.abspath(os.path.join(folder, own)) for folder in sys.path], lines)
+    files = []
+    for folder in sys.path:
+        with contextlib.suppress(OSError):  # the current one may be deleted
+            files.append(os.path.abspath(os.path.join(folder, own)))
+    return _same(files, lines)
 
 
 def _same(files: Iterable[str], lines: Mapping[int, str]) -> str | None:

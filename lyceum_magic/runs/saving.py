@@ -57,8 +57,16 @@ def write_files(files: Mapping[str, bytes], folder: Path, *, overwrite: bool) ->
         try:
             _write(path, content, folder, overwrite, saved)
         except OSError as exc:
-            saved.refused[path] = exc.strerror or str(exc)
+            saved.refused[path] = _why(exc)
     return saved
+
+
+def _why(problem: OSError) -> str:
+    try:
+        os.getcwd()
+    except OSError:
+        return "the current folder was deleted; go to another one"
+    return problem.strerror or str(problem)
 
 
 def _is_below(path: str) -> bool:

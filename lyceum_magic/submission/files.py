@@ -31,11 +31,10 @@ def read_files(paths: Iterable[str]) -> dict[str, bytes]:
     Raises:
         OptionError: a path that is not there, cannot be read, is elsewhere, or is too much.
     """
-    folder = Path.cwd()
     files: dict[str, bytes] = {}
     left = MAX_BYTES
     for named in paths:
-        for name, place in _files_at(folder, named):
+        for name, place in _files_at(_current_folder(named), named):
             if name in files:
                 continue
             if len(files) == _MAX_FILES:
@@ -81,6 +80,15 @@ def check_patterns(patterns: Iterable[str]) -> list[str]:
                 f"{pattern!r}."
             )
     return patterns
+
+
+def _current_folder(named: str) -> Path:
+    try:
+        return Path.cwd()
+    except OSError:
+        raise OptionError(
+            f"--file {named}: the current folder was deleted; go to another one with %cd."
+        ) from None
 
 
 def _files_at(folder: Path, named: str) -> Iterator[tuple[str, Path]]:

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ast
 import codecs
+import contextlib
 import importlib.machinery
 import io
 import os
@@ -351,7 +352,7 @@ class _Search:
                 folder, base = os.path.split(folder)
             if (found := self._at(folder, base.partition(".")[0])) is not None:
                 return found
-        found = self._on_path(name, [os.path.abspath(entry) for entry in sys.path])
+        found = self._on_path(name, _import_folders())
         found = found or self._in_editable_install(name)
         if found is None and (name in sys.modules or name in sys.stdlib_module_names):
             return _Module(Origin.STANDARD)  # made by a program, or for another system
@@ -483,6 +484,15 @@ def _editable_places() -> dict[str, str]:
             table = vars(sys.modules[home]).get("MAPPING", {})
             places.update((str(name), str(place)) for name, place in table.items())
     return places
+
+
+def _import_folders() -> list[str]:
+    """The folders of the import path; without the current one where that was deleted."""
+    folders = []
+    for entry in sys.path:
+        with contextlib.suppress(OSError):
+            folders.append(os.path.abspath(entry))
+    return folders
 
 
 def _file_of_imported(name: str) -> str | None:

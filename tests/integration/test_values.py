@@ -344,3 +344,34 @@ def test_a_dataclass_of_the_cell_keeps_its_methods_with_a_pickle(kernel: Kernel)
     kernel.run(cell)
     good(kernel.run(f"%%lyceum --pickle -o pair\n{cell}"))
     assert kernel.value("type(pair) is Pair") == "True"
+
+
+@pytest.fixture
+def deleted_folder(kernel: Kernel) -> Iterator[None]:
+    """The kernel's current folder is one that was deleted."""
+    kernel.run("import os, tempfile\nkept, gone = os.getcwd(), tempfile.mkdtemp()")
+    kernel.run("os.chdir(gone); os.rmdir(gone)")
+    yield
+    kernel.run("os.chdir(kept)")
+
+
+@pytest.mark.usefixtures("deleted_folder")
+def test_a_deleted_folder_stops_no_cell_that_needs_nothing_of_it(kernel: Kernel) -> None:
+    cell = "%%lyceum -i a -o b\nimport json, numpy\nb = a + 1\nprint(json.dumps(b))"
+    assert good(kernel.run(cell)).stdout == "21\n"
+    kernel.run("import lyceum_magic")
+    assert kernel.value("lyceum_magic.submit('print(2)').result().text") == "'2\\n'"
+    assert "ZeroDivisionError" in said(kernel.run("%%lyceum\n1 / 0"))
+    good(kernel.run("%lyceum list"))
+
+
+@pytest.mark.usefixtures("deleted_folder")
+def test_a_deleted_folder_is_named_where_it_is_needed(kernel: Kernel) -> None:
+    assert said(kernel.run("%%lyceum --file x\n1")) == (
+        "OptionError: --file x: the current folder was deleted; go to another one with %cd."
+    )
+    error = said(kernel.run("%%lyceum --save '*.txt'\nopen('a.txt', 'w').close()"))
+    assert error == (
+        "TransferError: a.txt was not written: the current folder was deleted; go to another one."
+    )
+    assert kernel.value("[p.name for p in _run.save_files(kept + '/rescued')]") == "['a.txt']"
