@@ -70,13 +70,32 @@ class Account:
     needs_proof: bool = False
 
 
+#: SQLite opens no file whose path has more than 512 bytes; names in the folder take the rest.
+_MAX_FOLDER_BYTES = 400
+
+
 def user_folder() -> Path:
-    """The folder of all that belongs to this user: `LYCEUM_MAGIC_HOME`, else the platform's."""
+    """The folder of all that belongs to this user: `LYCEUM_MAGIC_HOME`, else the platform's.
+
+    Raises:
+        ConfigError: its path is longer than databases in it may have.
+    """
     if home := os.environ.get("LYCEUM_MAGIC_HOME"):
-        return Path(home).expanduser().absolute()
+        return _short_enough(Path(home).expanduser().absolute())
     import platformdirs
 
-    return Path(platformdirs.user_state_path("lyceum-magic", appauthor=False))
+    return _short_enough(Path(platformdirs.user_state_path("lyceum-magic", appauthor=False)))
+
+
+def _short_enough(folder: Path) -> Path:
+    size = len(os.fsencode(folder))
+    if size > _MAX_FOLDER_BYTES:
+        raise ConfigError(
+            f"The folder for runs would be {str(folder)[:60]}..., whose path has {size:,} bytes; "
+            f"{_MAX_FOLDER_BYTES} are the most: set LYCEUM_MAGIC_HOME to a folder with a shorter "
+            "one."
+        )
+    return folder
 
 
 def journal_folder() -> Path:
@@ -90,8 +109,8 @@ def server_folder() -> Path:
     `LYCEUM_MAGIC_HOME` is taken as it is; otherwise the folder is named after `sys.prefix`, so
     that a kernel never runs on another environment's packages.
     """
-    if home := os.environ.get("LYCEUM_MAGIC_HOME"):
-        return Path(home).expanduser().absolute()
+    if os.environ.get("LYCEUM_MAGIC_HOME"):
+        return user_folder()
     digest = hashlib.sha256(sys.prefix.encode()).hexdigest()[:10]
     return user_folder() / "servers" / f"{Path(sys.prefix).name.lstrip('.')}-{digest}"
 
@@ -188,9 +207,11 @@ def _load(path: Path) -> tuple[Any, str]:
     """
     try:
         return json.loads(path.read_text(encoding="utf-8")), ""
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):  # a home may be /dev/null
         return {}, ""
     except OSError as exc:
+        if exc.errno == errno.ENAMETOOLONG:
+            return {}, ""
         return None, f"cannot be read ({exc.strerror})"
     except UnicodeDecodeError:
         return None, "is not UTF-8 text"

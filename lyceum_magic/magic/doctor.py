@@ -27,7 +27,7 @@ def examine() -> list[tuple[str, str, str]]:
         _credentials(),
         _server(),
         _callbacks(),
-        ("callbacks to `here`", f"received {session().here.receiver()}", ""),
+        _callbacks_to_here(),
         *_engine(),
         _journal(),
     ]
@@ -98,6 +98,13 @@ def _callbacks() -> tuple[str, str, str]:
     if health["next_attempt_at"]:
         found.append(f"next try {until(health['next_attempt_at'], time.time())}")
     return _callbacks_row(found, health["dead"], advice=" ".join(health["errors"]))
+
+
+def _callbacks_to_here() -> tuple[str, str, str]:
+    try:
+        return ("callbacks to `here`", f"received {session().here.receiver()}", "")
+    except LyceumError as exc:
+        return ("callbacks to `here`", "cannot be received", str(exc))
 
 
 def callbacks_left(folder: Path) -> tuple[str, str, str]:

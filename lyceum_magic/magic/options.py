@@ -255,7 +255,8 @@ def cell_parser() -> Parser:
         "--in",
         dest="inputs",
         metavar="NAMES",
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         help="variables to send along, such as a,b; `auto`: those that the cell reads",
     )
@@ -264,7 +265,8 @@ def cell_parser() -> Parser:
         "--out",
         dest="outputs",
         metavar="NAMES",
-        action="append",
+        nargs="+",
+        action="extend",
         default=[],
         help="variables to bring back, such as c,d",
     )

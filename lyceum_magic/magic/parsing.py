@@ -11,6 +11,11 @@ from typing import Any, NoReturn
 from ..exceptions import OptionError
 from ..protocol.redaction import without_password
 
+#: What word processors and web pages have in place of hyphens, quotes and spaces.
+_DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
+_QUOTES = "\u2018\u2019\u201c\u201d\u201e"
+_OTHER_SPACES = "\u00a0\u2007\u202f"
+
 
 class Parser(argparse.ArgumentParser):
     """An argument parser that raises instead of ending the process, and knows what it takes.
@@ -53,7 +58,24 @@ class Parser(argparse.ArgumentParser):
         return add
 
     def parse_args(self, args: Any = None, namespace: Any = None) -> Any:
-        return super().parse_args(args and self._completed(args), namespace)
+        return super().parse_args(args and self._completed(self._hyphened(args)), namespace)
+
+    def _hyphened(self, words: Sequence[str]) -> list[str]:
+        """The words, with hyphens in options before which an editor has put another dash."""
+        known = self._all_options()
+        hyphened = []
+        for at, word in enumerate(words):
+            if word == "--cmd":  # what follows is not ours
+                return [*hyphened, *words[at:]]
+            option, equals, value = word.partition("=")
+            name = option.lstrip(_DASHES)
+            meant = f"{'-' if len(name) == 1 else '--'}{name}"
+            is_meant = not option.isascii() and option != name and meant in known
+            hyphened.append(f"{meant}{equals}{value}" if is_meant else word)
+        return hyphened
+
+    def _all_options(self) -> set[str]:
+        return {*self.options}.union(*(p._all_options() for p in self.subcommands.values()))
 
     def _completed(self, words: Sequence[str]) -> list[str]:
         """The words, with the subcommands' names that they leave out."""
@@ -68,6 +90,8 @@ class Parser(argparse.ArgumentParser):
         # It may quote what stands in the line; behind a URL's host that is often a secret.
         message = re.sub(r"(://[^/?#\s]*)[/?#]\S*", r"\1/...", without_password(message))
         magic = self.prog.split()[0]
+        if set(_QUOTES) & set(message):
+            message = f"{message}; quotes are \" or ' in such a line"
         raise OptionError(f"{self.prog}: {message}; see `{magic}?` for the options.")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
@@ -82,11 +106,32 @@ class _Wide(argparse.HelpFormatter):
 
 
 def split(line: str, prog: str) -> list[str]:
-    """The words of a line by shell rules; nothing is substituted."""
+    """The words of a line by shell rules, up to a comment; nothing is substituted."""
+    lexer = shlex.shlex(_without_comment(line), posix=True)
+    lexer.whitespace_split = True
+    lexer.whitespace += _OTHER_SPACES
+    lexer.commenters = ""  # to shlex, one may begin in the middle of a word
     try:
-        return shlex.split(line, comments=False)
+        return list(lexer)
     except ValueError as exc:
         raise OptionError(f"{prog}: the line cannot be split into words: {exc}.") from None
+
+
+def _without_comment(line: str) -> str:
+    quote = ""
+    is_escaped = False
+    for at, character in enumerate(line):
+        if is_escaped:
+            is_escaped = False
+        elif character == "\\" and quote != "'":
+            is_escaped = True
+        elif quote:
+            quote = "" if character == quote else quote
+        elif character in "'\"":
+            quote = character
+        elif character == "#" and (at == 0 or line[at - 1].isspace()):
+            return line[:at]
+    return line
 
 
 def pairs(option: str, texts: list[str], advice: str = "") -> dict[str, str]:

@@ -277,3 +277,29 @@ def test_a_relative_home_is_the_same_folder_from_everywhere(
     monkeypatch.setenv("LYCEUM_MAGIC_HOME", "state")
     assert config.server_folder() == tmp_path / "state"
     assert config.journal_folder() == tmp_path / "state" / "journal"
+
+
+# Homes in which no file can be.
+
+
+@pytest.mark.parametrize("kind", ["/dev/null", "a file", "a long name"])
+def test_a_home_that_holds_no_login_means_that_there_is_none(
+    kind: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "a file").touch()
+    homes = {"a file": str(tmp_path / "a file"), "a long name": str(tmp_path / ("x" * 1000))}
+    monkeypatch.setenv("HOME", homes.get(kind, kind))
+    assert config.find_account({}) is None
+
+
+@pytest.mark.parametrize("variable", ["HOME", "LYCEUM_MAGIC_HOME"])
+def test_a_folder_whose_path_is_too_long_for_a_database_is_one_sentence(
+    variable: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("LYCEUM_MAGIC_HOME", "XDG_STATE_HOME"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv(variable, str(tmp_path.joinpath(*["d" * 100] * 10)))
+    for folder in (config.user_folder, config.journal_folder, config.server_folder):
+        with pytest.raises(ConfigError, match="set LYCEUM_MAGIC_HOME to a folder with a") as caught:
+            folder()
+        assert len(str(caught.value)) < 300

@@ -222,3 +222,37 @@ def test_a_mistake_in_a_subcommand_is_one_sentence(line: str, said: str) -> None
         line_parser().parse_args(split(line, "%lyceum"))
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("line", "same"),
+    [
+        ("-t 5  # as short as can be", "-t 5"),
+        ("# nothing", ""),
+        ("-t 5 #don't", "-t 5"),
+        (
+            "--name 'a # b' --label \"c #d\" --meta k=v#w",
+            "--name='a # b' --label 'c #d' --meta k=v#w",
+        ),
+        ("--name a\\'b # 'c", '--name "a\'b"'),
+        ("-i a, b -o c ,d , e", "-i a,b -o c,d,e"),
+        ("-i a b -i c --out d e", "-i a,b,c -o d,e"),
+        ("\u2013t 5 \u2014out x \u2013-detach", "-t 5 --out x --detach"),
+        ("\u2212t 5 \u2014name=\u2013x", "-t 5 --name=\u2013x"),
+        ("-t\u00a05\u00a0--detach", "-t 5 --detach"),
+        ("--name '\u2013 a\u00a0b'", "--name '\u2013 a\u00a0b'"),
+    ],
+)
+def test_what_is_meant_is_understood(line: str, same: str) -> None:
+    assert parse_cell_line(line) == parse_cell_line(same)
+
+
+def test_a_command_of_an_image_keeps_its_dashes() -> None:
+    options = parse_image_line("alpine \u2013t 5 --cmd echo \u2013t '#' # said")
+    assert (options.timeout_s, options.words) == (5, ["echo", "\u2013t", "#"])
+    assert line_parser().parse_args(split("list \u2014all # of them", "%lyceum")).all
+
+
+def test_quotes_of_a_word_processor_are_named() -> None:
+    with pytest.raises(OptionError, match="quotes are \" or ' in such a line"):
+        parse_cell_line("--name \u201cmy run\u201d")
