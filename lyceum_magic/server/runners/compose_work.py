@@ -8,7 +8,6 @@ directly.
 from __future__ import annotations
 
 import json
-import math
 import os
 import queue
 import signal
@@ -98,7 +97,7 @@ class ComposeWork:
         # What would go on for ever, or has nothing left to serve. Its codes do not count.
         if served := [state for state in states if state.is_alive]:
             events.waiting(f"stopping {_names(served)}")
-        self._stack.stop(math.ceil(self._grace_s))
+        self._stack.stop(self._grace_s)
         self._states(events)
         for reader in self._readers.values():
             reader.finish()
@@ -111,7 +110,7 @@ class ComposeWork:
 
     def stop(self, grace_s: float) -> None:
         self._cancel_start()
-        self._stack.stop(math.ceil(grace_s))
+        self._stack.stop(grace_s)
         self._changes.put(_Changed())
 
     def kill(self) -> None:

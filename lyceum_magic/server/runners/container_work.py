@@ -5,7 +5,6 @@ See `engine_supervisor`, whose process this is.
 
 from __future__ import annotations
 
-import math
 import re
 import threading
 from functools import cached_property
@@ -15,6 +14,7 @@ from .base import Refusal
 from .engine import connect, explanation, remove_container, unless_over
 from .engine_supervisor import EngineAssignment, Events, supervise_one_run
 from .memory import out_of_memory
+from .soft_end import end_softly
 from .supervisor import describe_return_code
 
 if TYPE_CHECKING:
@@ -91,9 +91,7 @@ class ContainerWork:
 
     def stop(self, grace_s: float) -> None:
         if container := self._end():
-            with unless_over():
-                # The engine itself keeps the time, also where this process dies meanwhile.
-                container.stop(timeout=math.ceil(grace_s))
+            end_softly(self._client, self._plan["name"], grace_s)
 
     def kill(self) -> None:
         if container := self._end():

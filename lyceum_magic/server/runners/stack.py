@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any
 from . import leftovers
 from .base import Usage
 from .engine import KIND_LABEL, RUN_LABEL, STATE_LABEL, remove_container, unless_over, usage_of
+from .soft_end import end_softly
 
 if TYPE_CHECKING:
     from docker import DockerClient
@@ -75,9 +76,9 @@ class Stack:
                 found.append(_state(self._engine.api.inspect_container(container["Id"])))
         return found
 
-    def stop(self, grace_s: int) -> None:
+    def stop(self, grace_s: float) -> None:
         """SIGTERM to all that run, SIGKILL to those that still do after `grace_s` seconds."""
-        self._with_all_alive(partial(self._engine.api.stop, timeout=grace_s))
+        self._with_all_alive(lambda container_id: end_softly(self._engine, container_id, grace_s))
 
     def kill(self) -> None:
         """SIGKILL to all that run."""
