@@ -12,7 +12,7 @@ from .config import Secret
 from .exceptions import OptionError
 from .protocol.limits import MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from .protocol.redaction import HiddenText, hidden_urls
-from .protocol.requests import Start
+from .protocol.requests import EntryPoint, Start
 from .runs.hooks import Hook
 from .runs.journal import Entry
 from .runs.run import Run
@@ -121,6 +121,8 @@ def submit_image(
     timeout_s: int = MAX_TIMEOUT_S,
     env: Mapping[str, str] | None = None,
     user: str | None = None,
+    entrypoint: EntryPoint | None = None,
+    init: bool = True,
     s3: bool = True,
     s3_path: str = "/mnt/s3",
     registry: str | None = None,
@@ -144,6 +146,12 @@ def submit_image(
         machine, timeout_s, name, labels, metadata, callback_urls, place, budget: as for `submit`.
         env: variables of the container. `%lyceum secrets` keeps those that are secret.
         user: who runs the command there: a name, "1000" or "1000:1000".
+        entrypoint: "keep" gives an entry point of the image the command as its arguments, as
+            `docker run` does; "skip" leaves it out; "auto" leaves it out where it would not run the
+            command. None is "auto" for a script, and "keep" for a list.
+        init: whether a small init is process 1, which passes signals on. Images with an init of
+            their own, such as s6-overlay, need False. Both are known to be honoured by the embedded
+            server alone.
         s3: whether the account's storage is mounted, at `s3_path`.
         registry: "basic" signs in with `registry_user` and `registry_password`; "aws" with the keys
             that boto3 finds here, for a registry in `aws_region`.
@@ -164,6 +172,8 @@ def submit_image(
         _choices(machine, timeout_s, name, labels, metadata, callback_urls),
         env=env,
         user=user,
+        entry_point=entrypoint or ("auto" if isinstance(command, str) else None),
+        init=init,
         s3=s3,
         s3_path=s3_path,
         graceful_timeout_s=graceful_timeout_s,
@@ -271,7 +281,7 @@ def _start(
     here = session()
     client = here.client(cast(Place, place))
     if not client.account.is_embedded:
-        for sentence in notes:
+        for sentence in [*notes, *request.cloud_remarks]:
             warnings.warn(sentence, stacklevel=3)
     request = for_server(request, client.account.bootstrap)
     return here.submit(client, request, budget=budget, allow_pickle=allow_pickle)

@@ -318,6 +318,8 @@ class Session:
         request, price, remarks = self.priced(client, request, budget)
         if price and not self._is_spending():
             remarks.insert(0, f"from here on this notebook spends money: {money.per_hour(price)}")
+        if not client.account.is_embedded:
+            remarks += request.cloud_remarks
         tag = (request.metadata or {}).get(TAG_KEY)
         if tag is None:
             tag = new_tag()

@@ -156,7 +156,7 @@ def show_request(cell: Cell) -> None:
         place = client.account.base_url
         request = for_server(request, client.account.bootstrap)
         request, price, more = here.priced(client, request, options.budget)
-        notes = [*notes, *more]
+        notes = [*notes, *more, *request.cloud_remarks]
     else:
         place, price = "the embedded server of this machine (LOCAL)", 0.0
     text = describe(request, place=place, price_per_hour=price, sizes=cell.sizes(), notes=notes)

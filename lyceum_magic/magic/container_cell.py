@@ -56,10 +56,13 @@ class ImageCell(ContainerCell):
         choices = choices_of(options, defaults)
         if options.python and text is not None:
             self.python = code_of(text, check=options.check)
+        is_script = text is not None and options.words is None
         self.request = image_request(
             options.image,
             self._command(options, text, choices),
             choices,
+            entry_point=options.entry_point or ("auto" if is_script else None),
+            init=options.init,
             env=options.env,
             user=options.user,
             s3=options.s3,

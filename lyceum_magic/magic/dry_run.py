@@ -20,6 +20,12 @@ from ..protocol.requests import (
 #: A heading, and its lines; a row without any is left out.
 _Row = tuple[str, Iterable[str]]
 
+_ENTRY_POINTS = {
+    "auto": "left out where it would not run the command",
+    "keep": "gets the command as its arguments",
+    "skip": "left out",
+}
+
 
 def describe(
     request: Start,
@@ -75,6 +81,8 @@ def _particulars(request: Start, sizes: Iterable[tuple[str, Mapping[str, int]]])
             names = [line.partition("=")[0] for line in (request.docker_run_env or "").split("\n")]
             yield "variables", [", ".join(names)]
             yield "user", [request.docker_user or ""]
+            yield "entry point", [_ENTRY_POINTS.get(request.docker_entrypoint or "", "")]
+            yield "init", ["none" if request.docker_init is False else ""]
             yield "storage", [request.s3_mount_path if request.enable_s3_mount else "not mounted"]
             yield from _container(request)
         case StartCompose():

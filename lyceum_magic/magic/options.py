@@ -6,7 +6,7 @@ import argparse
 import keyword
 from dataclasses import dataclass, field
 from functools import cache
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 from ..exceptions import OptionError
 from ..protocol.limits import (
@@ -19,6 +19,9 @@ from ..protocol.limits import (
 )
 from ..protocol.machines import is_machine_name
 from .parsing import Parser, dollars, pairs, split, whole_number
+
+if TYPE_CHECKING:
+    from ..protocol.requests import EntryPoint
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,12 +88,15 @@ class ImageOptions(ComposeOptions):
     Attributes:
         python: the cell is Python.
         check: whether that Python is compiled here first.
+        entry_point: None: the usual one for what the cell is.
         words: the line's own command; None where it has none, empty where the cell is one.
     """
 
     image: str
     env: dict[str, str] = field(default_factory=dict, repr=False)
     user: str | None = None
+    entry_point: EntryPoint | None = None
+    init: bool = True
     s3: bool = True
     s3_path: str = "/mnt/s3"
     python: bool = False
@@ -131,6 +137,8 @@ def parse_image_line(line: str) -> ImageOptions:
         image=parsed.image,
         env=pairs("--env", parsed.env, "; `%lyceum secrets set` keeps what is secret"),
         user=parsed.user,
+        entry_point=parsed.entrypoint,
+        init=not parsed.no_init,
         s3_path=parsed.s3_path,
         python=parsed.python,
         check=not parsed.no_check,
@@ -305,8 +313,9 @@ def image_parser() -> Parser:
         description="Run this cell in a Docker image on Lyceum. The cell is a script for the "
         "image's shell, `sh -c`: its last command decides how the run ends, and `set -e` in its "
         "first line lets every command. `%lyceum_image IMAGE`, a line without a cell, runs "
-        "the image's own command. As with `docker run`, an entry point of the image gets all of "
-        "it as arguments.",
+        "the image's own command. An entry point that prepares the container and execs its "
+        "arguments runs the script; any other is left out. Other commands are its arguments, as "
+        "with `docker run`. --entrypoint chooses.",
     )
     add = parser.add_argument
     add("image", metavar="IMAGE", help="such as python:3.12-slim or registry.example/team/app:1")
@@ -322,6 +331,17 @@ def image_parser() -> Parser:
     )
     add("--env", metavar="K=V", action="append", default=[], help="a variable; repeat at will")
     add("--user", metavar="USER", help="who runs it there: a name, 1000 or 1000:1000")
+    add(
+        "--entrypoint",
+        choices=["auto", "keep", "skip"],
+        help="the image's entry point: give it the command as arguments, leave it out, or (auto, "
+        "the default for scripts and --python) leave it out where it would not run the command",
+    )
+    add(
+        "--no-init",
+        action="store_true",
+        help="the program itself is process 1: for images with an init of their own (s6-overlay)",
+    )
     add("--s3-path", metavar="PATH", default="/mnt/s3", help="where the storage is mounted")
     _add_container(parser, s3=True)
     _add_run(parser)

@@ -29,6 +29,7 @@ from .machines import MACHINE_PATTERN
 _MACHINE_NAMES = AliasChoices("execution_type", "machine_type")
 
 Kind = Literal["python", "image", "compose"]
+EntryPoint = Literal["auto", "keep", "skip"]
 
 #: Stands in the place of a program, in Python as in YAML.
 NOT_KEPT = "# not kept after the end of the run"
@@ -69,6 +70,11 @@ class Start(BaseModel):
     def work_type(self) -> str:
         """What the record calls the run's `job_type`."""
         return self.kind
+
+    @property
+    def cloud_remarks(self) -> list[str]:
+        """A sentence for each choice that the embedded server alone is known to honour."""
+        return []
 
     def without_credentials(self) -> Self:
         """The request as it is kept once nothing needs its credentials any more."""
@@ -171,6 +177,9 @@ class StartImage(_StartContainers):
     """`POST execution/image/start`. Times in seconds.
 
     `docker_run_env` is lines `KEY=value`; without `docker_run_cmd` the image's own command runs.
+    `docker_entrypoint` says whether an entry point of the image gets the command as its arguments
+    (`keep`, as without it), is left out (`skip`), or is left out where it would not run the command
+    (`auto`). `docker_init` says whether an init is process 1. Lyceum's own API has neither.
     """
 
     kind = "image"
@@ -181,9 +190,23 @@ class StartImage(_StartContainers):
     docker_run_cmd: list[str] | None = None
     docker_run_env: str | None = Field(default=None, repr=False)
     docker_user: str | None = None
+    docker_entrypoint: EntryPoint | None = None
+    docker_init: bool | None = None
     job_type: str | None = None
     enable_s3_mount: bool = True
     s3_mount_path: str = "/mnt/s3"
+
+    @property
+    def cloud_remarks(self) -> list[str]:
+        options = {
+            "--entrypoint skip": self.docker_entrypoint == "skip",
+            "--no-init": self.docker_init is False,
+        }
+        return [
+            f"the cloud may take no notice of {option}"
+            for option, is_chosen in options.items()
+            if is_chosen
+        ]
 
     @property
     def work_type(self) -> str:

@@ -7,7 +7,7 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from ..exceptions import OptionError
-from ..protocol.requests import StartImage
+from ..protocol.requests import EntryPoint, StartImage
 from .registry import RegistryFields
 from .source import BELOW_MAGIC_LINE
 from .start import Choices, build_start
@@ -46,6 +46,8 @@ def image_request(
     *,
     env: Mapping[str, str] | None = None,
     user: str | None = None,
+    entry_point: EntryPoint | None = None,
+    init: bool = True,
     s3: bool = True,
     s3_path: str = "/mnt/s3",
     graceful_timeout_s: int | None = None,
@@ -54,7 +56,7 @@ def image_request(
     """The request that runs an image; see `lyceum_magic.submit_image` for the arguments.
 
     Args:
-        command: the arguments that follow the image's entry point; None: the image's own command.
+        command: None is the image's own command.
 
     Raises:
         OptionError: a value that the wire does not take, in one sentence.
@@ -63,6 +65,11 @@ def image_request(
         raise OptionError(f"An image is named as in python:3.12-slim, not {image!r:.80}.")
     if command is not None:
         check_command(command)
+    if entry_point == "skip" and not command:
+        raise OptionError(
+            "The image's own command runs with its entry point: leave `skip` out, or give a "
+            "command."
+        )
     if not s3_path.startswith("/") or ".." in s3_path.split("/") or s3_path.strip("/") == "":
         raise OptionError(f"The storage is mounted at a path such as /mnt/s3, not {s3_path!r}.")
     return build_start(
@@ -72,6 +79,8 @@ def image_request(
         docker_run_cmd=None if command is None else list(command),
         docker_run_env=env_lines(env or {}) or None,
         docker_user=user,
+        docker_entrypoint=entry_point,
+        docker_init=None if init else False,
         enable_s3_mount=s3,
         s3_mount_path=s3_path,
         graceful_timeout=graceful_timeout_s,

@@ -21,7 +21,8 @@ StartT = TypeVar("StartT", bound=Start)
 _CHOICES = {
     "compose_file_code": "the Compose file",
     "docker_image_ref": "image", "docker_run_cmd": "command", "docker_run_env": "env",
-    "docker_user": "user", "docker_username": "registry_user",
+    "docker_user": "user", "docker_entrypoint": "entrypoint", "docker_init": "init",
+    "docker_username": "registry_user",
     "docker_password": "registry_password", "enable_s3_mount": "s3", "execution_type": "machine",
     "graceful_timeout": "graceful_timeout_s", "run_name": "name", "s3_mount_path": "s3_path",
     "timeout": "timeout_s", "user_callback_urls": "callback_urls",

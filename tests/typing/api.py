@@ -91,6 +91,8 @@ def in_containers() -> None:
         timeout_s=60,
         env={"A": "1"},
         user="1000",
+        entrypoint="keep",
+        init=False,
         s3=True,
         s3_path="/mnt/s3",
         registry="basic",

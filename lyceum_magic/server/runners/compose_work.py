@@ -23,7 +23,7 @@ from ..masking import SecretTexts, program_variables
 from .base import Refusal
 from .compose_command import failure_of, start_stack
 from .compose_model import Model, awaited, replicas, with_environment
-from .engine import connect
+from .engine import NEEDS_PID_1, connect
 from .engine_supervisor import EngineAssignment, Events, supervise_one_run
 from .memory import out_of_memory
 from .stack import NUMBER_LABEL, SERVICE_LABEL, ContainerState, Stack
@@ -101,7 +101,7 @@ class ComposeWork:
         self._states(events)
         for reader in self._readers.values():
             reader.finish()
-        code, error = _outcome(state for state in ended if state.was_started)
+        code, error = self._outcome(state for state in ended if state.was_started)
         if not failure or self._is_ordered_to_end:
             return code, error
         if not self._readers:
@@ -211,6 +211,21 @@ class ComposeWork:
             raise RuntimeError("somebody has removed a container of the stack from the engine")
         return states
 
+    def _outcome(self, ended: Iterable[ContainerState]) -> tuple[int, str]:
+        """The code and the sentence of the first failure; 0 and nothing where there is none."""
+        for state in sorted(ended, key=lambda state: state.finished_at):
+            if state.return_code:
+                return state.return_code, self._describe(state)
+        return 0, ""
+
+    def _describe(self, state: ContainerState) -> str:
+        if state.is_out_of_memory:
+            return out_of_memory(state.memory_limit_bytes, f"service `{state.service}`")
+        said = f"service `{state.service}` ended with exit code {state.return_code}"
+        if state.has_init and NEEDS_PID_1.search(self._stack.first_errors(state.id)):
+            return f"{said}: it has to be process 1; give it `init: false`"
+        return said
+
     def _reader(self, events: Events, container_id: str, service: str, number: int) -> OutputReader:
         if container_id not in self._readers:
             name = f"{service}-{number}" if self._replicas.get(service, 1) > 1 else service
@@ -239,20 +254,6 @@ def _names(states: Sequence[ContainerState]) -> str:
     names = [f"`{name}`" for name in sorted({state.service for state in states})]
     more = len(names) - _MOST_NAMES
     return ", ".join(names[:_MOST_NAMES]) + (f" and {more} more" if more > 0 else "")
-
-
-def _outcome(ended: Iterable[ContainerState]) -> tuple[int, str]:
-    """The code and the sentence of whatever failed first; 0 and nothing where nothing did."""
-    for state in sorted(ended, key=lambda state: state.finished_at):
-        if state.return_code:
-            return state.return_code, _describe(state)
-    return 0, ""
-
-
-def _describe(state: ContainerState) -> str:
-    if state.is_out_of_memory:
-        return out_of_memory(state.memory_limit_bytes, f"service `{state.service}`")
-    return f"service `{state.service}` ended with exit code {state.return_code}"
 
 
 if __name__ == "__main__":

@@ -92,6 +92,8 @@ class ContainerRunner(EngineRunner):
             command=request.docker_run_cmd or None,
             environment=container_environment(spec, request),
             user=request.docker_user or None,
+            entry_point=request.docker_entrypoint or "keep",
+            has_init=request.docker_init is not False,
             mount=mount,
             has_gpus=has_gpus,
             labels=self.labels(spec.run_id),
@@ -128,6 +130,12 @@ def check_fields(request: StartImage) -> None:
         ) from None
     for number, argument in enumerate(request.docker_run_cmd or (), start=1):
         _check_size(argument, f"argument {number}", "docker_run_cmd")
+    if request.docker_entrypoint == "skip" and not request.docker_run_cmd:
+        raise InvalidField(
+            "docker_entrypoint can be `skip` only where there is a command to run instead; give "
+            "docker_run_cmd.",
+            field="docker_entrypoint",
+        )
     decode_environment(request.docker_run_env or "")
     if request.docker_user is not None:
         _check_size(request.docker_user, "the user", "docker_user")

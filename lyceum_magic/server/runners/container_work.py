@@ -7,12 +7,13 @@ from __future__ import annotations
 
 import re
 import threading
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from .base import Refusal
-from .engine import connect, explanation, remove_container, unless_over
+from .engine import NEEDS_PID_1, connect, explanation, remove_container, unless_over
 from .engine_supervisor import EngineAssignment, Events, supervise_one_run
+from .entry_points import hands_over, read_script
 from .memory import out_of_memory
 from .soft_end import end_softly
 from .supervisor import describe_return_code
@@ -21,6 +22,8 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from docker.errors import APIError
     from docker.models.containers import Container
+
+    from ...protocol.requests import EntryPoint
 
 #: What a shell, and whatever starts a program in a container, return for one that is not there or
 #: cannot be executed.
@@ -46,6 +49,8 @@ class ContainerPlan(TypedDict):
     Attributes:
         command: None for the image's own.
         environment: `NAME=value`; a name alone takes a variable of the image's away.
+        entry_point: see `StartImage`.
+        has_init: whether an init is process 1, and not the program itself.
     """
 
     name: str
@@ -53,6 +58,8 @@ class ContainerPlan(TypedDict):
     command: list[str] | None
     environment: list[str]
     user: str | None
+    entry_point: EntryPoint
+    has_init: bool
     mount: Mount | None
     has_gpus: bool
     labels: dict[str, str]
@@ -90,7 +97,7 @@ class ContainerWork:
         return self._result(container, first_errors)
 
     def stop(self, grace_s: float) -> None:
-        if container := self._end():
+        if self._end():
             end_softly(self._client, self._plan["name"], grace_s)
 
     def kill(self) -> None:
@@ -112,6 +119,21 @@ class ContainerWork:
             return self._container
 
     def _create(self) -> Container:
+        plan = self._plan
+        command, choice = plan["command"], plan["entry_point"]
+        if not command:
+            return self._create_with(None, None)
+        if choice == "skip":
+            return self._create_with(command[:1], command[1:])
+        container = self._create_with(None, command)
+        entry_point = container.attrs["Config"].get("Entrypoint") or []
+        if choice == "keep" or hands_over(entry_point, partial(read_script, container)):
+            return container
+        container.remove(v=True)
+        return self._create_with(command[:1], command[1:])
+
+    def _create_with(self, entry_point: list[str] | None, command: list[str] | None) -> Container:
+        """The container, with an entry point in place of the image's where there is one."""
         from docker.errors import APIError
         from docker.types import DeviceRequest, LogConfig
         from docker.types import Mount as BindMount
@@ -122,7 +144,8 @@ class ContainerWork:
         try:
             return self._client.containers.create(
                 plan["image"],
-                plan["command"],
+                command,
+                entrypoint=entry_point,
                 name=plan["name"],
                 labels=plan["labels"],
                 environment=plan["environment"],
@@ -130,7 +153,7 @@ class ContainerWork:
                 mounts=[BindMount(**mount, type="bind")] if mount else [],
                 device_requests=[gpus] if plan["has_gpus"] else [],
                 # A program that is process 1 itself would ignore SIGTERM, and leave zombies.
-                init=True,
+                init=plan["has_init"],
                 # The output is ours: a second copy would fill the disk, with its secrets in it.
                 log_config=LogConfig(type=LogConfig.types.NONE),
             )
@@ -188,6 +211,11 @@ class ContainerWork:
         if code and container.attrs["State"].get("OOMKilled"):
             limit_bytes = container.attrs["HostConfig"].get("Memory") or 0
             return code, out_of_memory(limit_bytes, "the container")
+        if code and self._plan["has_init"] and NEEDS_PID_1.search(first_errors):
+            return code, (
+                f"a program of the image {self._plan['image']} has to be process 1, where a small "
+                "init is; run it with --no-init (init=False)"
+            )
         if said := _INIT_SAYS.match(first_errors):
             return code, self._not_executed(code, said[1].decode(errors="replace"))
         match code:

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import os
+import re
 import time
 from collections.abc import Iterator, Mapping
 from http import HTTPStatus
@@ -25,6 +26,13 @@ if TYPE_CHECKING:
 RUN_LABEL = "lyceum.run"
 KIND_LABEL = "lyceum.kind"
 STATE_LABEL = "lyceum.state"
+
+#: What inits such as s6-overlay, systemd, runit and busybox's say when another one is process 1.
+NEEDS_PID_1 = re.compile(
+    rb"(?:\bas|\bbe|\bnot) (?:pid|process)(?: no\.?| number| id)? ?1\b"
+    rb"|not been booted with systemd|alternative telinit implementation",
+    re.IGNORECASE,
+)
 
 #: How long the engine may take to answer; a working one takes milliseconds.
 PATIENCE_S = 60

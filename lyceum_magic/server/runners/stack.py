@@ -6,6 +6,7 @@ All of it carries the run's label, so that it is found and removed whoever put i
 from __future__ import annotations
 
 import contextlib
+import itertools
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -32,6 +33,9 @@ _JOBS = frozenset({"", "no", "on-failure"})
 _ALIVE = frozenset({"running", "restarting", "paused"})
 _NEVER = "0001-"
 
+#: How many pieces of a log its beginning has.
+_FIRST_CHUNKS = 20
+
 
 @dataclass(frozen=True)
 class ContainerState:
@@ -42,6 +46,7 @@ class ContainerState:
         is_job: it ends by itself: nothing starts it again, or only for as long as it fails.
         finished_at: when it last ended; such texts sort as their moments do.
         memory_limit_bytes: 0 for none.
+        has_init: whether a small init is its process 1.
     """
 
     id: str
@@ -54,6 +59,7 @@ class ContainerState:
     finished_at: str
     is_out_of_memory: bool
     memory_limit_bytes: int
+    has_init: bool
 
 
 class Stack:
@@ -75,6 +81,13 @@ class Stack:
             with contextlib.suppress(_not_found()):
                 found.append(_state(self._engine.api.inspect_container(container["Id"])))
         return found
+
+    def first_errors(self, container_id: str) -> bytes:
+        """The beginning of what a container wrote to stderr."""
+        with contextlib.closing(
+            self._engine.api.logs(container_id, stdout=False, stream=True, follow=False)
+        ) as chunks:
+            return b"".join(itertools.islice(chunks, _FIRST_CHUNKS))
 
     def stop(self, grace_s: float) -> None:
         """SIGTERM to all that run, SIGKILL to those that still do after `grace_s` seconds."""
@@ -161,6 +174,7 @@ def _state(facts: dict[str, Any]) -> ContainerState:
         finished_at=state["FinishedAt"],
         is_out_of_memory=bool(state.get("OOMKilled")),
         memory_limit_bytes=host.get("Memory") or 0,
+        has_init=bool(host.get("Init")),
     )
 
 

@@ -65,6 +65,45 @@ def test_a_script_runs_in_its_image(wire: WireServer, capsys: pytest.CaptureFixt
 
 
 @pytest.mark.parametrize(
+    ("line", "text", "choice"),
+    [
+        ("x", "ls", "auto"),
+        ("x --python", "1", "auto"),
+        ("x", None, None),
+        ("x --cmd ls", None, None),
+        ("x --cmd", "ls", None),
+        ("x --entrypoint keep", "ls", "keep"),
+        ("x --entrypoint skip --cmd ls", None, "skip"),
+    ],
+)
+def test_scripts_run_whatever_the_entry_point_is(
+    line: str, text: str | None, choice: str | None
+) -> None:
+    request = ImageCell(line, text, DEFAULTS).request
+    assert request.to_wire().get("docker_entrypoint") == choice
+
+
+def test_an_image_s_own_command_keeps_its_entry_point() -> None:
+    with pytest.raises(OptionError, match="runs with its entry point"):
+        ImageCell("x --entrypoint skip", None, DEFAULTS)
+
+
+def test_what_the_cloud_may_not_honour_is_said(
+    wire: WireServer, capsys: pytest.CaptureFixture[str]
+) -> None:
+    cell = ImageCell("alpine --no-init --entrypoint skip", "ls", DEFAULTS)
+    bound = run(cell)
+    assert sent(wire, paths.START_IMAGE)["docker_init"] is False
+    said = "the cloud may take no notice of --entrypoint skip · "
+    said += "the cloud may take no notice of --no-init"
+    assert bound["_run"].note == said  # type: ignore[attr-defined]
+    run_cell(ImageCell("alpine --no-init --dry-run", "ls", DEFAULTS), DEFAULTS, bound.__setitem__)
+    assert "the cloud may take no notice of --no-init\n" in capsys.readouterr().out
+    with pytest.warns(UserWarning, match="no notice of --no-init"):
+        lyceum_magic.submit_image("alpine", "ls", init=False).result()
+
+
+@pytest.mark.parametrize(
     ("line", "text", "command"),
     [
         ("x", None, None),

@@ -167,6 +167,7 @@ def test_an_image_shows_names_and_no_values(
         "command       sh -c, a script of 12 bytes\n"
         "variables     A, B\n"
         "user          1000\n"
+        "entry point   left out where it would not run the command\n"
         "storage       /data\n"
         "registry      basic, me\n"
         "grace         9 s\n"
@@ -182,6 +183,8 @@ def test_an_image_shows_names_and_no_values(
         ("--python", "print('canary')", "command       python3, code of "),
         ("--cmd", "app 'two words'", "command       app 'two words'\n"),
         ("--no-s3", "ls", "storage       not mounted\n"),
+        ("--entrypoint skip", "ls", "entry point   left out\n"),
+        ("--no-init", "ls", "init          none\n"),
         ("--registry aws --aws-region eu-west-1", "ls", "registry      aws, eu-west-1\n"),
     ],
 )

@@ -56,12 +56,14 @@ def test_every_option_of_an_image_is_understood() -> None:
     line = (
         "--env A=1 --env B=x=y --user 1000 --no-s3 --s3-path /data --registry basic -m gpu.a100 "
         "--registry-user me --registry-password-env PW --graceful-timeout 30 --detach alpine:3 "
-        "--budget 0.5 --cmd"
+        "--budget 0.5 --entrypoint keep --no-init --cmd"
     )
     assert parse_image_line(line) == ImageOptions(
         image="alpine:3",
         env={"A": "1", "B": "x=y"},
         user="1000",
+        entry_point="keep",
+        init=False,
         s3=False,
         s3_path="/data",
         registry=RegistryOptions(kind="basic", user="me", password_env="PW"),
@@ -103,6 +105,7 @@ def test_every_option_of_a_stack_is_understood() -> None:
         ("a --graceful-timeout 301", "1 to 300 seconds, not 301"),
         ("a --graceful-timeout soon", "a whole number is expected, not 'soon'"),
         ("a --in x", "unrecognized arguments: --in x"),
+        ("a --entrypoint bash", "invalid choice: 'bash'"),
         ("a --registry-password canary", "unrecognized arguments: --registry-password"),
     ],
 )

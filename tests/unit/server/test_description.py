@@ -59,6 +59,8 @@ STARTS: dict[str, dict[str, Field]] = {
         "docker_run_cmd": (TEXTS, True, None, {}),
         "docker_run_env": (TEXT, True, None, {}),
         "docker_user": (TEXT, True, None, {}),
+        "docker_entrypoint": (TEXT, True, None, {"enum": ["auto", "keep", "skip"]}),
+        "docker_init": (FLAG, True, None, {}),
         "job_type": (TEXT, True, None, {}),
         "enable_s3_mount": (FLAG, False, True, {}),
         "s3_mount_path": (TEXT, False, "/mnt/s3", {}),
