@@ -63,7 +63,7 @@ class Start(BaseModel):
 
     @property
     def grace_s(self) -> float:
-        """Seconds between SIGTERM and SIGKILL when the run is stopped or times out."""
+        """Seconds from SIGTERM to SIGKILL, at most, when the run is stopped or times out."""
         return DEFAULT_GRACE_S
 
     @property
@@ -221,6 +221,11 @@ class StartCompose(_StartContainers):
 
     compose_file_code: Annotated[str, Field(min_length=1)]
     enable_s3_mount: bool = False
+
+    @property
+    def grace_s(self) -> float:
+        # A service may have a grace of its own, which only Compose reads from the file.
+        return float(MAX_GRACE_S if self.graceful_timeout is None else self.graceful_timeout)
 
     @property
     def work_type(self) -> str:

@@ -126,7 +126,7 @@ class ComposeRunner(EngineRunner):
             labels=self.labels(spec.run_id),
             bucket=self.mounted_bucket() if request.enable_s3_mount else None,
         )
-        return StackPlan(project=project, model=complete)
+        return StackPlan(project=project, model=complete, grace_s=request.graceful_timeout)
 
 
 def _image_references(model: Model) -> list[ImageReference]:

@@ -37,10 +37,15 @@ _MOST_NAMES = 3
 
 
 class StackPlan(TypedDict):
-    """The stack to be: a complete model, without the account's secrets."""
+    """The stack to be: a complete model, without the account's secrets.
+
+    Attributes:
+        grace_s: the grace that the run names, in seconds; None where each service has its own.
+    """
 
     project: str
     model: Model
+    grace_s: float | None
 
 
 @dataclass(frozen=True)
@@ -72,7 +77,7 @@ class ComposeWork:
     def __init__(self, assignment: EngineAssignment) -> None:
         plan = cast(StackPlan, assignment["work"])
         self._run_id = assignment["run_id"]
-        self._grace_s = assignment["stop_grace_s"]
+        self._grace_s = plan["grace_s"]
         self._project = plan["project"]
         self._folder = Path("work").absolute()
         secrets = assignment["environment"]
@@ -108,9 +113,9 @@ class ComposeWork:
             raise Refusal(failure)
         return code or 1, failure
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self) -> None:
         self._cancel_start()
-        self._stack.stop(grace_s)
+        self._stack.stop(self._grace_s)
         self._changes.put(_Changed())
 
     def kill(self) -> None:

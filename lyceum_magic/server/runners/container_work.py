@@ -70,6 +70,7 @@ class ContainerWork:
 
     def __init__(self, assignment: EngineAssignment) -> None:
         self._plan = cast(ContainerPlan, assignment["work"])
+        self._grace_s = assignment["stop_grace_s"]
         # Held while the container starts, so that an order comes either before it or after it.
         self._lock = threading.Lock()
         self._container: Container | None = None  # once it has been started
@@ -96,9 +97,9 @@ class ContainerWork:
                 first_errors += stderr[: _FIRST_BYTES - len(first_errors)]
         return self._result(container, first_errors)
 
-    def stop(self, grace_s: float) -> None:
+    def stop(self) -> None:
         if self._end():
-            end_softly(self._client, self._plan["name"], grace_s)
+            end_softly(self._client, self._plan["name"], self._grace_s)
 
     def kill(self) -> None:
         if container := self._end():

@@ -97,8 +97,8 @@ class Work(Protocol):
         """
         ...
 
-    def stop(self, grace_s: float) -> None:
-        """SIGTERM to all, SIGKILL after `grace_s`; returns when all have ended."""
+    def stop(self) -> None:
+        """SIGTERM to all, SIGKILL after their grace; returns when all have ended."""
         ...
 
     def kill(self) -> None:
@@ -324,8 +324,7 @@ class EngineSupervisor:
     def _terminate(self, reason: str) -> None:
         self._reason = reason
         # On a thread, as all orders: an abort must get through while it takes its time.
-        grace_s = self._assignment["stop_grace_s"]
-        self._on_thread("stop", lambda: self._work.stop(grace_s))
+        self._on_thread("stop", self._work.stop)
 
     def _notify(self, byte: bytes) -> None:
         for connection in self._connections.values():

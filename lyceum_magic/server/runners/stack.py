@@ -14,6 +14,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from ...protocol.limits import DEFAULT_GRACE_S, MAX_GRACE_S
 from . import leftovers
 from .base import Usage
 from .engine import KIND_LABEL, RUN_LABEL, STATE_LABEL, remove_container, unless_over, usage_of
@@ -89,9 +90,20 @@ class Stack:
         ) as chunks:
             return b"".join(itertools.islice(chunks, _FIRST_CHUNKS))
 
-    def stop(self, grace_s: float) -> None:
-        """SIGTERM to all that run, SIGKILL to those that still do after `grace_s` seconds."""
-        self._with_all_alive(lambda container_id: end_softly(self._engine, container_id, grace_s))
+    def stop(self, grace_s: float | None) -> None:
+        """SIGTERM to all that run, SIGKILL to those that still do after their grace.
+
+        Args:
+            grace_s: the longest, in seconds; None where each service's own `stop_grace_period`
+                counts as it is.
+        """
+
+        def end(container_id: str) -> None:
+            config = self._engine.api.inspect_container(container_id)["Config"]
+            own_s = config.get("StopTimeout")
+            end_softly(self._engine, container_id, _grace_s(own_s, grace_s))
+
+        self._with_all_alive(end)
 
     def kill(self) -> None:
         """SIGKILL to all that run."""
@@ -141,6 +153,13 @@ class Stack:
                 act(container_id)
 
         _in_parallel(attempt, [c["Id"] for c in self._containers() if c["State"] in _ALIVE])
+
+
+def _grace_s(own_s: float | None, named_s: float | None) -> float:
+    """The grace of a container, from its service's own and from the run's; in seconds."""
+    if own_s is None:
+        return DEFAULT_GRACE_S if named_s is None else named_s
+    return min(own_s, MAX_GRACE_S if named_s is None else named_s)
 
 
 def _in_parallel(act: Callable[[str], object], ids: Sequence[str]) -> None:

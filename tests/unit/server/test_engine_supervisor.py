@@ -31,8 +31,8 @@ class FakeWork:
     def run(self, events: Events) -> tuple[int, str]:
         return self._program(events)
 
-    def stop(self, grace_s: float) -> None:
-        self.asked.append(f"stop {grace_s:g}")
+    def stop(self) -> None:
+        self.asked.append("stop")
         self.ended.set()
 
     def kill(self) -> None:
@@ -133,7 +133,7 @@ def until_ended(work: list[FakeWork]) -> Callable[[Events], tuple[int, str]]:
 
 @pytest.mark.parametrize(
     ("order", "asked", "reason", "code"),
-    [(STOP, "stop 2", "stopped", 143), (KILL, "kill", "aborted", None)],
+    [(STOP, "stop", "stopped", 143), (KILL, "kill", "aborted", None)],
 )
 def test_an_order_is_passed_on(
     server: Server, order: bytes, asked: str, reason: str, code: int | None
@@ -150,7 +150,7 @@ def test_the_time_limit_is_a_stop(server: Server) -> None:
     works: list[FakeWork] = []
     works.append(FakeWork(until_ended(works)))
     end = server.supervise(works[0], timeout_s=0.1)
-    assert works[0].asked == ["stop 2", "remove"]
+    assert works[0].asked == ["stop", "remove"]
     assert (end.reason, end.return_code) == ("timeout", None)
 
 

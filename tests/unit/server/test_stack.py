@@ -19,6 +19,9 @@ class Api:
     def containers(self, **asked: Any) -> list[dict[str, str]]:
         return [{"Id": str(number), "State": "running"} for number in range(MANY)]
 
+    def inspect_container(self, container_id: str) -> dict[str, Any]:
+        return {"HostConfig": {}, "Config": {}}
+
     def stop(self, container_id: str, timeout: int) -> None:
         self._all.wait()
 
