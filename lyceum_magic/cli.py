@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import os
 import re
+import shlex
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,8 +16,8 @@ from .exceptions import LyceumError
 EXIT_ERROR = 1
 EXIT_ALREADY_SERVED = 3
 _WHAT_A_KEY_OPENS = {
-    "local": "Runs execute as this user: whoever has the key can do what you can do.",
-    "shared": "Whoever has the key can start containers; Python runs are refused.",
+    "local": "Runs execute as this user: whoever has a key can do what you can do.",
+    "shared": "Whoever has a key can start containers; Python runs are refused.",
 }
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
 
@@ -43,6 +44,7 @@ def _parser() -> argparse.ArgumentParser:
     _add_serve(commands)
     _add_demo(commands)
     _add_doctor(commands)
+    _add_keys(commands)
     return parser
 
 
@@ -117,11 +119,13 @@ def _serve(options: argparse.Namespace) -> int:
         format="%(asctime)s %(levelname)s %(name)s: %(message)s",
         handlers=[log],
     )
-    state_dir = (options.state_dir or server_folder()).expanduser().absolute()
+    state_dir = _state_dir(options) or server_folder()
     ready_fd: int | None = options.ready_fd
     if ready_fd is not None:
         # Programs started below must not hold it open: its end is what the starter waits for.
         os.set_inheritable(ready_fd, False)
+
+    folder = "" if options.state_dir is None else f" --state-dir {shlex.quote(str(state_dir))}"
 
     def on_ready(server: ServerFile) -> None:
         if ready_fd is not None:
@@ -130,8 +134,9 @@ def _serve(options: argparse.Namespace) -> int:
             return
         print(
             f"Lyceum listens on {server.base_url}; Ctrl-C ends it, runs go on.\n"
-            f"Its key is `api_key` in {server_file(state_dir)}. For the official client:\n"
-            f"  lyceum auth login --url {server.base_url} --api-key lk_...\n"
+            f"Its own key is in {server_file(state_dir)}. For the official client make another:\n"
+            f"  lyceum-magic keys create NAME{folder}\n"
+            f"  lyceum auth login --url {server.base_url} --manual\n"
             + _WHAT_A_KEY_OPENS[options.profile],
             flush=True,
         )
@@ -191,6 +196,67 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0
 
 
+def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
+    keys = commands.add_parser("keys", help="keys of this environment's server for other clients")
+    actions = keys.add_subparsers(required=True, metavar="ACTION")
+
+    create = actions.add_parser("create", help="make a key, and print it this once")
+    create.set_defaults(command=_create_key)
+    create.add_argument("name", metavar="NAME", help="what it is for")
+    life = create.add_mutually_exclusive_group()
+    life.add_argument(
+        "--days", type=_life, metavar="N", default=30, help="how long it is good (default: 30)"
+    )
+    life.add_argument(
+        "--no-expiry", dest="days", action="store_const", const=None,
+        help="it is good until it is revoked",
+    )  # fmt: skip
+
+    listing = actions.add_parser("list", help="list the keys, without themselves")
+    listing.set_defaults(command=_list_keys)
+
+    revoke = actions.add_parser("revoke", help="end a key for good")
+    revoke.set_defaults(command=_revoke_key)
+    revoke.add_argument("key", metavar="NAME|ID", help="its name, or its id or the id's beginning")
+
+    for action in (create, listing, revoke):
+        action.add_argument(
+            "--state-dir",
+            type=Path,
+            metavar="DIR",
+            help="the folder of a server that was started with --state-dir",
+        )
+
+
+def _create_key(options: argparse.Namespace) -> int:
+    from .keys import create
+
+    key, note = create(options.name, options.days, _state_dir(options))
+    # The key alone on stdout, so that a script can take it from there.
+    print(note, file=sys.stderr, flush=True)
+    print(key.reveal())
+    return 0
+
+
+def _list_keys(options: argparse.Namespace) -> int:
+    from .keys import listed
+
+    print(listed(_state_dir(options)))
+    return 0
+
+
+def _revoke_key(options: argparse.Namespace) -> int:
+    from .keys import revoke
+
+    print(revoke(options.key, _state_dir(options)))
+    return 0
+
+
+def _state_dir(options: argparse.Namespace) -> Path | None:
+    folder: Path | None = options.state_dir
+    return folder and folder.expanduser().absolute()
+
+
 def _size(text: str) -> int:
     """`512M`, `2G`, `2GiB` or a number of bytes."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
@@ -214,6 +280,13 @@ def _days(text: str) -> float:
         days = -1
     if not 0 <= days <= 36_500:
         raise argparse.ArgumentTypeError(f"a number of days is expected, not {text!r}")
+    return days
+
+
+def _life(text: str) -> float:
+    days = _days(text)
+    if not days:
+        raise argparse.ArgumentTypeError("a key is good for more than 0 days")
     return days
 
 

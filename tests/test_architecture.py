@@ -18,8 +18,9 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lyceum_magic"
 ARROWS = {
     # The notebook side, from the top.
     "": "api client exceptions magic runs",
-    "cli": "config demo exceptions magic server.log server.serve server.state_folder",
+    "cli": "config demo exceptions keys magic server.log server.serve server.state_folder",
     "demo": "exceptions local_server",
+    "keys": "client config exceptions magic protocol session",
     "magic": "client config display exceptions local_server outputs protocol runs session "
     "submission submission.wrapping",
     "api": "config exceptions protocol runs session submission submission.wrapping",

@@ -21,6 +21,7 @@ from ..protocol.records import Record
 from ..protocol.requests import Start
 from .answers import error_of, objects, read_json, read_object
 from .callbacks import Callbacks
+from .keys import Keys
 from .proving import prove_other_end
 from .sign_in import needs_refresh, refreshed
 from .storage import Storage
@@ -220,6 +221,11 @@ class Client:
     def callbacks(self) -> Callbacks:
         """What became of the account's callbacks."""
         return Callbacks(self)
+
+    @property
+    def keys(self) -> Keys:
+        """The account's API keys."""
+        return Keys(self)
 
     async def secrets(self) -> list[AccountSecret]:
         """The account's secrets, by name; nobody is ever told their values."""

@@ -290,12 +290,13 @@ def test_started_by_hand_it_says_how_to_use_it_and_hides_the_key(folder: Path) -
         command("--state-dir", str(folder)), stdout=subprocess.PIPE, text=True
     ) as process:
         assert process.stdout is not None
-        said = [process.stdout.readline() for _ in range(4)]
+        said = [process.stdout.readline() for _ in range(5)]
         process.send_signal(signal.SIGINT)
         said += process.stdout.readlines()
     key = (folder / "server.json").read_text().split('"api_key": "')[1].split('"')[0]
     text = "".join(said)
     assert "lyceum auth login --url http://127.0.0.1:" in text
+    assert f"lyceum-magic keys create NAME --state-dir {folder}" in text
     assert str(folder / "server.json") in text
     assert key not in text
 

@@ -1,0 +1,117 @@
+"""Keys of the embedded server for other clients, made, listed and revoked from the command line."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from datetime import UTC, datetime, timedelta
+from pathlib import Path
+
+from .client.api import Client
+from .client.keys import ApiKey
+from .config import Secret
+from .exceptions import OptionError
+from .magic.tables import Table
+from .protocol.proof import public_part
+from .session import session
+
+_MAX_NAME = 255
+
+
+def create(name: str, days: float | None, folder: Path | None) -> tuple[Secret, str]:
+    """A new key, and what to know about it.
+
+    Args:
+        days: how long it is good; None for ever.
+        folder: the server's state folder; this environment's own if None.
+
+    Raises:
+        OptionError: the name cannot be a key's, or is one's already.
+        LyceumError: the server cannot be started, or refuses.
+    """
+    if not name.strip() or not name.isprintable() or len(name) > _MAX_NAME:
+        raise OptionError(
+            f"The name of a key has 1 to {_MAX_NAME} printable characters; {name!r:.80} is none."
+        )
+    client = session().embedded(folder)
+    if any(key.name == name for key in session().ask(client.keys.list)):
+        raise OptionError(
+            f"There is a key {name!r} already; choose another name, or revoke that one first with "
+            f"`lyceum-magic keys revoke`."
+        )
+    expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
+    key, secret = session().ask(client.keys.create, name, expires_at)
+    url = client.account.base_url
+    return secret, (
+        f"This is the key {name!r} for {url}, good {_until(key)}; it is not shown again.\n"
+        "For the official client, which asks for the key:\n"
+        f"  lyceum auth login --url {url} --manual"
+    )
+
+
+def listed(folder: Path | None) -> Table:
+    """All keys, without themselves."""
+    client = session().embedded(folder)
+    rows = [
+        (
+            key.name,
+            key.key_id,
+            f"{key.prefix}...",
+            _shown(key.created_at),
+            _shown(key.last_used_at) or "never",
+            "until its server ends" if _is_own(key, client) else _state(key),
+        )
+        for key in session().ask(client.keys.list)
+    ]
+    return Table(["name", "id", "key", "made", "last used", "good"], rows)
+
+
+def revoke(wanted: str, folder: Path | None) -> str:
+    """Ends a key for good; a sentence that says which.
+
+    Args:
+        wanted: its name, or its id or the beginning of that.
+
+    Raises:
+        OptionError: no key is meant, or more than one.
+    """
+    client = session().embedded(folder)
+    key = _only(session().ask(client.keys.list), wanted)
+    session().ask(client.keys.revoke, key.key_id)
+    return f"The key {key.name!r} ({key.prefix}...) is revoked: it opens nothing any more."
+
+
+def _only(keys: Sequence[ApiKey], wanted: str) -> ApiKey:
+    for found in (
+        [key for key in keys if key.key_id == wanted],
+        [key for key in keys if key.name == wanted],
+        [key for key in keys if wanted and key.key_id.startswith(wanted)],
+    ):
+        if len(found) > 1:
+            ids = ", ".join(key.key_id for key in found)
+            raise OptionError(f"{wanted!r:.80} means {len(found)} keys; name one by its id: {ids}.")
+        if found:
+            return found[0]
+    raise OptionError(
+        f"No key has the name or id {wanted!r:.80}; `lyceum-magic keys list` shows all of them."
+    )
+
+
+def _is_own(key: ApiKey, client: Client) -> bool:
+    return key.prefix == public_part(client.account.token.reveal())
+
+
+def _state(key: ApiKey) -> str:
+    if not key.is_active:
+        return "switched off"
+    if key.expires_at is not None and key.expires_at <= datetime.now(UTC):
+        return f"expired {_shown(key.expires_at)}"
+    return _until(key)
+
+
+def _until(key: ApiKey) -> str:
+    return "until it is revoked" if key.expires_at is None else f"until {_shown(key.expires_at)}"
+
+
+def _shown(moment: datetime | None) -> str:
+    """By this machine's clock, to the minute."""
+    return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")
