@@ -10,8 +10,9 @@ from pathlib import Path
 
 import pytest
 
-from tests.tools.embedded import end_server
+from tests.tools.embedded import end_server, server_facts, server_process
 from tests.tools.kernel import Kernel, running_kernel
+from tests.tools.waiting import eventually
 
 pytestmark = pytest.mark.kernel
 
@@ -116,6 +117,32 @@ def test_a_kernel_ends_no_run_of_another_one_by_chance(kernel: Kernel, state: Pa
     ended = kernel.run("%lyceum abort last")
     assert "aborted" in ended.result
     assert kernel.value("important.state.value") == "'aborted'"
+
+
+def test_two_kernels_follow_a_run_whose_server_ends_and_starts_again(
+    own_machine: Path, tmp_path: Path
+) -> None:
+    """The server's key changes with it, which neither kernel is told."""
+    gate = tmp_path / "gate"
+    code = f"import os, time\nprint('begun')\nwhile not os.path.exists({str(gate)!r}): "
+    with running_kernel() as first, running_kernel() as second:
+        cell = first.start(f"%%lyceum --as job\n{code}time.sleep(.02)\nprint('end')\n6 * 7")
+        cell.until(lambda cell: "begun" in cell.stdout)
+        watcher = second.start("%lyceum attach last")
+        watcher.until(lambda cell: "begun" in cell.stdout)
+        for _ in range(2):
+            key = server_facts(own_machine)["api_key"]
+            process = server_process(own_machine)
+            assert process is not None
+            process.terminate()
+            process.wait()
+            eventually(lambda: server_process(own_machine), "a server again")
+            eventually(lambda key=key: server_facts(own_machine)["api_key"] != key, "another key")
+        gate.touch()
+        assert cell.done().stdout == watcher.done().stdout == "begun\nend\n"
+        assert "42" in cell.summary
+        assert first.run("%%lyceum\nprint('next')").stdout == "next\n"
+        assert "completed" in second.run("%lyceum status last").result
 
 
 PICTURE = """
