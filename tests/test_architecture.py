@@ -52,13 +52,14 @@ ARROWS = {
     "server.event_stream": "protocol server.service server.spool server.tracked_run",
     "server.output_tail": "protocol server.spool",
     "server.service": "exceptions protocol server.bell server.callbacks server.masking "
-    "server.metrics server.runners server.stores.base server.tasks server.tracked_run "
+    "server.metrics server.run_folders server.runners server.stores.base server.tasks "
+    "server.tracked_run "
     "server.troubles",
     "server.callbacks": "exceptions protocol server.bell server.settings server.stores.base "
     "server.tasks server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
     "server.runners": "exceptions protocol server.descriptors server.gpus server.masking "
-    "server.regular_files server.spool server.tasks submission.wrapping",
+    "server.regular_files server.run_folders server.spool server.tasks submission.wrapping",
     "server.stores": "exceptions protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
     "server.spool": "protocol server.masking server.regular_files",
@@ -66,7 +67,7 @@ ARROWS = {
     "server.bucket": "exceptions",
     "server.metrics": "server.regular_files server.runners",
     "server.gpus": "",
-    "server.retention": "server.stores.base",
+    "server.retention": "server.run_folders server.stores.base",
     "server.s3_endpoint": "config exceptions",
     "server.s3_process": "",
     "server.state_folder": "config exceptions protocol",
@@ -76,6 +77,7 @@ ARROWS = {
     "server.connections": "",
     "server.descriptors": "",
     "server.regular_files": "",
+    "server.run_folders": "exceptions",
     "server.tasks": "",
     "server.log": "",
     "server.peers": "",

@@ -13,6 +13,7 @@ import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from pathlib import Path
 
+from .run_folders import RunFolders
 from .stores.base import EndedRun, Store
 
 logger = logging.getLogger(__name__)
@@ -53,7 +54,7 @@ class Retention:
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
-        self._runs_folder = runs_folder
+        self._folders = RunFolders(runs_folder)
         self._is_in_use = is_in_use
         self._is_supervised = is_supervised
         self._keep_s = keep_s
@@ -75,13 +76,13 @@ class Retention:
         while await self._store.catch_up():  # noqa: ASYNC110 - the pause is for others, not for it
             await asyncio.sleep(PAUSE_S)
         # In this order no run slips through: its record is older than its folder.
-        folders = await asyncio.to_thread(_names_in, self._runs_folder)
+        run_ids = await asyncio.to_thread(self._folders.run_ids)
         too_old = await self._store.move_mark(self._clock()) - self._keep_s
         await self._forget(lambda run, total: run.kept_from < too_old)
         await self._measure()
         await self._forget(lambda run, total: total > self._keep_bytes)
-        for begin in range(0, len(folders), STEP_RUNS):
-            for run_id in await self._store.unknown(folders[begin : begin + STEP_RUNS]):
+        for begin in range(0, len(run_ids), STEP_RUNS):
+            for run_id in await self._store.unknown(run_ids[begin : begin + STEP_RUNS]):
                 if not self._is_in_use(run_id):
                     await self._remove(run_id)
         await self._store.forget_deliveries(too_old)
@@ -116,10 +117,10 @@ class Retention:
             await asyncio.sleep(PAUSE_S)
 
     def _sizes(self, run_ids: Iterable[str]) -> dict[str, int]:
-        return {run_id: size_on_disk(self._runs_folder / run_id) for run_id in run_ids}
+        return {run_id: size_on_disk(self._folders.of(run_id)) for run_id in run_ids}
 
     async def _remove(self, run_id: str) -> None:
-        folder = self._runs_folder / run_id
+        folder = self._folders.of(run_id)
         try:
             # A whole database may be gone, and its runs go on.
             if not await asyncio.to_thread(self._is_supervised, folder):
@@ -185,10 +186,3 @@ def _blocks(entry: os.DirEntry[str]) -> int:
         return entry.stat(follow_symlinks=False).st_blocks
     except OSError:  # it went meanwhile
         return 0
-
-
-def _names_in(folder: Path) -> list[str]:
-    try:
-        return os.listdir(folder)
-    except FileNotFoundError:
-        return []

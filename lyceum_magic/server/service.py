@@ -34,6 +34,7 @@ from .bell import Bell
 from .callbacks.outbox import deliveries_of
 from .masking import masked
 from .metrics import GpuReader, record_usage
+from .run_folders import RunFolders
 from .runners.base import InvalidField, RunEnd, RunHandle, Runner, RunSpec
 from .stores.base import (
     Delivery,
@@ -120,7 +121,7 @@ class RunService:
         self._problem_of_url = problem_of_url
         self._next_delivery_at = next_delivery_at
         self._troubles = troubles or Troubles()
-        self._runs_folder = runs_folder
+        self._folders = RunFolders(runs_folder)
         self._max_running = max_running
         self._read_gpus = read_gpus
         self._clock = clock
@@ -134,7 +135,7 @@ class RunService:
 
     async def open(self) -> None:
         """Finds the runs of earlier servers again."""
-        self._runs_folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        self._folders.make()
         for record in await self._store.unfinished():
             run = self._track(record)
             self._drive(run, self._take_up)
@@ -454,7 +455,7 @@ class RunService:
     def _spec(self, record: RunRecord) -> RunSpec:
         return RunSpec(
             record.run_id,
-            self._runs_folder / record.run_id,
+            self._folders.of(record.run_id),
             record.request,
             stop_grace_s=record.request.grace_s,
         )

@@ -10,6 +10,7 @@ from typing import Any, Self
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Event, Output, Progress, decode
 from tests.integration.served_process import ServedProcess
+from tests.tools.embedded import run_folder
 from tests.tools.waiting import eventually
 
 #: Waits until the test lets go, or somebody ends it; busybox's shell answers signals in between.
@@ -33,7 +34,7 @@ class ServedRun:
 
     @property
     def folder(self) -> Path:
-        return self.server.folder / "runs" / self.id
+        return run_folder(self.server.folder, self.id)
 
     def on(self, server: ServedProcess) -> Self:
         """The same run on the next server."""

@@ -41,7 +41,7 @@ def test_its_end_is_found_where_no_server_saw_it(folder: Path) -> None:
         run.said("job | working")
         server.end(signal.SIGKILL)
     run.let_go()
-    eventually((folder / "runs" / run.id / "exit.json").exists, "the supervisor sees the end")
+    eventually((run.folder / "exit.json").exists, "the supervisor sees the end")
     with served(folder) as server:
         record = run.on(server).ended()
     assert (record["status"], record["return_code"]) == ("failed", 7)

@@ -17,7 +17,7 @@ import pytest
 from lyceum_magic.protocol import paths
 from tests.tools.callbacks import CallbackReceiver, receiving
 from tests.tools.canaries import Canaries, forms
-from tests.tools.embedded import end_server, server_facts
+from tests.tools.embedded import end_server, run_folder, server_facts
 from tests.tools.kernel import Cell, Kernel, running_kernel
 from tests.tools.waiting import eventually
 
@@ -167,7 +167,7 @@ def test_no_state_and_no_failure_shows_a_url(
 
 def end(heard: Heard, folder: Path, run_id: str, state: str) -> None:
     if state == "system_failure":
-        facts = json.loads((folder / "runs" / run_id / "supervisor.json").read_text())
+        facts = json.loads((run_folder(folder, run_id) / "supervisor.json").read_text())
         os.kill(facts["pid"], signal.SIGKILL)
     else:
         heard.ask("POST", {"aborted": paths.abort, "cancelled": paths.stop}[state](run_id))

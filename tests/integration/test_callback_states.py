@@ -12,6 +12,7 @@ import pytest
 from lyceum_magic.protocol import paths
 from tests.integration.served_process import ServedProcess, served
 from tests.tools.callbacks import CallbackReceiver, lose, receiving, told_once
+from tests.tools.embedded import run_folder
 from tests.tools.waiting import eventually
 
 pytestmark = pytest.mark.timeout(120)
@@ -72,7 +73,7 @@ def test_an_end_that_no_server_saw_is_told_by_the_next_one(
         begun(server, run_id)
         server.end(signal.SIGKILL)
         (tmp_path / "go").touch()
-        eventually((server.folder / "runs" / run_id / "exit.json").exists, "the run ends")
+        eventually((run_folder(server.folder, run_id) / "exit.json").exists, "the run ends")
     assert receiver.received == []
     with served(tmp_path / "state") as server:
         told_once(server, receiver, "failed", run_id)

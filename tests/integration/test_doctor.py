@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.callbacks import receiving
+from tests.tools.embedded import run_folder
 from tests.tools.waiting import eventually
 
 from .served_process import served
@@ -63,7 +64,7 @@ def test_a_full_disk_is_told_with_what_it_holds_up(own_machine: Path, tmp_path: 
         url = f"{receiver.origin}/canary"
         run = server.start(code, user_callback_urls=[url])
         eventually(
-            lambda: (own_machine / "runs" / run["execution_id"]).exists(), "the run has begun"
+            lambda: run_folder(own_machine, run["execution_id"]).exists(), "the run has begun"
         )
         fill(ballast)
         gate.touch()

@@ -17,7 +17,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.tools.embedded import end_server, kill_server, server_facts, server_process
+from tests.tools.embedded import end_server, kill_server, run_folder, server_facts, server_process
 from tests.tools.kernel import Kernel, running_kernel
 
 pytestmark = pytest.mark.kernel
@@ -95,7 +95,7 @@ def test_bytes_that_are_no_text_are_shown_as_such_and_kept(
     cell = shared_kernel.run("%%lyceum\nimport os\nos.write(1, b'a\\xff\\xfeb\\n')")
     assert cell.stdout.startswith("a��b\n")
     run_id = shared_kernel.run("print(_run.id)").stdout.strip()
-    assert b"a\xff\xfeb\n" in (shared_state / "runs" / run_id / "spool").read_bytes()
+    assert b"a\xff\xfeb\n" in (run_folder(shared_state, run_id) / "spool").read_bytes()
 
 
 def test_the_value_of_the_last_line_is_shown_and_lines_count_as_in_the_notebook(

@@ -16,6 +16,7 @@ from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.proof import proof
 from lyceum_magic.server.serve import ServeOptions, serve
+from tests.tools.embedded import run_folder
 from tests.tools.waiting import eventually
 
 from .served_process import LIMIT_S, command, served
@@ -323,7 +324,7 @@ def test_ended_runs_are_kept_as_long_as_the_command_line_says(folder: Path) -> N
     with served(folder, "--keep-days", "0") as server:
         path = paths.record(over["execution_id"])
         eventually(lambda: server.client.get(path).status_code == 404, "the end of an old run")
-        eventually(lambda: not (folder / "runs" / over["execution_id"]).exists(), "no folder")
+        eventually(lambda: not run_folder(folder, over["execution_id"]).exists(), "no folder")
         listed = server.client.get(paths.WORKLOADS).json()
         assert [run["execution_id"] for run in listed] == [alive["execution_id"]]
         aborted = server.client.post(paths.abort(alive["execution_id"]))
@@ -345,4 +346,4 @@ def test_the_oldest_runs_leave_when_all_take_too_much(folder: Path) -> None:
         path = paths.record(first["execution_id"])
         eventually(lambda: server.client.get(path).status_code == 404, "the end of the oldest run")
         assert server.client.get(paths.record(second["execution_id"])).status_code == 200
-        assert (folder / "runs" / second["execution_id"] / "work" / "data").exists()
+        assert (run_folder(folder, second["execution_id"]) / "work" / "data").exists()

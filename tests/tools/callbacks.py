@@ -14,6 +14,7 @@ from typing import Any
 
 from lyceum_magic.protocol import paths
 from tests.integration.served_process import ServedProcess
+from tests.tools.embedded import run_folder
 from tests.tools.waiting import eventually
 
 #: What a body says as the run's record says it.
@@ -113,7 +114,7 @@ def told_once(server: ServedProcess, receiver: CallbackReceiver, name: str, run_
 
 def lose(server: ServedProcess, run_id: str) -> None:
     """Kills the supervisor of a run, which is a failure of the system."""
-    facts = json.loads((server.folder / "runs" / run_id / "supervisor.json").read_text())
+    facts = json.loads((run_folder(server.folder, run_id) / "supervisor.json").read_text())
     os.kill(facts["pid"], signal.SIGKILL)
 
 

@@ -10,12 +10,19 @@ from typing import Any
 
 import psutil
 
+from lyceum_magic.server.run_folders import RunFolders
+
 _END_S = 30
 
 
 def server_facts(folder: Path) -> dict[str, Any]:
     """What `server.json` says."""
     return dict(json.loads((folder / "server.json").read_text()))
+
+
+def run_folder(folder: Path, run_id: str) -> Path:
+    """Where the server of a state folder keeps a run."""
+    return RunFolders(folder / "runs").of(run_id)
 
 
 def server_process(folder: Path) -> psutil.Process | None:

@@ -72,7 +72,7 @@ class ComposeRunner(EngineRunner):
     def remove(self, client: DockerClient, run_id: str) -> None:
         # A `docker compose` may still start the stack of a supervisor that has died.
         kill_marked(PROJECT_VARIABLE, project_name(run_id))
-        Stack(client, run_id).remove(self._state_dir / "runs" / run_id / "work")
+        Stack(client, run_id).remove(self._folders.of(run_id) / "work")
 
     def found(self, client: DockerClient) -> Iterable[str]:
         found = client.api.containers(all=True, filters=self.own)

@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import subprocess
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,8 @@ def model_of(content: Model, folder: Path, project: str) -> tuple[Model, list[st
     """What Compose makes of a file: checked against its schema, every short form written out; and
     what it has to remark about it, in sentences.
 
-    It runs without a single variable of ours: `${HOME}` is empty, whatever it is here. Blocks.
+    It runs without a variable of ours but the project's name: `${HOME}` is empty, whatever it is
+    here. Blocks.
 
     Args:
         content: what `read_compose_file` returned.
@@ -71,8 +73,10 @@ def model_of(content: Model, folder: Path, project: str) -> tuple[Model, list[st
         EngineUnavailable: there is no `docker` command, or it is silent.
     """
     done = _answer(
-        [*_command(folder), "--project-name", project, "config", "--format", "json"],
+        [*_command(folder), "config", "--format", "json"],
         json.dumps(content).encode(),
+        # Not on the command line, which everybody can read.
+        environment={PROJECT_VARIABLE: project},
     )
     if done.returncode:
         refuse(f"is not a valid Compose file: {_complaint(done.stderr)}")
@@ -117,12 +121,14 @@ def failure_of(stderr: bytes, project: str) -> str:
     return "the stack could not be started: " + re.sub(name, r"`\1`", text)
 
 
-def _answer(command: list[str], stdin: bytes = b"") -> subprocess.CompletedProcess[bytes]:
-    """What a command without variables of ours says, however it ends."""
+def _answer(
+    command: list[str], stdin: bytes = b"", *, environment: Mapping[str, str] | None = None
+) -> subprocess.CompletedProcess[bytes]:
+    """What a command says that has no variables but these, however it ends."""
     with subprocess.Popen(
         command,
         cwd="/",  # ours may be gone
-        env={},
+        env=dict(environment or {}),
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...protocol.requests import Kind, Start
+from ..run_folders import RunFolders
 from .base import EngineUnavailable, ProgressListener, RunSpec, Usage
 from .engine import KIND_LABEL, RUN_LABEL, STATE_LABEL, Engine, connect, engine_environment
 from .engine_supervisor import EngineAssignment
@@ -52,7 +53,7 @@ class EngineRunner(SupervisedRunner):
         super().__init__(
             InterpreterPool(size=0, module=supervisor, environment=engine_environment())
         )
-        self._state_dir = state_dir
+        self._folders = RunFolders(state_dir / "runs")
         self._marks = {KIND_LABEL: kind, STATE_LABEL: str(state_dir)}
         self._bucket = bucket
         self._kind = kind
@@ -172,23 +173,24 @@ class EngineRunner(SupervisedRunner):
         from docker.errors import DockerException
 
         with contextlib.suppress(DockerException, OSError):
-            return self.usage(client, folder.name)
+            return self.usage(client, self._folders.run_id_of(folder.name))
         return None
 
     def clean_up(self, folder: Path) -> None:
+        run_id = self._folders.run_id_of(folder.name)
         try:
             client = connect()
         except EngineUnavailable as exc:
-            logger.warning("run %s may still be in the engine: %s", folder.name, exc)
+            logger.warning("run %s may still be in the engine: %s", run_id, exc)
             return
         from docker.errors import DockerException
 
         try:
             with contextlib.closing(client):
-                self.remove(client, folder.name)
+                self.remove(client, run_id)
         except (DockerException, OSError):
             # The next server sweeps it up.
-            logger.warning("run %s is still in the engine", folder.name, exc_info=True)
+            logger.warning("run %s is still in the engine", run_id, exc_info=True)
 
     def ended(self, handle: SupervisedRun) -> None:
         super().ended(handle)
@@ -216,7 +218,7 @@ class EngineRunner(SupervisedRunner):
             with contextlib.closing(client):
                 for run_id in self.found(client):
                     # Looked at after the engine was: whoever put it there had the run by then.
-                    if not is_supervised(self._state_dir / "runs" / run_id):
+                    if not is_supervised(self._folders.of(run_id)):
                         self.remove(client, run_id)
         except Exception:  # the top of a thread that works for the server's whole life
             logger.warning("earlier runs may still be in the engine", exc_info=True)

@@ -23,8 +23,11 @@ MEMORY_ERROR = "memory-error"
 _VMSTAT = "/proc/vmstat"
 
 
-def limit_memory(pid: int, limit_bytes: int, run_id: str) -> str | None:
+def limit_memory(pid: int, limit_bytes: int, name: str) -> str | None:
     """Limits a process and all that it will start.
+
+    Args:
+        name: what its cgroup is called, after `GROUP_PREFIX`.
 
     Returns:
         The folder of its cgroup, to be asked and removed when the run is over; None where every
@@ -33,19 +36,19 @@ def limit_memory(pid: int, limit_bytes: int, run_id: str) -> str | None:
     """
     for parent in usable_groups():
         with contextlib.suppress(OSError):
-            return make_group(parent, pid, limit_bytes, run_id)
+            return make_group(parent, pid, limit_bytes, name)
     if sys.platform == "linux":
         resource.prlimit(pid, resource.RLIMIT_AS, (limit_bytes, limit_bytes))
     return None
 
 
-def make_group(parent: str, pid: int, limit_bytes: int, run_id: str) -> str:
+def make_group(parent: str, pid: int, limit_bytes: int, name: str) -> str:
     """Puts a process into a new cgroup below `parent`; returns the group's folder.
 
     Raises:
         OSError: it cannot be done there; nothing is left.
     """
-    group = os.path.join(parent, GROUP_PREFIX + run_id)
+    group = os.path.join(parent, GROUP_PREFIX + name)
     with contextlib.suppress(FileExistsError):
         os.mkdir(group)
     try:

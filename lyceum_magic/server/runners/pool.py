@@ -164,10 +164,15 @@ class InterpreterPool:
         self._refill_due: asyncio.TimerHandle | None = None
 
     def refill(self) -> None:
-        """Starts what is missing."""
+        """Starts what is missing; where the machine lacks something for it, the next run's `take`
+        tries again."""
         self._refill_due = None
         while len(self._waiting) < self._size:
-            interpreter = self._spawn()
+            try:
+                interpreter = self._spawn()
+            except OSError as exc:
+                logger.error("no interpreter can be started ahead of need: %s", exc.strerror)
+                return
             self._waiting.append(interpreter)
             # One that waits never sends anything: it is readable when it has died.
             asyncio.get_running_loop().add_reader(interpreter.control, self._on_death, interpreter)

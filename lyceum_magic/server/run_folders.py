@@ -1,0 +1,127 @@
+"""The folders of runs: a run's id in, a path out, and back.
+
+A folder's path shows in the command lines of what is started in it, which every user of the machine
+can read. The id may not be read there: it opens the run's stream. So a folder has a name of its
+own, the id encrypted. Runs that an earlier version began have folders named by their ids, and keep
+them.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import hmac
+import os
+import tempfile
+import uuid
+from functools import cached_property
+from pathlib import Path
+
+from ..exceptions import EmbeddedServerError
+
+_KEY_FILE = ".key"
+_KEY_BYTES = 32
+_HALF_BYTES = 8
+#: A Feistel network of four rounds of a pseudorandom function is a permutation that cannot be told
+#: from a random one (Luby and Rackoff, 1988).
+_ROUNDS = 4
+
+
+class RunFolders:
+    """The folders of one server.
+
+    The key lies among them, as it is of no use without them.
+
+    Args:
+        parent: the folder that holds them all.
+
+    Raises (every call):
+        EmbeddedServerError: the key cannot be read or made.
+    """
+
+    def __init__(self, parent: Path) -> None:
+        self._parent = parent
+
+    def make(self) -> None:
+        """Makes the folder of them all, for this user alone, and its key."""
+        self._parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        _ = self._key
+
+    def of(self, run_id: str) -> Path:
+        """Where a run has its folder."""
+        earlier = self._parent / run_id
+        if os.path.lexists(earlier) or (number := _bytes_of(run_id)) is None:
+            return earlier
+        left, right = number[:_HALF_BYTES], number[_HALF_BYTES:]
+        for turn in range(_ROUNDS):
+            left, right = right, _xor(left, self._mixed(turn, right))
+        return self._parent / (left + right).hex()
+
+    def run_id_of(self, name: str) -> str:
+        """The run whose folder has this name; the name itself where none can have it."""
+        try:
+            number = bytes.fromhex(name)
+        except ValueError:
+            return name
+        if len(number) != 2 * _HALF_BYTES:
+            return name
+        left, right = number[:_HALF_BYTES], number[_HALF_BYTES:]
+        for turn in reversed(range(_ROUNDS)):
+            left, right = _xor(right, self._mixed(turn, left)), left
+        return str(uuid.UUID(bytes=left + right))
+
+    def run_ids(self) -> list[str]:
+        """The runs that have a folder."""
+        try:
+            names = os.listdir(self._parent)
+        except FileNotFoundError:
+            return []
+        return [self.run_id_of(name) for name in names if not name.startswith(".")]
+
+    def _mixed(self, turn: int, half: bytes) -> bytes:
+        return hmac.digest(self._key, bytes([turn]) + half, "sha256")[:_HALF_BYTES]
+
+    @cached_property
+    def _key(self) -> bytes:
+        path = self._parent / _KEY_FILE
+        try:
+            key = _read_or_make(path)
+        except OSError as exc:
+            raise EmbeddedServerError(
+                f"{path}, which names the folders of runs, cannot be read or made "
+                f"({exc.strerror}); look after its disk, owner and mode."
+            ) from exc
+        if len(key) != _KEY_BYTES:
+            raise EmbeddedServerError(
+                f"{path} should hold the {_KEY_BYTES} bytes that name the folders of runs, and "
+                "holds something else; put it back as it was, or remove it and lose the output of "
+                "earlier runs."
+            )
+        return key
+
+
+def _read_or_make(path: Path) -> bytes:
+    with contextlib.suppress(FileNotFoundError):
+        return path.read_bytes()
+    path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+    # Of mode 0600. Whole and on the disk before it has its name: what a power cut took would be
+    # missed by every folder.
+    with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".key-") as draft:
+        draft.write(os.urandom(_KEY_BYTES))
+        draft.flush()
+        os.fsync(draft.fileno())
+        with contextlib.suppress(FileExistsError):  # another process was faster
+            os.link(draft.name, path)
+    return path.read_bytes()
+
+
+def _bytes_of(run_id: str) -> bytes | None:
+    """The bytes of an id as this server makes them; None for any other."""
+    try:
+        number = uuid.UUID(run_id)
+    except ValueError:
+        return None
+    return number.bytes if str(number) == run_id else None
+
+
+def _xor(one: bytes, other: bytes) -> bytes:
+    return bytes(a ^ b for a, b in zip(one, other, strict=True))
