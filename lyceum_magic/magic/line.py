@@ -209,9 +209,7 @@ class _Printer:
             stream.write(text)
             return
         *lines, self._rest = (self._rest + text).split("\n")
-        for line in lines:
-            if self._grep in line:
-                sys.stdout.write(f"{line}\n")
+        sys.stdout.write("".join(f"{line}\n" for line in lines if self._grep in line))
 
     def end(self) -> None:
         for item in self._decoder.close():

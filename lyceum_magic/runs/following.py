@@ -113,7 +113,7 @@ class Following:
             inbox.close()
         else:
             self._inboxes.append(inbox)
-        return (event for event, _ in self.log.read(self.log.size()))
+        return self.log.read_text(self.log.size())
 
     async def live(self, request: Start | None) -> None:
         """Starts the run and follows it to its end, or only follows it where `request` is None."""

@@ -15,8 +15,12 @@ import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, fields
+from itertools import groupby
+from operator import itemgetter
 from pathlib import Path
 from typing import Any
+
+from pydantic_core import from_json
 
 from ..exceptions import ConfigError, JournalUnavailable, UnknownRun
 from ..protocol.ages import DAY_S, Mark
@@ -28,6 +32,8 @@ from .journal_schema import IS_FINAL, open_database, transaction
 KEEP_DAYS = 30
 KEEP_BYTES = 2 * 1024**3
 
+#: How much of a log is read at a time.
+_BLOCK_BYTES = 1 << 20
 #: How many runs are forgotten or measured in one step.
 STEP_RUNS = 200
 #: Bytes that a run takes in the database, about.
@@ -454,18 +460,39 @@ class EventLog:
 
         Reads as it goes, whatever the size.
         """
+        for events in self._blocks(end):
+            for stream, stamp, text, event_id in events:
+                yield Output(text, stream, stamp), event_id
+
+    def read_text(self, end: int | None = None) -> Iterator[Output]:
+        """As `read`, for whom the text is enough: events of one stream in a row are one.
+
+        Takes the time of one for every megabyte, however small the events are.
+        """
+        for events in self._blocks(end):
+            for stream, some in groupby(events, itemgetter(0)):
+                first, *others = some
+                yield Output("".join([first[2], *map(itemgetter(2), others)]), stream, first[1])
+
+    def _blocks(self, end: int | None) -> Iterator[list[Any]]:
+        """The events up to the offset `end`, a megabyte of lines at a time."""
         left = self.size() if end is None else end
         if self._apart is not None and left > self._shared_bytes:
-            yield from self.read(self._shared_bytes)
-            yield from self._apart.read(left - self._shared_bytes)
+            yield from self._blocks(self._shared_bytes)
+            yield from self._apart._blocks(left - self._shared_bytes)
             return
         if not left:
             return
-        with open(self.path, "rb") as file:
-            while left > 0 and (line := file.readline()):
-                left -= len(line)
-                stream, stamp, text, event_id = json.loads(line)
-                yield Output(text, stream, stamp), event_id
+        with open(self.path, "rb", buffering=0) as file:
+            begun = b""
+            while left > 0 and (block := file.read(min(left, _BLOCK_BYTES))):
+                left -= len(block)
+                lines, feed, rest = block.rpartition(b"\n")
+                if feed:
+                    yield _events(begun + lines)
+                    begun = rest
+                else:
+                    begun += block
 
     def last_event_id(self) -> str | None:
         """The id of the last whole line; None where there is no line, or no id in it."""
@@ -478,6 +505,16 @@ class EventLog:
             file.seek(_line_start(self.path, end - 1))
             event_id = json.loads(file.readline())[3]
         return str(event_id) if event_id is not None else None
+
+
+def _events(lines: bytes) -> list[Any]:
+    """What some whole lines say; no line feed is inside of one."""
+    text = b"[%b]" % lines.replace(b"\n", b",")
+    try:
+        events = from_json(text, cache_strings="none")
+    except ValueError:  # half of a surrogate pair, which the standard library alone lets pass
+        events = json.loads(text)
+    return list(events)
 
 
 def _lock(descriptor: int) -> bool:

@@ -194,7 +194,13 @@ class Run:
     @property
     def text(self) -> str:
         """All that it has printed so far, stdout and stderr in the order of arrival."""
-        return "".join(item.text for item in self.decoded() if isinstance(item, Output))
+        text = ""
+        for item in self.decoded():
+            if isinstance(item, Output):
+                # Grows in its place, a megabyte at a time: a list of all pieces, or a StringIO,
+                # would take as much memory as the text beside it.
+                text += item.text
+        return text
 
     @property
     def outputs(self) -> list[NotebookOutput]:
@@ -266,7 +272,7 @@ class Run:
 
     def read_log(self) -> Iterator[Output]:
         """Its output so far as it came, piece by piece, read from disk as it goes."""
-        return (event for event, _ in self._life.log.read())
+        return self._life.log.read_text()
 
     def __repr__(self) -> str:
         where = "LOCAL" if self.is_embedded else self._life.entry.base_url

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from lyceum_magic.exceptions import ConfigError, UnknownRun
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.protocol.states import State
+from lyceum_magic.runs import journal as journal_module
 from lyceum_magic.runs.journal import Entry, EventLog, Journal
 
 DAY_S = 86400.0
@@ -328,3 +329,49 @@ def test_reading_ends_where_it_was_told_to(log: EventLog) -> None:
     log.append(Output("b"), None)
     assert [event.text for event, _ in log.read(end)] == ["a"]
     log.close()
+
+
+# The text of a log, for those who need no more.
+
+
+@given(
+    st.lists(st.tuples(st.text(), st.sampled_from(["stdout", "stderr"]))),
+    st.sampled_from([1, 2, 7, 64, 1 << 20]),
+)
+def test_text_is_read_in_larger_pieces_wherever_a_block_ends(
+    pieces: list[tuple[str, str]], block: int
+) -> None:
+    import tempfile
+
+    with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
+        patch.setattr(journal_module, "_BLOCK_BYTES", block)
+        log = EventLog(Path(folder) / "events.jsonl")
+        assert log.claim()
+        for number, (text, stream) in enumerate(pieces):
+            log.append(Output(text, stream, 1.5), str(number))  # type: ignore[arg-type]
+        log.close()
+        read = [(letter, event.stream) for event in log.read_text() for letter in event.text]
+        assert read == [(letter, stream) for text, stream in pieces for letter in text]
+        assert [(event.text, event.stream) for event, _ in log.read()] == pieces
+
+
+def test_small_events_are_few_pieces_of_text(log: EventLog) -> None:
+    assert log.claim()
+    for number in range(1000):
+        log.append(Output(f"{number}\n", timestamp=float(number)), str(number))
+    log.append(Output("oh\n", "stderr", 2000.0), None)
+    log.append(Output("on\n", "stdout", 2001.0), None)
+    log.close()
+    first, *others = log.read_text()
+    assert first == Output("".join(f"{n}\n" for n in range(1000)), "stdout", 0.0)
+    assert others == [Output("oh\n", "stderr", 2000.0), Output("on\n", "stdout", 2001.0)]
+
+
+@pytest.mark.parametrize("text", ["\udcc3", "a\ud800\n", "\n", "\u2028\x00\x1c", "\U0001f600"])
+def test_odd_text_is_read_as_it_was_written(log: EventLog, text: str) -> None:
+    assert log.claim()
+    log.append(Output("before", timestamp=1.0), "1")
+    log.append(Output(text, timestamp=1.0), "2")
+    log.close()
+    assert [event.text for event, _ in log.read()] == ["before", text]
+    assert [event.text for event in log.read_text()] == [f"before{text}"]

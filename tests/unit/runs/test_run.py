@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+import tracemalloc
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -460,3 +461,19 @@ def test_clients_are_made_once_for_an_account(
     assert session.client() is one
     monkeypatch.setenv("LYCEUM_API_KEY", "lk_two")
     assert session.client() is not one
+
+
+@pytest.mark.usefixtures("cloud")
+def test_long_text_takes_little_more_memory_than_itself(wire: WireServer, session: Session) -> None:
+    line, events_ = "x" * 999 + "\n", 300
+    pieces = [Output(100 * line) for _ in range(events_)]
+    wire.on("POST", f"{paths.stream('run')}/{STREAM_SECRET}", stream(*events(*pieces, END)))
+    run = submit(session).result(LIMIT_S)
+    tracemalloc.start()
+    try:
+        text = run.text
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert text == 100 * events_ * line
+    assert peak < 1.5 * len(text)
