@@ -63,7 +63,7 @@ class Parser(argparse.ArgumentParser):
     def _hyphened(self, words: Sequence[str]) -> list[str]:
         """The words, with hyphens in options before which an editor has put another dash."""
         known = self._all_options()
-        hyphened = []
+        hyphened: list[str] = []
         for at, word in enumerate(words):
             if word == "--cmd":  # what follows is not ours
                 return [*hyphened, *words[at:]]

@@ -483,6 +483,33 @@ CELLS: dict[str, str] = {
         with multiprocessing.get_context("fork").Pool(2) as pool:
             print(pool.map(square, range(5)))
         """,
+    "workers that spawn": """
+        import math, multiprocessing
+        with multiprocessing.get_context("spawn").Pool(2) as pool:
+            print(pool.map(math.sqrt, [4, 9]))
+        """,
+    "workers of a fork server": """
+        import multiprocessing, operator
+        with multiprocessing.get_context("forkserver").Pool(1) as pool:
+            print(pool.starmap(operator.mul, [(2, 3), (4, 5)]))
+        """,
+    "an executor that spawns": """
+        import multiprocessing
+        from concurrent.futures import ProcessPoolExecutor
+        with ProcessPoolExecutor(1, multiprocessing.get_context("spawn")) as pool:
+            print(list(pool.map(str.upper, "ab")))
+        """,
+    "a process that spawns after await": """
+        import asyncio, math, multiprocessing
+        await asyncio.sleep(0)
+        with multiprocessing.get_context("spawn").Pool(1) as pool:
+            print(pool.apply(math.factorial, [5]))
+        """,
+    "tasks of dask in processes": """
+        import dask
+        def square(n): return n * n
+        dask.compute([dask.delayed(square)(n) for n in range(4)], scheduler="processes")
+        """,
     "pickled classes": """
         import pickle
         class Thing:
@@ -565,6 +592,64 @@ CELLS: dict[str, str] = {
             return x
         f(1), f(1)
         """,
+    "a module that the cell writes": """
+        import pathlib, sys
+        folder = pathlib.Path("written")
+        folder.mkdir(exist_ok=True)
+        (folder / "helpers.py").write_text("def twice(x): return 2 * x")
+        sys.path.insert(0, str(folder))
+        from helpers import twice
+        sys.path.pop(0)
+        twice(21)
+        """,
+    "a package that the cell writes": """
+        import os, sys
+        os.makedirs("pack/inner", exist_ok=True)
+        for name in ("pack/__init__.py", "pack/inner/__init__.py"): open(name, "w").close()
+        with open("pack/inner/leaf.py", "w") as file: print("VALUE = 7", file=file)
+        sys.path.insert(0, os.getcwd())
+        import pack.inner.leaf as leaf
+        sys.path.pop(0)
+        leaf.VALUE
+        """,
+    "a module that is nowhere": """
+        try: import nowhere_at_all
+        except ImportError as error: print(type(error).__name__, error)
+        """,
+    "a function named as the shell's": """
+        def display(x): print("mine", x)
+        display(3)
+        del display
+        """,
+    "a global of a function that changes": """
+        factor = 2
+        def scaled(n): return n * factor
+        factor = 10
+        scaled(3)
+        """,
+    "a pickled function": """
+        import cloudpickle
+        step = 3
+        def up(n): return n + step
+        again = cloudpickle.loads(cloudpickle.dumps(up))
+        again(1), again.__name__
+        """,
+    "a data array": """
+        import numpy as np
+        import xarray as xr
+        xr.DataArray(np.eye(2), dims=["x", "y"], coords={"x": [10, 20]}, name="t").to_series()
+        """,
+    "a surrogate in a path": """
+        import os, pathlib
+        path = pathlib.Path(os.fsdecode(b"caf\\xe9"))
+        print(path, path.exists())
+        path
+        """,
+    "a warning with half a character": "import warnings\nwarnings.warn('bad ' + chr(0xdcc3))",
+    "logging of half a character": """
+        import logging
+        logging.getLogger("half").error("bad %s", chr(0xdcc3))
+        """,
     "doctest": '''
         import doctest
         def double(x):
@@ -591,6 +676,8 @@ CELLS: dict[str, str] = {
     "an exception without a message": "raise ValueError",
     "an exception with half a character": "raise ValueError('bad ' + chr(0xdcc3))",
     "a cause with half a character": "raise KeyError('k') from OSError('bad ' + chr(0xdcc3))",
+    "a note with half a character": "e = OSError()\ne.add_note('bad ' + chr(0xdcc3))\nraise e",
+    "an assertion about half a character": "assert not chr(0xdcc3), 'bad ' + chr(0xdcc3)",
     "an exception of several lines": "raise RuntimeError('first\\nsecond\\nthird')",
     "an exception of the cell": "class Own(Exception): ...\nraise Own('mine', 2)",
     "an assertion": "assert 1 == 2, 'not equal'",

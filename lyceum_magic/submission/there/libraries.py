@@ -121,9 +121,9 @@ def cache_as_in_a_notebook(caching: Any) -> None:
 
 
 def watch_workers(spawn: Any, cell_name: str) -> None:
-    from .workers import refuse_endless_spawning
+    from .workers import prepare_workers
 
-    refuse_endless_spawning(spawn, cell_name)
+    prepare_workers(spawn, cell_name)
 
 
 def keep_formulas(printing: Any) -> None:

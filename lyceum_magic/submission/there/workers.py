@@ -1,7 +1,9 @@
-"""Processes that the cell starts anew, by spawn or forkserver: each runs the cell again.
+"""Processes that the cell starts afresh, by spawn or forkserver.
 
-They need its definitions, and skip what stands under `if __name__ == "__main__":`. Python itself
-refuses a worker that starts workers meanwhile, but a pool goes on replacing it for ever.
+Each of them runs the cell again where `if __name__ == "__main__":` in it says what is not for them.
+Else they start as those of a notebook do, without the cell: that is enough for work that they can
+import, or that comes by value. A pool would replace for ever a worker that cannot read its work, so
+what the cell defines is refused before it is sent.
 """
 
 from __future__ import annotations
@@ -11,54 +13,50 @@ import linecache
 import os
 import sys
 import threading
+import types
 from typing import Any
 
 from . import bootstrap, compiling
 
-#: Statements that a worker runs if it gets to them.
-UNCONDITIONAL = (ast.With, ast.AsyncWith, ast.For, ast.AsyncFor, ast.Expr, ast.Assign)
 ADVICE = (
     "put what starts them under `if __name__ == '__main__':`, or take "
     "multiprocessing.get_context('fork')."
 )
 
+_is_watched = False
 
-def refuse_endless_spawning(spawn: Any, cell_name: str) -> None:
-    """Lets `multiprocessing.spawn` start no worker that cannot come to its work.
+
+def prepare_workers(spawn: Any, cell_name: str) -> None:
+    """Lets `multiprocessing.spawn` start each worker in the way in which it can come to its work.
 
     Args:
-        cell_name: what tracebacks call the cell, as its workers will run it.
-
-    Raises (there, in the process that starts it):
-        RuntimeError: the cell awaits at its top level, or starts workers whenever it runs.
+        cell_name: what tracebacks call the cell, as its workers may run it.
     """
     prepare = spawn.get_preparation_data
 
     def get_preparation_data(name: str) -> Any:
-        if spawn.process.parent_process() is None:
-            check_cell("".join(linecache.getlines(cell_name)), cell_name)
         data = prepare(name)
         if data.get("init_main_from_path") == os.path.normpath(bootstrap.cell_file):
             # What the worker runs has to bring the cell's inputs along.
             data["init_main_from_path"] = bootstrap.program
+        if spawn.process.parent_process() is None:
+            cell = "".join(linecache.getlines(cell_name))
+            if not can_run_again(cell, cell_name):
+                data.pop("init_main_from_path", None)
+                data.pop("init_main_from_name", None)
+                refuse_what_the_cell_defines()
         return data
 
     spawn.get_preparation_data = get_preparation_data
 
 
-def check_cell(cell: str, name: str) -> None:
+def can_run_again(cell: str, name: str) -> bool:
+    """Whether the cell can be run by a worker, and then does not start workers itself."""
     codes = compiling.compile_cell(cell, name, is_shown=False)
     if any(code.co_flags & compiling.CO_COROUTINE for code in codes):
-        raise RuntimeError(
-            "Workers that are spawned run the cell again, which cannot await at its top level "
-            "then: call asyncio.run() instead, and " + ADVICE
-        )
+        return False
     line = line_under_way(name)
-    if line is not None and is_unconditional(ast.parse(cell), line):
-        raise RuntimeError(
-            f"Workers that are spawned run the cell again, and would start others at line {line}: "
-            + ADVICE
-        )
+    return line is not None and is_guarded(ast.parse(cell), line)
 
 
 def line_under_way(name: str) -> int | None:
@@ -71,11 +69,40 @@ def line_under_way(name: str) -> int | None:
     return None
 
 
-def is_unconditional(tree: Any, line: int) -> bool:
-    """Whether whatever runs the whole tree comes to the statement at this line."""
-    for node in tree.body:
-        if node.lineno <= line <= (node.end_lineno or node.lineno):
-            if not isinstance(node, UNCONDITIONAL):
-                return False
-            return is_unconditional(node, line) if hasattr(node, "body") else True
-    return True
+def is_guarded(tree: ast.Module, line: int) -> bool:
+    """Whether the statement at this line depends on what the module is called."""
+    return any(
+        isinstance(node, ast.If)
+        and node.lineno <= line <= (node.end_lineno or node.lineno)
+        and any(
+            isinstance(part, ast.Name) and part.id == "__name__" for part in ast.walk(node.test)
+        )
+        for node in tree.body
+    )
+
+
+def refuse_what_the_cell_defines() -> None:
+    """Lets no function or class of the cell be sent to workers that do not have it."""
+    global _is_watched
+    if _is_watched:
+        return
+    _is_watched = True
+    from multiprocessing import context, process, reduction
+
+    def reducer_override(pickler: object, value: Any) -> Any:
+        if (
+            isinstance(value, (type, types.FunctionType))
+            and value.__module__ == "__main__"
+            and (context.get_spawning_popen() or any(map(is_fresh, process.active_children())))
+        ):
+            raise RuntimeError(
+                f"Workers that are started afresh do not have {value.__qualname__}, which the cell "
+                f"defines: {ADVICE}"
+            )
+        return NotImplemented
+
+    reduction.ForkingPickler.reducer_override = reducer_override  # type: ignore[method-assign]
+
+
+def is_fresh(child: Any) -> bool:
+    return child._popen is not None and child._popen.method != "fork"
