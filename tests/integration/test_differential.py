@@ -115,7 +115,7 @@ NOISE = {
     # A syntax error in `eval`: the frame in which the kernel runs a cell.
     r"\n  File \S+/interactiveshell\.py:\d+ in run_code\n    exec\(.*\n": "",
     r"\b1 # here": "1 ",  # the magic line, which tracebacks of runs leave empty
-    r"/[\w./-]{0,80}/ipykernel_\d+/\d+\.py": "<cell>",  # what a kernel calls the file of a cell
+    r"/[\w./-]{0,200}/ipykernel_\d+/(\d+|cell)\.py": "<cell>",  # the file of a cell
     r"\bT_[0-9a-f]{5}": "T_...",  # the id of a styled table of pandas
     r"\bsk-container-id-\d+": "sk-container-id-n",  # scikit-learn counts them
     r"\baltair-viz-[0-9a-f]+": "altair-viz-...",
