@@ -227,6 +227,8 @@ def _read_by(value: object) -> list[str]:
                 left.append(part.__func__)
             case property():
                 left += [part.fget, part.fset, part.fdel]
+            case functools._lru_cache_wrapper():
+                left.append(part.__wrapped__)
             case functools.partial():
                 left += [part.func, *part.args, *part.keywords.values()]
             case type():

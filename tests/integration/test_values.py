@@ -375,3 +375,14 @@ def test_a_deleted_folder_is_named_where_it_is_needed(kernel: Kernel) -> None:
         "TransferError: a.txt was not written: the current folder was deleted; go to another one."
     )
     assert kernel.value("[p.name for p in _run.save_files(kept + '/rescued')]") == "['a.txt']"
+
+
+def test_a_function_with_a_cache_goes_there_and_comes_home(kernel: Kernel) -> None:
+    kernel.run(
+        "import functools\noffset = 4\n@functools.lru_cache(7)\ndef add(n): return n + offset"
+    )
+    cell = "print(add(1), add(1), add.cache_info().hits, add.cache_info().maxsize)\nback = add"
+    ran = good(kernel.run(f"%%lyceum --pickle -i auto -o back\n{cell}"))
+    assert ran.stdout.endswith("5 5 1 7\n")
+    kernel.run("offset = 10")
+    assert kernel.value("(back(1), back.__name__)") == "(11, 'add')"

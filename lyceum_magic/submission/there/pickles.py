@@ -7,6 +7,7 @@ been defined there. What it has read where it came from comes along, for the nam
 from __future__ import annotations
 
 import builtins
+import functools
 import io
 import pickle
 import sys
@@ -54,6 +55,8 @@ def dump(value: object, *, apart: Collection[str] = ()) -> tuple[bytes, set[str]
             if module == OURS or module.startswith(f"{OURS}."):
                 return _as_what_it_stands_for(obj, name)
             modules.add(module)
+            if isinstance(obj, functools._lru_cache_wrapper) and obj.__module__ == MAIN:
+                return _as_new_cache(obj)
             reduced = super().reducer_override(obj)
             is_own = isinstance(obj, types.FunctionType) and obj.__globals__.get("__name__") == MAIN
             if is_own and isinstance(reduced, tuple):
@@ -84,6 +87,13 @@ def _as_what_it_stands_for(obj: Any, name: str) -> Any:
     import pkgutil
 
     return pkgutil.resolve_name, (STANDS_FOR[name],)
+
+
+def _as_new_cache(obj: Any) -> Any:
+    """A function of the notebook with a cache, which would be looked for by its name."""
+    known = obj.cache_parameters()
+    arguments = (obj.__wrapped__, known["maxsize"], known["typed"], functools._CacheInfo)
+    return functools._lru_cache_wrapper, arguments, obj.__dict__
 
 
 class Unpickler(pickle.Unpickler):

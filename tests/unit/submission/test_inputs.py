@@ -101,6 +101,11 @@ def notebook(source: str) -> dict[str, object]:
             "f()",
             ["f", "a"],
         ),
+        (
+            "import functools\na = 1\n@functools.cache\ndef f(): return a",
+            "f()",
+            ["f", "a"],
+        ),
         ("def f(): return len(open.__name__), math\nimport math", "f()", ["f"]),
     ],
 )
