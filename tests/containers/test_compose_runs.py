@@ -345,3 +345,37 @@ def test_what_it_uses_is_the_sum_over_its_containers(server: ServedProcess, imag
     assert usage is not None
     assert usage.cpu_s > 0
     assert usage.memory_bytes > 5_000_000
+
+
+def test_an_optional_dependency_on_an_inactive_service_is_left_out(server: ServedProcess) -> None:
+    optional = {"condition": "service_started", "required": False}
+    services = {
+        "debug": service("echo never", profiles=["debug"]),
+        "a": service("echo a", depends_on={"debug": optional}),
+        "b": service(
+            "echo b", depends_on={"debug": optional, "a": {"condition": "service_started"}}
+        ),
+        "c": service("echo c", depends_on={"a": optional}),
+    }
+    record = start(server, services).ended()
+    assert (record["status"], record["system_errors"]) == ("completed", [])
+    assert sorted(record["stdout"].splitlines()) == ["a | a", "b | b", "c | c"]
+
+
+@pytest.mark.parametrize("more", [{"stdin_open": True}, {"stdin_open": True, "tty": True}, {}])
+def test_what_reads_gets_the_end_of_file_at_once(
+    server: ServedProcess, more: dict[str, bool]
+) -> None:
+    record = start(server, {"a": service("cat; echo end", **more)}).ended()
+    assert (record["status"], record["stdout"]) == ("completed", "a | end\n")
+
+
+def test_a_local_image_s_id_is_its_name(server: ServedProcess, image: str) -> None:
+    whole = docker("inspect", "--format", "{{.Id}}", image)
+    short = whole.removeprefix("sha256:")[:12]
+    services = {
+        "a": service("echo a", image=short),
+        "b": service("echo b", image=whole),
+    }
+    record = start(server, services).ended()
+    assert sorted(record["stdout"].splitlines()) == ["a | a", "b | b"], record["system_errors"]

@@ -239,3 +239,26 @@ def test_a_run_s_use_is_its_container_s(image: str, tmp_path: Path) -> None:
         assert await run.usage() is None
 
     asyncio.run(measure())
+
+
+# --- images by their ids ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("length", [6, 12, 64])
+def test_a_local_image_s_id_is_not_pulled(server: ServedProcess, image: str, length: int) -> None:
+    whole = docker("inspect", "--format", "{{.Id}}", image)
+    for name in (whole.removeprefix("sha256:")[:length], f"sha256:{whole[7:][:length]}"):
+        record = start(server, name, "echo", "here").ended()
+        assert record["stdout"] == "here\n", record["system_errors"]
+
+
+def test_a_name_goes_before_an_id(server: ServedProcess, image: str) -> None:
+    docker("tag", image, "cafe")
+    assert start(server, "cafe", "echo", "here").ended()["stdout"] == "here\n"
+    docker("rmi", "cafe")
+
+
+def test_an_id_that_is_not_here_is_named(server: ServedProcess, image: str) -> None:
+    record = start(server, "0123456789ab", "true").ended()
+    assert record["status"] == "failed"
+    assert error_of(record).startswith("the engine has no image with the id 0123456789ab")

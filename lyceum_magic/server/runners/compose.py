@@ -25,7 +25,7 @@ from .compose_work import StackPlan
 from .engine import RUN_LABEL
 from .engine_runner import EngineRunner
 from .handle import kill_marked, report
-from .images import ImageReference, is_present, parse_reference, pull
+from .images import parse_reference, provide
 from .registry import check_credentials, sign_in
 from .stack import Stack
 
@@ -59,10 +59,8 @@ class ComposeRunner(EngineRunner):
         plan = await asyncio.to_thread(self._plan, spec, request)
         client = await self._engine.client()
         credentials = await asyncio.to_thread(sign_in, request)
-        for image in _image_references(plan["model"]):
-            # An image that is here already says nothing about who may have it.
-            if credentials is not None or not await asyncio.to_thread(is_present, client, image):
-                await pull(image, credentials, on_progress)
+        for image in images(plan["model"]):
+            await provide(image, client, credentials, on_progress)
         on_progress("starting the stack")
         return {**plan}
 
@@ -97,7 +95,7 @@ class ComposeRunner(EngineRunner):
         folder = folder.resolve()
         model, remarks = model_of(read_compose_file(text), folder, project)
         check_model(model, os.fspath(folder), allow_privileged=self._allow_privileged)
-        _image_references(model)
+        _check_images(model)
         return model, remarks
 
     def _plan(self, spec: RunSpec, request: StartCompose) -> StackPlan:
@@ -129,14 +127,15 @@ class ComposeRunner(EngineRunner):
         return StackPlan(project=project, model=complete, grace_s=request.graceful_timeout)
 
 
-def _image_references(model: Model) -> list[ImageReference]:
-    """The images that a stack needs.
+def _check_images(model: Model) -> None:
+    """Looks at the names of the images that a stack needs.
 
     Raises:
         InvalidField: a name means none.
     """
     try:
-        return [parse_reference(name) for name in images(model)]
+        for name in images(model):
+            parse_reference(name)
     except ValueError as exc:
         raise InvalidField(
             f"{FIELD} should name each image as in python:3.12 or "

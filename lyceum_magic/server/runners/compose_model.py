@@ -31,7 +31,8 @@ def complete_model(
         bucket: the folder to mount at `S3_MOUNT_PATH`; None for none.
     """
     services = {
-        name: _completed(service, labels, bucket) for name, service in model["services"].items()
+        name: _completed(_without_absent(service, model["services"]), labels, bucket)
+        for name, service in model["services"].items()
     }
     complete = {
         **{key: model[key] for key in ("configs", "secrets") if model.get(key)},
@@ -48,14 +49,29 @@ def complete_model(
     return complete
 
 
+def _without_absent(service: Model, present: Collection[str]) -> Model:
+    """The service without optional dependencies on services whose profiles are not chosen.
+
+    Compose accepts them in a file, and refuses them in the model that it makes of it.
+    """
+    needed = {
+        name: terms
+        for name, terms in (service.get("depends_on") or {}).items()
+        if name in present or terms.get("required", True)
+    }
+    return {**service, "depends_on": needed}
+
+
 def _completed(service: Model, labels: Mapping[str, str], bucket: str | None) -> Model:
     done = {
         # Whoever is process 1 ignores SIGTERM unless it handles it; an init passes it on.
         "init": True,
         **service,
         "labels": _labels(service, labels),
-        # There is nobody at a terminal, and it would mix the two streams.
+        # There is nobody at a terminal, and it would mix the two streams; nobody types either, so
+        # what reads gets the end of file at once.
         "tty": False,
+        "stdin_open": False,
         # The server has pulled what there is to pull.
         "pull_policy": "never",
         # Output is read from here, all of it, at the pace of the reader: nothing is rotated away,

@@ -21,7 +21,7 @@ from .container_work import ContainerPlan, Mount
 from .engine import RUN_LABEL, container_name, remove_container, usage_of
 from .engine_runner import EngineRunner
 from .handle import report
-from .images import is_present, parse_reference, pull
+from .images import parse_reference, provide
 from .registry import check_credentials, sign_in
 
 if TYPE_CHECKING:
@@ -71,12 +71,9 @@ class ContainerRunner(EngineRunner):
     async def prepare(self, spec: RunSpec, on_progress: ProgressListener) -> Mapping[str, Any]:
         request = spec.request
         assert isinstance(request, StartImage)
-        image = parse_reference(request.docker_image_ref)
         client = await self._engine.client()
         credentials = await asyncio.to_thread(sign_in, request)
-        # An image that is here already says nothing about who may have it.
-        if credentials is not None or not await asyncio.to_thread(is_present, client, image):
-            await pull(image, credentials, on_progress)
+        image = await provide(request.docker_image_ref, client, credentials, on_progress)
         on_progress("starting the container")
         wants_gpus = needs_gpu(request.execution_type)
         has_gpus = wants_gpus and await asyncio.to_thread(hands_out_gpus, client)
@@ -87,7 +84,7 @@ class ContainerRunner(EngineRunner):
             mount = Mount(source=self.mounted_bucket(), target=request.s3_mount_path)
         plan = ContainerPlan(
             name=container_name(spec.run_id),
-            image=str(image),
+            image=image,
             # An empty list is no command either.
             command=request.docker_run_cmd or None,
             environment=container_environment(spec, request),

@@ -31,6 +31,10 @@ _REFERENCE = re.compile(
 )
 _MAX_REPOSITORY = 255
 
+#: An image's id or its beginning, which might be a name as well, and how long a short id is.
+_ID = re.compile(r"[0-9a-f]{4,64}")
+_SHORT_ID = 12
+
 
 @dataclass(frozen=True)
 class ImageReference:
@@ -59,15 +63,45 @@ def parse_reference(text: str) -> ImageReference:
     return ImageReference(match["registry"] or "docker.io", match["repository"], version)
 
 
-def is_present(client: DockerClient, reference: ImageReference) -> bool:
-    """Whether the engine has the image already."""
+async def provide(
+    text: str, client: DockerClient, sign_in: SignIn | None, on_progress: ProgressListener
+) -> str:
+    """The name by which the engine has an image; it is pulled where it is not there.
+
+    As for Docker, a text may be the beginning of the id of an image that is there. No registry
+    knows ids.
+
+    Args:
+        text: one that `parse_reference` takes.
+
+    Raises:
+        Refusal: it cannot be had; the sentence says why.
+        EngineUnavailable: the engine is gone.
+    """
+    reference = parse_reference(text)
+    # An image that is here already says nothing about who may have it.
+    is_public = sign_in is None
+    found = await asyncio.to_thread(_id_of, client, str(reference)) if is_public else ""
+    if found:
+        return str(reference)
+    if _ID.fullmatch(text):
+        found = await asyncio.to_thread(_id_of, client, text)
+        if found.removeprefix("sha256:").startswith(text):
+            return found
+        if len(text) >= _SHORT_ID:
+            raise Refusal(f"the engine has no image with the id {text}; give the image's name")
+    await pull(reference, sign_in, on_progress)
+    return str(reference)
+
+
+def _id_of(client: DockerClient, name: str) -> str:
+    """The id of an image that the engine has; empty where it has none."""
     from docker.errors import ImageNotFound
 
     try:
-        client.images.get(str(reference))
+        return str(client.images.get(name).id)
     except ImageNotFound:
-        return False
-    return True
+        return ""
 
 
 async def pull(
