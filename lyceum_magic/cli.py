@@ -107,7 +107,7 @@ def _serve(options: argparse.Namespace) -> int:
         )
     import logging
 
-    from .config import server_folder
+    from .config import earlier_server_folder, server_folder
     from .server.log import Repetitions
     from .server.serve import ServeOptions, serve
     from .server.state_folder import AlreadyServed, ServerFile, server_file
@@ -120,6 +120,7 @@ def _serve(options: argparse.Namespace) -> int:
         handlers=[log],
     )
     state_dir = _state_dir(options) or server_folder()
+    is_environments_own = state_dir == server_folder()
     ready_fd: int | None = options.ready_fd
     if ready_fd is not None:
         # Programs started below must not hold it open: its end is what the starter waits for.
@@ -145,6 +146,7 @@ def _serve(options: argparse.Namespace) -> int:
         serve(
             ServeOptions(
                 state_dir=state_dir,
+                earlier=earlier_server_folder() if is_environments_own else None,
                 port=options.port,
                 profile=options.profile,
                 max_running=options.max_running,

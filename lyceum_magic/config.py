@@ -18,6 +18,14 @@ from typing import Any, NoReturn
 from .exceptions import ConfigError
 from .protocol.paths import PRODUCTION_ORIGIN
 
+#: In a state folder: the database of all runs. What it is not in is no state folder.
+RECORDS_FILE = "runs.sqlite3"
+#: In a state folder: the path of the Python whose environment it belongs to, as JSON.
+INTERPRETER_FILE = "interpreter.json"
+#: In `LYCEUM_MAGIC_HOME`: where the state went that an earlier version kept there. A JSON array
+#: of `{"at": seconds since 1970, "to": path}`, oldest first.
+MOVES_FILE = "moves.json"
+
 
 class Secret:
     """A string that shows itself as `***` wherever it could leak; `reveal()` gives it."""
@@ -107,16 +115,25 @@ def journal_folder() -> Path:
     return user_folder() / "journal"
 
 
-def server_folder() -> Path:
-    """The embedded server's state folder: one for each environment.
+def server_folder(home: Path | None = None) -> Path:
+    """The embedded server's state folder: one for each environment, named after `sys.prefix`.
 
-    `LYCEUM_MAGIC_HOME` is taken as it is; otherwise the folder is named after `sys.prefix`, so
-    that a kernel never runs on another environment's packages.
+    So a kernel never runs on another environment's packages.
+
+    Args:
+        home: what `user_folder` returns to the processes that are meant; this one's if None.
     """
-    if os.environ.get("LYCEUM_MAGIC_HOME"):
-        return user_folder()
     digest = hashlib.sha256(sys.prefix.encode()).hexdigest()[:10]
-    return user_folder() / "servers" / f"{Path(sys.prefix).name.lstrip('.')}-{digest}"
+    name = f"{Path(sys.prefix).name.lstrip('.')}-{digest}"
+    return (home or user_folder()) / "servers" / name
+
+
+def earlier_server_folder() -> Path | None:
+    """Where earlier versions kept the state of all environments: `LYCEUM_MAGIC_HOME` itself.
+
+    None where that is not set: there each environment has always had a folder of its own.
+    """
+    return user_folder() if os.environ.get("LYCEUM_MAGIC_HOME") else None
 
 
 def own_folder(folder: Path) -> None:

@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from . import local_server
+from .config import server_folder
 from .exceptions import LyceumError
 
 _CELL_LIMIT_S = 300
@@ -79,7 +80,7 @@ def throwaway_home() -> Iterator[dict[str, str]]:
     finally:
         # After an interrupt a run may still be alive. Then its server needs the folder, until the
         # run's time limit and the server's idleness end both.
-        if local_server.end(state):
+        if local_server.end(server_folder(state)):
             shutil.rmtree(home, ignore_errors=True)
 
 

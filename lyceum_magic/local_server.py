@@ -1,5 +1,8 @@
 """Finds the embedded server of this environment, starts it where there is none, and proves it.
 
+Each environment has a server and a state folder of its own, and a folder is served by the Python
+of its environment, whoever starts the server.
+
 Nobody is sent the key on the strength of a file: a server that is adopted first proves by an HMAC
 that it knows the key, and before each request the lock that it holds for life is looked at, so
 that a port which another program took over is never spoken to.
@@ -25,7 +28,16 @@ from urllib.parse import urlsplit
 import httpx
 
 from . import __version__
-from .config import Account, Secret, server_folder
+from .config import (
+    INTERPRETER_FILE,
+    MOVES_FILE,
+    RECORDS_FILE,
+    Account,
+    Secret,
+    earlier_server_folder,
+    server_folder,
+    user_folder,
+)
 from .exceptions import EmbeddedServerError
 from .protocol import paths
 from .protocol.callbacks import LEFT_FILE, DeliveriesLeft
@@ -49,6 +61,44 @@ class Found:
     account: Account
     pid: int
     version: tuple[int, ...]
+
+
+def current_folder(*, make_room: bool = False) -> Path:
+    """The state folder in which this environment's runs begin now.
+
+    Its own; but as long as a server of this environment runs in `LYCEUM_MAGIC_HOME` itself, where
+    an earlier version kept the state of all environments, that one is used. Its state moves to the
+    environment's own folder with the next start.
+
+    Args:
+        make_room: ends such a server if it has no runs.
+    """
+    own, earlier = server_folder(), earlier_server_folder()
+    if earlier is None or not _is_held(earlier) or (own / RECORDS_FILE).exists():
+        return own
+    found = _proven(earlier)
+    if found is None or not _is_of_this_environment(found.pid):
+        return own
+    return own if make_room and _end_if_idle(found, earlier) else earlier
+
+
+def present_folder(folder: Path, at: float) -> Path:
+    """The state folder that now has the runs which began in `folder`.
+
+    Args:
+        at: when they began, in seconds since 1970.
+    """
+    try:
+        for move in json.loads((folder / MOVES_FILE).read_text("utf-8")):
+            if at <= move["at"]:
+                return Path(move["to"])
+    except (OSError, ValueError, KeyError, TypeError):
+        pass  # nothing has ever moved
+    if folder != earlier_server_folder() or _is_held(folder):
+        return folder
+    own = server_folder()
+    # Its next start takes over what it does not have yet.
+    return folder if (own / RECORDS_FILE).exists() else own
 
 
 def ensure(folder: Path | None = None) -> Account:
@@ -118,15 +168,19 @@ def end(folder: Path) -> bool:
     return found is None or _end_if_idle(found, folder)
 
 
-def guard(folder: Path, base_url: Callable[[], str]) -> Callable[[], None]:
+def guard(folder: Callable[[], Path], base_url: Callable[[], str]) -> Callable[[], None]:
     """A check to make before each request: does our server still hold this address?
+
+    Args:
+        folder: gives its state folder now.
+        base_url: gives its address.
 
     Returns:
         A function that raises httpx.ConnectError, as a port that nobody listens on would.
     """
 
     def check() -> None:
-        if not is_live(folder, base_url()):
+        if not is_live(folder(), base_url()):
             raise httpx.ConnectError("the embedded server is gone")
 
     return check
@@ -139,6 +193,11 @@ def is_live(folder: Path, base_url: str) -> bool:
     address is its own as long as the lock is held. This costs some microseconds.
     """
     return _address_of_holder(folder) == base_url
+
+
+def _is_held(folder: Path) -> bool:
+    """Whether a server has the folder."""
+    return _address_of_holder(folder) is not None
 
 
 def _address_of_holder(folder: Path) -> str | None:
@@ -169,12 +228,37 @@ def _wait_for_turn(folder: Path) -> None:
         time.sleep(_LOOK_S)
 
 
+def _interpreter(folder: Path) -> str:
+    """The Python of the environment that a folder belongs to; this one where there is none."""
+    if folder == server_folder():
+        return sys.executable
+    try:
+        python = json.loads((folder / INTERPRETER_FILE).read_text("utf-8"))
+    except (OSError, ValueError):
+        return sys.executable
+    return python if isinstance(python, str) and os.access(python, os.X_OK) else sys.executable
+
+
+def _is_of_this_environment(pid: int) -> bool:
+    """Whether a process was started with the Python of this environment."""
+    import psutil
+
+    try:
+        python = psutil.Process(pid).cmdline()[0]
+    except (psutil.Error, IndexError):
+        return False
+    # An environment's Python has several names in one folder, and all lead to one file.
+    ours = Path(sys.executable)
+    return Path(python).parent == ours.parent and Path(python).resolve() == ours.resolve()
+
+
 def _usable(folder: Path) -> Account | None:
     """A proven server of our version or a later one; an older one that is idle is ended."""
     found = _proven(folder)
     if found is None:
         return None
-    if found.version < _version(__version__) and _end_if_idle(found, folder):
+    is_ours = _interpreter(folder) == sys.executable  # else its next version is no other
+    if is_ours and found.version < _version(__version__) and _end_if_idle(found, folder):
         return None
     return found.account
 
@@ -274,7 +358,7 @@ def _start(folder: Path) -> None:
     """Starts a server that outlives this process, and returns when it listens."""
     read_end, write_end = os.pipe()
     command = [
-        sys.executable, "-P", "-m", "lyceum_magic.cli", "serve",
+        _interpreter(folder), "-P", "-m", "lyceum_magic.cli", "serve",
         "--state-dir", str(folder),
         "--idle-exit", str(IDLE_EXIT_S),
         "--ready-fd", str(write_end),
@@ -286,7 +370,7 @@ def _start(folder: Path) -> None:
         process = subprocess.Popen(
             command,
             cwd=folder,
-            env=_clean_environment(),
+            env=_environment(),
             stdin=subprocess.DEVNULL,
             stdout=log,
             stderr=log,
@@ -314,13 +398,16 @@ def _start(folder: Path) -> None:
     )
 
 
-def _clean_environment() -> dict[str, str]:
+def _environment() -> dict[str, str]:
     """The server's environment: without the user's keys, which no run of another shall find."""
-    return {
+    kept = {
         name: value
         for name, value in os.environ.items()
         if not name.startswith(("LYCEUM_API", "LYCEUM_ORG", "LYCEUM_BASE", "JPY_", "PYTHONPATH"))
     }
+    if "LYCEUM_MAGIC_HOME" in kept:
+        kept["LYCEUM_MAGIC_HOME"] = str(user_folder())  # it may be relative to a folder of ours
+    return kept
 
 
 def _make_folder(folder: Path) -> None:

@@ -20,7 +20,7 @@ from concurrent import futures
 from contextlib import ExitStack
 from pathlib import Path
 from typing import Any, Literal, TypeVar
-from weakref import WeakValueDictionary
+from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import anyio
 
@@ -76,6 +76,8 @@ class Session:
         self._stack.callback(loop.close)
         self._portal = loop.portal
         self._clients: Once[tuple[object, ...], Client] = Once()
+        # The state folders of the embedded ones.
+        self._folders: WeakKeyDictionary[Client, Callable[[], Path]] = WeakKeyDictionary()
         self._journals: Once[None, Journal] = Once()
         # Weak: one that is under way is held by its own task, one that is over by its user alone.
         self._runs: WeakValueDictionary[str, Run] = WeakValueDictionary()
@@ -141,12 +143,21 @@ class Session:
         return self.embedded() if account is None else self._cloud(account)
 
     def embedded(self, folder: Path | None = None) -> Client:
-        """The client of the embedded server in a folder, which is started if it does not run."""
-        folder = folder or config.server_folder()
+        """The client of the embedded server in a folder, which is started if it does not run.
+
+        Args:
+            folder: a state folder; the one in which this environment's runs begin if None.
+        """
+        folder = folder or local_server.current_folder(make_room=True)
         return self._clients.get(("embedded", folder), lambda: self._make_embedded(folder))
 
     def _make_embedded(self, folder: Path) -> Client:
-        ensure = functools.partial(local_server.ensure, folder)
+        made_at, folder_now = time.time(), folder
+
+        def ensure() -> config.Account:
+            nonlocal folder_now
+            folder_now = local_server.present_folder(folder, made_at)
+            return local_server.ensure(folder_now)
 
         async def relocate() -> config.Account:
             # A start takes a second; the loop goes on following other runs meanwhile.
@@ -155,14 +166,22 @@ class Session:
         client = Client(
             ensure(),
             relocate=relocate,
-            check_connection=local_server.guard(folder, lambda: client.account.base_url),
+            check_connection=local_server.guard(
+                lambda: folder_now, lambda: client.account.base_url
+            ),
         )
+        self._folders[client] = lambda: folder_now
         return client
 
     def embedded_if_running(self) -> Client | None:
         """The client of this environment's embedded server; None if there is none to talk to."""
-        folder = config.server_folder()
+        folder = local_server.current_folder()
         return None if local_server.find(folder) is None else self.embedded(folder)
+
+    def _server_folder(self, client: Client) -> str:
+        """The state folder of an embedded server's client; empty for any other client."""
+        folder = self._folders.get(client)
+        return "" if folder is None else str(folder())
 
     def _cloud(self, account: config.Account) -> Client:
         key = ("cloud", account.base_url, account.token, account.org)
@@ -335,7 +354,7 @@ class Session:
             run_id=None,
             base_url=account.base_url,
             is_embedded=account.is_embedded,
-            server_folder=str(config.server_folder()) if account.is_embedded else "",
+            server_folder=self._server_folder(client),
             streaming_url=None,
             machine=request.execution_type,
             name=request.run_name or "",
@@ -460,7 +479,8 @@ class Session:
             EmbeddedServerError: it is on an embedded server that cannot be started.
         """
         if entry.is_embedded:
-            return self.embedded(Path(entry.server_folder))
+            folder = local_server.present_folder(Path(entry.server_folder), entry.created_at)
+            return self.embedded(folder)
         return self._client_of(entry)
 
     def entries(self, limit: int = -1) -> list[Entry]:

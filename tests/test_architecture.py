@@ -19,7 +19,7 @@ ARROWS = {
     # The notebook side, from the top.
     "": "api client exceptions magic runs",
     "cli": "config demo exceptions keys magic server.log server.serve server.state_folder",
-    "demo": "exceptions local_server",
+    "demo": "config exceptions local_server",
     "keys": "client config exceptions magic protocol session",
     "magic": "client config display exceptions local_server outputs protocol runs session "
     "submission submission.wrapping",
@@ -38,8 +38,8 @@ ARROWS = {
     "outputs": "exceptions protocol submission.there",
     # The embedded server, from the top.
     "server": "",
-    "server.serve": "exceptions server.app server.connections server.descriptors server.peers "
-    "server.settings server.state_folder server.tasks",
+    "server.serve": "exceptions server.app server.connections server.descriptors server.moving "
+    "server.peers server.settings server.state_folder server.tasks",
     "server.app": "protocol server.account server.bell server.bucket server.callbacks server.gpus "
     "server.guard server.retention server.routes server.runners server.s3_endpoint server.service "
     "server.settings server.state_folder server.stores server.stores.base server.stream_secrets "
@@ -71,6 +71,7 @@ ARROWS = {
     "server.s3_endpoint": "config exceptions",
     "server.s3_process": "",
     "server.state_folder": "config exceptions protocol",
+    "server.moving": "config exceptions protocol server.runners server.state_folder server.stores",
     "server.stream_secrets": "server.vault",
     "server.settings": "config",
     "server.bell": "",

@@ -71,7 +71,7 @@ def _server() -> tuple[str, str, str]:
     if client is None:
         return (
             "embedded server", "not running",
-            f"starts with the first cell, in {config.server_folder()}",
+            f"starts with the first cell, in {local_server.current_folder()}",
         )  # fmt: skip
     where = f"at {client.account.base_url}"
     try:
@@ -88,7 +88,7 @@ def _callbacks() -> tuple[str, str, str]:
     try:
         client = session().embedded_if_running()
         if client is None:
-            return callbacks_left(config.server_folder())
+            return callbacks_left(local_server.current_folder())
         health = session().ask(client.callbacks.health)
     except LyceumError as exc:
         return ("callbacks", "cannot be asked for", str(exc))

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import chain
 
-from .. import config
+from .. import config, local_server
 from ..display.summary import duration
 from ..exceptions import LyceumError, OptionError, UnknownRun
 from ..outputs import tracebacks
@@ -268,7 +268,7 @@ def listen(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
 
 
 def server(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
-    folder = config.server_folder()
+    folder = local_server.current_folder()
     client = session().embedded_if_running()
     if client is None:
         return Says(f"No embedded server runs; the first cell starts one. Its folder: {folder}")

@@ -27,6 +27,7 @@ from .state_folder import (
     boot_id,
     lock_for_life,
     new_key,
+    note_interpreter,
     prepare,
     read_server_file,
     write_server_file,
@@ -41,12 +42,15 @@ class ServeOptions:
     """What the command line asks for; see `ServerSettings` for what is not explained here.
 
     Attributes:
+        earlier: where an earlier version kept the state that `state_dir` takes over; None if it
+            takes over none.
         port: where to listen; None means where the last server of this folder did, else anywhere.
         idle_exit_s: ends by itself after so long without a live run or a follower, unless a
             callback is due within as long.
     """
 
     state_dir: Path
+    earlier: Path | None = None
     port: int | None = None
     profile: Profile = "local"
     max_running: int = DEFAULT_MAX_RUNNING
@@ -77,6 +81,12 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
     raise_limit()
     prepare(options.state_dir)
     with lock_for_life(options.state_dir) as lock:
+        if options.earlier is not None:
+            # Imported late, as in `_serve_on`.
+            from .moving import move_in, remove_links
+
+            move_in(options.earlier, options.state_dir)
+            remove_links(options.earlier)
         last = read_server_file(options.state_dir)
         kind = OwnUsersListener if options.profile == "local" else socket.socket
         with contextlib.closing(_listen(kind, options.port, last)) as listener:
@@ -106,6 +116,7 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
             )
 
             def ready() -> None:
+                note_interpreter(options.state_dir)
                 write_server_file(options.state_dir, content)
                 lock.show_address(content.base_url)
                 on_ready(content)

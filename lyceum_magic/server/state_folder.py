@@ -8,19 +8,20 @@ import logging
 import os
 import secrets
 import stat
+import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config import Secret, own_folder
+from ..config import INTERPRETER_FILE, Secret, own_folder
 from ..exceptions import EmbeddedServerError
 from ..protocol.callbacks import LEFT_FILE, DeliveriesLeft
 
 logger = logging.getLogger(__name__)
 
-_SERVER_FILE = "server.json"
+SERVER_FILE = "server.json"
 _LOCK_FILE = "server.lock"
 
 #: File systems on which SQLite's shared memory and file locks cannot be relied on.
@@ -54,7 +55,7 @@ class ServerFile:
 
 def server_file(folder: Path) -> Path:
     """Where a server of `folder` says how to reach it."""
-    return folder / _SERVER_FILE
+    return folder / SERVER_FILE
 
 
 def read_server_file(folder: Path) -> ServerFile | None:
@@ -90,13 +91,13 @@ def read_server_file(folder: Path) -> ServerFile | None:
 
 def write_server_file(folder: Path, content: ServerFile) -> None:
     """Puts `content` in place at once: a reader sees the old file or the new one."""
-    _put(server_file(folder), {**vars(content), "api_key": content.api_key.reveal()})
+    put(server_file(folder), {**vars(content), "api_key": content.api_key.reveal()})
 
 
 def write_deliveries_left(folder: Path, content: DeliveriesLeft) -> None:
     """Leaves word of the callbacks that are still to be sent; a full disk takes none."""
     try:
-        _put(folder / LEFT_FILE, content)
+        put(folder / LEFT_FILE, content)
     except OSError as exc:
         logger.warning("%s cannot be written: %s", folder / LEFT_FILE, exc.strerror)
 
@@ -109,13 +110,19 @@ def forget_deliveries_left(folder: Path) -> None:
         logger.warning("%s cannot be removed: %s", folder / LEFT_FILE, exc.strerror)
 
 
-def _put(path: Path, content: Mapping[str, object]) -> None:
+def put(path: Path, content: object) -> None:
+    """Writes JSON that this user alone may read; a reader sees all of it, or what was before."""
     temporary = path.with_name(f".{path.name}.{os.getpid()}")
     temporary.unlink(missing_ok=True)
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     with os.fdopen(descriptor, "w", encoding="utf-8") as file:
         json.dump(content, file, indent=2)
     temporary.replace(path)
+
+
+def note_interpreter(folder: Path) -> None:
+    """Leaves word of the environment that the folder belongs to."""
+    put(folder / INTERPRETER_FILE, sys.executable)
 
 
 def new_key() -> Secret:

@@ -25,16 +25,31 @@ class ServedProcess:
     Args:
         options: of `serve`.
         through: a command that executes the one behind it in a way of its own.
+        python: the interpreter that serves.
     """
 
-    def __init__(self, folder: Path, *options: str, through: Sequence[str] = ()) -> None:
+    def __init__(
+        self,
+        folder: Path,
+        *options: str,
+        through: Sequence[str] = (),
+        python: str = sys.executable,
+    ) -> None:
         self.folder = folder
+        folder.parent.mkdir(parents=True, exist_ok=True)
         read_end, write_end = os.pipe()
         with (folder.parent / "server.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [
                     *through,
-                    *command("--state-dir", str(folder), "--ready-fd", str(write_end), *options),
+                    *command(
+                        "--state-dir",
+                        str(folder),
+                        "--ready-fd",
+                        str(write_end),
+                        *options,
+                        python=python,
+                    ),
                 ],
                 pass_fds=[write_end],
                 stdout=log,
@@ -72,14 +87,16 @@ class ServedProcess:
         return self.process.wait(LIMIT_S)
 
 
-def command(*arguments: str) -> list[str]:
-    return [sys.executable, "-m", "lyceum_magic.cli", "serve", *arguments]
+def command(*arguments: str, python: str = sys.executable) -> list[str]:
+    return [python, "-m", "lyceum_magic.cli", "serve", *arguments]
 
 
 @contextmanager
-def served(folder: Path, *options: str, through: Sequence[str] = ()) -> Iterator[ServedProcess]:
+def served(
+    folder: Path, *options: str, through: Sequence[str] = (), python: str = sys.executable
+) -> Iterator[ServedProcess]:
     """A server for as long as the block lasts; whatever is left of it is killed."""
-    server = ServedProcess(folder, *options, through=through)
+    server = ServedProcess(folder, *options, through=through, python=python)
     try:
         yield server
     finally:

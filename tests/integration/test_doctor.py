@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 
+from lyceum_magic.config import server_folder
 from tests.tools.callbacks import receiving
 from tests.tools.embedded import run_folder
 from tests.tools.waiting import eventually
@@ -55,17 +56,15 @@ def fill(path: Path) -> None:
 
 
 def test_a_full_disk_is_told_with_what_it_holds_up(own_machine: Path, tmp_path: Path) -> None:
-    gate, ballast = tmp_path / "gate", own_machine / "ballast"
+    gate, ballast, folder = tmp_path / "gate", own_machine / "ballast", server_folder()
     code = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)"
-    with small_disk(own_machine), receiving() as receiver, served(own_machine) as server:
+    with small_disk(own_machine), receiving() as receiver, served(folder) as server:
         found = doctor()
         assert found["callbacks"] == "none waits"
         assert found["callbacks to `here`"] == "received by this kernel, from this machine alone"
         url = f"{receiver.origin}/canary"
         run = server.start(code, user_callback_urls=[url])
-        eventually(
-            lambda: run_folder(own_machine, run["execution_id"]).exists(), "the run has begun"
-        )
+        eventually(run_folder(folder, run["execution_id"]).exists, "the run has begun")
         fill(ballast)
         gate.touch()
 
@@ -87,21 +86,22 @@ def test_a_full_disk_is_told_with_what_it_holds_up(own_machine: Path, tmp_path: 
 def test_a_broken_journal_hides_nothing_else(own_machine: Path) -> None:
     (own_machine / "journal").mkdir(parents=True)
     (own_machine / "journal" / "journal.db").write_bytes(b"no database" * 1000)
-    (own_machine / "deliveries.json").write_text(
+    server_folder().mkdir(parents=True)
+    (server_folder() / "deliveries.json").write_text(
         '{"pending": 3, "failing": 0, "dead": 0, "next_attempt_at": null}'
     )
     found = doctor()
     assert found["callbacks"].startswith("3 callbacks wait for the next start of the server")
     assert found["embedded server"].startswith("not running")
     assert found["journal"].startswith("cannot be used")
-    assert not (own_machine / "server.json").exists()
+    assert not (server_folder() / "server.json").exists()
 
 
-def test_a_killed_server_leaves_it_unknown_whether_callbacks_wait(own_machine: Path) -> None:
-    with served(own_machine) as server:
+def test_a_killed_server_leaves_it_unknown_whether_callbacks_wait() -> None:
+    with served(server_folder()) as server:
         assert doctor()["callbacks"] == "none waits"
         server.end(signal.SIGKILL)
     assert doctor()["callbacks"].startswith("not known")
-    with served(own_machine) as server:
+    with served(server_folder()) as server:
         server.end()
     assert doctor()["callbacks"] == "none waits"

@@ -15,13 +15,21 @@ import psutil
 import pytest
 
 from lyceum_magic import local_server
+from lyceum_magic.config import server_folder
 from lyceum_magic.exceptions import EmbeddedServerError, RunFailed
 from lyceum_magic.protocol.limits import MAX_TIMEOUT_S
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.runs.run import Run
 from lyceum_magic.session import Session
 from tests.tools.embedded import end_server, kill_server, server_facts, server_process
+from tests.tools.environments import copy_of_this_environment
 from tests.tools.waiting import eventually
+
+
+@pytest.fixture
+def folder(own_machine: Path) -> Path:
+    """The state folder of this environment's server."""
+    return server_folder()
 
 
 @pytest.fixture
@@ -74,10 +82,10 @@ class Stranger:
 
 
 @pytest.fixture
-def stranger(own_machine: Path) -> Iterator[Stranger]:
+def stranger(folder: Path) -> Iterator[Stranger]:
     """A server has died, and another program listens on its port."""
-    account = local_server.ensure(own_machine)
-    kill_server(own_machine)
+    account = local_server.ensure(folder)
+    kill_server(folder)
     stranger = Stranger(int(account.base_url.rpartition(":")[2]))
     yield stranger
     stranger.close()
@@ -86,15 +94,15 @@ def stranger(own_machine: Path) -> Iterator[Stranger]:
 # One server.
 
 
-def test_a_server_that_runs_is_found_again(own_machine: Path) -> None:
+def test_a_server_that_runs_is_found_again(folder: Path) -> None:
     first = local_server.ensure()
-    pid = server_facts(own_machine)["pid"]
+    pid = server_facts(folder)["pid"]
     assert local_server.ensure() == local_server.find() == first
     assert first.is_embedded
-    assert server_facts(own_machine)["pid"] == pid
+    assert server_facts(folder)["pid"] == pid
 
 
-def test_processes_that_ask_at_once_share_one_server(own_machine: Path) -> None:
+def test_processes_that_ask_at_once_share_one_server(folder: Path) -> None:
     program = (
         "from lyceum_magic import local_server;"
         "account = local_server.ensure(); print(account.base_url, account.token.reveal())"
@@ -105,9 +113,9 @@ def test_processes_that_ask_at_once_share_one_server(own_machine: Path) -> None:
     ]
     answers = {process.communicate()[0] for process in asking}
     assert [process.returncode for process in asking] == [0] * 6
-    facts = server_facts(own_machine)
+    facts = server_facts(folder)
     assert answers == {f"{facts['base_url']} {facts['api_key']}\n"}
-    serving = [p for p in psutil.process_iter() if _serves(p, own_machine)]
+    serving = [p for p in psutil.process_iter() if _serves(p, folder)]
     assert [process.pid for process in serving] == [facts["pid"]]
 
 
@@ -130,12 +138,13 @@ def test_each_folder_has_a_server_and_a_key_of_its_own(tmp_path: Path) -> None:
             end_server(folder)
 
 
+@pytest.mark.parametrize("is_home_set", [False, True])
 def test_kernels_of_two_environments_see_their_own_packages(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, is_home_set: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Without LYCEUM_MAGIC_HOME the folder is named after the environment."""
-    monkeypatch.delenv("LYCEUM_MAGIC_HOME")
-    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
+    if not is_home_set:
+        monkeypatch.delenv("LYCEUM_MAGIC_HOME")
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     program = (
         "import lyceum_magic\nfrom lyceum_magic import config\n"
         "run = lyceum_magic.submit('import sys; print(sys.prefix)').result()\n"
@@ -144,12 +153,7 @@ def test_kernels_of_two_environments_see_their_own_packages(
     seen = []
     try:
         for name in ("one", "two"):
-            venv = tmp_path / name
-            subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(venv)], check=True)
-            # The package and what it needs, from where they are for this test.
-            found = next(venv.glob("lib/*/site-packages"))
-            (found / "here.pth").write_text("\n".join(filter(None, sys.path)))
-            python = str(venv / "bin" / "python")
+            python = copy_of_this_environment(tmp_path / name)
             done = subprocess.run([python, "-c", program], capture_output=True, text=True)
             assert done.returncode == 0, done.stderr
             seen.append(done.stdout.splitlines())
@@ -164,26 +168,24 @@ def test_kernels_of_two_environments_see_their_own_packages(
 
 
 def test_a_server_has_a_session_of_its_own_and_none_of_the_users_keys(
-    own_machine: Path, monkeypatch: pytest.MonkeyPatch
+    folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """So no interrupt of the kernel's reaches it, and no run finds the keys."""
     monkeypatch.setenv("LYCEUM_API_KEY", "lk_canary")
     monkeypatch.setenv("LYCEUM_ORG", "canary-org")
-    local_server.ensure(own_machine)
-    process = server_process(own_machine)
+    local_server.ensure(folder)
+    process = server_process(folder)
     assert process is not None
     assert os.getsid(process.pid) == process.pid
     said = str(process.environ()) + str(process.cmdline())
     assert "canary" not in said
-    assert server_facts(own_machine)["api_key"] not in said
+    assert server_facts(folder)["api_key"] not in said
 
 
-def test_a_server_that_cannot_start_says_why(
-    own_machine: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_server_that_cannot_start_says_why(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(sys, "executable", "/bin/false")
     with pytest.raises(EmbeddedServerError, match=r"did not start: it said nothing; its log is"):
-        local_server.ensure(own_machine)
+        local_server.ensure(folder)
 
 
 @pytest.mark.parametrize("place", ["file", "file/below"])
@@ -197,36 +199,34 @@ def test_a_folder_that_cannot_be_made_is_one_sentence(tmp_path: Path, place: str
 # Deaths.
 
 
-def test_after_a_kill_the_next_asks_for_the_same_key_at_the_same_place(own_machine: Path) -> None:
+def test_after_a_kill_the_next_asks_for_the_same_key_at_the_same_place(folder: Path) -> None:
     before = local_server.ensure()
-    pid = kill_server(own_machine)
+    pid = kill_server(folder)
     assert local_server.find() is None
     assert local_server.ensure() == before
-    assert server_facts(own_machine)["pid"] != pid
+    assert server_facts(folder)["pid"] != pid
 
 
 def test_a_request_to_a_server_that_was_killed_starts_it_again(
-    own_machine: Path, session: Session
+    folder: Path, session: Session
 ) -> None:
     assert submit(session, "print(1)").result().text == "1\n"
-    kill_server(own_machine)
+    kill_server(folder)
     assert submit(session, "print(2)").result().text == "2\n"
-    kill_server(own_machine)
+    kill_server(folder)
     assert all(entry.is_final for entry in session.as_now(session.entries()))
     assert session.ask(session.embedded().active) == []
 
 
-def test_a_run_goes_on_without_its_server(
-    own_machine: Path, session: Session, tmp_path: Path
-) -> None:
+def test_a_run_goes_on_without_its_server(folder: Path, session: Session, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
     code = "import os, time\nprint('a', flush=True)\n"
     code += f"while not os.path.exists({str(gate)!r}): time.sleep(.01)"
     run = submit(session, f"{code}\nprint('b')")
     eventually(lambda: run.text == "a\n", "the first line")
     for _ in range(3):
-        kill_server(own_machine)
-        eventually(lambda: server_process(own_machine), "a server again")
+        kill_server(folder)
+        eventually(lambda: server_process(folder), "a server again")
     gate.touch()
     assert run.result().text == "a\nb\n"
     assert run.record()["combined_output"] == "a\nb\n"
@@ -235,12 +235,12 @@ def test_a_run_goes_on_without_its_server(
 # Ends in order, with which the key changes.
 
 
-def test_a_server_that_is_ending_is_waited_for_and_followed_by_another(own_machine: Path) -> None:
+def test_a_server_that_is_ending_is_waited_for_and_followed_by_another(folder: Path) -> None:
     before = local_server.ensure()
-    process = server_process(own_machine)
+    process = server_process(folder)
     assert process is not None
     process.terminate()
-    lock = own_machine / "server.lock"
+    lock = folder / "server.lock"
     eventually(lambda: lock.read_text() == "", "the server begins to end")
     after = local_server.ensure()
     assert after.base_url == before.base_url
@@ -248,7 +248,7 @@ def test_a_server_that_is_ending_is_waited_for_and_followed_by_another(own_machi
 
 
 def test_runs_are_followed_and_started_across_ends(
-    own_machine: Path, session: Session, tmp_path: Path
+    folder: Path, session: Session, tmp_path: Path
 ) -> None:
     """Two processes follow one run while its server ends thrice; each end changes the key."""
     gate, other = tmp_path / "gate", Session()
@@ -260,12 +260,12 @@ def test_runs_are_followed_and_started_across_ends(
         keys = set()
         for _ in range(3):
             eventually(lambda: run.text == followed.text == "a\n", "the first line")
-            keys.add(server_facts(own_machine)["api_key"])
-            process = server_process(own_machine)
+            keys.add(server_facts(folder)["api_key"])
+            process = server_process(folder)
             assert process is not None
             process.terminate()
             process.wait()
-            eventually(lambda: server_process(own_machine), "a server again")
+            eventually(lambda: server_process(folder), "a server again")
             assert submit(session, "print(1)").result().text == "1\n"
         assert len(keys) == 3
         gate.touch()
@@ -276,13 +276,13 @@ def test_runs_are_followed_and_started_across_ends(
 
 
 def test_a_process_that_saw_nothing_of_the_end_goes_on_with_the_new_key(
-    own_machine: Path, session: Session
+    folder: Path, session: Session
 ) -> None:
     """The server serves at the same place again, so that nothing but its refusal tells."""
     run = submit(session, "print(1)").result()
     other = Session()
     assert other.attach(run.id).record()["status"] == "completed"
-    assert local_server.end(own_machine)
+    assert local_server.end(folder)
     assert submit(session, "print(2)").result().text == "2\n"
     assert other.attach(run.id).record()["status"] == "completed"
     assert submit(other, "print(3)").result().text == "3\n"
@@ -292,30 +292,30 @@ def test_a_process_that_saw_nothing_of_the_end_goes_on_with_the_new_key(
 # Strangers.
 
 
-def test_a_stale_file_without_anybody_behind_it_is_no_obstacle(own_machine: Path) -> None:
+def test_a_stale_file_without_anybody_behind_it_is_no_obstacle(folder: Path) -> None:
     before = local_server.ensure()
-    kill_server(own_machine)
-    (own_machine / "server.lock").unlink()
+    kill_server(folder)
+    (folder / "server.lock").unlink()
     assert local_server.ensure().base_url == before.base_url
 
 
 def test_a_program_on_the_servers_port_is_never_told_the_key(
-    own_machine: Path, stranger: Stranger
+    folder: Path, stranger: Stranger
 ) -> None:
-    key = server_facts(own_machine)["api_key"]
-    account = local_server.ensure(own_machine)
-    assert account.base_url == server_facts(own_machine)["base_url"]
+    key = server_facts(folder)["api_key"]
+    account = local_server.ensure(folder)
+    assert account.base_url == server_facts(folder)["base_url"]
     assert account.token.reveal() == key
     assert not stranger.heard
 
 
 def test_a_kernel_that_knew_the_old_server_does_not_tell_the_stranger_either(
-    own_machine: Path, session: Session
+    folder: Path, session: Session
 ) -> None:
     run = submit(session, "print(1)").result()
-    key = server_facts(own_machine)["api_key"]
-    port = int(server_facts(own_machine)["base_url"].rpartition(":")[2])
-    kill_server(own_machine)
+    key = server_facts(folder)["api_key"]
+    port = int(server_facts(folder)["base_url"].rpartition(":")[2])
+    kill_server(folder)
     stranger = Stranger(port)
     try:
         assert run.record()["status"] == "completed"
@@ -327,19 +327,19 @@ def test_a_kernel_that_knew_the_old_server_does_not_tell_the_stranger_either(
 
 
 def test_a_stranger_that_holds_the_lock_too_is_asked_for_a_proof_and_refused(
-    own_machine: Path,
+    folder: Path,
 ) -> None:
     """Whoever can hold the lock is the same user; a proof is asked for all the same."""
-    account = local_server.ensure(own_machine)
+    account = local_server.ensure(folder)
     key = account.token.reveal()
-    kill_server(own_machine)
+    kill_server(folder)
     stranger = Stranger(int(account.base_url.rpartition(":")[2]))
     program = (
         "import fcntl, sys\nfile = open(sys.argv[1], 'r+')\n"
         "fcntl.flock(file, fcntl.LOCK_EX)\nprint('held', flush=True)\ninput()"
     )
     holder = subprocess.Popen(
-        [sys.executable, "-c", program, str(own_machine / "server.lock")],
+        [sys.executable, "-c", program, str(folder / "server.lock")],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         text=True,
@@ -348,7 +348,7 @@ def test_a_stranger_that_holds_the_lock_too_is_asked_for_a_proof_and_refused(
         assert holder.stdout is not None
         assert holder.stdout.readline() == "held\n"
         with pytest.raises(EmbeddedServerError):
-            local_server.ensure(own_machine)
+            local_server.ensure(folder)
     finally:
         holder.communicate("\n")
         stranger.close()
@@ -357,11 +357,11 @@ def test_a_stranger_that_holds_the_lock_too_is_asked_for_a_proof_and_refused(
 
 
 @pytest.mark.parametrize("url", ["http://192.0.2.1:80", "http://example.invalid:80", "nonsense"])
-def test_a_file_that_names_another_machine_is_not_followed(own_machine: Path, url: str) -> None:
-    local_server.ensure(own_machine)
-    pid = kill_server(own_machine)
-    change_facts(own_machine, base_url=url)
-    assert local_server.find(own_machine) is None
+def test_a_file_that_names_another_machine_is_not_followed(folder: Path, url: str) -> None:
+    local_server.ensure(folder)
+    pid = kill_server(folder)
+    change_facts(folder, base_url=url)
+    assert local_server.find(folder) is None
     assert pid
 
 
@@ -369,70 +369,70 @@ def test_a_file_that_names_another_machine_is_not_followed(own_machine: Path, ur
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
-def test_a_key_that_others_may_read_is_refused(own_machine: Path, mode: int) -> None:
-    account = local_server.ensure(own_machine)
-    (own_machine / "server.json").chmod(mode)
+def test_a_key_that_others_may_read_is_refused(folder: Path, mode: int) -> None:
+    account = local_server.ensure(folder)
+    (folder / "server.json").chmod(mode)
     for look in (local_server.ensure, local_server.find):
         with pytest.raises(EmbeddedServerError, match="chmod 600") as caught:
-            look(own_machine)
+            look(folder)
         assert account.token.reveal() not in str(caught.value)
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"api_key": "lk_canary"}', "\x00"])
-def test_a_file_that_no_server_wrote_is_replaced(own_machine: Path, text: str) -> None:
-    own_machine.mkdir()
-    (own_machine / "server.json").write_text(text)
-    (own_machine / "server.json").chmod(0o600)
+def test_a_file_that_no_server_wrote_is_replaced(folder: Path, text: str) -> None:
+    folder.mkdir(parents=True)
+    (folder / "server.json").write_text(text)
+    (folder / "server.json").chmod(0o600)
     account = local_server.ensure()
-    assert server_facts(own_machine)["base_url"] == account.base_url
+    assert server_facts(folder)["base_url"] == account.base_url
     assert account.token.reveal() != "lk_canary"
 
 
 # Versions.
 
 
-def test_an_older_server_that_is_idle_makes_room(own_machine: Path) -> None:
-    before = local_server.ensure(own_machine)
-    pid = server_facts(own_machine)["pid"]
-    change_facts(own_machine, version="0.0.1")
-    after = local_server.ensure(own_machine)
+def test_an_older_server_that_is_idle_makes_room(folder: Path) -> None:
+    before = local_server.ensure(folder)
+    pid = server_facts(folder)["pid"]
+    change_facts(folder, version="0.0.1")
+    after = local_server.ensure(folder)
     assert after.token != before.token
-    facts = server_facts(own_machine)
+    facts = server_facts(folder)
     assert facts["pid"] != pid
     assert facts["version"] == local_server.__version__
     assert not psutil.pid_exists(pid)
 
 
-def test_an_older_server_that_has_a_run_is_used(own_machine: Path, session: Session) -> None:
+def test_an_older_server_that_has_a_run_is_used(folder: Path, session: Session) -> None:
     run = submit(session, "import time; time.sleep(600)")
-    change_facts(own_machine, version="0.0.1")
-    account = local_server.ensure(own_machine)
-    assert account.base_url == server_facts(own_machine)["base_url"]
-    assert server_facts(own_machine)["version"] == "0.0.1"
+    change_facts(folder, version="0.0.1")
+    account = local_server.ensure(folder)
+    assert account.base_url == server_facts(folder)["base_url"]
+    assert server_facts(folder)["version"] == "0.0.1"
     run.abort()
     with pytest.raises(RunFailed):
         run.result()
 
 
-def test_a_newer_server_is_used(own_machine: Path) -> None:
-    before = local_server.ensure(own_machine)
-    change_facts(own_machine, version="99.0")
-    assert local_server.ensure(own_machine) == before
-    assert server_facts(own_machine)["version"] == "99.0"
+def test_a_newer_server_is_used(folder: Path) -> None:
+    before = local_server.ensure(folder)
+    change_facts(folder, version="99.0")
+    assert local_server.ensure(folder) == before
+    assert server_facts(folder)["version"] == "99.0"
 
 
 # The end.
 
 
-def test_ending_a_server_is_refused_while_it_has_runs(own_machine: Path, session: Session) -> None:
-    assert local_server.end(own_machine)
+def test_ending_a_server_is_refused_while_it_has_runs(folder: Path, session: Session) -> None:
+    assert local_server.end(folder)
     run = submit(session, "import time; time.sleep(600)")
-    assert not local_server.end(own_machine)
+    assert not local_server.end(folder)
     run.abort()
-    assert local_server.end(own_machine)
-    eventually(lambda: server_process(own_machine) is None, "the server's end")
+    assert local_server.end(folder)
+    eventually(lambda: server_process(folder) is None, "the server's end")
 
 
-def test_looking_for_a_server_leaves_no_trace(own_machine: Path) -> None:
-    assert local_server.find(own_machine) is None
-    assert not own_machine.exists()
+def test_looking_for_a_server_leaves_no_trace(folder: Path) -> None:
+    assert local_server.find(folder) is None
+    assert not folder.exists()

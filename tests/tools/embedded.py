@@ -1,4 +1,8 @@
-"""Embedded servers that tests start: their facts, and their end."""
+"""Embedded servers that tests start: their facts, and their end.
+
+A `place` is a server's state folder, or what `LYCEUM_MAGIC_HOME` names, which holds one for each
+environment.
+"""
 
 from __future__ import annotations
 
@@ -15,36 +19,31 @@ from lyceum_magic.server.run_folders import RunFolders
 _END_S = 30
 
 
-def server_facts(folder: Path) -> dict[str, Any]:
+def server_facts(place: Path) -> dict[str, Any]:
     """What `server.json` says."""
-    return dict(json.loads((folder / "server.json").read_text()))
+    (facts,) = (json.loads(path.read_text()) for path in _server_files(place))
+    return dict(facts)
 
 
-def run_folder(folder: Path, run_id: str) -> Path:
-    """Where the server of a state folder keeps a run."""
-    return RunFolders(folder / "runs").of(run_id)
+def run_folder(place: Path, run_id: str) -> Path:
+    """Where the server of a place keeps a run."""
+    (file,) = _server_files(place)
+    return RunFolders(file.parent / "runs").of(run_id)
 
 
-def server_process(folder: Path) -> psutil.Process | None:
-    """The server of a state folder, if it lives."""
-    try:
-        process = psutil.Process(int(server_facts(folder)["pid"]))
-        # The number may be another process's by now.
-        is_ours = str(folder) in process.cmdline()
-    except (OSError, ValueError, KeyError, TypeError, psutil.NoSuchProcess):
-        return None
-    return process if is_ours and process.status() != psutil.STATUS_ZOMBIE else None
+def server_process(place: Path) -> psutil.Process | None:
+    """The server of a place, if it lives."""
+    return next(iter(_server_processes(place)), None)
 
 
-def end_server(folder: Path) -> None:
-    """Ends the server of a state folder, and every run that it has still got."""
-    process = server_process(folder)
-    if process is None:
-        return
-    family = process.children(recursive=True)
-    process.resume()
-    process.terminate()
-    _wait_or_kill([process])
+def end_server(place: Path) -> None:
+    """Ends the server of a place, of each environment, and every run that it has still got."""
+    processes = _server_processes(place)
+    family = [child for process in processes for child in process.children(recursive=True)]
+    for process in processes:
+        process.resume()
+        process.terminate()
+    _wait_or_kill(processes)
     # Supervisors outlive their server on purpose; they have the folder in no command line.
     for child in family:
         if child.is_running():
@@ -52,13 +51,32 @@ def end_server(folder: Path) -> None:
     _wait_or_kill(family)
 
 
-def kill_server(folder: Path) -> int:
+def kill_server(place: Path) -> int:
     """SIGKILL; returns when it is gone, with its pid."""
-    process = server_process(folder)
+    process = server_process(place)
     assert process is not None, "no server to kill"
     os.kill(process.pid, signal.SIGKILL)
     _wait_or_kill([process])
     return int(process.pid)
+
+
+def _server_files(place: Path) -> list[Path]:
+    folders = [place, *place.glob("servers/*")]
+    return [path for folder in folders if (path := folder / "server.json").exists()]
+
+
+def _server_processes(place: Path) -> list[psutil.Process]:
+    found = []
+    for path in _server_files(place):
+        try:
+            process = psutil.Process(int(json.loads(path.read_text())["pid"]))
+            # The number may be another process's by now.
+            is_its = str(path.parent) in process.cmdline()
+        except (OSError, ValueError, KeyError, TypeError, psutil.NoSuchProcess):
+            continue
+        if is_its and process.status() != psutil.STATUS_ZOMBIE:
+            found.append(process)
+    return found
 
 
 def _wait_or_kill(processes: list[psutil.Process]) -> None:

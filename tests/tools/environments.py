@@ -87,6 +87,14 @@ def environment(name: str) -> Environment:
     return next(item for item in (*MATRIX, *QUICKSTART_MATRIX) if item.name == name)
 
 
+def copy_of_this_environment(folder: Path) -> str:
+    """A new virtual environment with all that this one has; returns its Python."""
+    subprocess.run([sys.executable, "-m", "venv", "--without-pip", str(folder)], check=True)
+    found = next(folder.glob("lib/*/site-packages"))
+    (found / "here.pth").write_text("\n".join(filter(None, sys.path)))
+    return str(folder / "bin" / "python")
+
+
 def _uv(*arguments: str) -> None:
     # UV_SYSTEM_CERTS: a machine behind an inspecting proxy trusts what its system trusts.
     subprocess.run(

@@ -252,22 +252,20 @@ def test_a_login_that_cannot_be_written_is_one_sentence() -> None:
 # The folders.
 
 
-def test_a_named_state_folder_is_taken_as_it_is(
-    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
-) -> None:
-    monkeypatch.setenv("LYCEUM_MAGIC_HOME", str(tmp_path / "named"))
-    assert config.server_folder() == config.user_folder() == tmp_path / "named"
-
-
+@pytest.mark.parametrize("home", ["named", None])
 def test_each_environment_has_a_server_folder_of_its_own(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, home: str | None
 ) -> None:
-    monkeypatch.delenv("LYCEUM_MAGIC_HOME")
+    if home is None:
+        monkeypatch.delenv("LYCEUM_MAGIC_HOME")
+    else:
+        monkeypatch.setenv("LYCEUM_MAGIC_HOME", str(tmp_path / home))
     monkeypatch.setattr("sys.prefix", "/environments/one")
     one = config.server_folder()
     monkeypatch.setattr("sys.prefix", "/environments/two")
     assert config.server_folder() != one
-    assert config.server_folder().parent == one.parent
+    assert config.server_folder().parent == one.parent == config.user_folder() / "servers"
+    assert config.user_folder() == tmp_path / "named" or home is None
 
 
 def test_a_relative_home_is_the_same_folder_from_everywhere(
@@ -275,7 +273,7 @@ def test_a_relative_home_is_the_same_folder_from_everywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LYCEUM_MAGIC_HOME", "state")
-    assert config.server_folder() == tmp_path / "state"
+    assert config.server_folder().parent == tmp_path / "state" / "servers"
     assert config.journal_folder() == tmp_path / "state" / "journal"
 
 

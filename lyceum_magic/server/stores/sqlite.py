@@ -7,6 +7,7 @@ import math
 import sqlite3
 import time
 from collections.abc import Collection, Mapping, Sequence
+from contextlib import closing
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -458,3 +459,29 @@ def _to_record(row: sqlite3.Row) -> RunRecord:
         finished_at=row["finished_at"],
         spool=None if row["spool"] is None else Path(row["spool"]),
     )
+
+
+def relocate(path: Path, old: Path, new: Path) -> list[str]:
+    """Makes the records in the file at `path` ready for a move of their state folder.
+
+    Everything is in that one file afterwards, and the outputs are where they will be.
+
+    Args:
+        old, new: the state folder before and after the move.
+
+    Returns:
+        The ids of the runs that are not over.
+
+    Raises:
+        sqlite3.DatabaseError: it is broken, or the disk does not take it.
+    """
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        prefix = f"{old}/"
+        connection.execute(
+            "UPDATE runs SET spool = ? || substr(spool, ?) WHERE substr(spool, 1, ?) = ?",
+            (f"{new}/", len(prefix) + 1, len(prefix), prefix),
+        )
+        rows = connection.execute(f"SELECT run_id FROM runs WHERE {_IS_LIVE}").fetchall()
+        # The last one that closes a database takes the log beside it into the file.
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    return [run_id for (run_id,) in rows]

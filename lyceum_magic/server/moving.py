@@ -1,0 +1,113 @@
+"""Moves the state that an earlier version kept in `LYCEUM_MAGIC_HOME` into an environment's folder.
+
+Earlier versions had one state folder there for all environments, `LYCEUM_MAGIC_HOME` itself. The
+first server that has no state of its own yet takes over what lies in it: secrets, storage, records,
+callbacks that are due, and runs that are not over.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import sqlite3
+import time
+from pathlib import Path
+
+from ..config import MOVES_FILE, RECORDS_FILE
+from ..exceptions import EmbeddedServerError
+from ..protocol.callbacks import LEFT_FILE
+from .runners.handle import is_supervised
+from .state_folder import SERVER_FILE, AlreadyServed, lock_for_life, put
+from .stores.sqlite import relocate
+
+logger = logging.getLogger(__name__)
+
+_RUNS = "runs"
+#: What runs that are not over find by its old path as well, beside their own folders.
+_SHARED = ("requirements", "storage")
+#: All that there may be. The records come last: as long as they are there, the move is not over.
+_NAMES = (
+    SERVER_FILE, LEFT_FILE, "vault.key", "uploads", "image.engine", "compose.engine", *_SHARED,
+    _RUNS, f"{RECORDS_FILE}-wal", f"{RECORDS_FILE}-shm", RECORDS_FILE,
+)  # fmt: skip
+
+
+def move_in(earlier: Path, folder: Path) -> None:
+    """Moves an earlier version's state to `folder`, unless that has some, or a server is there.
+
+    What a killed server has moved stays moved, and the next one goes on with the rest.
+
+    Raises:
+        EmbeddedServerError: it cannot be moved.
+    """
+    if (folder / RECORDS_FILE).exists() or not (earlier / RECORDS_FILE).exists():
+        return
+    try:
+        # The lock file stays where it is: a server of an earlier version may wait for it.
+        with lock_for_life(earlier):
+            _move(earlier, folder)
+    except AlreadyServed:
+        logger.warning("%s is left to the earlier server that serves it", earlier)
+    except OSError as exc:
+        raise EmbeddedServerError(
+            f"What an earlier version kept in {earlier} cannot be moved to {folder} "
+            f"({exc.strerror}); see that both are on one disk and yours, or set "
+            "LYCEUM_MAGIC_HOME to another folder."
+        ) from exc
+
+
+def remove_links(earlier: Path) -> None:
+    """Removes the old paths of runs that were under way when the state moved, once all are over."""
+    links = [link for link in _entries(earlier / _RUNS) if link.is_symlink()]
+    if any(is_supervised(link) for link in links):
+        return
+    for link in [*links, *(earlier / name for name in _SHARED)]:
+        if link.is_symlink():
+            link.unlink()
+
+
+def _move(earlier: Path, folder: Path) -> None:
+    try:
+        alive = relocate(earlier / RECORDS_FILE, earlier, folder)
+    except sqlite3.DatabaseError as exc:
+        # The server says so when it opens them, with what can be done.
+        logger.warning("the records in %s cannot be read: %s", earlier, exc)
+        alive = []
+    for name in _NAMES:
+        old, new = earlier / name, folder / name
+        if name == RECORDS_FILE:
+            _note_move(earlier, folder)
+        if old.exists() and not new.exists():
+            old.rename(new)
+        if name in _SHARED and alive:
+            _link(old, new)
+        if name == _RUNS:
+            # One by one: a server of an earlier version that still starts there must not take
+            # the folders of ours for its own.
+            for run_id in alive:
+                _link(old / run_id, new / run_id)
+    (earlier / "server.log").unlink(missing_ok=True)
+
+
+def _link(old: Path, new: Path) -> None:
+    if new.exists() and not os.path.lexists(old):
+        old.parent.mkdir(mode=0o700, exist_ok=True)
+        old.symlink_to(new)
+
+
+def _note_move(earlier: Path, folder: Path) -> None:
+    """Leaves word for clients that look for a run of that time."""
+    path = earlier / MOVES_FILE
+    try:
+        moves = json.loads(path.read_text("utf-8"))
+    except (FileNotFoundError, ValueError):
+        moves = []
+    put(path, [*moves, {"at": time.time(), "to": os.fspath(folder)}])
+
+
+def _entries(folder: Path) -> list[Path]:
+    try:
+        return list(folder.iterdir())
+    except FileNotFoundError:
+        return []
