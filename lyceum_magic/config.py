@@ -25,6 +25,15 @@ INTERPRETER_FILE = "interpreter.json"
 #: In `LYCEUM_MAGIC_HOME`: where the state went that an earlier version kept there. A JSON array
 #: of `{"at": seconds since 1970, "to": path}`, oldest first.
 MOVES_FILE = "moves.json"
+#: In `server.json`. A server listens on loopback alone, and makes its key of 256 random bits.
+_SERVER_FACTS = {
+    "base_url": r"http://127\.0\.0\.1:\d{1,5}",
+    "api_key": r"lk_[\w-]{32,}",
+    "version": r".*",
+}
+#: The first bytes of a server's lock file are its address, with blanks behind it: kernels of
+#: earlier versions take just these for the address. Its process id follows.
+LOCK_ADDRESS_BYTES = 200
 
 
 class Secret:
@@ -128,6 +137,28 @@ def server_folder(home: Path | None = None) -> Path:
     return (home or user_folder()) / "servers" / name
 
 
+def server_facts(text: bytes) -> dict[str, Any]:
+    """The members of a `server.json`: `base_url`, `api_key`, `pid`, `version` and maybe more.
+
+    Raises:
+        ValueError: no server wrote it. The error does not hold the text, in which a key may be.
+    """
+    try:
+        facts = json.loads(text)
+    except (ValueError, RecursionError):
+        facts = None
+    if not isinstance(facts, dict):
+        raise ValueError("it is no JSON object") from None
+    for name, pattern in _SERVER_FACTS.items():
+        if not isinstance(facts.get(name), str) or not re.fullmatch(pattern, facts[name], re.ASCII):
+            raise ValueError(f"its {name} is none")
+    if not 0 < int(facts["base_url"].rpartition(":")[2]) < 65536:
+        raise ValueError("its port is none")
+    if type(facts.get("pid")) is not int or facts["pid"] <= 0:
+        raise ValueError("its pid is none")
+    return facts
+
+
 def earlier_server_folder() -> Path | None:
     """Where earlier versions kept the state of all environments: `LYCEUM_MAGIC_HOME` itself.
 
@@ -139,14 +170,44 @@ def earlier_server_folder() -> Path | None:
 def own_folder(folder: Path) -> None:
     """Makes a folder for this user alone, 0700, or sees to it that the one there is such a one.
 
+    So are those above it, from `user_folder()` on: their owners could put another in its place.
+
     Raises:
-        OSError: it is another user's, or leads to one of theirs, or cannot be made.
+        OSError: one is another user's, or leads to one of theirs, or cannot be made.
     """
-    folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-    for status in (folder.lstat(), folder.stat()):  # a link's own owner decides where it leads
-        check_owner(status, folder)
-    if stat.S_IMODE(folder.stat().st_mode) & 0o077:
-        folder.chmod(0o700)
+    for path in _from_user_folder(folder):
+        check_folder(path)
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        check_folder(path)
+        if stat.S_IMODE(path.stat().st_mode) & 0o077:
+            path.chmod(0o700)
+
+
+def check_folders(folder: Path) -> None:
+    """Sees to it that a folder and those above it are this user's, as far as they are there.
+
+    Raises:
+        PermissionError: one is another user's, or leads to one of theirs.
+    """
+    for path in _from_user_folder(folder):
+        check_folder(path)
+
+
+def check_folder(path: Path) -> None:
+    """
+    Raises:
+        PermissionError: what is there is another user's, or leads to what is.
+    """
+    for look in (path.lstat, path.stat):  # a link's own owner decides where it leads
+        try:
+            check_owner(look(), path)
+        except FileNotFoundError:
+            return
+
+
+def _from_user_folder(folder: Path) -> list[Path]:
+    home = user_folder()
+    return [*(path for path in reversed(folder.parents) if path.is_relative_to(home)), folder]
 
 
 def check_owner(status: os.stat_result, path: Path) -> None:
@@ -154,8 +215,72 @@ def check_owner(status: os.stat_result, path: Path) -> None:
     Raises:
         PermissionError: what is there is another user's.
     """
-    if status.st_uid != os.getuid():
+    if sys.platform != "win32" and status.st_uid != os.getuid():
         raise PermissionError(errno.EPERM, "it belongs to another user", str(path))
+
+
+def open_own(path: Path, flags: int) -> int:
+    """Opens a file of this user's, made with mode 0600 if `flags` say so; returns its descriptor.
+
+    Nothing happens to a file before its owner is known, and no link is followed: another user may
+    have put it there before the folder was closed.
+
+    Args:
+        flags: as for `os.open`, without O_TRUNC.
+
+    Raises:
+        OSError: it is not there, is another user's, or is no file.
+    """
+    # O_NONBLOCK: a pipe would be waited for.
+    safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    try:
+        descriptor = os.open(path, flags | safe, 0o600)
+    except OSError as exc:
+        if path.is_symlink():
+            raise OSError(exc.errno, "it is a symbolic link", str(path)) from None
+        raise
+    try:
+        _check_file(os.fstat(descriptor), path)
+    except BaseException:
+        os.close(descriptor)
+        raise
+    return descriptor
+
+
+def read_own(path: Path) -> bytes:
+    """The content of a file of this user's.
+
+    Raises:
+        OSError: see `open_own`.
+    """
+    with open(open_own(path, os.O_RDONLY), "rb") as file:
+        return file.read()
+
+
+def own_database(path: Path) -> None:
+    """Makes a file for SQLite, 0600, or checks the one there, with those that belong to it.
+
+    SQLite gives the others the mode of the first.
+
+    Raises:
+        OSError: one is another user's, is no file, or cannot be made.
+    """
+    for suffix in ("-wal", "-shm", "-journal"):
+        beside = path.with_name(path.name + suffix)
+        if os.path.lexists(beside):
+            _check_file(beside.lstat(), beside)
+    descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+    try:
+        if sys.platform != "win32":
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+def _check_file(status: os.stat_result, path: Path) -> None:
+    check_owner(status, path)
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError(errno.EINVAL, "it is not a file", str(path))
 
 
 def login_file() -> Path:
@@ -253,7 +378,8 @@ def write_login(**members: str | None) -> Path:
     temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
+        temporary.unlink(missing_ok=True)
+        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
         with os.fdopen(descriptor, "w", encoding="utf-8") as file:
             json.dump(login, file, indent=2)
         temporary.replace(path)

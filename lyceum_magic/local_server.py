@@ -30,11 +30,17 @@ import httpx
 from . import __version__
 from .config import (
     INTERPRETER_FILE,
+    LOCK_ADDRESS_BYTES,
     MOVES_FILE,
     RECORDS_FILE,
     Account,
     Secret,
+    check_folders,
     earlier_server_folder,
+    open_own,
+    own_folder,
+    read_own,
+    server_facts,
     server_folder,
     user_folder,
 )
@@ -50,8 +56,11 @@ START_LIMIT_S = 60.0
 _ANSWER_LIMIT_S = 5.0
 #: The pause between two looks at a lock.
 _LOOK_S = 0.02
+#: How long a server that holds its folder may take until it says how to reach it.
+_MEND_LIMIT_S = 10.0
 #: Outlives its server.
 SERVER_FILE = "server.json"
+LOCK_FILE = "server.lock"
 
 
 @dataclass(frozen=True)
@@ -74,7 +83,8 @@ def current_folder(*, make_room: bool = False) -> Path:
         make_room: ends such a server if it has no runs.
     """
     own, earlier = server_folder(), earlier_server_folder()
-    if earlier is None or not _is_held(earlier) or (own / RECORDS_FILE).exists():
+    _check(own)
+    if earlier is None or _holder(earlier) is None or (own / RECORDS_FILE).exists():
         return own
     found = _proven(earlier)
     if found is None or not _is_of_this_environment(found.pid):
@@ -88,13 +98,14 @@ def present_folder(folder: Path, at: float) -> Path:
     Args:
         at: when they began, in seconds since 1970.
     """
+    _check(folder)
     try:
-        for move in json.loads((folder / MOVES_FILE).read_text("utf-8")):
+        for move in json.loads(read_own(folder / MOVES_FILE)):
             if at <= move["at"]:
                 return Path(move["to"])
     except (OSError, ValueError, KeyError, TypeError):
         pass  # nothing has ever moved
-    if folder != earlier_server_folder() or _is_held(folder):
+    if folder != earlier_server_folder() or _holder(folder) is not None:
         return folder
     own = server_folder()
     # Its next start takes over what it does not have yet.
@@ -118,14 +129,13 @@ def ensure(folder: Path | None = None) -> Account:
             "The embedded server does not run on Windows; use WSL, or set LYCEUM_API_KEY "
             "to use the cloud."
         )
+    _check(folder)
     if (account := _usable(folder)) is not None:
         return account
     _make_folder(folder)
     with _start_lock(folder):
         # Whoever held the lock before us may have started it.
-        if (account := _usable(folder)) is None:
-            _wait_for_turn(folder)
-            account = _usable(folder)
+        account = _usable(folder) or _awaited(folder)
         if account is None:
             _start(folder)
             account = _usable(folder)
@@ -139,8 +149,38 @@ def ensure(folder: Path | None = None) -> Account:
 def find(folder: Path | None = None) -> Account | None:
     """The account of a server that runs and has proved itself, whatever its version; never starts
     one."""
-    found = _proven(folder or server_folder())
+    folder = folder or server_folder()
+    _check(folder)
+    found = _proven(folder)
     return None if found is None else found.account
+
+
+def unreachable(folder: Path) -> str:
+    """Why the server that holds a folder cannot be reached, and what to do; empty if none does."""
+    import psutil
+
+    _check(folder)
+    holder = _holder(folder)
+    if holder is None or _proven(folder) is not None:
+        return ""
+    found = _read(folder)
+    if not holder.address:
+        problem = "is starting or ending, and does not say where it listens"
+    elif found is not None and found.account.base_url == holder.address:
+        problem = f"does not answer at {holder.address}"
+    else:
+        problem = (
+            f"{folder / SERVER_FILE} does not say how to reach it, which a server mends by itself "
+            "within seconds"
+        )
+    # Of a program that is no server, the number in the file is that of an earlier one.
+    pid = holder.pid if psutil.pid_exists(holder.pid) else 0
+    who = f"Process {pid}" if pid else "A process"
+    remedy = f"kill {pid}" if pid else f"fuser -k {folder / LOCK_FILE}"
+    return (
+        f"{who} serves {folder}, and {problem}. If it stays so, end it with `{remedy}`: its runs "
+        "go on, and the next cell starts another one."
+    )
 
 
 def callbacks_left(folder: Path) -> DeliveriesLeft | None:
@@ -149,7 +189,7 @@ def callbacks_left(folder: Path) -> DeliveriesLeft | None:
     Of a folder without a server so far it is nothing.
     """
     try:
-        said = json.loads((folder / LEFT_FILE).read_text("utf-8"))
+        said = json.loads(read_own(folder / LEFT_FILE))
         return {
             "pending": int(said["pending"]),
             "failing": int(said["failing"]),
@@ -164,6 +204,7 @@ def callbacks_left(folder: Path) -> DeliveriesLeft | None:
 
 def end(folder: Path) -> bool:
     """Ends the folder's server unless it has runs to care for; returns whether none is left."""
+    _check(folder)
     found = _proven(folder)
     return found is None or _end_if_idle(found, folder)
 
@@ -189,43 +230,63 @@ def guard(folder: Callable[[], Path], base_url: Callable[[], str]) -> Callable[[
 def is_live(folder: Path, base_url: str) -> bool:
     """Whether a server holds the folder's lock and serves at `base_url`.
 
-    A server locks `server.lock` for life and writes its address into it once it listens; the
-    address is its own as long as the lock is held. This costs some microseconds.
+    A server locks `server.lock` for life, and writes its process id into it, and its address once
+    it listens; both are its own as long as the lock is held. This costs some microseconds.
     """
-    return _address_of_holder(folder) == base_url
+    holder = _holder(folder)
+    return holder is not None and holder.address == base_url
 
 
-def _is_held(folder: Path) -> bool:
-    """Whether a server has the folder."""
-    return _address_of_holder(folder) is not None
+@dataclass(frozen=True)
+class _Holder:
+    """Who holds a folder's lock.
 
-
-def _address_of_holder(folder: Path) -> str | None:
-    """Where the server that holds the folder's lock serves; None where nobody holds it.
-
-    It is empty while the server starts, and once it begins to end.
+    Attributes:
+        address: empty while the server starts, and once it begins to end.
+        pid: 0 where it does not say.
     """
+
+    address: str
+    pid: int
+
+
+def _holder(folder: Path) -> _Holder | None:
+    """The server that holds a folder; None if there is none."""
     import fcntl
 
     try:
-        descriptor = os.open(folder / "server.lock", os.O_RDONLY)
+        descriptor = open_own(folder / LOCK_FILE, os.O_RDONLY)
     except OSError:
         return None
     try:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-        except BlockingIOError:
-            return os.read(descriptor, 200).decode().strip()
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except BlockingIOError:
+        text = os.read(descriptor, 2 * LOCK_ADDRESS_BYTES).decode("ascii", "replace")
+        pid = text[LOCK_ADDRESS_BYTES:].strip()
+        return _Holder(text[:LOCK_ADDRESS_BYTES].strip(), int(pid) if pid.isdecimal() else 0)
+    else:
         return None
     finally:
         os.close(descriptor)
 
 
-def _wait_for_turn(folder: Path) -> None:
-    """Waits while a server that cannot be spoken to holds the lock: it ends, or starts."""
-    until = time.monotonic() + START_LIMIT_S
-    while _address_of_holder(folder) == "" and time.monotonic() < until:
+def _awaited(folder: Path) -> Account | None:
+    """The server that holds the folder and is only starting, or mends its `server.json`.
+
+    None if nobody holds it, or not any more.
+
+    Raises:
+        EmbeddedServerError: it cannot be reached all the same.
+    """
+    since = time.monotonic()
+    while (holder := _holder(folder)) is not None:
+        if (account := _usable(folder)) is not None:
+            return account
+        limit_s = _MEND_LIMIT_S if holder.address else START_LIMIT_S
+        if time.monotonic() - since > limit_s and (problem := unreachable(folder)):
+            raise EmbeddedServerError(problem)
         time.sleep(_LOOK_S)
+    return None
 
 
 def _interpreter(folder: Path) -> str:
@@ -233,7 +294,7 @@ def _interpreter(folder: Path) -> str:
     if folder == server_folder():
         return sys.executable
     try:
-        python = json.loads((folder / INTERPRETER_FILE).read_text("utf-8"))
+        python = json.loads(read_own(folder / INTERPRETER_FILE))
     except (OSError, ValueError):
         return sys.executable
     return python if isinstance(python, str) and os.access(python, os.X_OK) else sys.executable
@@ -275,22 +336,22 @@ def _read(folder: Path) -> Found | None:
     """`server.json`, if it is there, ours and whole."""
     path = folder / SERVER_FILE
     try:
-        status = path.stat()
-        facts = json.loads(path.read_text("utf-8"))
-        base_url = str(facts["base_url"])
-        if status.st_uid != os.geteuid() or status.st_mode & 0o077:
-            raise EmbeddedServerError(
-                f"{path} holds the embedded server's key and should be readable by you alone; "
-                f"it is not: remove it, or `chmod 600 {path}`."
-            )
-        return Found(
-            Account(base_url, Secret(str(facts["api_key"])), "the embedded server",
-                    is_embedded=True),
-            int(facts["pid"]),
-            _version(str(facts["version"])),
-        )  # fmt: skip
-    except (OSError, ValueError, KeyError, TypeError):
-        return None  # absent, torn or foreign: a new server writes it anew
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            is_open = os.fstat(file.fileno()).st_mode & 0o077
+            facts = server_facts(file.read())
+    except PermissionError as exc:
+        raise _unusable(folder, exc) from None
+    except (OSError, ValueError):
+        return None  # absent or broken: its server, or a new one, writes it again
+    if is_open:
+        raise EmbeddedServerError(
+            f"{path} holds the embedded server's key and should be readable by you alone; "
+            f"it is not: remove it, or `chmod 600 {path}`."
+        )
+    account = Account(
+        facts["base_url"], Secret(facts["api_key"]), "the embedded server", is_embedded=True
+    )
+    return Found(account, facts["pid"], _version(facts["version"]))
 
 
 def _version(text: str) -> tuple[int, ...]:
@@ -329,7 +390,7 @@ def _wait_for_lock(folder: Path) -> bool:
     import fcntl
 
     until = time.monotonic() + _ANSWER_LIMIT_S
-    with open(folder / "server.lock", "rb") as file:
+    with open(open_own(folder / LOCK_FILE, os.O_RDONLY), "rb") as file:
         while True:
             try:
                 fcntl.flock(file, fcntl.LOCK_SH | fcntl.LOCK_NB)
@@ -356,6 +417,9 @@ def _ask(found: Found, method: str, path: str, headers: dict[str, str]) -> tuple
 
 def _start(folder: Path) -> None:
     """Starts a server that outlives this process, and returns when it listens."""
+    log_path = folder / "server.log"
+    log = _open(log_path)
+    os.ftruncate(log, 0)
     read_end, write_end = os.pipe()
     command = [
         _interpreter(folder), "-P", "-m", "lyceum_magic.cli", "serve",
@@ -363,9 +427,6 @@ def _start(folder: Path) -> None:
         "--idle-exit", str(IDLE_EXIT_S),
         "--ready-fd", str(write_end),
     ]  # fmt: skip
-    log_path = folder / "server.log"
-    flags = os.O_WRONLY | os.O_CREAT | os.O_TRUNC
-    log = os.open(log_path, flags, 0o600)
     try:
         process = subprocess.Popen(
             command,
@@ -391,7 +452,7 @@ def _start(folder: Path) -> None:
     if not ready:
         process.kill()
     process.wait()
-    lines = log_path.read_text("utf-8", "replace").strip().splitlines()
+    lines = read_own(log_path).decode("utf-8", "replace").strip().splitlines()
     said = lines[-1] if lines else "it said nothing"
     raise EmbeddedServerError(
         f"The embedded server did not start: {said.rstrip('.')}; its log is {log_path}."
@@ -410,20 +471,41 @@ def _environment() -> dict[str, str]:
     return kept
 
 
+def _check(folder: Path) -> None:
+    """Refuses a folder that another user could change, before anything in it is believed."""
+    try:
+        check_folders(folder)
+    except OSError as exc:
+        raise _unusable(folder, exc) from None
+
+
 def _make_folder(folder: Path) -> None:
     try:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        own_folder(folder)
     except OSError as exc:
-        raise EmbeddedServerError(
-            f"The embedded server needs a folder of its own, and {folder} cannot be made "
-            f"({exc.strerror}); set LYCEUM_MAGIC_HOME to a folder on a local disk."
-        ) from None
+        raise _unusable(folder, exc) from None
+
+
+def _open(path: Path) -> int:
+    """A file of the folder's, made if it is not there, to be written."""
+    try:
+        return open_own(path, os.O_WRONLY | os.O_CREAT)
+    except OSError as exc:
+        raise _unusable(path.parent, exc) from None
+
+
+def _unusable(folder: Path, exc: OSError) -> EmbeddedServerError:
+    where = f"{exc.filename}: " if exc.filename not in (None, str(folder)) else ""
+    return EmbeddedServerError(
+        f"The embedded server needs a folder of its own, and {folder} cannot be used "
+        f"({where}{exc.strerror}); set LYCEUM_MAGIC_HOME to a folder of yours on a local disk."
+    )
 
 
 @contextmanager
 def _start_lock(folder: Path) -> Iterator[None]:
     import fcntl
 
-    with open(folder / "start.lock", "wb") as file:
+    with open(_open(folder / "start.lock"), "wb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         yield

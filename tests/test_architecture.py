@@ -33,7 +33,7 @@ ARROWS = {
     "submission.wrapping": "protocol submission.there",
     "submission.there": "",
     "display": "outputs protocol",
-    "runs": "client exceptions outputs protocol",
+    "runs": "client config exceptions outputs protocol",
     "client": "config exceptions protocol",
     "outputs": "exceptions protocol submission.there",
     # The embedded server, from the top.
@@ -60,7 +60,7 @@ ARROWS = {
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
     "server.runners": "exceptions protocol server.descriptors server.gpus server.masking "
     "server.regular_files server.run_folders server.spool server.tasks submission.wrapping",
-    "server.stores": "exceptions protocol server.stores.base server.vault",
+    "server.stores": "config exceptions protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
     "server.spool": "protocol server.masking server.regular_files",
     "server.masking": "protocol",
@@ -83,7 +83,7 @@ ARROWS = {
     "server.log": "",
     "server.peers": "",
     "server.troubles": "exceptions",
-    "server.vault": "exceptions",
+    "server.vault": "config exceptions",
     # What both sides stand on.
     "config": "exceptions protocol",
     "protocol": "",

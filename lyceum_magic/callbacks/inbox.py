@@ -9,7 +9,6 @@ from __future__ import annotations
 import errno
 import hmac
 import logging
-import os
 import socket
 import sqlite3
 import time
@@ -19,7 +18,7 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
-from ..config import check_owner, own_folder
+from ..config import own_database, own_folder
 from ..exceptions import InvalidCallback
 from .events import CallbackEvent, read
 
@@ -103,13 +102,7 @@ class CallbackInbox:
         self._now = now
         self._path = folder / "callbacks.db"
         own_folder(folder)
-        descriptor = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_NOFOLLOW, 0o600)
-        try:
-            check_owner(os.fstat(descriptor), self._path)
-            # SQLite gives its other files the mode of this one.
-            os.fchmod(descriptor, 0o600)
-        finally:
-            os.close(descriptor)
+        own_database(self._path)
         with self._connection() as db:
             db.execute("PRAGMA journal_mode=WAL")
             db.executescript(_SCHEMA)

@@ -22,6 +22,7 @@ from typing import Any
 
 from pydantic_core import from_json
 
+from ..config import open_own, own_database, own_folder
 from ..exceptions import ConfigError, JournalUnavailable, UnknownRun
 from ..protocol.ages import DAY_S, Mark
 from ..protocol.events import Output
@@ -142,13 +143,14 @@ class Journal:
         self._folder = folder
         path = folder / "journal.db"
         try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            os.close(os.open(path, os.O_CREAT | os.O_RDWR, 0o600))
+            own_folder(folder)
+            own_database(path)
             self._db = open_database(path)
         except OSError as exc:
             raise ConfigError(
-                f"The journal of your runs cannot be kept in {folder} ({exc.strerror}); set "
-                "LYCEUM_MAGIC_HOME to a folder that can be written to."
+                f"The journal of your runs cannot be kept in {folder} ({exc.filename or folder}: "
+                f"{exc.strerror}); set LYCEUM_MAGIC_HOME to a folder of yours that can be written "
+                "to."
             ) from None
         except sqlite3.Error as exc:
             raise ConfigError(
@@ -404,7 +406,7 @@ class EventLog:
         if self._apart is not None:
             return False
         if self._descriptor is None:
-            descriptor = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+            descriptor = open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
             if not _lock(descriptor):
                 os.close(descriptor)
                 self._go_on_apart()
@@ -483,7 +485,7 @@ class EventLog:
             return
         if not left:
             return
-        with open(self.path, "rb", buffering=0) as file:
+        with open(open_own(self.path, os.O_RDONLY), "rb", buffering=0) as file:
             begun = b""
             while left > 0 and (block := file.read(min(left, _BLOCK_BYTES))):
                 left -= len(block)
@@ -501,7 +503,7 @@ class EventLog:
             return None
         if self._apart is not None and end > self._shared_bytes:
             return self._apart.last_event_id()
-        with open(self.path, "rb") as file:
+        with open(open_own(self.path, os.O_RDONLY), "rb") as file:
             file.seek(_line_start(self.path, end - 1))
             event_id = json.loads(file.readline())[3]
         return str(event_id) if event_id is not None else None
@@ -531,7 +533,7 @@ def _lock(descriptor: int) -> bool:
 
 def _line_start(path: Path, end: int) -> int:
     """The offset behind the last line feed before `end`; 0 if there is none."""
-    with open(path, "rb") as file:
+    with open(open_own(path, os.O_RDONLY), "rb") as file:
         while end > 0:
             begin = max(0, end - 65536)
             file.seek(begin)

@@ -14,7 +14,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from ..config import MOVES_FILE, RECORDS_FILE
+from ..config import MOVES_FILE, RECORDS_FILE, check_folder, check_folders, read_own
 from ..exceptions import EmbeddedServerError
 from ..protocol.callbacks import LEFT_FILE
 from .runners.handle import is_supervised
@@ -28,8 +28,8 @@ _RUNS = "runs"
 _SHARED = ("requirements", "storage")
 #: All that there may be. The records come last: as long as they are there, the move is not over.
 _NAMES = (
-    SERVER_FILE, LEFT_FILE, "vault.key", "uploads", "image.engine", "compose.engine", *_SHARED,
-    _RUNS, f"{RECORDS_FILE}-wal", f"{RECORDS_FILE}-shm", RECORDS_FILE,
+    SERVER_FILE, LEFT_FILE, "vault.key", "uploads", "bootstraps", "image.engine", "compose.engine",
+    *_SHARED, _RUNS, f"{RECORDS_FILE}-wal", f"{RECORDS_FILE}-shm", RECORDS_FILE,
 )  # fmt: skip
 
 
@@ -44,6 +44,9 @@ def move_in(earlier: Path, folder: Path) -> None:
     if (folder / RECORDS_FILE).exists() or not (earlier / RECORDS_FILE).exists():
         return
     try:
+        check_folders(earlier)
+        for name in _NAMES:
+            check_folder(earlier / name)
         # The lock file stays where it is: a server of an earlier version may wait for it.
         with lock_for_life(earlier):
             _move(earlier, folder)
@@ -100,7 +103,7 @@ def _note_move(earlier: Path, folder: Path) -> None:
     """Leaves word for clients that look for a run of that time."""
     path = earlier / MOVES_FILE
     try:
-        moves = json.loads(path.read_text("utf-8"))
+        moves = json.loads(read_own(path))
     except (FileNotFoundError, ValueError):
         moves = []
     put(path, [*moves, {"at": time.time(), "to": os.fspath(folder)}])

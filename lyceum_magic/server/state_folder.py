@@ -15,7 +15,16 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config import INTERPRETER_FILE, Secret, own_folder
+from ..config import (
+    INTERPRETER_FILE,
+    LOCK_ADDRESS_BYTES,
+    Secret,
+    check_owner,
+    open_own,
+    own_folder,
+    read_own,
+    server_facts,
+)
 from ..exceptions import EmbeddedServerError
 from ..protocol.callbacks import LEFT_FILE, DeliveriesLeft
 
@@ -66,26 +75,24 @@ def read_server_file(folder: Path) -> ServerFile | None:
     """
     path = server_file(folder)
     try:
-        descriptor = os.open(path, os.O_RDONLY | os.O_NOFOLLOW)
+        descriptor = open_own(path, os.O_RDONLY)
     except FileNotFoundError:
         return None
     except OSError as exc:
         raise EmbeddedServerError(
             f"{path} cannot be read ({exc.strerror}); remove it."
         ) from exc  # fmt: skip
-    with os.fdopen(descriptor, encoding="utf-8") as file:
-        status = os.fstat(file.fileno())
-        if status.st_uid != os.getuid() or stat.S_IMODE(status.st_mode) & 0o177:
+    with os.fdopen(descriptor, "rb") as file:
+        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o177:
             raise EmbeddedServerError(
                 f"{path} holds a key and must be readable by you alone (mode 0600), but others "
-                "own it or may read it; remove it, and the server makes a new key."
+                "may read it; remove it, and the server makes a new key."
             )
         try:
-            members = json.load(file)
+            members = server_facts(file.read())
             return ServerFile(**{**members, "api_key": Secret(members["api_key"])})
-        except (ValueError, TypeError, KeyError):
-            # Without a traceback: the decoder's exception holds the whole file, key included.
-            logger.warning("%s is not what a server writes; it is written anew", path)
+        except (ValueError, TypeError) as exc:
+            logger.warning("%s is not what a server writes (%s); it is written again", path, exc)
             return None
 
 
@@ -131,17 +138,19 @@ def new_key() -> Secret:
 
 
 def prepare(folder: Path, *, mounts: Path = Path("/proc/mounts")) -> None:
-    """Makes the folder, 0700.
+    """Makes the folder, 0700, and sees to it that all in it is this user's.
 
     Raises:
         EmbeddedServerError: it is on a network file system, not ours, or cannot be made.
     """
     try:
         own_folder(folder)
+        for path in folder.iterdir():
+            check_owner(path.lstat(), path)
     except OSError as exc:
         raise EmbeddedServerError(
-            f"The state folder {folder} cannot be used ({exc.strerror}); set LYCEUM_MAGIC_HOME "
-            "to a folder that can."
+            f"The state folder {folder} cannot be used ({exc.filename or folder}: {exc.strerror}); "
+            "set LYCEUM_MAGIC_HOME to another folder, or remove what is not yours."
         ) from exc
     kind = file_system(folder, mounts=mounts)
     if kind in _NETWORK_FILE_SYSTEMS:
@@ -180,13 +189,22 @@ def lock_for_life(folder: Path) -> Iterator[ServerLock]:
         AlreadyServed: another server has it.
     """
     # Opened without being inheritable: a program started later does not keep the lock alive.
-    descriptor = os.open(folder / _LOCK_FILE, os.O_RDWR | os.O_CREAT, 0o600)
+    path = folder / _LOCK_FILE
+    try:
+        descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
+    except OSError as exc:
+        raise EmbeddedServerError(
+            f"{path} cannot be locked ({exc.strerror}); remove what is there, or make room."
+        ) from exc
     try:
         if not _take(descriptor):
-            raise AlreadyServed(f"Another server of lyceum-magic already serves {folder}.")
-        was_cut_short = bool(os.pread(descriptor, 1, 0))
-        os.truncate(descriptor, 0)
-        yield ServerLock(descriptor, was_cut_short=was_cut_short)
+            pid = os.pread(descriptor, LOCK_ADDRESS_BYTES, LOCK_ADDRESS_BYTES).decode().strip()
+            raise AlreadyServed(
+                f"Another server of lyceum-magic{pid and f', process {pid},'} already serves "
+                f"{folder}; use that one, or end it{pid and f' with `kill {pid}`'}."
+            )
+        was_cut_short = bool(os.pread(descriptor, LOCK_ADDRESS_BYTES, 0).strip())
+        yield ServerLock(path, descriptor, was_cut_short=was_cut_short)
     finally:
         os.close(descriptor)
 
@@ -210,25 +228,101 @@ def _take(descriptor: int) -> bool:
 
 
 class ServerLock:
-    """The lock that a server holds. The locked file names the address that the holder serves.
+    """The lock that a server holds. The locked file names its process, and the address it serves.
 
     `server.json` outlives its server, and its port may then be anybody's. The lock does not: a
-    client that finds it held may trust the address in it.
+    client that finds it held may trust what is in it.
 
     Attributes:
         was_cut_short: whether the last server ended without taking its address back: it was killed.
     """
 
-    def __init__(self, descriptor: int, *, was_cut_short: bool) -> None:
+    def __init__(self, path: Path, descriptor: int, *, was_cut_short: bool) -> None:
+        self._path = path
         self._descriptor = descriptor
+        self._folder = path.parent.stat()
         self.was_cut_short = was_cut_short
+        self.take_address_back()
+        # Padded, so that nothing of an earlier one is left: a full disk may take no new file.
+        os.pwrite(descriptor, f"{os.getpid():<20}\n".encode(), LOCK_ADDRESS_BYTES)
 
     def show_address(self, base_url: str) -> None:
         os.pwrite(self._descriptor, f"{base_url}\n".encode(), 0)
 
     def take_address_back(self) -> None:
         """Says that nobody serves there any more; to be called while the port is still ours."""
-        os.truncate(self._descriptor, 0)
+        os.pwrite(self._descriptor, b" " * LOCK_ADDRESS_BYTES, 0)
+
+    @property
+    def folder(self) -> Path:
+        return self._path.parent
+
+    @property
+    def is_in_place(self) -> bool:
+        """Whether the locked file is still where others look for it."""
+        return _is_at(self._path, os.fstat(self._descriptor))
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether the folder around it is still there, and the same."""
+        return _is_at(self._path.parent, self._folder)
+
+
+def _is_at(path: Path, known: os.stat_result) -> bool:
+    try:
+        return os.path.samestat(path.stat(), known)
+    except (FileNotFoundError, NotADirectoryError):
+        return False
+
+
+class Residence:
+    """A server's place in its folder, which others may disturb: what it keeps up, and when it ends.
+
+    Args:
+        lock: taken for life.
+        content: what `server.json` says as long as the server lives.
+    """
+
+    def __init__(self, lock: ServerLock, content: ServerFile) -> None:
+        self._lock = lock
+        self._content = content
+        self._problem = ""
+
+    @property
+    def has_folder(self) -> bool:
+        """Whether the folder is still there, and the same."""
+        return self._lock.has_folder
+
+    def keep(self) -> bool:
+        """Writes `server.json` again where it leads nowhere; False if the place is lost.
+
+        That is where folder or lock file are gone: another server may have the folder by now.
+        """
+        folder = self._lock.folder
+        if not (self._lock.has_folder and self._lock.is_in_place):
+            logger.error("%s was removed, or its lock was: the server ends", folder)
+            return False
+        try:
+            if not self._is_said():
+                write_server_file(folder, self._content)
+                logger.warning("%s was broken and is written again", server_file(folder))
+            self._problem = ""
+        except OSError as exc:
+            if self._problem != str(exc):  # once, not every second
+                self._problem = str(exc)
+                logger.error("%s is broken and cannot be written: %s", server_file(folder), exc)
+        return True
+
+    def _is_said(self) -> bool:
+        """Whether `server.json` leads to this server."""
+        try:
+            facts = server_facts(read_own(server_file(self._lock.folder)))
+        except (OSError, ValueError):
+            return False
+        content = self._content
+        return (facts["base_url"], facts["api_key"], facts["pid"]) == (
+            content.base_url, content.api_key.reveal(), content.pid,
+        )  # fmt: skip
 
 
 def boot_id() -> str:

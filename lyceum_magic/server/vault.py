@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from ..config import read_own
 from ..exceptions import EmbeddedServerError
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ class Vault:
         """The text, where the file was put back since: only a key that fits takes ours' place."""
         from cryptography.fernet import Fernet
 
-        key = self._path.read_bytes()
+        key = read_own(self._path)
         fernet = Fernet(key)
         text = fernet.decrypt(sealed).decode()
         with self._lock:
@@ -116,7 +117,7 @@ class Vault:
 
     def _read_or_make_key(self) -> bytes:
         with contextlib.suppress(FileNotFoundError):
-            return self._path.read_bytes()
+            return read_own(self._path)
         key = base64.urlsafe_b64encode(os.urandom(32))
         # Of mode 0600. Whole and on the disk before it has its name: what is sealed with a key that
         # a power cut takes is lost.
@@ -127,7 +128,7 @@ class Vault:
             try:
                 os.link(draft.name, self._path)
             except FileExistsError:  # another process was faster
-                return self._path.read_bytes()
+                return read_own(self._path)
         return key
 
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -16,6 +15,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
+from ...config import own_database
 from ...exceptions import EmbeddedServerError
 from .base import RecordRefused, StoreUnavailable
 
@@ -112,8 +112,7 @@ class SqliteFile:
             ) from exc
 
     def _connect(self) -> sqlite3.Connection:
-        # SQLite gives its -wal and -shm files the mode of the main file, so this covers all three.
-        os.close(os.open(self._path, os.O_RDWR | os.O_CREAT, 0o600))
+        own_database(self._path)
         connection = sqlite3.connect(self._path, isolation_level=None)
         try:
             connection.row_factory = sqlite3.Row

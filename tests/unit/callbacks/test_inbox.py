@@ -155,7 +155,7 @@ def test_what_is_not_ones_own_is_not_used(tmp_path: Path, monkeypatch: pytest.Mo
     CallbackInbox(tmp_path / "mine")
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "callbacks.db").symlink_to(tmp_path / "mine" / "callbacks.db")
-    with pytest.raises(OSError, match="symbolic links"):
+    with pytest.raises(OSError, match="symbolic link"):
         CallbackInbox(tmp_path / "linked")
     monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
     with pytest.raises(PermissionError, match="belongs to another user"):

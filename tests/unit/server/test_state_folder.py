@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from pathlib import Path
 
@@ -62,14 +63,17 @@ def test_a_folder_that_cannot_be_made_is_refused_with_the_way_out(tmp_path: Path
         prepare(tmp_path / "file" / "state")
 
 
+PID = str(os.getpid())
+
+
 def test_one_holder_of_the_lock_at_a_time(tmp_path: Path) -> None:
     with lock_for_life(tmp_path) as lock:
         lock.show_address("http://127.0.0.1:1")
-        with pytest.raises(AlreadyServed), lock_for_life(tmp_path):
+        with pytest.raises(AlreadyServed, match=f"kill {PID}"), lock_for_life(tmp_path):
             pass
-        assert (tmp_path / "server.lock").read_text() == "http://127.0.0.1:1\n"
+        assert (tmp_path / "server.lock").read_text().split() == ["http://127.0.0.1:1", PID]
     with lock_for_life(tmp_path):
-        assert (tmp_path / "server.lock").read_text() == ""
+        assert (tmp_path / "server.lock").read_text().split() == [PID]
 
 
 def test_the_lock_tells_a_server_that_was_killed_from_one_that_ended(tmp_path: Path) -> None:
@@ -99,6 +103,33 @@ def test_what_a_server_writes_comes_back(tmp_path: Path) -> None:
     assert written.api_key.reveal() not in repr(written)
 
 
+#: A member -> what no server writes there.
+BROKEN = {
+    "api_key": [None, "", " ", "lk_", 7, "lk_" + "ü" * 40, "lk_a b" + "c" * 40],
+    "base_url": [
+        None, 1, "", "http://127.0.0.1", "http://127.0.0.1:", "http://127.0.0.1:http",
+        "http://127.0.0.1:0", "http://127.0.0.1:65536", "http://192.0.2.1:80", "https://127.0.0.1:1",
+    ],
+    "pid": [None, "7", 0, -1, True, 7.5],
+    "version": [None, 1],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("name", "value"), [(name, value) for name, values in BROKEN.items() for value in values]
+)
+def test_a_file_with_a_member_that_no_server_writes_counts_as_none(
+    tmp_path: Path, name: str, value: object
+) -> None:
+    write_server_file(tmp_path, content())
+    members = json.loads(server_file(tmp_path).read_text())
+    server_file(tmp_path).write_text(json.dumps({**members, name: value}))
+    assert read_server_file(tmp_path) is None
+    members.pop(name)
+    server_file(tmp_path).write_text(json.dumps(members))
+    assert read_server_file(tmp_path) is None
+
+
 @pytest.mark.parametrize("text", ["", "[]", '{"base_url": 1}', "{", '{"api_key": "lk_CANARY", "x'])
 def test_a_file_that_no_server_wrote_counts_as_none_and_is_not_quoted(
     tmp_path: Path, text: str, caplog: pytest.LogCaptureFixture
@@ -106,8 +137,14 @@ def test_a_file_that_no_server_wrote_counts_as_none_and_is_not_quoted(
     server_file(tmp_path).write_text(text)
     server_file(tmp_path).chmod(0o600)
     assert read_server_file(tmp_path) is None
-    assert "written anew" in caplog.text
+    assert "written again" in caplog.text
     assert "CANARY" not in caplog.text
+
+
+def test_a_pipe_in_place_of_the_file_is_not_waited_for(tmp_path: Path) -> None:
+    os.mkfifo(server_file(tmp_path), 0o600)
+    with pytest.raises(EmbeddedServerError, match="remove it"):
+        read_server_file(tmp_path)
 
 
 def test_a_link_in_place_of_the_file_is_refused(tmp_path: Path) -> None:
