@@ -65,14 +65,14 @@ def _credentials() -> tuple[str, str, str]:
 def _server() -> tuple[str, str, str]:
     here = session()
     try:
+        folder = local_server.current_folder()
         client = here.embedded_if_running()
+        if client is None and (problem := local_server.unreachable(folder)):
+            return ("embedded server", "cannot be reached", problem)
     except LyceumError as exc:
         return ("embedded server", "cannot be used", str(exc))
     if client is None:
-        return (
-            "embedded server", "not running",
-            f"starts with the first cell, in {local_server.current_folder()}",
-        )  # fmt: skip
+        return ("embedded server", "not running", f"starts with the first cell, in {folder}")
     where = f"at {client.account.base_url}"
     try:
         usable = here.ask(client.available_hardware)

@@ -270,6 +270,8 @@ def listen(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
 def server(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
     folder = local_server.current_folder()
     client = session().embedded_if_running()
+    if client is None and (problem := local_server.unreachable(folder)):
+        return Says(problem)
     if client is None:
         return Says(f"No embedded server runs; the first cell starts one. Its folder: {folder}")
     return Says(

@@ -123,7 +123,7 @@ def create_app(
             await store.open()
             parts.push_async_callback(store.close)
             forget_deliveries_left(settings.state_dir)
-            parts.push_async_callback(_leave_word, settings.state_dir, deliverer)
+            parts.push_async_callback(_leave_word, settings.state_dir, deliverer, app)
             await account_keys.open()
             bucket.open()
             for runner in runners.values():
@@ -152,6 +152,8 @@ def create_app(
     )
     app.state.service = service
     app.state.closing = closing
+    #: Set once the state folder is not this server's any more: nothing may be left there.
+    app.state.is_homeless = False
     stream_secrets = StreamSecrets(vault)
     executions.add_routes(app.router, service, stream_secrets)
     streams.add_routes(app.router, service, stream_secrets, closing)
@@ -185,7 +187,9 @@ def create_app(
     return app
 
 
-async def _leave_word(state_dir: Path, deliverer: Deliverer) -> None:
+async def _leave_word(state_dir: Path, deliverer: Deliverer, app: FastAPI) -> None:
+    if app.state.is_homeless:
+        return
     health = await deliverer.health()
     write_deliveries_left(
         state_dir,

@@ -121,9 +121,9 @@ class Guard:
 
     async def _holds_token(self, headers: _Headers) -> bool:
         scheme, _, credential = headers.only(b"authorization").partition(b" ")
-        if scheme.lower() != b"bearer":
-            return False
-        return await self._lets_in(credential.strip().decode("latin-1"))
+        token = credential.strip().decode("latin-1")
+        # Nothing is no token, whatever key somebody has configured.
+        return scheme.lower() == b"bearer" and token != "" and await self._lets_in(token)
 
 
 class _Headers:

@@ -23,6 +23,7 @@ from .settings import (
     ServerSettings,
 )
 from .state_folder import (
+    Residence,
     ServerFile,
     boot_id,
     lock_for_life,
@@ -35,6 +36,9 @@ from .state_folder import (
 
 #: How long requests under way may take once the server is told to end.
 _SHUTDOWN_S = 1
+
+#: How often the server looks whether its folder is as it left it.
+_LOOK_EVERY_S = 1.0
 
 
 @dataclass(frozen=True)
@@ -121,7 +125,7 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
                 lock.show_address(content.base_url)
                 on_ready(content)
 
-            _serve_on(listener, settings, options.idle_exit_s, ready, lock.take_address_back)
+            _serve_on(listener, settings, options.idle_exit_s, ready, Residence(lock, content))
 
 
 def _listen(kind: type[socket.socket], port: int | None, last: ServerFile | None) -> socket.socket:
@@ -157,7 +161,7 @@ def _serve_on(
     settings: ServerSettings,
     idle_exit_s: float | None,
     on_ready: Callable[[], None],
-    on_end: Callable[[], None],
+    residence: Residence,
 ) -> None:
     # Imported late: a second server on the folder is refused before this costs it half a second.
     import uvicorn
@@ -171,15 +175,27 @@ def _serve_on(
             await super().startup(sockets)
             if self.started:
                 on_ready()
+                self.looking = asyncio.create_task(self.look_after_folder())
                 if idle_exit_s is not None:
                     self.idle_exit = asyncio.create_task(self.end_when_idle(idle_exit_s))
                     self.idle_exit.add_done_callback(log_failure)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            on_end()  # before the port is let go of: the next moment it may be somebody else's
+            residence.leave()  # before the port is let go of: the next moment it may be somebody else's
             # Streams end by themselves then; they would keep the server waiting otherwise.
             app.state.closing.set()
             await super().shutdown(sockets)
+
+        async def look_after_folder(self) -> None:
+            while True:
+                await asyncio.sleep(_LOOK_EVERY_S)
+                if not residence.keep():
+                    break
+            app.state.is_homeless = True
+            if not residence.has_folder:
+                # Nobody could find them again: not even their time limits are known any more.
+                await app.state.service.abort_all()
+            self.should_exit = True
 
         async def end_when_idle(self, idle_s: float) -> None:
             await app.state.service.idle(idle_s)

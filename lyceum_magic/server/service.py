@@ -214,6 +214,10 @@ class RunService:
         """
         return await self._order(run_id, "kill")
 
+    async def abort_all(self) -> None:
+        """Kills all runs; returns when all are over, or after `CONFIRMATION_S`."""
+        await asyncio.gather(*(self.abort(run_id) for run_id in list(self._tracked)))
+
     async def stop(self, run_id: str) -> RunRecord:
         """Asks a run to end, kills it after its grace; returns its record as `abort` does.
 

@@ -313,6 +313,10 @@ class Residence:
                 logger.error("%s is broken and cannot be written: %s", server_file(folder), exc)
         return True
 
+    def leave(self) -> None:
+        """See `ServerLock.take_address_back`."""
+        self._lock.take_address_back()
+
     def _is_said(self) -> bool:
         """Whether `server.json` leads to this server."""
         try:

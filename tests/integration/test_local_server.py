@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
+from urllib.parse import urlsplit
 
 import psutil
 import pytest
@@ -17,6 +20,7 @@ import pytest
 from lyceum_magic import local_server
 from lyceum_magic.config import server_folder
 from lyceum_magic.exceptions import EmbeddedServerError, RunFailed
+from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_TIMEOUT_S
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.runs.run import Run
@@ -386,6 +390,71 @@ def test_a_file_that_no_server_wrote_is_replaced(folder: Path, text: str) -> Non
     account = local_server.ensure()
     assert server_facts(folder)["base_url"] == account.base_url
     assert account.token.reveal() != "lk_canary"
+
+
+#: What may befall `server.json` beside a server that lives.
+DAMAGES: dict[str, Callable[[Path], object]] = {
+    "emptied": lambda file: file.write_text(""),
+    "cut off": lambda file: file.write_text(file.read_text()[:40]),
+    "no object": lambda file: file.write_text("[]"),
+    "removed": lambda file: file.unlink(),
+    "no key": lambda file: change_facts(file.parent, api_key=None),
+    "an empty key": lambda file: change_facts(file.parent, api_key=""),
+    "a port in words": lambda file: change_facts(file.parent, base_url="http://127.0.0.1:http"),
+    "another's": lambda file: change_facts(file.parent, pid=1, base_url="http://127.0.0.1:9"),
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_broken_file_beside_a_live_server_is_written_again(folder: Path, damage: str) -> None:
+    before = local_server.ensure()
+    pid = server_facts(folder)["pid"]
+    DAMAGES[damage](folder / "server.json")
+    program = "from lyceum_magic import local_server; print(local_server.ensure().base_url)"
+    new = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
+    assert new.stdout == f"{before.base_url}\n", new.stderr
+    assert server_facts(folder)["pid"] == pid
+    assert local_server.find() == before
+
+
+def test_a_live_server_that_cannot_be_reached_is_named_with_the_way_out(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = local_server.ensure()
+    monkeypatch.setattr(local_server, "_MEND_LIMIT_S", 0.0)
+    process = server_process(folder)
+    assert process is not None
+    process.suspend()  # so that it mends nothing
+    (folder / "server.json").write_text("{")
+    with pytest.raises(EmbeddedServerError) as caught:
+        local_server.ensure()
+    said = str(caught.value)
+    assert f"Process {process.pid} serves {folder}" in said
+    assert f"`kill {process.pid}`" in said
+    assert account.token.reveal() not in said
+    done = subprocess.run(
+        [sys.executable, "-m", "lyceum_magic.cli", "doctor"], capture_output=True, text=True
+    )
+    assert "cannot be reached" in done.stdout
+    assert f"kill {process.pid}" in done.stdout
+    process.kill()  # the way out
+    process.wait()
+    assert local_server.ensure().base_url
+
+
+@pytest.mark.parametrize("key", ["", None])
+def test_a_file_without_a_key_opens_no_server(folder: Path, key: str | None) -> None:
+    local_server.ensure()
+    kill_server(folder)
+    change_facts(folder, api_key=key)
+    account = local_server.ensure()
+    assert len(account.token.reveal()) > 40
+    parts = urlsplit(account.base_url)
+    for header in ("Bearer ", "Bearer", "Bearer None", "Bearer null", "bearer \t"):
+        # Not httpx: it would not send the first of them.
+        with closing(http.client.HTTPConnection(str(parts.hostname), parts.port)) as connection:
+            connection.request("GET", paths.WORKLOADS, headers={"Authorization": header})
+            assert connection.getresponse().status == 401
 
 
 # Versions.

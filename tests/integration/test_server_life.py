@@ -4,12 +4,15 @@ from __future__ import annotations
 
 import fcntl
 import os
+import shutil
 import signal
 import socket
 import subprocess
+from collections.abc import Callable
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from lyceum_magic.exceptions import EmbeddedServerError
@@ -19,7 +22,7 @@ from lyceum_magic.server.serve import ServeOptions, serve
 from tests.tools.embedded import run_folder
 from tests.tools.waiting import eventually
 
-from .served_process import LIMIT_S, command, served
+from .served_process import LIMIT_S, ServedProcess, command, served
 
 
 @pytest.fixture
@@ -152,7 +155,8 @@ def test_a_second_server_on_a_folder_says_so_and_leaves(folder: Path) -> None:
 
 def test_the_lock_names_the_address_as_long_as_the_server_lives(folder: Path) -> None:
     with served(folder) as server:
-        assert (folder / "server.lock").read_text().strip() == server.base_url
+        said = (folder / "server.lock").read_text().split()
+        assert said == [server.base_url, str(server.process.pid)]
         with (folder / "server.lock").open() as lock, pytest.raises(BlockingIOError):
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
         server.end(signal.SIGKILL)
@@ -347,3 +351,47 @@ def test_the_oldest_runs_leave_when_all_take_too_much(folder: Path) -> None:
         eventually(lambda: server.client.get(path).status_code == 404, "the end of the oldest run")
         assert server.client.get(paths.record(second["execution_id"])).status_code == 200
         assert (run_folder(folder, second["execution_id"]) / "work" / "data").exists()
+
+
+def family_of(server: ServedProcess) -> list[psutil.Process] | None:
+    """All processes that a server with one run has started, once they are complete."""
+    family = psutil.Process(server.process.pid).children(recursive=True)
+    return family if len(family) >= 4 else None
+
+
+#: What may happen to the folder of a server that lives.
+LOSSES: dict[str, Callable[[Path], object]] = {
+    "removed": shutil.rmtree,
+    "moved away": lambda folder: folder.rename(folder.with_name("elsewhere")),
+    "replaced": lambda folder: (folder.rename(folder.with_name("elsewhere")), folder.mkdir()),
+    "removed with what is around it": lambda folder: shutil.rmtree(folder.parent),
+}
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_a_server_whose_folder_is_gone_ends_with_all_it_has_started(
+    tmp_path: Path, loss: str
+) -> None:
+    folder = tmp_path / "around" / "state"
+    with served(folder) as server:
+        server.start("import time\nprint('begun', flush=True)\ntime.sleep(600)")
+        eventually(lambda: list(folder.glob("runs/*/supervisor.json")), "a run")
+        family = eventually(lambda: family_of(server), "a supervisor, its program, and two to come")
+        LOSSES[loss](folder)
+        assert server.process.wait(LIMIT_S) == 0
+    eventually(lambda: not any(process.is_running() for process in family), "their end")
+    assert not list(tmp_path.glob("around/state/*"))
+
+
+def test_a_server_whose_lock_file_is_gone_makes_room_and_its_run_goes_on(folder: Path) -> None:
+    """Another one can have the folder by then: two would spoil each other's records."""
+    with served(folder) as server:
+        started = server.start("import time\nprint('begun', flush=True)\ntime.sleep(600)")
+        eventually(lambda: list(folder.glob("runs/*/supervisor.json")), "a run")
+        (folder / "server.lock").unlink()
+        assert server.process.wait(LIMIT_S) == 0
+    with served(folder) as server:
+        listed = server.client.get(paths.WORKLOADS).json()
+        assert [run["execution_id"] for run in listed] == [started["execution_id"]]
+        aborted = server.client.post(paths.abort(started["execution_id"]))
+        assert aborted.json()["status"] == "aborted"

@@ -65,6 +65,8 @@ class Keys:
         self._new_key = new_key
         self._clock = clock
         own = own_key.reveal()
+        if not own:
+            raise ValueError("an empty key would let everybody in")
         # Its id changes with it, so that the tokens of an older one are worth nothing.
         own_id = str(uuid.UUID(bytes=digest_of(own)[:16]))
         self._own = ApiKey(own_id, "this machine", _prefix(own), digest_of(own), clock())
