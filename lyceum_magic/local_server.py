@@ -48,6 +48,7 @@ from .exceptions import EmbeddedServerError
 from .protocol import paths
 from .protocol.callbacks import LEFT_FILE, DeliveriesLeft
 from .protocol.proof import proof
+from .variables import for_server
 
 #: An on-demand server ends after this long without a run or a follower.
 IDLE_EXIT_S = 30 * 60
@@ -460,15 +461,13 @@ def _start(folder: Path) -> None:
 
 
 def _environment() -> dict[str, str]:
-    """The server's environment: without the user's keys, which no run of another shall find."""
-    kept = {
-        name: value
-        for name, value in os.environ.items()
-        if not name.startswith(("LYCEUM_API", "LYCEUM_ORG", "LYCEUM_BASE", "JPY_", "PYTHONPATH"))
-    }
-    if "LYCEUM_MAGIC_HOME" in kept:
-        kept["LYCEUM_MAGIC_HOME"] = str(user_folder())  # it may be relative to a folder of ours
-    return kept
+    """The server's environment: nothing of the kernel's that no run must find."""
+    variables = for_server()
+    if "LYCEUM_MAGIC_HOME" in variables:
+        variables["LYCEUM_MAGIC_HOME"] = str(
+            user_folder()
+        )  # it may be relative to a folder of ours
+    return variables
 
 
 def _check(folder: Path) -> None:

@@ -28,7 +28,7 @@ ARROWS = {
     "here": "callbacks config exceptions protocol runs",
     "server_extension": "callbacks config",
     "callbacks": "config exceptions protocol",
-    "local_server": "config exceptions protocol",
+    "local_server": "config exceptions protocol variables",
     "submission": "exceptions protocol submission.there submission.wrapping",
     "submission.wrapping": "protocol submission.there",
     "submission.there": "",
@@ -59,7 +59,7 @@ ARROWS = {
     "server.tasks server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
     "server.runners": "exceptions protocol server.descriptors server.gpus server.masking "
-    "server.regular_files server.run_folders server.spool server.tasks submission.wrapping",
+    "server.regular_files server.run_folders server.spool server.tasks submission.wrapping variables",
     "server.stores": "config exceptions protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
     "server.spool": "protocol server.masking server.regular_files",
@@ -86,12 +86,13 @@ ARROWS = {
     "server.vault": "config exceptions",
     # What both sides stand on.
     "config": "exceptions protocol",
+    "variables": "",
     "protocol": "",
     "exceptions": "",
 }
 ALLOWED = {room: frozenset(rooms.split()) for room, rooms in ARROWS.items()}
 #: Both sides stand on these; the server loads ahead of need what cells would bring along.
-COMMON = {"config", "protocol", "exceptions", "submission.wrapping"}
+COMMON = {"config", "variables", "protocol", "exceptions", "submission.wrapping"}
 
 
 def module_name(path: Path) -> str:

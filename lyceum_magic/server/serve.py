@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import ctypes
 import os
 import socket
 import sys
@@ -36,6 +37,8 @@ from .state_folder import (
 
 #: How long requests under way may take once the server is told to end.
 _SHUTDOWN_S = 1
+
+_PR_SET_DUMPABLE = 4
 
 #: How often the server looks whether its folder is as it left it.
 _LOOK_EVERY_S = 1.0
@@ -84,6 +87,7 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
         )
     raise_limit()
     prepare(options.state_dir)
+    _close_to_runs()
     with lock_for_life(options.state_dir) as lock:
         if options.earlier is not None:
             # Imported late, as in `_serve_on`.
@@ -126,6 +130,16 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
                 on_ready(content)
 
             _serve_on(listener, settings, options.idle_exit_s, ready, Residence(lock, content))
+
+
+def _close_to_runs() -> None:
+    """Keeps runs, which are of the same user, from reading this process in `/proc`, or tracing it.
+
+    Programs started from here are open again from their first instruction on. Of root, and of
+    systems other than Linux, nothing is kept.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
 def _listen(kind: type[socket.socket], port: int | None, last: ServerFile | None) -> socket.socket:
@@ -181,7 +195,8 @@ def _serve_on(
                     self.idle_exit.add_done_callback(log_failure)
 
         async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-            residence.leave()  # before the port is let go of: the next moment it may be somebody else's
+            # Before the port is let go of: the next moment it may be somebody else's.
+            residence.leave()
             # Streams end by themselves then; they would keep the server waiting otherwise.
             app.state.closing.set()
             await super().shutdown(sockets)

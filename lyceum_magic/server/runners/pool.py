@@ -14,58 +14,15 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ...variables import for_run
 from ..descriptors import inherited_limit
 from ..tasks import log_failure
 from .supervisor import SUPERVISOR_ID
 
 logger = logging.getLogger(__name__)
 
-#: The variables that programs get from the server's environment, and no others: what a machine
-#: needs to work. Keys, tokens and proxies (whose URLs carry passwords) are not among them; what a
-#: program may know beyond this are the account's own secrets.
-INHERITED_VARIABLES = frozenset(
-    [
-        "PATH",
-        "HOME",
-        "USER",
-        "LOGNAME",
-        "SHELL",
-        "LANG",
-        "LANGUAGE",
-        "TZ",
-        "TMPDIR",
-        "XDG_CACHE_HOME",
-        "XDG_RUNTIME_DIR",
-        "LD_LIBRARY_PATH",
-        "DYLD_LIBRARY_PATH",
-        "SSL_CERT_FILE",
-        "SSL_CERT_DIR",
-        "REQUESTS_CA_BUNDLE",
-        "CURL_CA_BUNDLE",
-        "MPLCONFIGDIR",
-        "HF_HOME",
-        "TORCH_HOME",
-        "ROCR_VISIBLE_DEVICES",
-        "HIP_VISIBLE_DEVICES",
-        "OMP_NUM_THREADS",
-        "MKL_NUM_THREADS",
-        "OPENBLAS_NUM_THREADS",
-    ]
-)
-INHERITED_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
-
-
 #: A new interpreter starts only then, so that it does not slow down a short run.
 REFILL_DELAY_S = 0.05
-
-
-def clean_environment(source: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What a program, or an installer on its behalf, may see of the server's environment."""
-    return {
-        name: value
-        for name, value in source.items()
-        if name in INHERITED_VARIABLES or name.startswith(INHERITED_PREFIXES)
-    }
 
 
 @dataclass(frozen=True, eq=False)
@@ -109,7 +66,7 @@ def spawn_interpreter(
     """
     mark = uuid.uuid4().hex
     ours, theirs = socket.socketpair()
-    variables = clean_environment() | {
+    variables = for_run() | {
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
         SUPERVISOR_ID: mark,

@@ -28,8 +28,8 @@ from packaging.utils import canonicalize_name
 from packaging.version import InvalidVersion, Version
 
 from ...protocol.redaction import without_password
+from ...variables import for_uv
 from .base import Refusal
-from .pool import clean_environment
 
 
 @dataclass(frozen=True)
@@ -291,7 +291,7 @@ class Installer:
             "--constraints=constraints.txt",
             *self._sources,
             cwd=draft,
-            env=clean_environment(),
+            env=for_uv(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,

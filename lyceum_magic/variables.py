@@ -1,0 +1,67 @@
+"""Which variables of an environment travel on: to the embedded server, to uv, to a run."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Mapping
+
+#: What a machine needs to work. Runs get these and no others: no keys, no tokens, no proxies
+#: (whose URLs carry passwords). What a run may know beyond this are the account's own secrets.
+_OF_RUNS = frozenset(
+    {
+        "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR",
+        "XDG_CACHE_HOME", "XDG_RUNTIME_DIR", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH",
+        "SSL_CERT_FILE", "SSL_CERT_DIR", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE",
+        "MPLCONFIGDIR", "HF_HOME", "TORCH_HOME", "ROCR_VISIBLE_DEVICES", "HIP_VISIBLE_DEVICES",
+        "OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS",
+    }
+)  # fmt: skip
+_OF_RUNS_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
+
+#: How to reach package indexes, and where uv's own settings are. Not all of uv's variables: some
+#: would choose another environment, or other packages, than the run asks for.
+_OF_UV = frozenset({"NETRC", "SSL_CLIENT_CERT"})
+_OF_UV_PREFIXES = (
+    "XDG_", "UV_CACHE_DIR", "UV_CONFIG_FILE", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL",
+    "UV_FIND_LINKS", "UV_HTTP_", "UV_INDEX", "UV_INSECURE_HOST", "UV_KEYRING_PROVIDER",
+    "UV_NATIVE_TLS", "UV_NO_CONFIG", "UV_NO_INDEX", "UV_OFFLINE", "UV_SYSTEM_CERTS",
+)  # fmt: skip
+_PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
+
+#: What the server itself needs, for its folder and the container engine.
+_OF_SERVERS_PREFIXES = ("LYCEUM_MAGIC_", "DOCKER_")
+
+
+def for_run(source: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that a program finds."""
+    return {name: value for name, value in source.items() if _is_for_run(name)}
+
+
+def for_uv(source: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that an installer finds, and what it builds."""
+    return {name: value for name, value in source.items() if _is_for_uv(name)}
+
+
+def for_server(source: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that a server is started with, and no others of the kernel's.
+
+    Runs are of the server's own user: where it is root, they can read its environment.
+    """
+    return {
+        name: value
+        for name, value in source.items()
+        if _is_for_uv(name) or name.startswith(_OF_SERVERS_PREFIXES)
+    }
+
+
+def _is_for_run(name: str) -> bool:
+    return name in _OF_RUNS or name.startswith(_OF_RUNS_PREFIXES)
+
+
+def _is_for_uv(name: str) -> bool:
+    return (
+        _is_for_run(name)
+        or name in _OF_UV
+        or name.startswith(_OF_UV_PREFIXES)
+        or name.lower() in _PROXIES
+    )
