@@ -59,7 +59,8 @@ ARROWS = {
     "server.tasks server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
     "server.runners": "exceptions protocol server.descriptors server.gpus server.masking "
-    "server.regular_files server.run_folders server.spool server.tasks submission.wrapping variables",
+    "server.regular_files server.run_folders server.spool server.tasks submission.wrapping "
+    "variables",
     "server.stores": "config exceptions protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
     "server.spool": "protocol server.masking server.regular_files",
