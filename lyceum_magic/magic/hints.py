@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import sys
 import types
 from collections.abc import Mapping
 from pathlib import Path
@@ -69,7 +70,11 @@ def _hint_for_name(name: str, value: object) -> str:
     if isinstance(value, types.ModuleType):
         import_as = "" if value.__name__ == name else f" as {name}"
         return f"Modules do not travel: begin the cell with `import {value.__name__}{import_as}`."
-    if isinstance(value, type | types.FunctionType):
+    if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType):
+        module = str(value.__module__)
+        is_there = vars(sys.modules.get(module, object)).get(name) is value
+        if is_there and module != "__main__":
+            return f"Begin the cell with `from {module} import {name}`, as the notebook does."
         return (
             f"The notebook has {name}: define it in the cell too, or send it along with "
             f"-i {name} --pickle."

@@ -118,7 +118,8 @@ def _bind_outputs(run: Run, options: CellOptions, bind: Callable[[str, object], 
         if change := run.values.source[name].change:
             _say(f"--out: {change}")
         bind(name, value)
-    if along := [name for name in run.values.came_along if name not in options.outputs]:
+    came_along = dict.fromkeys(run.values.came_along)
+    if along := [name for name in came_along if name not in options.outputs]:
         _say(f"--out: {', '.join(along)} came along, which functions read")
     if problems and values:
         problems.append(f"Bound: {', '.join(values)}.")

@@ -22,6 +22,11 @@ ASK_BYTES = 1024 * 1024
 AUTO = "auto"
 #: Names that IPython and Python bind again and again; a result, such as `_` and `_3`, is a value.
 _OF_SHELL = re.compile(r"_i{1,3}|_i\d+|_[iod]h|_exit_code|__\w+__")
+#: Types whose values are made of code, which no codec carries.
+_OF_CODE = (
+    type, types.FunctionType, types.BuiltinFunctionType, types.MethodType, functools.partial,
+    functools._lru_cache_wrapper,
+)  # fmt: skip
 _NOTHING = object()
 _NOTHING_OF_SHELL: Mapping[str, object] = {}
 
@@ -87,7 +92,7 @@ def choose_inputs(
                 continue
             seen.add(name)
             value = namespace[name]
-            if isinstance(value, types.FunctionType | type) and not allow_pickle:
+            if isinstance(value, _OF_CODE) and not allow_pickle:
                 what = "class" if isinstance(value, type) else "function"
                 left_out.append(f"{name} is a {what}, which only --pickle would send")
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.machinery
+import math
 import sys
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,3 +55,12 @@ def test_a_module_that_is_here_and_cannot_travel_is_said_to_be_so(
 @pytest.mark.parametrize("name", ["a b", "x\nimport os", "", "..", None, 3])
 def test_a_module_that_no_module_can_be_called_is_left_alone(name: object) -> None:
     assert hint({}, builtin="ModuleNotFoundError", name=name) == ""
+
+
+def test_a_function_that_the_notebook_imports_is_imported_in_the_cell() -> None:
+    for value, line in ((math.sqrt, "from math import sqrt"), (Path, "from pathlib import Path")):
+        assert f"`{line}`" in hint(
+            {value.__name__: value}, builtin="NameError", name=value.__name__
+        )
+    assert "-i own --pickle" in hint({"own": lambda: 0}, builtin="NameError", name="own")
+    assert "-i three" in hint({"three": 3}, builtin="NameError", name="three")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import threading
 from typing import Any
@@ -72,6 +73,13 @@ def test_auto_says_of_a_function_of_the_users_that_it_stays_whatever_its_name(na
     namespace = {**NAMESPACE, name: lambda: 0}
     inputs = choose_inputs(["auto"], f"{name}()", namespace, of_shell=OF_SHELL)
     assert inputs.left_out == (f"{name} is a function, which only --pickle would send",)
+
+
+def test_auto_says_of_every_function_that_it_stays() -> None:
+    namespace = {"a": 1, "sqrt": math.sqrt, "add": [].append, "part": functools.partial(print, 1)}
+    inputs = choose_inputs(["auto"], "sqrt, add, part, a", namespace)
+    assert list(inputs.packed) == ["a"]
+    assert [sentence.split()[0] for sentence in inputs.left_out] == ["sqrt", "add", "part"]
 
 
 def notebook(source: str) -> dict[str, object]:
