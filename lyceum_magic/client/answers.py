@@ -16,6 +16,7 @@ from ..exceptions import (
     ServerError,
     ServiceUnavailable,
 )
+from ..protocol.requests import COMPOSE_FILE
 
 _CLASSES: dict[int, type[ApiError]] = {
     401: NotAuthorised,
@@ -84,6 +85,8 @@ def error_of(response: httpx.Response, *, source: str) -> ApiError | ProtocolErr
     text = f"{_host(response)} refused the request ({status}): {said}"
     if status == 401:
         text = f"The API key from {source} was refused (401): {said}"
+    if said.startswith(COMPOSE_FILE):
+        text = said  # it speaks of what the user wrote, by its line
     advice = _ADVICE.get(status)
     return _CLASSES.get(status, RequestRefused)(
         f"{text}; {advice}." if advice else f"{text}.",
@@ -124,7 +127,7 @@ def _problem(item: object) -> str:
     )
     place, said = ".".join(places) or "body", str(item.get("msg", "invalid"))[:500]
     # Many a sentence begins with its field already.
-    return said if place in said else f"{place}: {said}"
+    return said if place in said or said.startswith(COMPOSE_FILE) else f"{place}: {said}"
 
 
 def _is_json(response: httpx.Response) -> bool:

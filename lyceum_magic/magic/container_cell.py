@@ -14,7 +14,7 @@ from ..submission.image_request import (
     words_command,
 )
 from ..submission.registry import RegistryFields, aws_account, basic_account
-from ..submission.source import code_of
+from ..submission.source import BELOW_MAGIC_LINE, code_of
 from ..submission.start import Choices
 from .asking import ask_secret
 from .cell import Cell, Defaults, choices_of
@@ -105,6 +105,7 @@ class ComposeCell(ContainerCell):
         self.request = compose_request(
             text,
             choices_of(options, defaults),
+            first_line=BELOW_MAGIC_LINE,
             s3=options.s3,
             graceful_timeout_s=options.graceful_timeout_s,
             registry=announced_fields(options.registry),

@@ -87,7 +87,7 @@ def _particulars(request: Start, sizes: Iterable[tuple[str, Mapping[str, int]]])
             yield from _container(request)
         case StartCompose():
             text = request.compose_file_code
-            yield "Compose file", [_size_of(text), *_services(text)]
+            yield "Compose file", [_size_of(text.lstrip("\n")), *_services(text)]
             yield "storage", ["mounted" if request.enable_s3_mount else "not mounted"]
             yield from _container(request)
 

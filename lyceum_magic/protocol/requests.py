@@ -28,6 +28,9 @@ from .machines import MACHINE_PATTERN
 
 _MACHINE_NAMES = AliasChoices("execution_type", "machine_type")
 
+#: The beginning of a server's sentence about a Compose file that it refuses.
+COMPOSE_FILE = "The Compose file"
+
 Kind = Literal["python", "image", "compose"]
 EntryPoint = Literal["auto", "keep", "skip"]
 

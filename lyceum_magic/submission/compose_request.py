@@ -14,6 +14,7 @@ def compose_request(
     *,
     file_name: str = "compose.yaml",
     s3: bool = False,
+    first_line: int = 1,
     graceful_timeout_s: int | None = None,
     registry: RegistryFields | None = None,
 ) -> StartCompose:
@@ -21,6 +22,7 @@ def compose_request(
 
     Args:
         file: the text of a Compose file, which travels as it is.
+        first_line: the number of its first line in complaints.
 
     Raises:
         OptionError: a value that the wire does not take, in one sentence.
@@ -42,7 +44,7 @@ def compose_request(
     return build_start(
         StartCompose,
         choices,
-        compose_file_code=file,
+        compose_file_code="\n" * (first_line - 1) + file,
         file_name=file_name,
         enable_s3_mount=s3,
         graceful_timeout=graceful_timeout_s,

@@ -28,8 +28,15 @@ REFUSED = [
     (SERVICE + "    label_file: x", ["`label_file`"]),
     (SERVICE + "    extends: {file: /etc/passwd, service: x}", ["extends", "web"]),
     (SERVICE + "include: [/etc/passwd]", ["`include`"]),
-    (SERVICE + "    secrets: [s]\nsecrets: {s: {file: /etc/shadow}}", ["`s`", "a file"]),
-    (SERVICE + "    configs: [s]\nconfigs: {s: {environment: PATH}}", ["`s`", "a variable"]),
+    (
+        SERVICE + "    secrets: [s]\nsecrets: {s: {file: /etc/shadow}}",
+        ["(line 5)", "`s`", "the file `/etc/shadow`", "%lyceum secrets set s", "`environment: s`"],
+    ),
+    (SERVICE + "    configs: [s]\nconfigs:\n  s:\n    file: ../../x", ["(line 7)", "the file"]),
+    (
+        SERVICE + "    configs: [s]\nconfigs: {s: {external: true}}",
+        ["`s`", "`content`"],
+    ),
     (SERVICE + "    provider: {type: x}", ["`provider`"]),
     (SERVICE + "    post_start: [{command: x, privileged: true}]", ["`post_start`"]),
     (SERVICE + "    colour: red", ["colour", "not allowed"]),
@@ -74,6 +81,28 @@ def test_what_cannot_run_is_refused_with_a_sentence(
     sentence = refusal(server, text)
     for word in words:
         assert word in sentence
+
+
+@pytest.mark.parametrize(
+    ("more", "line"),
+    [
+        ("    build: .", 4),
+        ("    colour: red", 4),
+        ("    depends_on: [database]", 4),
+        ("    tty: no-boolean", 4),
+        ("    mem_limit: much", 4),
+        ("    ports:\n      - '80'\n      - {published: 1}", 6),
+        ("    command: x\n    privileged: true", 5),
+        ("    command: x\n    volumes: ['/etc:/x']", 5),
+        ("    networks: [theirs]\nnetworks:\n  theirs: {external: true}", 6),
+        ("  other:\n    image: Not An Image", 5),
+        ("include: [/etc/passwd]", 4),
+    ],
+)
+def test_a_refusal_names_the_line(server: ServedProcess, more: str, line: int) -> None:
+    sentence = refusal(server, SERVICE + more)
+    assert sentence.startswith(f"The Compose file (line {line}) ")
+    assert "compose_file_code" not in sentence
 
 
 @pytest.mark.parametrize(("more", "words"), PRIVILEGED)

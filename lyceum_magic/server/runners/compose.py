@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from ...protocol.requests import Start, StartCompose
 from .base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
 from .compose_command import PROJECT_VARIABLE, check_compose, model_of, project_name
-from .compose_file import FIELD, read_compose_file
+from .compose_file import naming_lines, read_compose_file, refuse
 from .compose_model import Model, bind_paths, complete_model, images
 from .compose_policy import check_model
+from .compose_secrets import file_paths, with_account_files
 from .compose_work import StackPlan
 from .engine import RUN_LABEL
 from .engine_runner import EngineRunner
@@ -93,9 +94,10 @@ class ComposeRunner(EngineRunner):
             EngineUnavailable: there is no Compose.
         """
         folder = folder.resolve()
-        model, remarks = model_of(read_compose_file(text), folder, project)
-        check_model(model, os.fspath(folder), allow_privileged=self._allow_privileged)
-        _check_images(model)
+        with naming_lines(text):
+            model, remarks = model_of(read_compose_file(text), folder, project)
+            check_model(model, os.fspath(folder), allow_privileged=self._allow_privileged)
+            _check_images(model)
         return model, remarks
 
     def _plan(self, spec: RunSpec, request: StartCompose) -> StackPlan:
@@ -115,9 +117,13 @@ class ComposeRunner(EngineRunner):
             raise Refusal(str(exc)) from exc
         if remarks:
             report(spec, "".join(f"{remark}\n" for remark in dict.fromkeys(remarks)).encode())
-        for path in bind_paths(model):
-            if Path(path).is_relative_to(work.resolve()):
-                Path(path).mkdir(parents=True, exist_ok=True)
+        with_account_files(
+            model, spec.environment, os.fspath(work.resolve())
+        )  # it refuses what it cannot place
+        files = set(file_paths(model))
+        for path in map(Path, [*files, *bind_paths(model)]):
+            if path.is_relative_to(work.resolve()):
+                _make(path, is_file=os.fspath(path) in files)
         complete = complete_model(
             model,
             project=project,
@@ -125,6 +131,16 @@ class ComposeRunner(EngineRunner):
             bucket=self.mounted_bucket() if request.enable_s3_mount else None,
         )
         return StackPlan(project=project, model=complete, grace_s=request.graceful_timeout)
+
+
+def _make(path: Path, *, is_file: bool) -> None:
+    """Makes what is mounted from the run's folder, for programs of any user."""
+    if not is_file:
+        path.mkdir(parents=True, exist_ok=True)
+        return
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    path.chmod(0o666)
 
 
 def _check_images(model: Model) -> None:
@@ -137,8 +153,9 @@ def _check_images(model: Model) -> None:
         for name in images(model):
             parse_reference(name)
     except ValueError as exc:
-        raise InvalidField(
-            f"{FIELD} should name each image as in python:3.12 or "
-            f"registry.example.com/team/tool:1.0, in lower case; {exc}.",
-            field=FIELD,
-        ) from None
+        users = [service for service, entry in model["services"].items() if entry["image"] == name]
+        refuse(
+            "should name each image as in python:3.12 or "
+            f"registry.example.com/team/tool:1.0, in lower case; {exc}",
+            "services", *users[:1], "image",
+        )  # fmt: skip

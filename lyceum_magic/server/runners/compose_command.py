@@ -79,9 +79,21 @@ def model_of(content: Model, folder: Path, project: str) -> tuple[Model, list[st
         environment={PROJECT_VARIABLE: project},
     )
     if done.returncode:
-        refuse(f"is not a valid Compose file: {_complaint(done.stderr)}")
+        complaint = _complaint(done.stderr)
+        refuse(f"is not valid: {complaint}", *_place_of(complaint))
     model: dict[str, Any] = json.loads(done.stdout)
     return model, [*map(_remark, _WARNING.findall(done.stderr))]
+
+
+def _place_of(complaint: str) -> list[str]:
+    """The keys that lead to what Compose complains of, as far as it says so."""
+    if found := re.search(r'service "([^"]+)" depends on', complaint):
+        return ["services", found[1], "depends_on"]
+    found = re.search(r"\b(?:services|networks|volumes|configs|secrets)[.\[][\w.\[\]-]+", complaint)
+    if not found:
+        return []
+    rest = re.findall(r"['\"]([^'\"]+)['\"]", complaint[found.end() :])
+    return [*filter(None, re.split(r"[.\[\]]+", found[0])), *rest]
 
 
 def _remark(warning: bytes) -> str:

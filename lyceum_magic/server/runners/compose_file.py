@@ -11,12 +11,14 @@ past these checks.
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any, NoReturn
 
+from ...protocol.requests import COMPOSE_FILE
 from .base import InvalidField
 from .compose_model import Model
-from .compose_yaml import read_yaml
+from .compose_yaml import line_of, read_yaml
 
 FIELD = "compose_file_code"
 
@@ -62,17 +64,23 @@ def read_compose_file(text: str) -> Model:
     if not services:
         refuse("names no services; it should have at least one, under the key `services`")
     if not isinstance(services, dict):
-        refuse(f"should have a mapping name -> service under `services`, not {_kind(services)}")
+        refuse(
+            f"should have a mapping name -> service under `services`, not {_kind(services)}",
+            "services",
+        )
     for key, advice in _LOCAL_KEYS.items():
         if content.get(key) is not None:
-            refuse(f"uses `{key}`, which stacks cannot have here: {advice}")
+            refuse(f"uses `{key}`, which stacks cannot have here: {advice}", key)
     for name, service in services.items():
         if isinstance(service, dict):  # else Compose says what it should be
             _check_local_keys(str(name), service)
-    for kind in ("configs", "secrets"):
-        entries = content.get(kind)
-        for name, entry in entries.items() if isinstance(entries, dict) else ():
-            _check_source(kind, str(name), entry)
+    configs = content.get("configs")
+    for name, entry in configs.items() if isinstance(configs, dict) else ():
+        if isinstance(entry, dict) and entry.get("external"):
+            refuse(
+                f"calls `{name}` of its configs external, and nothing is there; give its `content`",
+                "configs", str(name), "external",
+            )  # fmt: skip
     try:
         json.dumps(content, allow_nan=False)
     except (TypeError, ValueError) as exc:
@@ -80,37 +88,53 @@ def read_compose_file(text: str) -> Model:
     return content
 
 
-def refuse(what: str) -> NoReturn:
-    """Raises InvalidField with a sentence about the file."""
-    raise InvalidField(f"{FIELD} {what}.", field=FIELD)
+class InvalidFile(InvalidField):
+    """A Compose file that cannot be used: one sentence about it.
+
+    Attributes:
+        what: the sentence, from its verb on.
+        place: the keys that lead to what it speaks of.
+    """
+
+    def __init__(self, what: str, place: Sequence[str] = (), *, line: int | None = None) -> None:
+        where = f" (line {line})" if line else ""
+        super().__init__(f"{COMPOSE_FILE}{where} {what}.", field=FIELD)
+        self.what = what
+        self.place = place
+
+
+def refuse(what: str, *place: str) -> NoReturn:
+    """Raises InvalidFile with a sentence about the file.
+
+    Args:
+        place: the keys that lead to what it speaks of.
+    """
+    raise InvalidFile(what, place)
+
+
+@contextmanager
+def naming_lines(text: str) -> Iterator[None]:
+    """Adds the line to what is said of a file meanwhile."""
+    try:
+        yield
+    except InvalidFile as exc:
+        raise InvalidFile(exc.what, exc.place, line=line_of(text, exc.place)) from None
 
 
 def _check_local_keys(name: str, service: Mapping[str, Any]) -> None:
     for key, advice in _LOCAL_SERVICE_KEYS.items():
         if service.get(key) is not None:
-            refuse(f"uses `{key}` in service `{name}`, which stacks cannot have here: {advice}")
+            refuse(
+                f"uses `{key}` in service `{name}`, which stacks cannot have here: {advice}",
+                "services", name, key,
+            )  # fmt: skip
     extended = service.get("extends")
     if isinstance(extended, dict) and extended.get("file") is not None:
         refuse(
             f"extends service `{name}` from a file, which is not there: "
-            "put both services into this one file"
-        )
-
-
-def _check_source(kind: str, name: str, entry: object) -> None:
-    if not isinstance(entry, dict):
-        return
-    for key in ("file", "environment"):
-        if entry.get(key) is not None:
-            refuse(
-                f"takes `{name}` of its {kind} from {_ARTICLES[key]} of this machine; give it as "
-                "`content`, or set it as a secret of the account"
-            )
-    if entry.get("external"):
-        refuse(f"calls `{name}` of its {kind} external, and nothing is there; give its `content`")
-
-
-_ARTICLES = {"file": "a file", "environment": "a variable"}
+            "put both services into this one file",
+            "services", name, "extends",
+        )  # fmt: skip
 
 
 def _kind(value: object) -> str:

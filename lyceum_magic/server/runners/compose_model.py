@@ -95,13 +95,13 @@ def _completed(service: Model, labels: Mapping[str, str], bucket: str | None) ->
     mounts = done.get("volumes") or []
     targets = {os.path.normpath(str(mount.get("target", ""))) for mount in mounts}
     if bucket is not None and S3_MOUNT_PATH not in targets:
-        mount = {"type": "bind", "source": _escaped(bucket), "target": S3_MOUNT_PATH}
+        mount = {"type": "bind", "source": escaped(bucket), "target": S3_MOUNT_PATH}
         done["volumes"] = [*mounts, mount]
     return done
 
 
 def _labels(entry: Mapping[str, Any] | None, labels: Mapping[str, str]) -> dict[str, str]:
-    return {**((entry or {}).get("labels") or {}), **{k: _escaped(v) for k, v in labels.items()}}
+    return {**((entry or {}).get("labels") or {}), **{k: escaped(v) for k, v in labels.items()}}
 
 
 def with_environment(model: Model, environment: Mapping[str, str]) -> Model:
@@ -110,7 +110,7 @@ def with_environment(model: Model, environment: Mapping[str, str]) -> Model:
     A variable that a service names without a value would have come from the environment of
     whoever starts it. That is the account here, never this process.
     """
-    added = {name: _escaped(value) for name, value in environment.items()}
+    added = {name: escaped(value) for name, value in environment.items()}
     services = {}
     for name, service in model["services"].items():
         own = service.get("environment") or {}
@@ -159,7 +159,8 @@ def replicas(model: Model) -> dict[str, int]:
     }
 
 
-def _escaped(text: str) -> str:
+def escaped(text: str) -> str:
+    """A text as it stands in a model."""
     return text.replace("$", "$$")
 
 

@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import os.path
 from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from .compose_file import refuse
 from .compose_model import Model, bind_paths, host_path
+from .compose_secrets import FILE_KINDS, file_path, file_paths
 
 _TOP_KEYS = frozenset({"name", "services", "networks", "volumes", "configs", "secrets"})
 _SERVICE_KEYS = frozenset({
@@ -54,7 +56,7 @@ def check_model(model: Model, folder: str, *, allow_privileged: bool) -> None:
         refuse("starts no services: all that it names have a profile, and none is chosen here")
     for key in model:
         if key not in _TOP_KEYS and not key.startswith("x-"):
-            refuse(f"uses `{key}`, which stacks cannot have here")
+            refuse(f"uses `{key}`, which stacks cannot have here", key)
     for name, service in model["services"].items():
         for key in service:
             if (
@@ -62,62 +64,95 @@ def check_model(model: Model, folder: str, *, allow_privileged: bool) -> None:
                 and not key.startswith("x-")
                 and service[key]
             ):
-                refuse(f"uses `{key}` in service `{name}`, which stacks cannot have here")
+                refuse(
+                    f"uses `{key}` in service `{name}`, which stacks cannot have here",
+                    "services", name, key,
+                )  # fmt: skip
     wish = next(_privileges(model, folder), None)
     if wish is not None and not allow_privileged:
         refuse(
-            f"asks for {wish}, and a stack may have nothing of the machine it runs on; leave it "
-            "out, or serve with `--allow-privileged`"
+            f"asks for {wish.phrase}, and a stack may have nothing of the machine it runs on; "
+            "leave it out, or serve with `--allow-privileged`",
+            *wish.place,
         )
+    if not allow_privileged:
+        _check_files(model, folder)
     _check_nesting(model, folder)
 
 
-def _privileges(model: Model, folder: str) -> Iterator[str]:
-    """What a stack asks of this machine beyond containers, as phrases."""
+@dataclass(frozen=True)
+class _Wish:
+    """Something of this machine that a stack asks for, and the keys that lead to it."""
+
+    phrase: str
+    place: tuple[str, ...]
+
+
+def _privileges(model: Model, folder: str) -> Iterator[_Wish]:
+    """What a stack asks of this machine beyond containers."""
     for name, service in model["services"].items():
-        for wish in _service_privileges(service, folder):
-            yield f"{wish} in service `{name}`"
+        for key, wish in _service_privileges(service, folder):
+            yield _Wish(f"{wish} in service `{name}`", ("services", name, key))
+    for kind, name, wish in _shared_privileges(model):
+        yield _Wish(wish, (kind, name))
+
+
+def _shared_privileges(model: Model) -> Iterator[tuple[str, str, str]]:
+    """What networks and volumes ask for: kind, name and phrase."""
     for name, network in (model.get("networks") or {}).items():
         if network and network.get("external"):
-            yield f"the external network `{name}`"
+            yield "networks", name, f"the external network `{name}`"
         elif network and (
             network.get("driver", "bridge") != "bridge" or network.get("driver_opts")
         ):
-            yield f"a driver or its options for network `{name}`"
+            yield "networks", name, f"a driver or its options for network `{name}`"
         elif network and network.get("ipam"):
             # The machine's own way to these addresses would lead into the stack.
-            yield f"addresses of its own choice for network `{name}`"
+            yield "networks", name, f"addresses of its own choice for network `{name}`"
     for name, volume in (model.get("volumes") or {}).items():
         if volume and volume.get("external"):
-            yield f"the external volume `{name}`"
+            yield "volumes", name, f"the external volume `{name}`"
         elif volume and (volume.get("driver", "local") != "local" or volume.get("driver_opts")):
-            yield f"a driver or its options for volume `{name}`"
+            yield "volumes", name, f"a driver or its options for volume `{name}`"
 
 
-def _service_privileges(service: Mapping[str, Any], folder: str) -> Iterator[str]:
+def _service_privileges(service: Mapping[str, Any], folder: str) -> Iterator[tuple[str, str]]:
+    """What a service asks for: the key that does so, and a phrase."""
     for key in _PRIVILEGED_SERVICE_KEYS:
         if service.get(key) not in (None, False, [], {}, ""):
-            yield f"`{key}`"
+            yield key, f"`{key}`"
     for key, own in _NAMESPACES.items():
         value = service.get(key)
         if value and value not in own and not value.startswith("service:"):
-            yield f"`{key}: {value}`"
+            yield key, f"`{key}: {value}`"
     for option in service.get("security_opt") or ():
         if option not in _HARMLESS_SECURITY:
-            yield f"`security_opt: {option}`"
+            yield "security_opt", f"`security_opt: {option}`"
     for origin in service.get("volumes_from") or ():
         if origin.startswith("container:"):
-            yield f"the volumes of `{origin}`"
+            yield "volumes_from", f"the volumes of `{origin}`"
     for mount in service.get("volumes") or ():
         if mount["type"] == "bind":
             if not _is_below(host_path(mount), folder):
-                yield f"the host path `{host_path(mount)}`"
+                yield "volumes", f"the host path `{host_path(mount)}`"
             if (mount.get("bind") or {}).get("propagation"):
-                yield "the propagation of a mount"
+                yield "volumes", "the propagation of a mount"
         elif mount["type"] not in ("volume", "tmpfs", "image"):
-            yield f"a mount of type `{mount['type']}`"
+            yield "volumes", f"a mount of type `{mount['type']}`"
     if _reservations_of_other_devices(service):
-        yield "devices other than GPUs"
+        yield "deploy", "devices other than GPUs"
+
+
+def _check_files(model: Model, folder: str) -> None:
+    for kind in FILE_KINDS:
+        for name, entry in (model.get(kind) or {}).items():
+            if (path := file_path(entry)) and not _is_below(path, folder):
+                refuse(
+                    f"takes `{name}` of its {kind} from the file `{path}`, and a stack reads no "
+                    f"file of this machine; set the value with `%lyceum secrets set {name}`, and "
+                    f"write `environment: {name}` in place of `file`",
+                    kind, name, "file",
+                )  # fmt: skip
 
 
 def _reservations_of_other_devices(service: Mapping[str, Any]) -> bool:
@@ -136,7 +171,7 @@ def _check_nesting(model: Model, folder: str) -> None:
     The engine follows links in the path that it mounts. A service that can write to `./data`
     could make `./data/x` a link to anywhere, and another one, started later, mount it.
     """
-    paths = {path for path in bind_paths(model) if _is_below(path, folder)}
+    paths = {path for path in [*bind_paths(model), *file_paths(model)] if _is_below(path, folder)}
     for path in sorted(paths):
         for other in paths - {path}:
             if _is_below(path, other):

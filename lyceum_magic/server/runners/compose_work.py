@@ -23,6 +23,7 @@ from ..masking import SecretTexts, program_variables
 from .base import Refusal
 from .compose_command import failure_of, start_stack
 from .compose_model import Model, awaited, replicas, with_environment
+from .compose_secrets import with_account_files
 from .engine import NEEDS_PID_1, connect
 from .engine_supervisor import EngineAssignment, Events, supervise_one_run
 from .memory import out_of_memory
@@ -83,7 +84,8 @@ class ComposeWork:
         secrets = assignment["environment"]
         self._secrets = SecretTexts(secrets.values())
         added = {**program_variables(secrets), "LYCEUM_RUN_ID": assignment["run_id"]}
-        self._model = with_environment(plan["model"], added)
+        folder = os.fspath(self._folder)
+        self._model = with_account_files(with_environment(plan["model"], added), secrets, folder)
         self._replicas = replicas(self._model)
         self._changes: queue.SimpleQueue[_Began | _Started | _Changed] = queue.SimpleQueue()
         self._readers: dict[str, OutputReader] = {}

@@ -6,6 +6,7 @@ Compose's own parser knows fewer types than YAML 1.1, and takes no key twice.
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from .base import EngineUnavailable
@@ -50,6 +51,41 @@ def read_yaml(text: str) -> Any:
         raise ValueError("is not valid YAML: a value does not fit its type") from exc
     _check_size(content)
     return content
+
+
+def line_of(text: str, place: Sequence[str]) -> int | None:
+    """The line in which the keys lead to a value; of the last one that is there.
+
+    Args:
+        text: one that `read_yaml` takes.
+        place: the keys, from the outermost on; numbers where there are lists.
+    """
+    import yaml
+
+    try:
+        node = yaml.compose(text, Loader=_loader())
+    except yaml.YAMLError:
+        return None
+    line = None
+    for key in place:
+        for number, (name, value) in enumerate(_children(node)):
+            if key in (name.value if name is not None else "", str(number)):
+                node, line = value, (name or value).start_mark.line + 1
+                break
+        else:
+            break
+    return line
+
+
+def _children(node: yaml.Node | None) -> list[tuple[yaml.ScalarNode | None, yaml.Node]]:
+    """The values in a mapping with their keys, or in a list."""
+    import yaml
+
+    if isinstance(node, yaml.MappingNode):
+        return [(key, value) for key, value in node.value if isinstance(key, yaml.ScalarNode)]
+    if isinstance(node, yaml.SequenceNode):
+        return [(None, value) for value in node.value]
+    return []
 
 
 def _loader() -> type[yaml.SafeLoader]:

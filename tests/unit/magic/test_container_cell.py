@@ -121,7 +121,8 @@ def test_commands_without_a_shell(
 def test_a_stack_travels_as_it_is(wire: WireServer) -> None:
     run(ComposeCell("--s3 --graceful-timeout 30 --name n", STACK, DEFAULTS))
     body = sent(wire, paths.START_COMPOSE)
-    assert body["compose_file_code"] == STACK
+    # Its lines have the numbers that they have in the cell.
+    assert body["compose_file_code"] == f"\n{STACK}"
     assert (body["enable_s3_mount"], body["graceful_timeout"], body["run_name"]) == (True, 30, "n")
 
 
@@ -162,6 +163,15 @@ def test_a_field_that_the_server_refuses_is_one_sentence(wire: WireServer) -> No
     wire.on("POST", paths.START_COMPOSE, refusal(422, [problem]))
     with pytest.raises(lyceum_magic.LyceumError, match=r"\(422\): compose_file_code: line 3: no\."):
         run(ComposeCell("", STACK, DEFAULTS))
+
+
+def test_what_is_wrong_in_a_stack_is_told_by_its_line_alone(wire: WireServer) -> None:
+    said = "The Compose file (line 3) uses `build`: name an image."
+    problem = {"loc": ["body", "compose_file_code"], "msg": said, "type": "value_error"}
+    wire.on("POST", paths.START_COMPOSE, refusal(422, [problem]))
+    with pytest.raises(lyceum_magic.LyceumError) as caught:
+        run(ComposeCell("", STACK, DEFAULTS))
+    assert str(caught.value) == said
 
 
 # Registries.

@@ -202,7 +202,7 @@ def test_what_runs_in_an_image_is_said(
             "services:\n  web: {image: 'nginx:${TAG}'}\n  job:\n    environment: {A: canary}\n",
             "77 bytes\n              web  nginx:${TAG}\n              job\n",
         ),
-        ("services: [\n", "12 bytes\n              no YAML at line 2, column 1: "),
+        ("services: [\n", "12 bytes\n              no YAML at line 3, column 1: "),
         ("- 7\n", "4 bytes\nstorage       not mounted\n"),
     ],
 )

@@ -19,6 +19,7 @@ from lyceum_magic.server.runners.compose_model import (
     with_environment,
 )
 from lyceum_magic.server.runners.compose_policy import check_model
+from lyceum_magic.server.runners.compose_yaml import line_of
 
 FOLDER = "/runs/1/work"
 
@@ -98,7 +99,7 @@ def test_anchors_and_merge_keys_are_written_out():
 )
 def test_what_is_not_yaml_is_told_with_its_place(text: str, where: str):
     sentence = refusal_of(text)
-    assert sentence.startswith("compose_file_code is not valid YAML: ")
+    assert sentence.startswith("The Compose file is not valid YAML: ")
     assert sentence.endswith(f" in {where}.")
 
 
@@ -128,10 +129,7 @@ def test_what_is_not_yaml_is_told_with_its_place(text: str, where: str):
         (f"{SERVICE}    pre_stop: [{{command: x}}]", "`pre_stop`"),
         (f"{SERVICE}    extends: {{file: x, service: y}}", "extends service `web` from a file"),
         (f"{SERVICE}    <<: {{build: .}}", "`build` in service `web`"),
-        (f"{SERVICE}secrets: {{s: {{file: /etc/shadow}}}}", "`s` of its secrets from a file"),
-        (f"{SERVICE}secrets: {{s: {{environment: HOME}}}}", "`s` of its secrets from a variable"),
-        (f"{SERVICE}secrets: {{s: {{external: true}}}}", "`s` of its secrets external"),
-        (f"{SERVICE}configs: {{c: {{file: x}}}}", "`c` of its configs from a file"),
+        (f"{SERVICE}configs: {{c: {{external: true}}}}", "`c` of its configs external"),
         (f"{SERVICE}x: &a [*a]", "more than 100000 values"),
         (f"{SERVICE}x: !!timestamp hello", "a value does not fit its type"),
         (f"{SERVICE}x: !!bool foo", "a value does not fit its type"),
@@ -389,6 +387,39 @@ WAITED = "what waits for it was not started"
 )  # fmt: skip
 def test_compose_s_complaints_become_sentences(stderr: str, sentence: str):
     assert failure_of(stderr.encode(), "lyceum-1") == sentence
+
+
+# --- lines -----------------------------------------------------------------------------------
+
+FILE = """\
+x-common: &common
+  image: tool
+services:
+  web:
+    <<: *common
+    ports:
+      - "80"
+      - published: 1
+  "other": {image: x, command: [a,
+    b]}
+"""
+
+
+@pytest.mark.parametrize(
+    ("place", "line"),
+    [
+        (["services"], 3),
+        (["services", "web", "ports"], 6),
+        (["services", "web", "ports", "1", "published"], 8),
+        (["services", "web", "image"], 4),  # it comes by way of `<<`
+        (["services", "other", "command", "1"], 10),
+        (["services", "nosuch"], 3),
+        (["nosuch"], None),
+        ([], None),
+    ],
+)
+def test_keys_lead_to_a_line(place: list[str], line: int | None) -> None:
+    assert line_of(FILE, place) == line
 
 
 # --- what a stack waits for ------------------------------------------------------------------
