@@ -12,6 +12,10 @@ from pathlib import Path
 
 from . import __version__
 from .exceptions import LyceumError
+from .protocol.redaction import without_password
+
+#: Names the package index for requirements, with its password if it has one.
+INDEX_VARIABLE = "LYCEUM_MAGIC_INDEX_URL"
 
 EXIT_ERROR = 1
 EXIT_ALREADY_SERVED = 3
@@ -67,7 +71,19 @@ def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) ->
     serve.add_argument(
         "--max-running", type=_positive, metavar="N", default=8, help="runs at a time (default: 8)"
     )
-    serve.add_argument("--index-url", metavar="URL", help="package index for requirements")
+    index = serve.add_mutually_exclusive_group()
+    index.add_argument(
+        "--index-url",
+        metavar="URL",
+        help=f"package index for requirements (default: ${INDEX_VARIABLE}, else uv's settings)",
+    )
+    index.add_argument(
+        "--index-url-file",
+        type=Path,
+        metavar="FILE",
+        help="a file that holds this URL, for one with a password: everybody on this machine can "
+        "read command lines",
+    )
     serve.add_argument("--find-links", metavar="DIR", help="folder of wheels for requirements")
     serve.add_argument(
         "--memory-limit",
@@ -150,7 +166,7 @@ def _serve(options: argparse.Namespace) -> int:
                 port=options.port,
                 profile=options.profile,
                 max_running=options.max_running,
-                index_url=options.index_url,
+                index_url=_index_url(options),
                 find_links=options.find_links,
                 memory_limit_bytes=options.memory_limit,
                 allow_privileged=options.allow_privileged,
@@ -164,6 +180,34 @@ def _serve(options: argparse.Namespace) -> int:
         print(f"lyceum-magic: {exc}", file=sys.stderr)
         return EXIT_ALREADY_SERVED
     return 0
+
+
+def _index_url(options: argparse.Namespace) -> str | None:
+    """The package index that the command line, a file or the environment names.
+
+    Raises:
+        LyceumError: the file cannot be read.
+    """
+    url: str | None = options.index_url
+    if url is not None:
+        if without_password(url) != url:
+            print(
+                "lyceum-magic: everybody on this machine can read the password in --index-url; "
+                f"use --index-url-file, or {INDEX_VARIABLE} in the environment.",
+                file=sys.stderr,
+            )
+        return url
+    path: Path | None = options.index_url_file
+    if path is None:
+        return os.environ.get(INDEX_VARIABLE) or None
+    try:
+        url = path.expanduser().read_text("utf-8").strip()
+    except (OSError, UnicodeDecodeError) as exc:
+        why = getattr(exc, "strerror", None) or "it is not UTF-8"
+        raise LyceumError(f"--index-url-file {path} cannot be read: {why}.") from None
+    if not url or len(url.split()) > 1:
+        raise LyceumError(f"--index-url-file {path} should hold one URL, and nothing else.")
+    return url
 
 
 def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:

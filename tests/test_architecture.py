@@ -18,7 +18,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lyceum_magic"
 ARROWS = {
     # The notebook side, from the top.
     "": "api client exceptions magic runs",
-    "cli": "config demo exceptions keys magic server.log server.serve server.state_folder",
+    "cli": "config demo exceptions keys magic protocol server.log server.serve server.state_folder",
     "demo": "config exceptions local_server",
     "keys": "client config exceptions magic protocol session",
     "magic": "client config display exceptions local_server outputs protocol runs session "

@@ -9,7 +9,7 @@ import os
 import socket
 import sys
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import __version__
@@ -61,8 +61,8 @@ class ServeOptions:
     port: int | None = None
     profile: Profile = "local"
     max_running: int = DEFAULT_MAX_RUNNING
-    index_url: str | None = None
-    find_links: str | None = None
+    index_url: str | None = field(default=None, repr=False)  # it may hold a password
+    find_links: str | None = field(default=None, repr=False)
     memory_limit_bytes: int | None = None
     allow_privileged: bool = False
     keep_days: float = DEFAULT_KEEP_DAYS

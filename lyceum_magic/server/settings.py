@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
@@ -43,8 +43,8 @@ class ServerSettings:
     boot_id: str
     profile: Profile = "local"
     max_running: int = DEFAULT_MAX_RUNNING
-    index_url: str | None = None
-    find_links: str | None = None
+    index_url: str | None = field(default=None, repr=False)  # it may hold a password
+    find_links: str | None = field(default=None, repr=False)
     memory_limit_bytes: int | None = None
     allow_privileged: bool = False
     keep_days: float = DEFAULT_KEEP_DAYS

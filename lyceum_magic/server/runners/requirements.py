@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from functools import lru_cache
 from importlib import metadata
 from pathlib import Path
+from urllib.parse import urlsplit
 
 from packaging.requirements import InvalidRequirement, Requirement
 from packaging.specifiers import SpecifierSet
@@ -181,6 +182,10 @@ def _versions_in(folder: str, _mtime_ns: int) -> Mapping[str, Version]:
 # --- installing ------------------------------------------------------------------------------
 
 
+#: Files in the folder where uv runs: it takes settings from there, and looks in no folder above,
+#: which may be anybody's. An empty `uv.toml` alone leaves it the projects above.
+_END_OF_SEARCH = {"uv.toml": "", "pyproject.toml": "[tool.uv]\nmanaged = false\n"}
+
 #: The name of a folder that is being removed begins so.
 _REMOVED = "removed-"
 
@@ -197,7 +202,8 @@ class Installer:
     To be used in one event loop.
 
     Args:
-        index_url, find_links: passed on to uv.
+        index_url, find_links: passed on to uv, the first in its environment: who is on this machine
+            can read command lines, and it may hold a password.
         limit_s: how long one installation may take.
     """
 
@@ -210,10 +216,8 @@ class Installer:
         limit_s: float = 600.0,
     ) -> None:
         self._cache = cache
-        self._sources = [
-            *(["--index-url", index_url] if index_url else []),
-            *(["--find-links", find_links] if find_links else []),
-        ]
+        self._index_url = index_url
+        self._find_links = find_links
         self._limit_s = limit_s
         self._jobs: dict[str, _Job] = {}
 
@@ -227,7 +231,8 @@ class Installer:
             Refusal: they cannot be installed, or not in time.
         """
         constraints = _constraints(requirements, installed_versions())
-        request = [sys.version, self._sources, requirements, constraints]
+        sources = [self._index_url, self._find_links]
+        request = [sys.version, sources, requirements, constraints]
         key = hashlib.sha256(json.dumps(request).encode()).hexdigest()[:32]
         folder = self._cache / key
         with contextlib.suppress(FileNotFoundError):
@@ -268,8 +273,11 @@ class Installer:
         self._cache.mkdir(parents=True, exist_ok=True)
         draft = Path(tempfile.mkdtemp(prefix="draft-", dir=self._cache))
         try:
-            (draft / "requirements.txt").write_text("\n".join(requirements))
+            lines = [f"--find-links {self._find_links}"] if self._find_links else []
+            (draft / "requirements.txt").write_text("\n".join([*lines, *requirements]))
             (draft / "constraints.txt").write_text("\n".join(constraints))
+            for name, text in _END_OF_SEARCH.items():
+                (draft / name).write_text(text)
             await self._run_uv(draft)
             _move(draft / "target", folder)
         finally:
@@ -289,9 +297,8 @@ class Installer:
             "--target=target",
             "--requirements=requirements.txt",
             "--constraints=constraints.txt",
-            *self._sources,
             cwd=draft,
-            env=for_uv(),
+            env=self._environment(),
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.STDOUT,
@@ -310,7 +317,22 @@ class Installer:
                 os.killpg(process.pid, signal.SIGKILL)
                 await process.communicate()
         if process.returncode:
+            output = self._without_passwords(output)
             raise Refusal(f"the requirements cannot be installed: {_gist(output)}", output)
+
+    def _environment(self) -> dict[str, str]:
+        environment = for_uv()
+        if self._index_url:
+            environment.pop("UV_INDEX_URL", None)  # its older name
+            environment["UV_DEFAULT_INDEX"] = self._index_url
+        return environment
+
+    def _without_passwords(self, output: bytes) -> bytes:
+        for url in (self._index_url, self._find_links):
+            secret = url and "://" in url and urlsplit(url).netloc.rpartition("@")[0]
+            if secret:
+                output = output.replace(secret.encode(), b"...")
+        return output
 
 
 def _move(draft: Path, folder: Path) -> None:
