@@ -45,6 +45,8 @@ _EVENT_SCHEMA = {
     "required": ["execution_id", "status"],
     "additionalProperties": False,
 }
+#: What looks like a secret: `token_urlsafe(32)` has 43 characters.
+_SECRET_CHARACTERS = 40
 _REACHED_BY_LOOPBACK = ("", "*", "0.0.0.0", "::", "127.0.0.1", "localhost")
 
 
@@ -58,8 +60,9 @@ def load(app: Any) -> None:
         app.log.warning("lyceum_magic takes no callbacks: %s cannot be used (%s)", folder, exc)
         return
     app.event_logger.register_event_schema(_EVENT_SCHEMA)
-    facts = {"inbox": inbox, "base": url_path_join(app.base_url, PATH)}
-    app.web_app.add_handlers(".*$", [Rule(_LikeOurs(), CallbackHandler, facts)])
+    base = url_path_join(app.base_url, PATH)
+    facts = {"inbox": inbox, "base": base}
+    app.web_app.add_handlers(".*$", [Rule(_MeantForUs(base), CallbackHandler, facts)])
     # The port is known when the server has begun to serve.
     app.io_loop.add_callback(_announce, app, folder)
 
@@ -78,15 +81,28 @@ def _announce(app: Any, folder: Path) -> None:
     atexit.register(path.unlink, missing_ok=True)
 
 
-class _LikeOurs(Matcher):  # type: ignore[misc]
+class _MeantForUs(Matcher):  # type: ignore[misc]
     """Every path that could have been meant for this receiver, however it is spelt.
 
-    One that is not right is answered with 404 here: another handler would refuse and log it.
+    One that is not right is answered with 404 here: another handler would refuse and log it. A
+    folder of the user's may have the same name, and its files are Jupyter's: elsewhere than at our
+    own address a path is ours only if it holds what looks like a secret.
+
+    Args:
+        base: the path of the receiver, which ends with a slash.
     """
 
+    def __init__(self, base: str) -> None:
+        self._ours = re.compile(f"{re.escape(_plain(base))}(/|$)")
+        self._lost = re.compile(rf"{re.escape(PATH)}[\w-]{{{_SECRET_CHARACTERS},}}")
+
     def match(self, request: HTTPServerRequest) -> dict[str, Any] | None:
-        path = re.sub(r"[/\\]+", "/", unquote(request.path).lower())
-        return {} if PATH.strip("/") in path else None
+        path = _plain(request.path)
+        return {} if self._ours.match(path) or self._lost.search(path) else None
+
+
+def _plain(path: str) -> str:
+    return re.sub(r"[/\\]+", "/", unquote(path).lower()).rstrip("/")
 
 
 @stream_request_body

@@ -174,6 +174,19 @@ def test_a_path_that_is_almost_right_is_not_there_nor_in_the_log(
     assert_silent(jupyter, face)
 
 
+@pytest.mark.parametrize(
+    "folder",
+    ["lyceum/callbacks", "my-lyceum/callbacks_x", "work/lyceum/callbacks", "Lyceum/Callbacks/deep"],
+)
+def test_a_folder_by_the_same_name_can_be_opened(jupyter: JupyterServer, folder: str) -> None:
+    (jupyter.folder / folder).mkdir(parents=True, exist_ok=True)
+    (jupyter.folder / folder / "note.txt").write_text("mine")
+    listed = json.loads(jupyter.ask("GET", f"api/contents/{folder}"))
+    assert "note.txt" in [item["name"] for item in listed["content"]]
+    assert jupyter.ask("GET", f"files/{folder}/note.txt") == b"mine"
+    assert json.loads(jupyter.ask("GET", f"api/contents/{folder}/note.txt"))["content"] == "mine"
+
+
 def test_a_query_is_no_part_of_the_address(face: Face) -> None:
     assert face.post(path="PATH?attempt=1") == 204
 
