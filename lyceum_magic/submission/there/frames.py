@@ -78,10 +78,9 @@ def encode(
     mark: str, kind: str, message: str, head: dict[str, object], data: bytes, readable: str
 ) -> list[bytes]:
     """The frames of one message, each with its line feed; see `send`."""
-    import json
     import zlib
 
-    text = json.dumps(head, default=repr).encode("ascii")
+    text = as_json(head).encode("ascii")
     payload = b2a_base64(zlib.compress(text + b"\n" + data, 1), newline=False).decode("ascii")
     readable = re.sub(r"@(?=[\r\n]*~)", "@ ", without_surrogates(readable))
     shown = _slices(readable, MAX_READABLE_BYTES)
@@ -97,6 +96,20 @@ def encode(
         line = f"~@lyceum:{mark}:{body}:{crc:08x}:{piece}:{text_shown}@~\n"
         lines.append(line.encode("utf-8"))
     return lines
+
+
+def as_json(value: object) -> str:
+    """The value as JSON, without a function of `json` that the cell may have replaced."""
+    try:
+        from _json import encode_basestring_ascii, make_encoder
+    except ImportError:  # a Python without it
+        from json.encoder import JSONEncoder
+
+        return JSONEncoder(default=repr).encode(value)
+    encode = make_encoder(
+        None, repr, encode_basestring_ascii, None, ": ", ", ", False, False, True
+    )  # fmt: skip
+    return "".join(encode(value, 0))
 
 
 def _write(target: int, frame: bytes) -> None:

@@ -76,11 +76,11 @@ def pattern_of(values: list[str]) -> re.Pattern[str]:
 
 def forms_of(value: str) -> set[str]:
     """A text as it is and as Python, JSON and HTML write it, as `server.masking` has it."""
-    import json
+    from json.encoder import JSONEncoder  # the cell may have replaced what `json` itself has
 
     written = (
         repr(value), ascii(value), repr(value.encode("utf-8", "surrogateescape"))[1:],
-        json.dumps(value), json.dumps(value, ensure_ascii=False),
+        JSONEncoder().encode(value), JSONEncoder(ensure_ascii=False).encode(value),
     )  # fmt: skip
     forms = {value, *(text[1:-1] for text in written)}
     for form in list(forms):

@@ -22,9 +22,10 @@ a field, and to hash and compare an instance that is in a set or the key of a di
 
 from __future__ import annotations
 
-import json
 import sys
 import types
+from json.decoder import JSONDecoder
+from json.encoder import JSONEncoder
 
 from .refusals import MAX_BYTES, PackError, TooLarge, UnpackError, missing, said, where
 
@@ -41,6 +42,9 @@ _LARGE = 1 << 63
 _FLAT = {type(None), bool, int, float, str}
 #: The package of this module, whose name says nothing to a reader.
 OURS = __name__.rpartition(".")[0]
+#: Not those of `json`, which a cell may have replaced.
+_TO_JSON = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
+_FROM_JSON = JSONDecoder().decode
 _PYTHON = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - an f-string is not shorter
 
 
@@ -152,7 +156,7 @@ class Packer:
         try:
             node = self.node(value)
             sizes = list(map(len, self._blobs))
-            text = json.dumps([node, sizes], ensure_ascii=False, separators=(",", ":"))
+            text = _TO_JSON([node, sizes])
         except (_Refused, TooLarge):
             raise
         except Exception as exc:  # the value's own code was asked for its content
@@ -179,7 +183,7 @@ class Packer:
         except Exception as exc:
             raise self._not_even_pickled(name, value, exc) from exc
         self.needs |= {"cloudpickle", *modules}
-        head = json.dumps([["pickle", _PYTHON, 0], [len(content)]]).encode()
+        head = _TO_JSON([["pickle", _PYTHON, 0], [len(content)]]).encode()
         if len(content) + len(head) + 8 > self._left:
             raise TooLarge(f"{name} takes more than the {_mib(self._left)} left for it")
         return b"".join([_MAGIC, len(head).to_bytes(4, "big"), head, content])
@@ -348,7 +352,7 @@ class Unpacker:
         at = 8 + int.from_bytes(data[4:8], "big")
         if data[:4] != _MAGIC or at > len(data):
             raise UnpackError("these bytes are no packed value")
-        node, sizes = json.loads(bytes(data[8:at]).decode("utf-8", "surrogatepass"))
+        node, sizes = _FROM_JSON(bytes(data[8:at]).decode("utf-8", "surrogatepass"))
         for number, size in enumerate(sizes):
             if type(size) is not int or not 0 <= size <= len(data) - at:
                 raise UnpackError("the value's end is missing")
