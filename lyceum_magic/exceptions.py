@@ -165,6 +165,8 @@ class RunFailed(LyceumError):
         self.evalue = evalue
         self.traceback = list(traceback)
         self.hint = hint
+        #: A mode of `%xmode` that the cell has set, or "shown" if it has shown the error itself.
+        self._style = ""
 
     def __str__(self) -> str:
         raised = ": ".join(filter(None, (self.ename, self.evalue)))

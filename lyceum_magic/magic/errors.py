@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable
-from typing import ParamSpec, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 from ..exceptions import CellSyntaxError, LyceumError, RunFailed
 from ..protocol.requests import Kind
@@ -37,7 +37,7 @@ def plainly(function: Callable[P, T]) -> Callable[P, T]:
                 raise _shown_as(exc, f"{type(exc).__name__}: {exc}") from None
             # At each look, for `%tb` obeys `%xmode`.
             exc._render_traceback_ = functools.partial(  # type: ignore[attr-defined]
-                as_in_a_cell, exc.__cause__, exc.hint
+                as_in_a_cell, exc.__cause__, exc.hint, exc._style
             )
             raise exc from exc.__cause__
         except LyceumError as exc:
@@ -85,12 +85,30 @@ def name_in_notebook(cell: str) -> str:
     return str(shell.compile.cache(f"\n{cell}", number))
 
 
-def as_in_a_cell(error: BaseException, hint: str) -> list[str]:
-    """The lines in which this notebook's IPython shows an exception of a cell."""
+def as_in_a_cell(error: BaseException, hint: str, style: str = "") -> list[str]:
+    """The lines in which this notebook's IPython shows an exception of a cell.
+
+    Args:
+        style: a mode of `%xmode` in place of the notebook's own; "shown": the cell has shown the
+            exception, whose name and message are enough.
+    """
     from IPython import get_ipython
 
     shell = get_ipython()
+    own = shell.InteractiveTB.mode
+    if style in shell.InteractiveTB.valid_modes:
+        shell.InteractiveTB.set_mode(style)
+    try:
+        lines = _lines(error, shell, is_shown=style == "shown")
+    finally:
+        shell.InteractiveTB.set_mode(own)
+    return [*lines, f"\n{hint}"] if hint else lines
+
+
+def _lines(error: BaseException, shell: Any, *, is_shown: bool) -> list[str]:
     trace = error.__traceback__
+    if is_shown:
+        return "".join(traceback.format_exception_only(error)).splitlines()
     if type(error).__name__ == "UsageError":  # of a magic; IPython shows no traceback of these
         lines = [f"UsageError: {error}"]
     elif _has_group(error):  # IPython leaves these to Python
@@ -100,7 +118,7 @@ def as_in_a_cell(error: BaseException, hint: str) -> list[str]:
         lines = shell.SyntaxTB.structured_traceback(type(error), error, steps)
     else:
         lines = shell.InteractiveTB.structured_traceback(type(error), error, trace, 0)
-    return [*lines, f"\n{hint}"] if hint else list(lines)
+    return list(lines)
 
 
 def _has_group(error: BaseException | None) -> bool:

@@ -41,6 +41,11 @@ def name_and_value(error: Mapping[str, Any]) -> tuple[str, str]:
     return _text(described[0], "type").rpartition(".")[2], _text(described[0], "value")
 
 
+def style(error: Mapping[str, Any]) -> str:
+    """Return a mode of IPython's `%xmode`, "shown" if the cell has shown the error, or nothing."""
+    return "shown" if error.get("is_shown") is True else _text(error, "xmode")
+
+
 def headline(raised: Raised | None) -> str:
     """Class and message of what ended the cell in one line; empty if nothing did."""
     ename, evalue = name_and_value(raised.error) if raised is not None else ("", "")

@@ -452,6 +452,7 @@ class Run:
             traceback=tracebacks.lines(cause),
         )
         failure.__cause__ = cause
+        failure._style = tracebacks.style(error)
         _let_scripts_print_lines()
         return failure
 

@@ -34,8 +34,6 @@ _ONLY_FOR = {
     "tables": {"inputs", "outputs"},
     "pickles": {"pickle"},
     "files": {"files", "save"},
-    "shell": {"needs_shell"},
-    "magics": {"needs_shell"},
 }
 
 #: What nearly every cell comes to need, and what so travels compiled as well: it spares the same

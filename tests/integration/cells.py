@@ -406,6 +406,12 @@ CELLS: dict[str, str] = {
         display(Matrix([[x, 1], [y, 2]]))
         Integral(x**2 / y, x)
         """,
+    "sympy that prints prettily": """
+        import sympy
+        sympy.init_printing(use_latex="mathjax")
+        sympy.Symbol("x") ** 2
+        """,
+    "sympy as before": "import sympy\nsympy.init_printing(pretty_print=False)",
     "a progress bar": """
         from tqdm import tqdm
         for _ in tqdm(range(20), desc="work", ncols=60): pass
@@ -416,6 +422,164 @@ CELLS: dict[str, str] = {
             for n in bar:
                 bar.set_postfix(n=n)
                 bar.write(f"line {n}")
+        """,
+    "the shell of a kernel": """
+        import builtins, sys
+        print("IPython" in sys.modules, "ipykernel.zmqshell" in sys.modules, sys.ps1)
+        print(builtins.__IPYTHON__, "get_ipython" in globals())
+        from IPython import get_ipython as ask
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = ask()
+        print(type(shell), InteractiveShell.initialized(), InteractiveShell.instance() is shell)
+        print("IPKernelApp" in shell.config, hasattr(shell, "kernel"), get_ipython() is shell)
+        """,
+    "whether this is a notebook, as libraries ask": """
+        import sys
+        print(sys.modules["IPython"].get_ipython().__class__.__name__)
+        import importlib.util
+        print(importlib.util.find_spec("IPython").name)
+        import IPython.display, IPython
+        print(IPython.get_ipython() is not None, IPython.display is sys.modules["IPython.display"])
+        from ipykernel.zmqshell import ZMQInteractiveShell
+        isinstance(IPython.get_ipython(), ZMQInteractiveShell)
+        """,
+    "a cell run by the shell": "result = get_ipython().run_cell('1 + 1')",
+    "a cell run by the shell that shows and prints": """
+        result = get_ipython().run_cell("print('a')\\ndisplay('b')\\n[3]")
+        print(result.result, result.success)
+        """,
+    "a callback for the end of the cell": """
+        def ran(result):
+            get_ipython().events.unregister("post_run_cell", ran)
+            print("ran", result.success)
+        get_ipython().events.register("post_run_cell", ran)
+        print("first")
+        """,
+    "the publisher of the shell": """
+        get_ipython().display_pub.publish({"text/plain": "a", "text/html": "<b>a</b>"})
+        get_ipython().display_formatter.format([1])
+        """,
+    "captured output": """
+        from IPython.utils.capture import capture_output
+        with capture_output() as caught:
+            print("hidden")
+            display(7)
+            display({"text/html": "<b>x</b>"}, raw=True, metadata={"a": 1})
+        print(repr(caught.stdout), [output.data for output in caught.outputs])
+        caught.show()
+        """,
+    "captured output without displays": """
+        from IPython.utils.capture import capture_output
+        with capture_output(display=False) as caught:
+            print("hidden")
+            display(7)
+        caught.outputs, caught.stdout
+        """,
+    "captured output that is cleared": """
+        from IPython.display import clear_output
+        from IPython.utils.capture import capture_output
+        with capture_output() as caught:
+            display(1)
+            clear_output()
+            display(2)
+        [output.data for output in caught.outputs]
+        """,
+    "captured figures": """
+        import matplotlib.pyplot as plt
+        from IPython.utils.capture import capture_output
+        with capture_output() as caught:
+            plt.figure(figsize=(2, 2))
+            plt.plot([1, 2])
+            plt.show()
+        print([sorted(output.data) for output in caught.outputs])
+        """,
+    "a capturing magic": """
+        get_ipython().run_cell_magic("capture", "caught", "print('x')\\ndisplay(9)\\n10")
+        print(repr(caught.stdout), [output.data for output in caught.outputs])
+        """,
+    "an Output that is not shown": """
+        import ipywidgets
+        out = ipywidgets.Output()
+        with out:
+            print("inside")
+            display(8)
+            1 / 0
+        print("after")
+        """,
+    "a traceback by IPython's mode": """
+        %xmode Plain
+        def f(): return {}["k"]
+        f()
+        """,
+    "back to the usual mode": "%xmode Context",
+    "a traceback of one line": "%xmode Minimal\n1 / 0",
+    "back to the usual mode again": "%xmode Context",
+    "a hook for exceptions": """
+        import sys
+        sys.excepthook = lambda *what: print("mine", what)
+        1 / 0
+        """,
+    "figures as SVG": """
+        %config InlineBackend.figure_format = "svg"
+        import matplotlib
+        matplotlib.rcParams["svg.hashsalt"] = "same"
+        import matplotlib.pyplot as plt
+        plt.figure(figsize=(2, 2))
+        from IPython.utils.capture import capture_output
+        with capture_output() as caught:
+            plt.show()
+        print([sorted(output.data) for output in caught.outputs])
+        """,
+    "figures with more pixels": """
+        %config InlineBackend.figure_formats = ["retina"]
+        import matplotlib.pyplot as plt
+        fig, ax = plt.subplots(figsize=(2, 2))
+        """,
+    "figures in two formats": """
+        %config InlineBackend.figure_formats = {"png", "jpeg"}
+        %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
+        import matplotlib.pyplot as plt
+        plt.figure(figsize=(2, 2))
+        plt.plot([1, 2]);
+        """,
+    "figures by a function": """
+        from matplotlib_inline.backend_inline import set_matplotlib_formats
+        set_matplotlib_formats("png", bbox_inches=None, dpi=30)
+        import matplotlib.pyplot as plt
+        fig, ax = plt.subplots(figsize=(2, 2))
+        """,
+    "figures that stay open": """
+        %config InlineBackend.figure_formats = {"png"}
+        %config InlineBackend.print_figure_kwargs = {"bbox_inches": "tight"}
+        %config InlineBackend.close_figures = False
+        import matplotlib.pyplot as plt
+        plt.figure(figsize=(2, 2))
+        plt.plot([1, 2])
+        plt.show()
+        print(len(plt.get_fignums()))
+        """,
+    "figures that close again": """
+        %config InlineBackend.close_figures = True
+        import matplotlib.pyplot as plt
+        plt.close("all")
+        """,
+    "rich text": """
+        from rich import print as rich_print
+        rich_print("[bold]x[/bold]", {"a": 1})
+        from rich.table import Table
+        table = Table("a", "b")
+        table.add_row("1", "2")
+        table
+        """,
+    "a table of itables": """
+        import itables, pandas as pd
+        from IPython.display import HTML
+        shown = itables.to_html_datatable(pd.DataFrame({"a": [1, 2]}), connected=True)
+        print("<table" in shown, itables.__name__)
+        """,
+    "which bar tqdm takes": """
+        import tqdm.auto, tqdm.notebook
+        tqdm.auto.tqdm.__mro__[1] is tqdm.notebook.tqdm
         """,
     # What programs do.
     "a warning": "import warnings\nwarnings.warn('careful')",

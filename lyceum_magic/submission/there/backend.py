@@ -12,7 +12,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg, _BackendAgg
 from matplotlib.figure import Figure
 
 from .display import display
-from .figures import metadata_of
+from .figures import follow_inline_backend, inline_backend, metadata_of
 
 FigureCanvas = FigureCanvasAgg
 
@@ -35,6 +35,9 @@ def new_figure_manager_given_figure(num: int, figure: Any) -> Any:
 
 def show(close: bool | None = None, block: object = None) -> None:
     """Shows all open figures and, unless told otherwise, closes them."""
+    options = inline_backend()
+    if close is None and options:
+        close = options.close_figures
     try:
         for manager in Gcf.get_all_fig_managers():
             figure = manager.canvas.figure
@@ -49,4 +52,7 @@ def flush_figures() -> None:
     global _process
     is_due, _process = _process == os.getpid(), None
     if is_due:
-        show(close=True)
+        show()
+
+
+follow_inline_backend()

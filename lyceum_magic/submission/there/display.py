@@ -10,12 +10,21 @@ from .frames import secrets, send
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection
-    from typing import Any, Optional
+    from typing import Any, Optional, Protocol
 
     Bundle = dict[str, Any]
     Types = Optional[Collection[str]]  # MIME types; None: all
     Found = tuple[bool, Any]  # whether there is such a method and it worked, and what it gave
 
+    class Place(Protocol):
+        """Something that takes what the cell shows."""
+
+        def show(self, data: Bundle, metadata: Bundle | None) -> None: ...
+
+        def clear(self, wait: bool) -> None: ...
+
+
+PACKAGE = __name__.rpartition(".")[0]
 #: MIME type -> the method that makes it, and the types that the method may give.
 METHODS: dict[str, tuple[str, tuple[type, ...]]] = {
     "text/html": ("_repr_html_", (str,)),
@@ -28,6 +37,10 @@ METHODS: dict[str, tuple[str, tuple[type, ...]]] = {
     "application/json": ("_repr_json_", (list, dict)),
     "application/javascript": ("_repr_javascript_", (str,)),
 }
+
+
+#: Those that are under way, the innermost last.
+places: list[Place] = []
 
 
 def display(
@@ -72,7 +85,13 @@ def update_display(obj: Any, *, display_id: Any, **kwargs: Any) -> None:
 
 def clear_output(wait: bool = False) -> None:
     """Empties the cell; with `wait`, as soon as something new comes."""
-    send("clear", {"wait": bool(wait)})
+    publisher = publisher_in_place()
+    if publisher is not None:
+        publisher.clear_output(wait)
+    elif places:
+        places[-1].clear(wait)
+    else:
+        send("clear", {"wait": bool(wait)})
 
 
 def publish_display_data(
@@ -133,7 +152,26 @@ def merged(into: Any, other: Any) -> Any:
     return {**into, **{key: merged(into.get(key), value) for key, value in other.items()}}
 
 
-def _send(data: Bundle, metadata: Bundle | None, **head: Any) -> None:
+def _send(
+    data: Bundle, metadata: Bundle | None, display_id: str | None = None, update: bool = False
+) -> None:
+    publisher = publisher_in_place()
+    if publisher is None:
+        send_bundle(data, metadata, display_id=display_id, update=update)
+        return
+    transient = {"display_id": display_id} if display_id else {}
+    publisher.publish(data=data, metadata=metadata, transient=transient, update=update)
+
+
+def send_bundle(data: Bundle, metadata: Bundle | None, **head: Any) -> None:
+    """Shows a bundle in the innermost place that takes what is shown, or else in the cell.
+
+    Args:
+        head: `display_id` and `update`, if the bundle has them.
+    """
+    if places and not head.get("update"):
+        places[-1].show(data, metadata)
+        return
     head = {name: value for name, value in head.items() if value}
     text, data, metadata = readable(data), jsonable(data), jsonable(metadata or {})
     if secrets:
@@ -256,18 +294,29 @@ def printer_for(value: Any, kind: str) -> Callable[[Any], Any] | None:
             return printer
     figure = sys.modules.get("matplotlib.figure")
     if kind == "image/png" and figure is not None and isinstance(value, figure.Figure):
-        from .figures import png_of
+        from .figures import inline_backend, png_of
 
-        return png_of
+        return None if inline_backend() else png_of
     return None
 
 
 def formatter_of_shell(kind: str) -> Any:
     """IPython's, where the cell has asked for its shell: it may have told it something."""
-    shells = sys.modules.get("IPython.core.interactiveshell")
-    if shells is None or not shells.InteractiveShell.initialized():
-        return None
-    return shells.InteractiveShell.instance().display_formatter.formatters[kind]
+    shell = shell_made()
+    return shell and shell.display_formatter.formatters[kind]
+
+
+def publisher_in_place() -> Any:
+    """The publisher that captures what is shown, as `capture_output()` has it; mostly None."""
+    shell = shell_made()
+    publisher = shell and shell.display_pub
+    return None if type(publisher).__module__.startswith(PACKAGE) else publisher
+
+
+def shell_made() -> Any:
+    """IPython's shell, if the cell has asked for it, else None."""
+    module = sys.modules.get(f"{PACKAGE}.shell")
+    return module and module.shell_of_ipython()
 
 
 # On the way.

@@ -10,6 +10,7 @@ import types
 
 from . import bootstrap, frames
 
+PACKAGE = __name__.rpartition(".")[0]
 #: More of a message than this is counted, not sent.
 MAX_TEXT = 20_000
 #: Exceptions in one chain with its groups; frames of one traceback, half of them at each end.
@@ -52,12 +53,17 @@ def say(
     """See `report`."""
     import traceback
 
+    is_shown, xmode = False, ""
+    if f"{PACKAGE}.shell" in sys.modules:
+        from . import shell
+
+        is_shown, xmode = is_sent and shell.show_end(error, trace), shell.xmode()
     error.__traceback__ = trace
     for linked in linked_with(error):
         linked.__traceback__ = without_ours(linked.__traceback__)
     text = called_cell("".join(traceback.format_exception(type(error), error, trace)))
     if is_sent:
-        described = describe(error, name)
+        described = {**describe(error, name), "is_shown": is_shown, "xmode": xmode}
         if frames.secrets:
             from .masking import masked, masked_text
 

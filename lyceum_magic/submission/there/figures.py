@@ -24,6 +24,36 @@ def show_open_figures() -> None:
                 traceback.print_exc()
 
 
+def inline_backend() -> Any:
+    """The options of IPython's inline backend, if the cell has its shell, else None."""
+    module = sys.modules.get("matplotlib_inline.config")
+    backend = module and module.InlineBackend
+    return backend.instance() if backend and backend.initialized() else None
+
+
+def follow_inline_backend(shell: Any = None) -> None:
+    """Let `%config InlineBackend` decide how figures look.
+
+    Args:
+        shell: IPython's, if it is not the cell's own already.
+    """
+    from .display import shell_made
+
+    shell = shell or shell_made()
+    options = inline_backend()
+    if shell is None or (options is not None and options.shell is shell):
+        return
+    import matplotlib
+    from IPython.core.pylabtools import select_figure_formats
+    from matplotlib_inline.config import InlineBackend
+
+    options = InlineBackend.instance(parent=shell)
+    options.shell = shell  # from now on it sets the shell's formatters whenever it changes
+    shell.configurables.append(options)
+    matplotlib.rcParams.update(options.rc)
+    select_figure_formats(shell, options.figure_formats, **options.print_figure_kwargs)
+
+
 def png_of(figure: Any) -> bytes | None:
     """The figure as notebooks draw it, byte for byte; None: there is nothing in it."""
     if not figure.axes and not figure.lines:

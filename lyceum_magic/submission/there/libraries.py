@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 import types
@@ -48,6 +49,47 @@ def show_through_frames(module: Any) -> None:
         for user in list(sys.modules.values()):
             if getattr(user, "__dict__", {}).get(name) is theirs:
                 setattr(user, name, getattr(ours, name))
+
+
+def answer_for_the_shell(interactiveshell: Any) -> None:
+    """IPython, asked for its shell, gives the cell's, which is made now at the latest."""
+    kind = interactiveshell.InteractiveShell
+    own = {name: getattr(kind, name).__func__ for name in ("initialized", "instance")}
+
+    def asking(name: str) -> Any:
+        def ask(cls: Any, *args: Any, **options: Any) -> Any:
+            if cls is kind:
+                builtins.get_ipython()  # type: ignore[attr-defined]
+            return own[name](cls, *args, **options)
+
+        return classmethod(ask)
+
+    for name in own:
+        setattr(kind, name, asking(name))
+
+
+def be_the_shell_of_a_kernel(zmqshell: Any) -> None:
+    shell = builtins.get_ipython()  # type: ignore[attr-defined]
+    if type(shell).__name__ == "ZMQInteractiveShell":
+        zmqshell.ZMQInteractiveShell = type(shell)
+
+
+def follow_inline_backend(backend: Any) -> None:
+    """Its functions change the formats of the shell, which has to know about figures then."""
+    from .figures import follow_inline_backend
+
+    builtins.get_ipython()  # type: ignore[attr-defined]
+    follow_inline_backend()
+
+
+def look_for_no_screen(backend_bases: Any) -> None:
+    """Its question would load IPython, and is meant for kernels that have windows."""
+    backend_bases.FigureCanvasBase._fix_ipython_backend2gui = classmethod(lambda cls: None)
+
+
+def redraw_for_no_prompt(pyplot: Any) -> None:
+    """Its question would load IPython, whose prompt is where figures are redrawn."""
+    pyplot.install_repl_displayhook = lambda: None
 
 
 def draw_into_the_cell(matplotlib: Any) -> None:
@@ -134,10 +176,16 @@ def keep_formulas(printing: Any) -> None:
 PREPARATIONS = {
     "IPython.core.display": show_through_frames,
     "IPython.core.display_functions": show_through_frames,
+    "IPython.core.interactiveshell": answer_for_the_shell,
     "getpass": refuse_to_ask,
+    "ipykernel.zmqshell": be_the_shell_of_a_kernel,
     "matplotlib": draw_into_the_cell,
+    "matplotlib.backend_bases": look_for_no_screen,
+    "matplotlib.pyplot": redraw_for_no_prompt,
+    "matplotlib_inline.backend_inline": follow_inline_backend,
     "numba.core.caching": cache_as_in_a_notebook,
     "pandas": be_in_a_notebook,
+    "pandas.core.config_init": lambda module: None,  # all is done before it runs
     "pdb": refuse_to_debug,
     "plotly.io._renderers": show_plots_in_the_cell,
     "sympy.interactive.printing": keep_formulas,

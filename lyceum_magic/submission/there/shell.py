@@ -1,27 +1,38 @@
 """`get_ipython()` where the cell runs: IPython's own shell, or the few magics that need none.
 
-The cell's `%` and `!` lines have become calls of it before it travelled.
+The cell's `%` and `!` lines have become calls of it before it travelled. The shell is made at the
+first call of `get_ipython()`, also of a library, and looks like the one in a kernel.
 """
 
 from __future__ import annotations
 
 import builtins
 import sys
+import threading
+import types
 from typing import Any
 
 _shell: Any = None
+_making = threading.RLock()
+_is_making = False
 
 
-def install_shell(namespace: dict[str, object]) -> None:
-    """Gives the cell a `get_ipython()`; the shell itself is made at its first call."""
+def shell_around(namespace: dict[str, object]) -> Any:
+    """Return the cell's shell, made if it is not there; None while it is made."""
+    global _shell, _is_making
+    with _making:
+        if _shell is None and not _is_making:
+            _is_making = True
+            try:
+                _shell = make_shell(namespace)
+            finally:
+                _is_making = False
+    return _shell
 
-    def get_ipython() -> Any:
-        global _shell
-        if _shell is None:
-            _shell = make_shell(namespace)
-        return _shell
 
-    builtins.get_ipython = get_ipython  # type: ignore[attr-defined]
+def shell_of_ipython() -> Any:
+    """Return IPython's shell if it has been made, else None."""
+    return _shell if hasattr(_shell, "display_formatter") else None
 
 
 def make_shell(namespace: dict[str, object]) -> Any:
@@ -34,19 +45,122 @@ def make_shell(namespace: dict[str, object]) -> Any:
     return real_shell(namespace)
 
 
+class Kernel:
+    """What libraries look for in a kernel. No front end can answer."""
+
+    implementation = "ipython"
+
+    def __init__(self, shell: Any) -> None:
+        self.shell = shell
+
+    @property
+    def comm_manager(self) -> Any:
+        import comm
+
+        return comm.get_comm_manager()
+
+    def get_parent(self, channel: str | None = None) -> dict[str, object]:
+        return {}
+
+
+def show_end(error: BaseException, trace: types.TracebackType | None) -> bool:
+    """Let the shell show what ended the cell, if the cell has told it how.
+
+    Returns:
+        Whether it was shown: `rich.traceback.install()` and `set_custom_exc()` ask for it.
+    """
+    shell = shell_of_ipython()
+    if shell is None:
+        return False
+    if isinstance(error, tuple(shell.custom_exceptions)):
+        shell.CustomTB(type(error), error, trace, tb_offset=0)
+        return True
+    if not {"_showtraceback", "showtraceback"} & vars(shell).keys():
+        return False
+    shell.shows_end = True
+    try:
+        raise error.with_traceback(trace)
+    except BaseException:  # noqa: BLE001 - it has ended the cell, and is sent
+        # The first frame is this one, and left out.
+        shell.showtraceback(running_compiled_code=True)
+    return True
+
+
+def xmode() -> str:
+    """How the cell wants its traceback, by `%xmode`; empty if it did not say."""
+    shell = shell_of_ipython()
+    mode = shell.InteractiveTB.mode if shell is not None else "Context"
+    return "" if mode == "Context" else str(mode)
+
+
+def end_cell() -> None:
+    """What a kernel does after a cell: those who asked for it hear that it has run."""
+    shell = shell_of_ipython()
+    if shell is None:
+        return
+    error = sys.exc_info()[1]
+    result = types.SimpleNamespace(
+        success=error is None, error_in_exec=error, error_before_exec=None, result=None, info=None
+    )
+    shell.shows_end = True  # also what they raise
+    shell.events.trigger("post_execute")
+    shell.events.trigger("post_run_cell", result)
+
+
 def real_shell(namespace: dict[str, object]) -> Any:
     """IPython's shell around the cell's namespace; it takes over nothing of the process."""
     import atexit
     import shutil
     import tempfile
 
+    from IPython.core.displayhook import DisplayHook
+    from IPython.core.displaypub import DisplayPublisher
     from IPython.core.error import UsageError
     from IPython.core.interactiveshell import InteractiveShell
+    from traitlets import Type
     from traitlets.config import Config
 
+    from .display import clear_output, send_bundle
+    from .hooks import show_result
     from .magics import INLINE, INSTALLERS, NO_INSTALL, NO_SCREEN
 
-    class Shell(InteractiveShell):  # type: ignore[misc]
+    class ResultHook(DisplayHook):  # type: ignore[misc]
+        """Shows the value of a last line, without a prompt."""
+
+        def write_output_prompt(self) -> None: ...
+
+        def start_displayhook(self) -> None: ...
+
+        def finish_displayhook(self) -> None: ...
+
+        def write_format_data(self, format_dict: Any, md_dict: Any = None) -> None:
+            send_bundle(format_dict, md_dict)
+
+    class FramePublisher(DisplayPublisher):  # type: ignore[misc]
+        def publish(
+            self,
+            data: Any,
+            metadata: Any = None,
+            source: Any = None,
+            *,
+            transient: Any = None,
+            update: bool = False,
+            **options: Any,
+        ) -> None:
+            display_id = (transient or {}).get("display_id")
+            send_bundle(data, metadata, display_id=display_id, update=update)
+
+        def clear_output(self, wait: bool = False) -> None:
+            clear_output(wait)
+
+    class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
+        # By its name and its home, libraries tell a notebook from a terminal.
+        __module__ = "ipykernel.zmqshell"
+        __qualname__ = "ZMQInteractiveShell"
+        displayhook_class = Type(ResultHook)
+        display_pub_class = Type(FramePublisher)
+        shows_end = False
+
         def init_virtualenv(self) -> None:
             """The path is the run's own."""
 
@@ -64,9 +178,16 @@ def real_shell(namespace: dict[str, object]) -> Any:
 
         def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
             """What a magic's code raises ends the cell, instead of being shown and forgotten."""
-            raise self._get_exc_info(exc_tuple)[1]
+            if self.shows_end:
+                super().showtraceback(exc_tuple, *args, **options)
+            else:
+                raise self._get_exc_info(exc_tuple)[1]
 
-        showsyntaxerror = showtraceback
+        def showsyntaxerror(self, *args: Any, **options: Any) -> None:
+            if self.shows_end:
+                super().showsyntaxerror(*args, **options)
+            else:
+                raise self._get_exc_info()[1]
 
         def enable_gui(self, gui: Any = None) -> None:
             """There is no screen."""
@@ -74,6 +195,9 @@ def real_shell(namespace: dict[str, object]) -> Any:
         def enable_matplotlib(self, gui: Any = None) -> tuple[str, str]:
             if (gui or "") not in INLINE:
                 raise UsageError(NO_SCREEN.format(gui))
+            from .figures import follow_inline_backend
+
+            follow_inline_backend()
             return "inline", "inline"
 
     def refuse(name: str) -> Any:
@@ -85,18 +209,27 @@ def real_shell(namespace: dict[str, object]) -> Any:
     config = Config()
     config.HistoryManager.enabled = False
     config.HistoryAccessor.enabled = False
+    config.IPKernelApp.connection_file = ""
     folder = tempfile.mkdtemp(prefix="ipython-")
     atexit.register(shutil.rmtree, folder, ignore_errors=True)
     main, display = sys.modules["__main__"], getattr(builtins, "display", None)
     module = sys.modules[str(namespace["__name__"])]
     try:
-        shell = Shell.instance(
+        shell = ZMQInteractiveShell.instance(
             config=config, ipython_dir=folder, user_module=module, user_ns=namespace
         )
     finally:
         sys.modules["__main__"] = main
         if display is not None:
             builtins.display = display  # type: ignore[attr-defined]
+    shell.kernel = Kernel(shell)
+    # As around a cell in a kernel: what captures results stays in place through `run_cell`.
+    if sys.displayhook is show_result:
+        shell.display_trap.__enter__()
     for name in INSTALLERS:
         shell.register_magic_function(refuse(name), "line", name)
+    if "matplotlib" in sys.modules:
+        from .figures import follow_inline_backend
+
+        follow_inline_backend(shell)
     return shell

