@@ -102,7 +102,7 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
 
 
 def send_what_is_left(job: Job, namespace: dict[str, object]) -> None:
-    """Open figures, values and files: also of a cell that failed."""
+    """Open figures, widgets, values and files: also of a cell that failed."""
     if "matplotlib.pyplot" in sys.modules:
         from .figures import show_open_figures
 
@@ -111,6 +111,10 @@ def send_what_is_left(job: Job, namespace: dict[str, object]) -> None:
         from .shell import end_cell
 
         end_cell()
+    if "ipywidgets" in sys.modules:
+        from .widgets import draw_changes
+
+        draw_changes()
     if job.get("outputs"):
         from .values import send_outputs
 

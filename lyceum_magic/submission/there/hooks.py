@@ -19,6 +19,8 @@ WATCHED = frozenset(
         "IPython.core.interactiveshell",
         "getpass",
         "ipykernel.zmqshell",
+        "ipywidgets.widgets.widget",
+        "ipywidgets.widgets.widget_output",
         "matplotlib",
         "matplotlib.backend_bases",
         "matplotlib.pyplot",

@@ -74,6 +74,27 @@ def be_the_shell_of_a_kernel(zmqshell: Any) -> None:
         zmqshell.ZMQInteractiveShell = type(shell)
 
 
+def show_widgets(widget: Any) -> None:
+    """No front end answers widgets, so they are shown as HTML that follows them."""
+    from . import widgets
+
+    own = widget.Widget.notify_change
+
+    def notify_change(self: Any, change: Any) -> None:
+        own(self, change)
+        widgets.notice_change(self)
+
+    widget.Widget.notify_change = notify_change
+    widget.Widget._ipython_display_ = widgets.show_widget
+
+
+def take_outputs(widget_output: Any) -> None:
+    from . import widgets
+
+    widget_output.Output.__enter__ = widgets.enter_output
+    widget_output.Output.__exit__ = widgets.leave_output
+
+
 def follow_inline_backend(backend: Any) -> None:
     """Its functions change the formats of the shell, which has to know about figures then."""
     from .figures import follow_inline_backend
@@ -179,6 +200,8 @@ PREPARATIONS = {
     "IPython.core.interactiveshell": answer_for_the_shell,
     "getpass": refuse_to_ask,
     "ipykernel.zmqshell": be_the_shell_of_a_kernel,
+    "ipywidgets.widgets.widget": show_widgets,
+    "ipywidgets.widgets.widget_output": take_outputs,
     "matplotlib": draw_into_the_cell,
     "matplotlib.backend_bases": look_for_no_screen,
     "matplotlib.pyplot": redraw_for_no_prompt,
