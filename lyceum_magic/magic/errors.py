@@ -39,7 +39,8 @@ def plainly(function: Callable[P, T]) -> Callable[P, T]:
             exc._render_traceback_ = functools.partial(  # type: ignore[attr-defined]
                 as_in_a_cell, exc.__cause__, exc.hint, exc._style
             )
-            raise exc from exc.__cause__
+            # Without the frames that led here, for whatever shows it by its traceback.
+            raise exc.with_traceback(None) from exc.__cause__
         except LyceumError as exc:
             raise _shown_as(exc, f"{type(exc).__name__}: {exc}") from exc.__cause__
 

@@ -416,6 +416,18 @@ CELLS: dict[str, str] = {
         from tqdm import tqdm
         for _ in tqdm(range(20), desc="work", ncols=60): pass
         """,
+    "bars inside of a bar": """
+        import time
+        from tqdm import tqdm
+        for n in tqdm(range(2), ncols=60):
+            for m in tqdm(range(3), ncols=60): time.sleep(0.05)
+        """,
+    "a bar of dask": """
+        import dask
+        from dask.diagnostics import ProgressBar
+        with ProgressBar(width=10, minimum=60):
+            print(dask.delayed(lambda: 1)().compute())
+        """,
     "a progress bar that says more": """
         from tqdm import trange
         with trange(3, ncols=60) as bar:

@@ -160,7 +160,7 @@ class Watcher:
     def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
         if target is None and name.startswith(("IPython.", "ipykernel.")) and name in sys.modules:
             # `NotLoaded` has loaded it with its parent, which the import system has just looked at.
-            return type(sys.__spec__)(name, Loaded(sys.modules[name]))
+            return type(sys.__spec__)(name, Loaded(sys.modules[name]))  # type: ignore[arg-type]
         if name not in WATCHED:
             return None
         for finder in sys.meta_path:

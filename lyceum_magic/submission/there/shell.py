@@ -170,6 +170,8 @@ def real_shell(namespace: dict[str, object]) -> Any:
                 _ih=history.input_hist_parsed, _oh=history.output_hist, _dh=history.dir_hist
             )
             self.user_ns.update(self.user_ns_hidden)
+            if "get_ipython" in self.user_ns:
+                self.user_ns_hidden["get_ipython"] = self.user_ns["get_ipython"]
 
         def run_cell(self, *args: Any, **options: Any) -> Any:
             result = super().run_cell(*args, **options)
