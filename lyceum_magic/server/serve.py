@@ -164,6 +164,8 @@ def _bind(kind: type[socket.socket], port: int) -> socket.socket:
         # Connections of the last server that linger do not keep its port from the next one.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
+        # At once: until then another user, who sets the same option, could still take the port.
+        listener.listen()
     except BaseException:
         listener.close()
         raise

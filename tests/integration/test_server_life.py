@@ -18,7 +18,7 @@ import pytest
 from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.proof import proof
-from lyceum_magic.server.serve import ServeOptions, serve
+from lyceum_magic.server.serve import ServeOptions, _bind, serve
 from tests.tools.embedded import run_folder
 from tests.tools.waiting import eventually
 
@@ -143,6 +143,14 @@ def test_a_port_that_somebody_else_took_is_replaced(folder: Path) -> None:
     assert asked.returncode == 1
     assert asked.stderr.count("\n") == 1
     assert "--port" in asked.stderr
+
+
+def test_a_port_is_nobody_elses_from_the_beginning() -> None:
+    """The server imports and opens its parts for a second before it answers."""
+    with _bind(socket.socket, 0) as listener, socket.socket() as other:
+        other.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        with pytest.raises(OSError, match="in use"):
+            other.bind(listener.getsockname())
 
 
 def test_a_second_server_on_a_folder_says_so_and_leaves(folder: Path) -> None:
