@@ -19,6 +19,8 @@ import pytest
 
 from lyceum_magic import local_server
 from lyceum_magic.exceptions import ConfigError, ServerUnreachable
+from lyceum_magic.magic import line
+from lyceum_magic.magic.cell import Defaults
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.session import Session
@@ -238,6 +240,23 @@ def test_neither_token_of_a_sign_in_is_told(
         assert "nonce=" in listener.heard
         for token in (access, refresh):
             assert token.rpartition(".")[2] not in listener.heard
+
+
+def test_a_key_that_is_typed_for_the_logins_server_is_not_told_either(
+    stranger: Stranger, session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    key, port = f"lk_typed-{'k' * 37}", _free_port()
+    write_login(base_url=f"http://127.0.0.1:{port}")
+    monkeypatch.setattr(line, "session", lambda: session)
+    monkeypatch.setattr(line, "ask_secret", lambda *question: key)
+    defaults = Defaults(machine="cpu", timeout_s=60, max_lines=100, max_bytes=10_000)
+    with listening(stranger, port) as listener:
+        listener.wait()
+        with pytest.raises(ConfigError, match="does not prove"):
+            line.run_line("login", defaults, lambda *names: None)
+        assert "nonce=" in listener.heard
+        assert key[8:] not in listener.heard
+    assert key not in (Path.home() / ".lyceum" / "config.json").read_text()
 
 
 # A program in between.
