@@ -72,7 +72,8 @@ ARROWS = {
     "server.s3_endpoint": "config exceptions",
     "server.s3_process": "",
     "server.state_folder": "config exceptions protocol",
-    "server.moving": "config exceptions protocol server.runners server.state_folder server.stores",
+    "server.moving": "config exceptions protocol server.run_folders server.runners "
+    "server.state_folder server.stores",
     "server.stream_secrets": "server.vault",
     "server.settings": "config",
     "server.bell": "",

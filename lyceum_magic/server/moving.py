@@ -17,6 +17,7 @@ from pathlib import Path
 from ..config import MOVES_FILE, RECORDS_FILE, check_folder, check_folders, read_own
 from ..exceptions import EmbeddedServerError
 from ..protocol.callbacks import LEFT_FILE
+from .run_folders import RunFolders
 from .runners.handle import is_supervised
 from .state_folder import SERVER_FILE, AlreadyServed, lock_for_life, put
 from .stores.sqlite import relocate
@@ -89,7 +90,8 @@ def _move(earlier: Path, folder: Path) -> None:
             # One by one: a server of an earlier version that still starts there must not take
             # the folders of ours for its own.
             for run_id in alive:
-                _link(old / run_id, new / run_id)
+                run_folder = RunFolders(new).of(run_id)
+                _link(old / run_folder.name, run_folder)
     (earlier / "server.log").unlink(missing_ok=True)
 
 

@@ -18,6 +18,9 @@ from lyceum_magic.protocol import paths
 
 LIMIT_S = 30
 
+#: What a Python executes to be `lyceum-magic`.
+CLI = ("-m", "lyceum_magic.cli")
+
 
 class ServedProcess:
     """A server process that listens.
@@ -34,6 +37,7 @@ class ServedProcess:
         *options: str,
         through: Sequence[str] = (),
         python: str = sys.executable,
+        program: Sequence[str] = CLI,
     ) -> None:
         self.folder = folder
         folder.parent.mkdir(parents=True, exist_ok=True)
@@ -49,6 +53,7 @@ class ServedProcess:
                         str(write_end),
                         *options,
                         python=python,
+                        program=program,
                     ),
                 ],
                 pass_fds=[write_end],
@@ -87,16 +92,22 @@ class ServedProcess:
         return self.process.wait(LIMIT_S)
 
 
-def command(*arguments: str, python: str = sys.executable) -> list[str]:
-    return [python, "-m", "lyceum_magic.cli", "serve", *arguments]
+def command(
+    *arguments: str, python: str = sys.executable, program: Sequence[str] = CLI
+) -> list[str]:
+    return [python, *program, "serve", *arguments]
 
 
 @contextmanager
 def served(
-    folder: Path, *options: str, through: Sequence[str] = (), python: str = sys.executable
+    folder: Path,
+    *options: str,
+    through: Sequence[str] = (),
+    python: str = sys.executable,
+    program: Sequence[str] = CLI,
 ) -> Iterator[ServedProcess]:
     """A server for as long as the block lasts; whatever is left of it is killed."""
-    server = ServedProcess(folder, *options, through=through, python=python)
+    server = ServedProcess(folder, *options, through=through, python=python, program=program)
     try:
         yield server
     finally:

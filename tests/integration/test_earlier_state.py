@@ -1,7 +1,4 @@
-"""A state folder that an earlier version made: one for all environments, `LYCEUM_MAGIC_HOME`.
-
-`serve --state-dir` with that folder makes it as earlier versions did.
-"""
+"""A state folder that an earlier version made: one for all environments, `LYCEUM_MAGIC_HOME`."""
 
 from __future__ import annotations
 
@@ -28,6 +25,19 @@ from tests.tools.waiting import eventually
 
 from .served_process import LIMIT_S, ServedProcess, served
 
+#: Lays its state folder out as earlier versions did, which named the folders of runs by their ids.
+EARLIER = (
+    "-c",
+    """
+import sys
+from lyceum_magic.cli import main
+from lyceum_magic.server.run_folders import RunFolders
+
+RunFolders.of = lambda self, run_id: self._parent / run_id
+sys.exit(main())
+""",
+)
+
 #: Prints, waits for a file, and then needs what lies in its own folder by the path it has known
 #: since it began.
 PROGRAM = """\
@@ -49,7 +59,7 @@ def session() -> Iterator[Session]:
 
 @pytest.fixture
 def earlier(own_machine: Path) -> Iterator[ServedProcess]:
-    with served(own_machine) as server:
+    with served(own_machine, program=EARLIER) as server:
         yield server
     (own_machine / "server.lock").unlink(missing_ok=True)
 
@@ -67,7 +77,7 @@ def test_all_of_it_moves_to_the_first_server_with_the_run_that_goes_on(
     own_machine: Path, session: Session, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
-    with receiving() as receiver, served(own_machine) as server:
+    with receiving() as receiver, served(own_machine, program=EARLIER) as server:
         put_secret(server, "TOKEN", "of-before")
         (own_machine / "storage" / "local" / "kept.txt").write_text("kept")
         over = server.start("print('over')")
@@ -103,7 +113,7 @@ def test_all_of_it_moves_to_the_first_server_with_the_run_that_goes_on(
 
 def test_the_old_paths_go_once_the_runs_are_over(own_machine: Path, tmp_path: Path) -> None:
     gate = tmp_path / "gate"
-    with served(own_machine) as server:
+    with served(own_machine, program=EARLIER) as server:
         alive = server.start(PROGRAM.format(gate=str(gate)))
         eventually(lambda: begun(server, alive["execution_id"]), "it has begun")
         server.end()
@@ -164,7 +174,7 @@ def test_an_earlier_server_of_another_environment_is_left_alone(
     own_machine: Path, tmp_path: Path
 ) -> None:
     python = copy_of_this_environment(tmp_path / "other")
-    with served(own_machine, python=python) as server:
+    with served(own_machine, python=python, program=EARLIER) as server:
         put_secret(server, "TOKEN", "of the other")
         account = local_server.ensure(local_server.current_folder(make_room=True))
         assert account.base_url != server.base_url
@@ -192,7 +202,7 @@ def test_an_earlier_server_of_another_environment_is_left_alone(
 @pytest.mark.parametrize("left", ["vault.key", "runs", "runs.sqlite3"])
 def test_a_move_that_was_cut_off_goes_on(own_machine: Path, session: Session, left: str) -> None:
     """What stood last in the order of the move is still there, the rest has gone."""
-    with served(own_machine) as server:
+    with served(own_machine, program=EARLIER) as server:
         put_secret(server, "TOKEN", "of-before")
         over = server.start("print('over')")
         server.client.post(over["streaming_url"])
