@@ -231,10 +231,11 @@ def open_own(path: Path, flags: int) -> int:
     Raises:
         OSError: it is not there, is another user's, or is no file.
     """
-    # O_NONBLOCK: a pipe would be waited for.
-    safe = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_NONBLOCK", 0)
+    # O_NONBLOCK: a pipe would be waited for. Windows has O_BINARY alone.
+    for name in ("O_NOFOLLOW", "O_NONBLOCK", "O_BINARY"):
+        flags |= getattr(os, name, 0)
     try:
-        descriptor = os.open(path, flags | safe, 0o600)
+        descriptor = os.open(path, flags, 0o600)
     except OSError as exc:
         if path.is_symlink():
             raise OSError(exc.errno, "it is a symbolic link", str(path)) from None

@@ -253,12 +253,12 @@ class _Holder:
 
 def _holder(folder: Path) -> _Holder | None:
     """The server that holds a folder; None if there is none."""
-    import fcntl
-
     try:
         descriptor = open_own(folder / LOCK_FILE, os.O_RDONLY)
     except OSError:
         return None
+    import fcntl  # which Windows lacks, where there is no such file
+
     try:
         fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
     except BlockingIOError:

@@ -192,6 +192,7 @@ def _serve_on(
             if self.started:
                 on_ready()
                 self.looking = asyncio.create_task(self.look_after_folder())
+                self.looking.add_done_callback(log_failure)
                 if idle_exit_s is not None:
                     self.idle_exit = asyncio.create_task(self.end_when_idle(idle_exit_s))
                     self.idle_exit.add_done_callback(log_failure)

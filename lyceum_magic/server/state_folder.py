@@ -273,6 +273,8 @@ def _is_at(path: Path, known: os.stat_result) -> bool:
         return os.path.samestat(path.stat(), known)
     except (FileNotFoundError, NotADirectoryError):
         return False
+    except OSError:  # a disk that fails for a while is no other folder
+        return True
 
 
 class Residence:
