@@ -113,7 +113,8 @@ def parse_cell_line(line: str) -> CellOptions:
     parsed = cell_parser().parse_args(split(line, "%%lyceum"))
     return CellOptions(
         **_run_options(parsed),
-        requirements=parsed.requirements,
+        # Between names, a comma; inside of a requirement, it is not the last character.
+        requirements=[word.rstrip(",") or word for word in parsed.requirements],
         auto_requirements=not parsed.no_auto_requirements,
         raw=parsed.raw,
         check=not parsed.no_check,

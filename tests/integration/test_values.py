@@ -386,3 +386,11 @@ def test_a_function_with_a_cache_goes_there_and_comes_home(kernel: Kernel) -> No
     assert ran.stdout.endswith("5 5 1 7\n")
     kernel.run("offset = 10")
     assert kernel.value("(back(1), back.__name__)") == "(11, 'add')"
+
+
+def test_a_value_that_cannot_be_made_there_names_no_package_of_ours(kernel: Kernel) -> None:
+    kernel.run("def loads_only_here(): raise LookupError('not here')")
+    kernel.run("class Here:\n    def __reduce__(self): return loads_only_here, ()\nhere = Here()")
+    cell = kernel.run("%%lyceum --pickle -i here\nhere")
+    assert "--in here: the value cannot be made (LookupError: not here)" in said(cell)
+    assert kernel.value("'lyceum_magic_there' in ''.join(_run.failure().traceback)") == "False"

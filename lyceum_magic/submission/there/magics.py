@@ -11,7 +11,7 @@ from typing import Any
 from .compiling import compile_cell, run_codes
 
 NO_INSTALL = (
-    "%{} installs nothing there: name what the cell needs in its first line, %%lyceum -r NAME."
+    "%{} installs nothing there; in a %%lyceum cell `%pip install NAME` does, as -r NAME does."
 )
 NO_SCREEN = "%matplotlib {} needs a screen; figures are shown inline there."
 #: What `%matplotlib` may be told.

@@ -19,6 +19,8 @@ class TooLarge(PackError):
 class UnpackError(ValueError):
     """Bytes that are no packed value, or one that cannot be made here; one sentence."""
 
+    __module__ = "lyceum_magic"  # tracebacks of a run name it
+
 
 def said(exc: BaseException) -> str:
     """An exception in a few words of one line."""
@@ -31,6 +33,8 @@ def where() -> str:
 
 
 def missing(package: str) -> str:
+    if package.partition(".")[0] == "lyceum_magic_there":  # pickled by an earlier version
+        return "it holds something of the run itself"
     if package == "cloudpickle" and not IS_THERE:
         package = "'lyceum-magic[pickle]'"
         return f"cloudpickle is not installed here: pip install {package}"

@@ -239,6 +239,7 @@ def test_a_mistake_in_a_subcommand_is_one_sentence(line: str, said: str) -> None
         ),
         ("--name a\\'b # 'c", '--name "a\'b"'),
         ("-i a, b -o c ,d , e", "-i a,b -o c,d,e"),
+        ("-r rich, 'numpy>=1,<2', needs.txt", "-r rich 'numpy>=1,<2' needs.txt"),
         ("-i a b -i c --out d e", "-i a,b,c -o d,e"),
         ("\u2013t 5 \u2014out x \u2013-detach", "-t 5 --out x --detach"),
         ("\u2212t 5 \u2014name=\u2013x", "-t 5 --name=\u2013x"),
