@@ -120,7 +120,7 @@ def _bind_outputs(run: Run, options: CellOptions, bind: Callable[[str, object], 
         bind(name, value)
     came_along = dict.fromkeys(run.values.came_along)
     if along := [name for name in came_along if name not in options.outputs]:
-        _say(f"--out: {', '.join(along)} came along, which functions read")
+        _say(f"--out also binds {', '.join(along)}, which functions read")
     if problems and values:
         problems.append(f"Bound: {', '.join(values)}.")
     return problems

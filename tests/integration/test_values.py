@@ -247,7 +247,7 @@ def test_a_function_that_comes_home_is_one_of_the_notebook(kernel: Kernel) -> No
     kernel.run("scale = 10\ndef mine(n): return n * scale")
     cell = "def own(n): return n + {n}\ndef both(n): return mine(own(n))"
     ran = good(kernel.run(f"%%lyceum --pickle -o both\n{cell.format(n=1)}"))
-    assert ran.stdout == "[lyceum] --out: own came along, which functions read\n"
+    assert ran.stdout == "[lyceum] --out also binds own, which functions read\n"
     assert kernel.value("(both(1), own(1))") == "(20, 2)"
     kernel.run("scale = 100")
     assert kernel.value("both(1)") == "200"

@@ -12,12 +12,14 @@ frozenset, dict, range, slice; what `datetime`, `zoneinfo`, `decimal`, `fraction
 (`tables`); dataclass instances, by their fields and what else they were given. What offers
 `__arrow_c_stream__` arrives as a pyarrow table, what offers `__array__` as a numpy array.
 Subclasses of the first are not guessed at: they are refused as everything else is, unless a pickle
-is allowed. An object that is in two places arrives as two.
+is allowed. Where one is, what would arrive as another kind of object is pickled too. An object that
+is in two places arrives as two.
 
 A dataclass instance is of its own class again where the receiver has that class, imported or in
-`__main__`; else of a class made with its name and fields. No name in the data is ever imported,
-and no class is called: of the code of one that is here, no more runs than Python itself runs to set
-a field, and to hash and compare an instance that is in a set or the key of a dict.
+`__main__`; else of the sender's class, which travels along where a pickle is allowed; else of a
+class made with its name and fields. Without a pickle no name in the data is ever imported, and no
+class is called: of the code of one that is here, no more runs than Python itself runs to set a
+field, and to hash and compare an instance that is in a set or the key of a dict.
 """
 
 from __future__ import annotations
@@ -108,6 +110,7 @@ class Packer:
         self._reserved = 0
         self._open: list[object] = []
         self._blobs: list[bytes] = []
+        self._classes: set[type] = set()  # of which a pickle is among the blobs
 
     def pack(self, name: str, value: object) -> bytes:
         """A value as bytes.
@@ -131,7 +134,7 @@ class Packer:
                 raise
             except PackError:
                 self.needs = needs
-                data = self._changed(value)
+                data = self._packed_as_another(value)
                 if not data:
                     raise
         except TooLarge:
@@ -141,8 +144,8 @@ class Packer:
         self._left -= len(data)
         return data
 
-    def _changed(self, value: object) -> bytes:
-        """A value that no pickle holds as what else it can be; empty if it can be nothing."""
+    def _packed_as_another(self, value: object) -> bytes:
+        """A value that no pickle holds, as another kind of object; empty if it can be none."""
         self._keeps_types = False
         try:
             return self._pack(value)
@@ -153,6 +156,7 @@ class Packer:
 
     def _pack(self, value: object) -> bytes:
         self._blobs, self._open, self._reserved, self._change = [], [], 0, ""
+        self._classes = set()
         try:
             node = self.node(value)
             sizes = list(map(len, self._blobs))
@@ -319,8 +323,9 @@ class Packer:
 
     def _class(self, kind: type) -> list[Any]:
         """The class as a pickle, if one may travel, for a receiver that has none of its name."""
-        if not self._keeps_types:
+        if not self._keeps_types or kind in self._classes:
             return []
+        self._classes.add(kind)
         try:
             from .pickles import dump
 
@@ -342,6 +347,7 @@ class Unpacker:
         self, data: bytes, allow_pickle: bool, namespace: dict[str, Any] | None = None
     ) -> None:
         self.came_along: list[str] = []
+        self._classes: dict[str, Any] = {}
         self._data = data
         self._blobs: dict[object, bytes] = {}
         self._allow_pickle = allow_pickle
@@ -420,18 +426,19 @@ class Unpacker:
         self.came_along += came_along
         return value
 
-    def class_of(self, python: str = "", blob: int = -1) -> Any:
-        """A class that came as a pickle; None where none may be loaded, or none came."""
-        if blob < 0:
-            return None
-        content = self.take(blob)
-        if not self._allow_pickle or python != _PYTHON:
-            return None
-        from .pickles import load
+    def class_named(self, name: str, python: str = "", blob: int = -1) -> Any:
+        """A class that came as a pickle, with this instance or one before it; else None."""
+        if blob >= 0:
+            content = self.take(blob)
+            if self._allow_pickle and python == _PYTHON:
+                from .pickles import load
 
-        cls, came_along = load(content, self._namespace)
-        self.came_along += came_along
-        return cls
+                try:
+                    self._classes[name], came_along = load(content, self._namespace)
+                    self.came_along += came_along
+                except (ImportError, AttributeError):  # its module is not here
+                    pass
+        return self._classes.get(name)
 
 
 def _guarded(work: Callable[[], T]) -> T:
@@ -591,7 +598,7 @@ def _dataclass(
     attributes = unpacker.typed(others, dict)
     if len(values) != len(names):
         raise UnpackError("the fields of a dataclass are missing")
-    came = unpacker.class_of(*pickled)
+    came = unpacker.class_named(f"{module}.{qualname}", *pickled)
     cls = _class_named(module, qualname, names) or came
     cls = cls or _made_class(module, qualname, flags, names)
     instance: Any = object.__new__(cls)
@@ -679,14 +686,11 @@ _KINDS: dict[object, Callable[..., Any]] = {
 
 def _a_type(value: object) -> str:
     kind = type(value)
-    if kind.__module__.startswith(OURS):  # it stands for the class above it
-        kind = next(base for base in kind.__mro__ if not base.__module__.startswith(OURS))
-        if kind is object:
-            kind = type(value)
-            return f"{'an' if kind.__name__[0] in 'aeiouAEIOU' else 'a'} {kind.__name__}"
-    name = kind.__qualname__
-    if kind.__module__ not in ("builtins", "__main__"):
-        name = f"{kind.__module__}.{name}"
+    # A class of ours stands for the one above it.
+    public = next(base for base in kind.__mro__ if not base.__module__.startswith(OURS))
+    name = kind.__name__ if public is object else public.__qualname__
+    if public.__module__ not in ("builtins", "__main__"):
+        name = f"{public.__module__}.{name}"
     return f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 

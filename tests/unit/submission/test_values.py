@@ -987,3 +987,26 @@ def test_a_sample_goes_through_a_real_process(tmp_path: Path, value: object) -> 
     values, done = send_through(sys.executable, tmp_path, "b = a", {"a": value}, ["b"])
     assert done.returncode == 0, done.stderr
     assert_same(values["b"], value)
+
+
+def test_a_class_travels_once_with_all_its_instances_and_keeps_its_methods(tmp_path: Path) -> None:
+    cell = (
+        "from dataclasses import dataclass, field\n@dataclass\nclass Node:\n"
+        "    n: int\n    children: list = field(default_factory=list)\n"
+        "    def total(self): return self.n + sum(c.total() for c in self.children)\n"
+        "tree = Node(1, [Node(2, [Node(3)])] + [Node(1)] * 1000)"
+    )
+    values, done = send_through(sys.executable, tmp_path, cell, {}, ["tree"])
+    assert (done.stderr, done.returncode) == (b"", 0)
+    assert values["tree"].total() == 1006
+    assert len(values.source["tree"].data) < 200_000
+
+
+def test_a_dataclass_of_a_module_that_is_not_here_arrives_with_its_fields(tmp_path: Path) -> None:
+    (tmp_path / "only_there.py").write_text(
+        "from dataclasses import dataclass\n@dataclass\nclass There:\n    n: int"
+    )
+    cell = "import only_there\nthing = only_there.There(3)"
+    values, done = send_through(sys.executable, tmp_path, cell, {}, ["thing"])
+    assert done.returncode == 0, done.stderr
+    assert (values["thing"].n, type(values["thing"]).__name__) == (3, "There")
