@@ -15,6 +15,10 @@ from typing import Any
 #: What NVIDIA's driver makes on Linux, and on Windows' Linux.
 _DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
+#: What the row says of a run that asked for one.
+NO_GPU = "no GPU on this machine: runs on the CPU"
+NO_ENGINE_GPU = "the engine hands out no GPU: runs on the CPU"
+
 #: Across several GPUs these add up; of the others the average is told.
 _SUMS = {
     "gpuPowerWatt",

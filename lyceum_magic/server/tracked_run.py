@@ -8,16 +8,19 @@ from typing import Literal
 from ..protocol.events import Progress
 from ..protocol.machines import needs_gpu
 from .bell import Bell
-from .gpus import has_gpu
+from .gpus import NO_GPU, has_gpu
 from .runners.base import RunHandle
+from .runners.handle import read_note
 from .stores.base import RunRecord
-
-NO_GPU = "no GPU on this machine: runs on the CPU"
 
 
 def machine_note(record: RunRecord) -> str:
     """What people should know about the machine of a run; empty where there is nothing to say."""
-    return NO_GPU if needs_gpu(record.request.execution_type) and not has_gpu() else ""
+    if needs_gpu(record.request.execution_type) and not has_gpu():
+        return NO_GPU
+    if record.request.kind == "compose" and record.spool is not None:
+        return read_note(record.spool.parent)  # a stack asks for its GPUs by itself
+    return ""
 
 
 class TrackedRun:

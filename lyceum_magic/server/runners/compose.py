@@ -16,16 +16,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ...protocol.requests import Start, StartCompose
+from ..gpus import NO_ENGINE_GPU, NO_GPU, has_gpu
 from .base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
 from .compose_command import PROJECT_VARIABLE, check_compose, model_of, project_name
 from .compose_file import naming_lines, read_compose_file, refuse
-from .compose_model import Model, bind_paths, complete_model, images
+from .compose_model import Model, bind_paths, complete_model, images, without_gpus
 from .compose_policy import check_model
 from .compose_secrets import file_paths, with_account_files
 from .compose_work import StackPlan
-from .engine import RUN_LABEL
+from .engine import NEEDS_TOOLKIT, RUN_LABEL, hands_out_gpus
 from .engine_runner import EngineRunner
-from .handle import kill_marked, report
+from .handle import kill_marked, note, report
 from .images import parse_reference, provide
 from .registry import check_credentials, sign_in
 from .stack import Stack
@@ -60,6 +61,13 @@ class ComposeRunner(EngineRunner):
         plan = await asyncio.to_thread(self._plan, spec, request)
         client = await self._engine.client()
         credentials = await asyncio.to_thread(sign_in, request)
+        if (on_cpu := without_gpus(plan["model"])) is not plan["model"] and not (
+            await asyncio.to_thread(hands_out_gpus, client)
+        ):
+            plan["model"] = on_cpu
+            note(spec, NO_ENGINE_GPU if has_gpu() else NO_GPU)
+            if has_gpu():
+                report(spec, NEEDS_TOOLKIT)
         for image in images(plan["model"]):
             await provide(image, client, credentials, on_progress)
         on_progress("starting the stack")

@@ -119,6 +119,30 @@ def with_environment(model: Model, environment: Mapping[str, str]) -> Model:
     return {**model, "services": services}
 
 
+def without_gpus(model: Model) -> Model:
+    """The model whose services ask for no GPU; the same one where none does."""
+    services = {name: _without_gpus(service) for name, service in model["services"].items()}
+    return model if services == model["services"] else {**model, "services": services}
+
+
+def _without_gpus(service: Model) -> Model:
+    done = {key: value for key, value in service.items() if key != "gpus"}
+    deploy = service.get("deploy") or {}
+    resources = deploy.get("resources") or {}
+    reservations = resources.get("reservations") or {}
+    if reservations.get("devices"):
+        devices = [each for each in reservations["devices"] if not is_gpu(each)]
+        reservations = {**reservations, "devices": devices}
+        done["deploy"] = {**deploy, "resources": {**resources, "reservations": reservations}}
+    return done
+
+
+def is_gpu(device: Mapping[str, Any]) -> bool:
+    """Whether a reserved device is a GPU."""
+    is_nvidia = device.get("driver", "nvidia") in ("", "nvidia")
+    return is_nvidia and "gpu" in (device.get("capabilities") or ["gpu"])
+
+
 def images(model: Model) -> Sequence[str]:
     """The images that its services are made of, each once."""
     named = [service["image"].replace("$$", "$") for service in model["services"].values()]

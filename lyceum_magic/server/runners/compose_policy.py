@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from .compose_file import refuse
-from .compose_model import Model, bind_paths, host_path
+from .compose_model import Model, bind_paths, host_path, is_gpu
 from .compose_secrets import FILE_KINDS, file_path, file_paths
 
 _TOP_KEYS = frozenset({"name", "services", "networks", "volumes", "configs", "secrets"})
@@ -158,11 +158,7 @@ def _check_files(model: Model, folder: str) -> None:
 def _reservations_of_other_devices(service: Mapping[str, Any]) -> bool:
     resources = (service.get("deploy") or {}).get("resources") or {}
     devices = (resources.get("reservations") or {}).get("devices") or ()
-    return any(
-        device.get("driver", "nvidia") not in ("", "nvidia")
-        or "gpu" not in (device.get("capabilities") or ["gpu"])
-        for device in [*devices, *(service.get("gpus") or ())]
-    )
+    return any(not is_gpu(device) for device in [*devices, *(service.get("gpus") or ())])
 
 
 def _check_nesting(model: Model, folder: str) -> None:

@@ -18,7 +18,14 @@ from ..gpus import has_gpu
 from ..masking import program_variables
 from .base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
 from .container_work import ContainerPlan, Mount
-from .engine import RUN_LABEL, container_name, remove_container, usage_of
+from .engine import (
+    NEEDS_TOOLKIT,
+    RUN_LABEL,
+    container_name,
+    hands_out_gpus,
+    remove_container,
+    usage_of,
+)  # fmt: skip
 from .engine_runner import EngineRunner
 from .handle import report
 from .images import parse_reference, provide
@@ -43,12 +50,6 @@ _SYSTEM_FOLDERS = frozenset(
     )
 )
 _KERNEL_FOLDERS = ("/dev/", "/proc/", "/sys/")
-
-#: Without a GPU in this machine the run's record says so; here only the engine stands in between.
-_NO_ENGINE_GPU = (
-    b"the engine hands out no GPU, so this runs on the CPU; "
-    b"install NVIDIA's container toolkit on its machine\n"
-)
 
 
 class ContainerRunner(EngineRunner):
@@ -78,7 +79,7 @@ class ContainerRunner(EngineRunner):
         wants_gpus = needs_gpu(request.execution_type)
         has_gpus = wants_gpus and await asyncio.to_thread(hands_out_gpus, client)
         if wants_gpus and not has_gpus and has_gpu():
-            report(spec, _NO_ENGINE_GPU)
+            report(spec, NEEDS_TOOLKIT)
         mount = None
         if request.enable_s3_mount:
             mount = Mount(source=self.mounted_bucket(), target=request.s3_mount_path)
@@ -216,11 +217,3 @@ def container_environment(spec: RunSpec, request: StartImage) -> list[str]:
         if asked is not None or name not in variables:
             variables[name] = asked
     return [name if value is None else f"{name}={value}" for name, value in variables.items()]
-
-
-# --- what is there ---------------------------------------------------------------------------
-
-
-def hands_out_gpus(client: DockerClient) -> bool:
-    """Whether the engine hands out GPUs."""
-    return "nvidia" in client.info().get("Runtimes", {})

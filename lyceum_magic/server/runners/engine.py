@@ -34,6 +34,12 @@ NEEDS_PID_1 = re.compile(
     re.IGNORECASE,
 )
 
+#: Without a GPU in this machine the run's record says so; here only the engine stands in between.
+NEEDS_TOOLKIT = (
+    b"the engine hands out no GPU, so this runs on the CPU; "
+    b"install NVIDIA's container toolkit on its machine\n"
+)
+
 #: How long the engine may take to answer; a working one takes milliseconds.
 PATIENCE_S = 60
 
@@ -145,6 +151,11 @@ class Engine:
             self._client.close()
             self._client = None
         self._looked_at = float("-inf")
+
+
+def hands_out_gpus(client: DockerClient) -> bool:
+    """Whether the engine hands out GPUs."""
+    return "nvidia" in client.info().get("Runtimes", {})
 
 
 def container_name(run_id: str) -> str:

@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 #: How many interpreters may die over one run before it is given up.
 MAX_HAND_OVERS = 3
 
+_NOTE_FILE = "note"
+
 #: What the machine lacks for a while. It says nothing about the run, and passes.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 #: The pause before another attempt at what such a shortage has prevented.
@@ -471,6 +473,19 @@ def report(spec: RunSpec, text: bytes) -> None:
     spool.append("stderr", time.time(), text)
     spool.flush(time.time())
     spool.close()
+
+
+def note(spec: RunSpec, phrase: str) -> None:
+    """Says something that is so for the whole run, beside its state."""
+    (spec.folder / _NOTE_FILE).write_text(phrase, encoding="utf-8")
+
+
+def read_note(folder: Path) -> str:
+    """The note of the run in `folder`; empty where it has none."""
+    try:
+        return (folder / _NOTE_FILE).read_text(encoding="utf-8")
+    except OSError:  # most have none, and the folders of old runs are gone
+        return ""
 
 
 def kill_marked(variable: str, value: str) -> None:

@@ -13,8 +13,8 @@ from lyceum_magic import __version__
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.machines import MACHINES
 from lyceum_magic.protocol.proof import proof
+from lyceum_magic.server.gpus import NO_GPU
 from lyceum_magic.server.runners.base import EndReason
-from lyceum_magic.server.tracked_run import NO_GPU
 
 from .fake_runner import FakeHandle
 from .serving import KEY, Served, read_stream, serving

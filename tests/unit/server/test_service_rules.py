@@ -13,6 +13,7 @@ from lyceum_magic.exceptions import EmbeddedServerError, UnknownRun
 from lyceum_magic.protocol.requests import STARTS, StartImage, StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server import service as service_module
+from lyceum_magic.server.gpus import NO_GPU
 from lyceum_magic.server.runners.base import InvalidField, RunEnd
 from lyceum_magic.server.service import (
     RunService,
@@ -24,7 +25,7 @@ from lyceum_magic.server.service import (
 from lyceum_magic.server.stores.base import Delivery, RunRecord, Store, StoreUnavailable
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
-from lyceum_magic.server.tracked_run import NO_GPU, TrackedRun
+from lyceum_magic.server.tracked_run import TrackedRun
 from lyceum_magic.server.vault import Vault
 
 from .fake_runner import FakeRunner
