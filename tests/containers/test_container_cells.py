@@ -79,6 +79,26 @@ def test_a_detached_stack_goes_on_and_is_attached_and_stopped(kernel: Kernel, im
     assert containers() == []
 
 
+def test_the_row_of_a_stack_names_what_it_waits_for(kernel: Kernel, image: str) -> None:
+    cell = kernel.start("%%lyceum_compose" + STACK.format(image=image))
+    cell.until(lambda cell: "waiting for `job` to end" in cell.summary)
+    cell.until(lambda cell: "job | begun" in cell.stdout)
+    assert "waiting for `job` to end" in cell.summary
+    kernel.interrupt()
+    cell.done()
+    assert "waiting" not in cell.summary
+
+
+def test_a_script_s_program_saves_its_work_when_it_is_stopped(kernel: Kernel, image: str) -> None:
+    program = "trap 'echo saved; exit 0' TERM; echo training; while :; do sleep 0.1; done"
+    kernel.run(
+        f'%%lyceum_image {image} --detach\necho first\nsh -c "{program}"\necho never',
+    )
+    kernel.pump(lambda: "training" in kernel.shown)
+    kernel.run("%lyceum stop last")
+    assert kernel.run("%lyceum logs last").stdout == "first\ntraining\nsaved\n"
+
+
 def test_a_file_that_no_engine_takes_is_refused_in_one_sentence(kernel: Kernel) -> None:
     cell = kernel.run("%%lyceum_compose\nservices:\n  a:\n    build: .\n")
     assert cell.error is not None

@@ -198,7 +198,10 @@ class ComposeWork:
                 missing = self._missing(self._states(events))
                 if not missing:
                     return ""
-                events.waiting(_waiting_for(missing))
+                if self._is_ordered_to_end:
+                    events.waiting(f"stopping {_names(missing)}")
+                else:
+                    events.waiting(_waiting_for(missing))
 
     def _missing(self, states: Sequence[ContainerState]) -> list[ContainerState]:
         """The containers that have to end before the stack is over."""
