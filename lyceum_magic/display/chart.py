@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from html import escape
 from itertools import pairwise
 
+from ..protocol.lines import one_line
 from .progress import size
 from .summary import duration
 
@@ -59,7 +60,7 @@ class Chart:
     """All series of one run, with the faces of a notebook and of a terminal."""
 
     def __init__(self, title: str, series: Sequence[Series]) -> None:
-        self.title = title
+        self.title = one_line(title)
         self.series = list(series)
 
     def __repr__(self) -> str:
@@ -132,7 +133,7 @@ def _panel(series: Series, colour: str) -> str:
 
 def _words(text: str) -> str:
     # XML knows no control characters, however they are written.
-    return escape("".join(filter(str.isprintable, text)))
+    return escape(one_line(text))
 
 
 def _ceiling(series: Series) -> float:

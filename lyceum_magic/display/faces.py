@@ -8,6 +8,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Protocol
 
+from ..protocol.lines import one_line
 from .slot import Slot
 from .summary import RunFacts, to_html, to_text
 
@@ -23,6 +24,13 @@ class Face(Protocol):
 
     Where the cell is emptied meanwhile, reserve and show come once more.
     """
+
+    @property
+    def can_interrupt(self) -> bool:
+        """Whether it shows a button that interrupts the kernel, as long as that beats."""
+
+    def beat(self) -> None:
+        """Tell the button that the cell of the run is still the one that runs."""
 
     def reserve(self) -> None:
         """Take the place above the output; nothing is visible yet."""
@@ -85,6 +93,13 @@ class NotebookFace:
         self._slot = Slot()
         self._widget: Any = None
 
+    @property
+    def can_interrupt(self) -> bool:
+        return self._widget is not None and self._kernel_id is not None
+
+    def beat(self) -> None:
+        self._slot.in_cell(self._widget.send_beat)
+
     def reserve(self) -> None:
         # Text may come before the row does, and an output cannot be put above another one later.
         self._slot.reserve()
@@ -126,8 +141,13 @@ class NotebookFace:
 class PlainFace:
     """Python without IPython: one line on stderr, for stdout is the program's own."""
 
+    can_interrupt = False
+
     def __init__(self) -> None:
         self._said = ""
+
+    def beat(self) -> None:
+        pass
 
     def reserve(self) -> None:
         pass
@@ -149,7 +169,7 @@ class PlainFace:
             self._say(f"lyceum: {said}")
 
     def _say(self, line: str) -> None:
-        sys.stderr.write(f"{line}\n")
+        sys.stderr.write(f"{one_line(line)}\n")
         sys.stderr.flush()
 
 

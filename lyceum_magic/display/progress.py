@@ -6,6 +6,7 @@ import sys
 import time
 from html import escape
 
+from ..protocol.lines import one_line
 from .faces import is_notebook
 from .slot import Slot
 
@@ -27,7 +28,7 @@ class ProgressBar:
     def __init__(self, what: str, total: int | None = None) -> None:
         self.done = 0
         self.total = total
-        self._what = what
+        self._what = one_line(what)
         self._began_at = time.monotonic()
         self._slot: Slot | None = None
         self._is_line_open = False
@@ -48,6 +49,7 @@ class ProgressBar:
 
     def finish(self, sentence: str) -> None:
         """Put a sentence in its place."""
+        sentence = one_line(sentence)
         if self._slot is not None:
             self._slot.fill({"text/plain": sentence, "text/html": _line(escape(sentence))})
             return

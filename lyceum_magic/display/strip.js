@@ -1,7 +1,9 @@
 // Draws the strip of one run. Everything shown comes from `facts`; only the time, and what it costs,
-// is counted here, so that a quiet run costs no message.
+// is counted here, so that a quiet run costs no more than a beat a second.
 
 const TICK_MS = 1000;
+const BEAT_LIMIT_MS = 5000;
+const END_LIMIT_MS = 10000;
 
 function element(tag, className, parent) {
   const node = document.createElement(tag);
@@ -51,6 +53,21 @@ async function interruptKernel(kernelId) {
   }
 }
 
+// Whether the cell of the run still blocks its kernel. It beats once a second; only a beat that comes
+// after the click proves it, for the kernel may have been restarted and be busy with something else.
+function isCellRunning(model) {
+  return new Promise((resolve) => {
+    const onBeat = () => finish(true);
+    const timer = setTimeout(() => finish(false), BEAT_LIMIT_MS);
+    function finish(answer) {
+      clearTimeout(timer);
+      model.off("change:beats", onBeat);
+      resolve(answer && !model.get("facts").is_final);
+    }
+    model.on("change:beats", onBeat);
+  });
+}
+
 function pageConfig() {
   try {
     return JSON.parse(document.getElementById("jupyter-config-data")?.textContent ?? "{}");
@@ -86,6 +103,8 @@ function render({ model, el }) {
   const machine = element("span", "lyceum-machine", status);
   const name = element("span", "lyceum-name", status);
   const note = element("span", "lyceum-note", status);
+  // Words that run from right to left keep to their own place.
+  for (const node of [machine, name, note]) node.dir = "auto";
   // Outside the live region: a screen reader must not read out every second.
   const time = element("span", "lyceum-time", el);
   const cost = element("span", "lyceum-time", el);
@@ -94,6 +113,7 @@ function render({ model, el }) {
 
   let startedAt = startOf(model.get("facts"), { isFresh: false });
   let isStopping = false;
+  let trouble = "";
 
   function tick() {
     const facts = model.get("facts");
@@ -116,7 +136,7 @@ function render({ model, el }) {
     name.textContent = facts.name || facts.short_id;
     name.title = facts.run_id ? `run ${facts.run_id}` : "";
     name.hidden = !name.textContent;
-    const remarks = [facts.is_detached && "detached", facts.detail, facts.note];
+    const remarks = [facts.is_detached && "detached", trouble, facts.detail, facts.note];
     note.textContent = remarks.filter(Boolean).join(" · ");
     note.title = note.textContent;
     stop.hidden = facts.is_final;
@@ -131,11 +151,27 @@ function render({ model, el }) {
     // The kernel would interrupt whatever cell runs by then.
     if (isFinal || isStopping) return;
     isStopping = true;
+    trouble = "";
     draw();
+    const kernelId = model.get("kernel_id");
     // The cell of a detached run is over; an interrupt would hit another one.
-    if (isDetached || !(await interruptKernel(model.get("kernel_id")))) {
-      model.send({ type: "stop" });
+    if (!isDetached && kernelId && (await isCellRunning(model)) && (await interruptKernel(kernelId))) {
+      return;
     }
+    try {
+      model.send({ type: "stop" });
+    } catch {
+      return onNoAnswer(); // the page knows that the kernel was restarted
+    }
+    setTimeout(onNoAnswer, END_LIMIT_MS);
+  }
+
+  function onNoAnswer() {
+    const facts = model.get("facts");
+    if (facts.is_final) return;
+    isStopping = false;
+    trouble = `no answer from its kernel; %lyceum abort ${facts.short_id} ends the run`;
+    draw();
   }
 
   function onFacts() {

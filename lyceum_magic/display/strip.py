@@ -10,15 +10,17 @@ from .summary import RunFacts
 
 #: A run that ends sooner gets its summary alone: no flicker, and no widget to pay for.
 _DELAY_S = 0.3
+#: How often a cell that blocks tells its Stop button that it is still there.
+_BEAT_S = 1.0
 
 
 class Strip:
     """The row that shows a run while it lives, and what is left of it in the notebook.
 
     `open` takes the place above everything the cell will show, `publish` shows the live row there
-    once `due_in_s` says so, `update` keeps it true, `close` leaves the summary. Each may be called
-    from any thread, but not from two at once; whatever is shown is shown in the cell in which the
-    strip was made.
+    and keeps its Stop button alive whenever `due_in_s` says so, `update` keeps it true, `close`
+    leaves the summary. Each may be called from any thread, but not from two at once; whatever is
+    shown is shown in the cell in which the strip was made.
 
     Args:
         on_stop: called when somebody presses Stop and the kernel could not be interrupted. It may
@@ -51,15 +53,20 @@ class Strip:
         return None if self._due_at is None else max(0.0, self._due_at - self._clock())
 
     def publish(self) -> None:
-        """Show the live row, due or not."""
+        """Show the live row, due or not; once it is there, say that its cell still runs."""
         if self._due_at is None or self._facts is None:
             return
-        self._due_at = None
-        self._is_shown = True
-        self._face.show(self._facts)
+        if self._is_shown:
+            self._face.beat()
+        else:
+            self._is_shown = True
+            self._face.show(self._facts)
+        # The cell of a detached run is over: nothing says what an interrupt would hit.
+        needs_beat = self._face.can_interrupt and not self._facts.is_detached
+        self._due_at = self._clock() + _BEAT_S if needs_beat else None
 
     def show_again(self) -> None:
-        """Show the row anew: the cell was emptied."""
+        """Show the row once more: the cell was emptied."""
         self._face.reserve()
         if self._is_shown and self._facts is not None:
             self._face.show(self._facts)

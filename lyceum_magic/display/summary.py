@@ -10,6 +10,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from html import escape
 
+from ..protocol.lines import one_line
 from ..protocol.money import cost_of, dollars, estimate
 from ..protocol.states import State
 
@@ -123,7 +124,7 @@ def to_html(facts: RunFacts) -> str:
     words = [_sentence(facts.machine), duration(facts.elapsed_s), *_particulars(facts)]
     return (
         '<div style="padding:3px 5px;font-size:13px;line-height:1.6">'
-        f"{' '.join(badges)} {' · '.join(escape(word) for word in words)}</div>"
+        f"{' '.join(badges)} {' · '.join(f'<bdi>{escape(word)}</bdi>' for word in words)}</div>"
     )
 
 
@@ -166,6 +167,4 @@ def _badge(text: str, colour: str) -> str:
 
 
 def _sentence(text: str) -> str:
-    """`text` on one line, without control characters, not too long: it may come from a server."""
-    line = "".join(filter(str.isprintable, " ".join(text.split())))
-    return line if len(line) <= _MAX_SENTENCE else line[: _MAX_SENTENCE - 1] + "…"
+    return one_line(text, _MAX_SENTENCE)  # it may come from a server

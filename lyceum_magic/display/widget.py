@@ -32,6 +32,7 @@ class StripWidget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is An
     # One trait, so that a change is one message.
     facts = traitlets.Dict().tag(sync=True)
     kernel_id = traitlets.Unicode(None, allow_none=True).tag(sync=True)
+    beats = traitlets.Int(0).tag(sync=True)
 
     def __init__(
         self, facts: RunFacts, *, on_stop: Callable[[], None], kernel_id: str | None
@@ -45,6 +46,10 @@ class StripWidget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is An
         page_facts = _to_page(facts)
         if page_facts | {"elapsed_s": 0} != self.facts | {"elapsed_s": 0}:
             self.facts = page_facts
+
+    def send_beat(self) -> None:
+        """Tell the page that the run's cell still blocks this very kernel."""
+        self.beats += 1
 
     def view_bundle(self) -> dict[str, Any]:
         """The part of a MIME bundle that makes a page show this widget."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import re
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +14,7 @@ from playwright.sync_api import Browser, expect
 from lyceum_magic import display
 from lyceum_magic.protocol.money import dollars
 from tests.tools.jupyterlab import JupyterLab, Notebook, open_notebook
+from tests.tools.waiting import eventually
 
 from .conftest import SCREENSHOTS
 
@@ -131,6 +134,86 @@ def test_stop_ends_a_cell_that_blocks(open_cells):
     notebook.expect_done(1)
     expect(notebook.output(1)).to_contain_text("■ aborted")
     expect(notebook.output(1)).to_contain_text("interrupted")
+
+
+#: A cell that somebody else wrote; it says how it ended.
+OTHERS_CELL = """\
+import pathlib, time
+print("other", flush=True)
+try:
+    while not pathlib.Path("ended").exists():
+        time.sleep(0.05)
+    print("undisturbed")
+except KeyboardInterrupt:
+    print("disturbed")
+"""
+
+
+def restart_in_the_page(notebook, jupyterlab):
+    notebook.page.get_by_role("menuitem", name="Kernel", exact=True).click()
+    notebook.page.get_by_role("menuitem", name=re.compile("^Restart Kernel…")).click()
+    accept_dialog(notebook)
+
+
+def restart_elsewhere(notebook, jupyterlab):
+    jupyterlab.restart_kernel()
+
+
+def kill_the_kernel(notebook, jupyterlab):
+    os.kill(int((jupyterlab.root / "pid").read_text()), signal.SIGKILL)
+    accept_dialog(notebook)
+
+
+def accept_dialog(notebook):
+    """Lab asks before it restarts a kernel, and says when one has died."""
+    notebook.page.locator(".jp-Dialog .jp-mod-accept").click()
+
+
+@pytest.mark.parametrize(
+    ("restart", "is_detached"),
+    [
+        (restart_in_the_page, False),
+        (kill_the_kernel, False),
+        (restart_elsewhere, True),
+    ],
+)
+def test_a_strip_of_an_earlier_kernel_interrupts_no_other_cell(
+    open_cells, jupyterlab, restart, is_detached
+):
+    notebook = open_cells(
+        "import os; open('pid', 'w').write(str(os.getpid()));\n"
+        + (
+            "strip = Strip(lambda: None)\n"
+            "strip.open(replace(FACTS, state=State.RUNNING, is_detached=True)); strip.publish()"
+            if is_detached
+            else FOREVER
+        ),
+        OTHERS_CELL,
+    )
+    old_pid = jupyterlab.root / "pid"
+    old_pid.unlink(missing_ok=True)
+    notebook.run(1)
+    stop = notebook.output(1).locator(".lyceum-stop")
+    expect(stop).to_have_text("Stop")
+    interrupts: list[str] = []
+    notebook.page.on(
+        "request", lambda r: interrupts.append(r.url) if "/interrupt" in r.url else None
+    )
+    restart(notebook, jupyterlab)
+    other = notebook.output(2)
+
+    eventually(lambda: jupyterlab.kernel_state() == "idle", "the kernel is back")
+    expect(notebook.page.locator("#jp-main-statusbar")).to_contain_text(re.compile(r"\| Idle"))
+    notebook.run(2)
+    expect(other).to_contain_text("other")
+    stop.click()
+    expect(notebook.output(1)).to_contain_text("%lyceum abort 3f2a9c1e ends the run")
+    expect(stop).to_be_enabled()
+    (jupyterlab.root / "ended").touch()
+    expect(other).to_contain_text("undisturbed")
+    assert interrupts == []
+    # Lab had let go of the comms that the first kernel closed, or that ours still had.
+    notebook.errors[:] = [error for error in notebook.errors if "omm" not in error]
 
 
 def test_stop_of_a_detached_run_is_a_message_and_interrupts_nothing(open_cells):

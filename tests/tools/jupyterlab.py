@@ -93,6 +93,18 @@ class JupyterLab:
         for kernel in json.loads(self._request("GET", "api/sessions")):
             self._request("DELETE", f"api/sessions/{kernel['id']}")
 
+    def restart_kernel(self) -> None:
+        """Restart the only kernel, as another page or program would."""
+        self._request("POST", f"api/kernels/{self._kernel()['id']}/restart")
+
+    def kernel_state(self) -> str:
+        """What the only kernel does, such as "idle"."""
+        return str(self._kernel()["execution_state"])
+
+    def _kernel(self) -> dict[str, str]:
+        (session,) = json.loads(self._request("GET", "api/sessions"))
+        return dict(session["kernel"])
+
     def is_up(self) -> bool:
         """Whether the server answers."""
         try:

@@ -24,6 +24,10 @@ WIDGET = "application/vnd.jupyter.widget-view+json"
 class RecordingFace:
     def __init__(self):
         self.calls = []
+        self.can_interrupt = False
+
+    def beat(self):
+        self.calls.append("beat")
 
     def reserve(self):
         self.calls.append("reserve")
@@ -79,6 +83,28 @@ def test_a_longer_run_shows_its_newest_facts_when_they_are_due(strip, face, now)
         ("update", replace(RUNNING, note="n")),
         ("finish", COMPLETED),
     ]
+
+
+def test_a_cell_with_a_stop_button_beats_as_long_as_it_blocks(strip, face, now):
+    face.can_interrupt = True
+    strip.open(RUNNING)
+    strip.publish()
+    for _ in range(2):
+        assert strip.due_in_s() == pytest.approx(1.0)
+        now[0] += 1.1
+        assert strip.due_in_s() == 0
+        strip.publish()
+    strip.close(COMPLETED)
+    assert strip.due_in_s() is None
+    strip.publish()
+    assert face.calls == ["reserve", ("show", RUNNING), "beat", "beat", ("finish", COMPLETED)]
+
+
+def test_a_detached_run_has_no_cell_that_beats(strip, face):
+    face.can_interrupt = True
+    strip.open(replace(RUNNING, is_detached=True))
+    strip.publish()
+    assert strip.due_in_s() is None
 
 
 class Published(list):
