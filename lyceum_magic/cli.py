@@ -12,6 +12,7 @@ from pathlib import Path
 
 from . import __version__
 from .exceptions import LyceumError
+from .protocol.lines import one_line
 from .protocol.redaction import without_password
 
 #: Names the package index for requirements, with its password if it has one.
@@ -33,7 +34,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         code: int = options.command(options)
         return code
     except LyceumError as exc:
-        print(f"lyceum-magic: {exc}", file=sys.stderr)
+        print(f"lyceum-magic: {one_line(exc)}", file=sys.stderr)
         return EXIT_ERROR
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
@@ -177,7 +178,7 @@ def _serve(options: argparse.Namespace) -> int:
             on_ready,
         )
     except AlreadyServed as exc:
-        print(f"lyceum-magic: {exc}", file=sys.stderr)
+        print(f"lyceum-magic: {one_line(exc)}", file=sys.stderr)
         return EXIT_ALREADY_SERVED
     return 0
 

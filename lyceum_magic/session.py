@@ -38,6 +38,7 @@ from .here import Here
 from .protocol import money
 from .protocol.callbacks import HERE
 from .protocol.limits import MAX_BODY_BYTES, MIN_TIMEOUT_S, TAG_KEY
+from .protocol.lines import one_line
 from .protocol.requests import Start
 from .protocol.states import State, parse_state
 from .runs.hooks import Hooks
@@ -203,7 +204,7 @@ class Session:
         if available and machine not in available:
             raise OptionError(
                 f"There is no machine {machine!r} for this account; choose one of "
-                f"{', '.join(sorted(available))}."
+                f"{one_line(', '.join(sorted(available)))}."
             )
 
     def check_account(self, account: config.Account) -> None:
@@ -458,7 +459,7 @@ class Session:
         return dataclasses.replace(
             entry,
             state=state.value,
-            reason=str(errors[0]),
+            reason=one_line(errors[0]),
             billed=billed_of(record),
             ended_at=ended_at_of(record) if state.is_final else None,
         )

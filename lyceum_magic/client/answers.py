@@ -16,7 +16,11 @@ from ..exceptions import (
     ServerError,
     ServiceUnavailable,
 )
+from ..protocol.lines import one_line
 from ..protocol.requests import COMPOSE_FILE
+
+#: How much of what a server says is shown, in characters.
+_MAX_DETAIL = 2000
 
 _CLASSES: dict[int, type[ApiError]] = {
     401: NotAuthorised,
@@ -97,7 +101,7 @@ def error_of(response: httpx.Response, *, source: str) -> ApiError | ProtocolErr
 
 def not_lyceum(response: httpx.Response) -> ProtocolError:
     """The error for an answer that no Lyceum server gives."""
-    kind = response.headers.get("content-type", "no content type").partition(";")[0]
+    kind = one_line(response.headers.get("content-type", "no content type").partition(";")[0], 100)
     return ProtocolError(
         f"{_host(response)} should answer as Lyceum's API does, with JSON, but answered "
         f"{response.status_code} with {kind}; check LYCEUM_BASE_URL or the login's base_url."
@@ -114,8 +118,8 @@ def _detail(response: httpx.Response) -> str:
         return ""
     detail = body.get("detail") or body.get("error")
     if isinstance(detail, list):
-        return "; ".join(_problem(item) for item in detail)
-    return str(detail)[:2000] if detail else ""
+        return one_line("; ".join(_problem(item) for item in detail), _MAX_DETAIL)
+    return one_line(detail, _MAX_DETAIL) if detail else ""
 
 
 def _problem(item: object) -> str:

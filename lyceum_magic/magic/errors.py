@@ -8,6 +8,7 @@ from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar
 
 from ..exceptions import CellSyntaxError, LyceumError, RunFailed
+from ..protocol.lines import safe_lines
 from ..protocol.requests import Kind
 from ..protocol.states import State
 from ..runs.run import Run
@@ -34,7 +35,7 @@ def plainly(function: Callable[P, T]) -> Callable[P, T]:
             raise _shown_as(CellSyntaxError(text), text) from None
         except RunFailed as exc:
             if exc.__cause__ is None:
-                raise _shown_as(exc, f"{type(exc).__name__}: {exc}") from None
+                raise _shown_as(exc, safe_lines(f"{type(exc).__name__}: {exc}")) from None
             # At each look, for `%tb` obeys `%xmode`.
             exc._render_traceback_ = functools.partial(  # type: ignore[attr-defined]
                 as_in_a_cell, exc.__cause__, exc.hint, exc._style
@@ -42,7 +43,7 @@ def plainly(function: Callable[P, T]) -> Callable[P, T]:
             # Without the frames that led here, for whatever shows it by its traceback.
             raise exc.with_traceback(None) from exc.__cause__
         except LyceumError as exc:
-            raise _shown_as(exc, f"{type(exc).__name__}: {exc}") from exc.__cause__
+            raise _shown_as(exc, safe_lines(f"{type(exc).__name__}: {exc}")) from exc.__cause__
 
     return run
 

@@ -13,6 +13,7 @@ from .. import config
 from ..display.faces import is_notebook
 from ..display.slot import Slot
 from ..exceptions import LyceumError, UnknownRun
+from ..protocol.lines import one_line
 from ..protocol.redaction import origin_of
 from ..session import Session, session
 from .tables import Table
@@ -79,7 +80,7 @@ class _Listening:
                 self._add(
                     time.strftime("%H:%M:%S", time.localtime(arrival.received_at)),
                     (event.run_id or "")[:8],
-                    _printable((event.name or "")[:_NAME_CHARACTERS]),
+                    one_line(event.name or "", _NAME_CHARACTERS),
                     event.state.value if event.state else "",
                     _by_server(event.run_id or ""),
                 )
@@ -124,11 +125,6 @@ class _Listening:
         if more := self._more():
             html += f"<p>{escape(more)}</p>"
         return {"text/html": html, "text/plain": self._text()}
-
-
-def _printable(text: str) -> str:
-    """Without what a terminal or a page would obey, or show in another order."""
-    return "".join(char if char.isprintable() else "\N{REPLACEMENT CHARACTER}" for char in text)
 
 
 def _by_server(run_id: str) -> str:

@@ -5,12 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from html import escape
 
+from ..protocol.lines import one_line, safe_lines
+
 
 class Says(str):
     """A sentence, shown without quotes."""
 
     def __repr__(self) -> str:
-        return str(self)
+        return safe_lines(self)
 
 
 class Table:
@@ -31,10 +33,10 @@ class Table:
         title: str = "",
         empty: str = "nothing",
     ) -> None:
-        self.head = list(head)
-        self.rows = [[str(cell) for cell in row] for row in rows]
-        self._title = title
-        self._empty = f"{title}: {empty}" if title else empty
+        self.head = [one_line(name) for name in head]
+        self.rows = [[one_line(cell) for cell in row] for row in rows]
+        self._title = one_line(title)
+        self._empty = one_line(f"{title}: {empty}" if title else empty)
 
     def __repr__(self) -> str:
         if not self.rows:
@@ -49,10 +51,15 @@ class Table:
         if not self.rows:
             return None  # the sentence, as a notebook shows any
         style = ' style="text-align:left"'
-        head = "".join(f"<th{style}>{escape(name)}</th>" for name in self.head)
+        head = "".join(f"<th{style}>{_isolated(name)}</th>" for name in self.head)
         body = "".join(
-            "<tr>" + "".join(f"<td{style}>{escape(cell)}</td>" for cell in row) + "</tr>"
+            "<tr>" + "".join(f"<td{style}>{_isolated(cell)}</td>" for cell in row) + "</tr>"
             for row in self.rows
         )
-        title = f"<caption{style}>{escape(self._title)}</caption>" if self._title else ""
+        title = f"<caption{style}>{_isolated(self._title)}</caption>" if self._title else ""
         return f"<table>{title}<thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+
+
+def _isolated(text: str) -> str:
+    # Words that run from right to left keep to their own cell.
+    return f"<bdi>{escape(text)}</bdi>"

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any, TypedDict
 
 from .events import TIMEOUT, Finished, parse_return_code
+from .lines import one_line
 from .states import State, parse_state
 
 
@@ -53,7 +54,7 @@ def finished_of(record: Record) -> Finished | None:
         return None
     code = parse_return_code(record.get("return_code"))
     errors = record.get("system_errors") or []
-    problem = str(errors[0]) if isinstance(errors, list) and errors else ""
+    problem = one_line(errors[0]) if isinstance(errors, list) and errors else ""
     if state is not State.COMPLETED and not problem and not code:
         problem = f"the run ended as {status}"
     return Finished(state, code, problem, TIMEOUT in (status, record.get("status_details")))

@@ -31,6 +31,7 @@ from ..outputs import tracebacks
 from ..outputs.decoding import Harvest
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.limits import MARK_CHARACTERS, TAG_KEY
+from ..protocol.lines import one_line
 from ..protocol.records import finished_of
 from ..protocol.requests import Start
 from ..protocol.states import State
@@ -318,7 +319,7 @@ class Following:
         started_at = self.entry.started_at
         if started_at is None and state in (State.COMPLETED, State.FAILED):
             started_at = self.entry.created_at  # nobody said when
-        reason = end.error
+        reason = one_line(end.error)
         if not reason and state is not State.COMPLETED:
             code = end.return_code
             reason = f"the program ended with exit code {code}" if code else f"the run {state}"

@@ -27,6 +27,7 @@ from typing import Literal
 from ..exceptions import EmbeddedServerError, LyceumError, UnknownRun
 from ..protocol.callback_urls import problem_of_url
 from ..protocol.limits import MAX_CALLBACK_URLS
+from ..protocol.lines import one_line
 from ..protocol.machines import MACHINES
 from ..protocol.requests import Kind, Start
 from ..protocol.states import State
@@ -475,7 +476,7 @@ def final_record(record: RunRecord, end: RunEnd) -> RunRecord:
         timed_out=end.reason == "timeout",
         # A run that its limit ended has no exit code of its own to report.
         return_code=None if end.reason == "timeout" else end.return_code,
-        error=error,
+        error=one_line(error),
         started_at=end.started_at if end.started_at is not None else record.started_at,
         finished_at=end.finished_at,
     )

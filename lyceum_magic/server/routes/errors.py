@@ -11,6 +11,7 @@ from fastapi.exceptions import RequestValidationError
 from starlette.responses import JSONResponse, Response
 
 from ...exceptions import EmbeddedServerError, LyceumError, UnknownRun
+from ...protocol.lines import safe_lines
 from ..account.keys import KeyInUse, SignInRefused, UnknownApiKey
 from ..account.secrets import SecretsTooLarge, UnknownSecret
 from ..bucket import InvalidKey, KeyConflict, StorageFull, UnknownFile
@@ -64,7 +65,7 @@ def _detail_handler(
     status_code: int,
 ) -> Callable[[Request, Exception], Awaitable[Response]]:
     async def handler(request: Request, error: Exception) -> Response:
-        return JSONResponse({"detail": str(error)}, status_code)
+        return JSONResponse({"detail": safe_lines(error)}, status_code)
 
     return handler
 

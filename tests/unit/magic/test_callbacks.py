@@ -159,7 +159,7 @@ def test_one_is_shown_with_its_attempts(wire: WireServer, named: str) -> None:
         ["2", at, "203.0.113.5", "took it (204)", "12 ms"],
     ]
     html = shown._repr_html_()  # type: ignore[attr-defined]
-    assert f'<caption style="text-align:left">{ONE} ·' in html
+    assert f'<caption style="text-align:left"><bdi>{ONE} ·' in html
 
 
 def test_one_that_was_not_tried_yet(wire: WireServer) -> None:

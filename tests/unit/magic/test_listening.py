@@ -69,5 +69,5 @@ def test_no_sender_commands_the_terminal(
     assert isinstance(shown, listening._Listening)
     eventually(lambda: shown._count == 1, "it is shown")
     text = shown._text()
-    assert "é�]0;x���2J�end" in text
+    assert "é�]0;x� �2J�end" in text
     assert all(char.isprintable() or char == "\n" for char in text)
