@@ -20,8 +20,11 @@ if TYPE_CHECKING:
         runs,
         signing_secret,
         submit,
+        submit_async,
         submit_compose,
+        submit_compose_async,
         submit_image,
+        submit_image_async,
     )
     from .client.api import Client
     from .exceptions import (
@@ -51,8 +54,11 @@ _HOMES = {
     "runs": "api",
     "signing_secret": "api",
     "submit": "api",
+    "submit_async": "api",
     "submit_compose": "api",
+    "submit_compose_async": "api",
     "submit_image": "api",
+    "submit_image_async": "api",
 }
 
 __all__ = [
@@ -70,8 +76,11 @@ __all__ = [
     "runs",
     "signing_secret",
     "submit",
+    "submit_async",
     "submit_compose",
+    "submit_compose_async",
     "submit_image",
+    "submit_image_async",
 ]
 
 

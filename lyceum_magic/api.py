@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import functools
 import math
 import warnings
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Mapping, Sequence
 from pathlib import Path
-from typing import cast
+from typing import Any, ParamSpec, cast
+
+import anyio
 
 from .config import Secret
 from .exceptions import OptionError
 from .protocol.limits import MAX_TIMEOUT_S, MIN_TIMEOUT_S
+from .protocol.lines import one_line
 from .protocol.redaction import HiddenText, hidden_urls
 from .protocol.requests import EntryPoint, Start
 from .runs.hooks import Hook
@@ -27,6 +31,8 @@ from .submission.registry import RegistryFields, aws_account, basic_account
 from .submission.source import code_of
 from .submission.start import Choices
 from .submission.wrapping import for_server
+
+P = ParamSpec("P")
 
 
 def submit(
@@ -236,6 +242,54 @@ def submit_compose(
     return _start(request, place, budget)
 
 
+def _without_blocking(
+    function: Callable[P, Run], name: str
+) -> Callable[P, Coroutine[Any, Any, Run]]:
+    """Return the form of a starting function that a coroutine awaits."""
+
+    @functools.wraps(function)
+    async def start(*args: P.args, **kwargs: P.kwargs) -> Run:
+        _hide(kwargs)  # tracebacks show arguments
+        started: list[Run] = []
+        is_wanted = True
+
+        def begin() -> Run:
+            run = function(*args, **kwargs)
+            started.append(run)
+            if not is_wanted:
+                run.request_abort("its start was cancelled")
+            return run
+
+        try:
+            # A start packs values, finds modules, and may start a server: up to some seconds.
+            return await anyio.to_thread.run_sync(begin, abandon_on_cancel=True)
+        except anyio.get_cancelled_exc_class():
+            is_wanted = False
+            for run in started:
+                run.request_abort("its start was cancelled")
+            raise
+
+    start.__name__ = start.__qualname__ = name
+    start.__doc__ = (
+        f"Start a run as `{function.__name__}` does, for coroutines: the event loop goes on.\n\n"
+        "    Arguments, result and errors are the same. It works under asyncio and trio. A run\n"
+        "    whose start is cancelled is aborted.\n    "
+    )
+    return start
+
+
+def _hide(arguments: dict[str, Any]) -> None:
+    if "callback_urls" in arguments:
+        arguments["callback_urls"] = hidden_urls(arguments["callback_urls"])
+    if isinstance(password := arguments.get("registry_password"), str):
+        arguments["registry_password"] = HiddenText(password)
+
+
+submit_async = _without_blocking(submit, "submit_async")
+submit_image_async = _without_blocking(submit_image, "submit_image_async")
+submit_compose_async = _without_blocking(submit_compose, "submit_compose_async")
+
+
 def _choices(
     machine: str,
     timeout_s: int,
@@ -282,7 +336,7 @@ def _start(
     client = here.client(cast(Place, place))
     if not client.account.is_embedded:
         for sentence in [*notes, *request.cloud_remarks]:
-            warnings.warn(sentence, stacklevel=3)
+            warnings.warn(one_line(sentence), stacklevel=3)
     request = for_server(request, client.account.bootstrap)
     return here.submit(client, request, budget=budget, allow_pickle=allow_pickle)
 

@@ -17,7 +17,9 @@ from collections.abc import Awaitable, Callable, Generator, Iterator, Mapping, S
 from concurrent import futures
 from concurrent.futures import Future
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
+
+import anyio
 
 from ..client.api import Client
 from ..exceptions import (
@@ -33,6 +35,7 @@ from ..outputs.decoding import Decoded, Harvest, decode
 from ..outputs.notebook import ErrorOutput, NotebookOutput, to_outputs
 from ..outputs.values import Values
 from ..protocol.events import Output
+from ..protocol.lines import one_line
 from ..protocol.requests import Start
 from ..protocol.states import State
 from .following import CONFIRM_S, Following
@@ -150,7 +153,7 @@ class Run:
     @property
     def reason(self) -> str:
         """Why it did not complete, in one sentence; empty while it runs and when it completed."""
-        return self._life.entry.reason
+        return one_line(self._life.entry.reason)  # an earlier version may have written it down
 
     @property
     def created_at(self) -> float:
@@ -276,7 +279,13 @@ class Run:
 
     def __repr__(self) -> str:
         where = "LOCAL" if self.is_embedded else self._life.entry.base_url
-        return f"<Run {self.id or '(starting)'} {self.state} on {self.machine} ({where})>"
+        return one_line(f"<Run {self.id or '(starting)'} {self.state} on {self.machine} ({where})>")
+
+    def __reduce__(self) -> NoReturn:
+        raise TypeError(
+            "A Run belongs to its process and cannot be pickled or copied. Take its id along, and "
+            f"call lyceum_magic.attach({self.id or self._life.entry.tag!r}) there."
+        )
 
     # Waiting for it.
 
@@ -395,11 +404,38 @@ class Run:
         return self
 
     def __await__(self) -> Generator[Any, None, Run]:
-        """`await run` is `run.result()` in the user's own event loop.
+        """`await run` is `run.result()` in the user's own event loop, asyncio's or trio's.
 
         An interrupt aborts the run; a cancellation for another reason lets it go on.
         """
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            return self._wait_in_another_loop().__await__()
         return self._wait_in_loop().__await__()
+
+    async def _wait_in_another_loop(self) -> Run:
+        if not self._life.ended.done():
+            self._check_process()
+        is_interrupted = False
+
+        def note() -> bool:
+            nonlocal is_interrupted
+            is_interrupted = True
+            return True
+
+        with noted_interrupts(note):
+            try:
+                while not self._life.ended.done():  # noqa: ASYNC110 - set on another loop's thread
+                    await anyio.sleep(TICK_S)
+            except (KeyboardInterrupt, anyio.get_cancelled_exc_class()):
+                if is_interrupted:
+                    self.request_abort("interrupted")
+                    with anyio.move_on_after(CONFIRM_S, shield=True):
+                        while not self._life.ended.done():  # noqa: ASYNC110
+                            await anyio.sleep(TICK_S)
+                raise
+        return self.result()
 
     async def _wait_in_loop(self) -> Run:
         if not self._life.ended.done():

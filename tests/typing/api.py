@@ -23,8 +23,11 @@ from lyceum_magic import (
     runs,
     signing_secret,
     submit,
+    submit_async,
     submit_compose,
+    submit_compose_async,
     submit_image,
+    submit_image_async,
 )
 from lyceum_magic.callbacks import (
     MAX_BODY_BYTES,
@@ -145,6 +148,10 @@ def handle_failures(run: Run) -> None:
 async def in_a_coroutine() -> None:
     run = submit("print(1)")
     assert_type(await run, Run)
+    assert_type(await submit_async("print(1)", "gpu.a100", inputs={"a": 1}), Run)
+    assert_type(await submit_image_async("busybox", ["true"], env={"A": "1"}), Run)
+    assert_type(await submit_compose_async(Path("compose.yaml"), s3=True), Run)
+    await submit_async("print(1)", machines="cpu")  # type: ignore[call-arg]
     nest_loops()
     run.wait()
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import copy
+import pickle
 import time
 import tracemalloc
 from collections.abc import Callable
@@ -477,3 +479,13 @@ def test_long_text_takes_little_more_memory_than_itself(wire: WireServer, sessio
         tracemalloc.stop()
     assert text == 100 * events_ * line
     assert peak < 1.5 * len(text)
+
+
+@pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
+def test_a_run_is_refused_where_it_would_be_copied(
+    wire: WireServer, cloud: None, session: Session, copied: Callable[[object], object]
+) -> None:
+    wire.on("POST", SECRET_PATH, stream(*events(END)))
+    run = submit(session)
+    with pytest.raises(TypeError, match=r"lyceum_magic.attach\('run'\)"):
+        copied(run)
