@@ -33,12 +33,19 @@ _MAX_RETURN_CODE = 2**32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
+#: The value of a header, or all values that came for it.
+HeaderValue = str | bytes | Sequence[str | bytes]
+
+
 class _HasItems(Protocol):
-    def items(self) -> Iterable[tuple[str | bytes, str | bytes]]: ...
+    def items(self) -> Iterable[tuple[str | bytes, HeaderValue]]: ...
 
 
 #: Headers as frameworks hand them over: a dict or whatever else has `items()`, or a list of pairs.
-Headers = _HasItems | Sequence[tuple[str | bytes, str | bytes]]
+Headers = _HasItems | Sequence[tuple[str | bytes, HeaderValue]]
+
+#: A request's body, whole.
+Body = bytes | bytearray | memoryview
 
 
 class Stream(Protocol):
@@ -105,7 +112,7 @@ def read_body(headers: Headers, stream: Stream) -> bytes:
     return body
 
 
-def read(body: bytes, headers: Headers | None = None) -> CallbackEvent:
+def read(body: Body, headers: Headers | None = None) -> CallbackEvent:
     """The event of a callback whose sender you have made sure of yourself.
 
     `verify` and `verify_shared` make sure of it and read it in one step.
@@ -118,6 +125,7 @@ def read(body: bytes, headers: Headers | None = None) -> CallbackEvent:
         InvalidCallback: it is no callback.
         TypeError: the body is no bytes, or the headers are none.
     """
+    body = checked_body(body)
     raw = _object(body)
     run_id = raw.get("execution_id")
     if run_id is not None and not (isinstance(run_id, str) and re.fullmatch(_RUN_ID, run_id)):
@@ -154,7 +162,8 @@ def header(headers: Headers, name: str) -> str | None:
         TypeError: these are no headers.
     """
     spellings = {name, "http_" + name.replace("-", "_")}
-    values = [value for key, value in _pairs_of(headers) if _folded(key) in spellings]
+    found = [value for key, value in _pairs_of(headers) if _folded(key) in spellings]
+    values = [one for value in found for one in _values_of(value)]
     if len(values) > 1:
         raise InvalidCallback(f"The callback has several `{name}` headers, and may have one.")
     if not values:
@@ -186,17 +195,24 @@ def timestamp_in(headers: Headers) -> int | None:
     return None if value is None else int(value)
 
 
-def check_body(body: bytes) -> None:
-    """Refuses what is no body, or larger than a callback's."""
-    if not isinstance(body, bytes):
+def checked_body(body: Body) -> bytes:
+    """Return the body in bytes; refuse what is none, or larger than a callback's."""
+    if not isinstance(body, bytes | bytearray | memoryview):
         raise TypeError(f"body is the request's body in bytes, not {type(body).__name__}")
-    if len(body) > MAX_BODY_BYTES:
+    size = body.nbytes if isinstance(body, memoryview) else len(body)
+    if size > MAX_BODY_BYTES:
         raise InvalidCallback(
             f"The callback's body is larger than {MAX_BODY_BYTES // 1024} kB, which none is."
         )
+    return bytes(body)
 
 
-def _pairs_of(headers: Headers) -> Iterable[tuple[str | bytes, str | bytes]]:
+def _values_of(value: object) -> Sequence[object]:
+    """The values of a header: some frameworks list them (`{"webhook-id": ["msg_1"]}`)."""
+    return value if isinstance(value, list | tuple) else [value]
+
+
+def _pairs_of(headers: Headers) -> Iterable[tuple[str | bytes, HeaderValue]]:
     if not isinstance(headers, Sequence):
         if hasattr(headers, "items"):
             return headers.items()
@@ -215,7 +231,6 @@ def _folded(name: object) -> str:
 
 
 def _object(body: bytes) -> dict[str, Any]:
-    check_body(body)
     try:
         found = json.loads(body.decode("utf-8"), parse_constant=_refuse)
     # Too deeply nested, or (ValueError) not UTF-8, not JSON, a number of thousands of digits. The

@@ -13,20 +13,30 @@ import hmac
 import time
 from collections.abc import Callable, Sequence
 from hashlib import sha256
+from typing import Protocol
 
 from ..exceptions import InvalidCallback
 from ..protocol.callbacks import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from ..protocol.signatures import key_of, sign
-from .events import CallbackEvent, Headers, check_body, header, id_in, read, timestamp_in
+from .events import Body, CallbackEvent, Headers, checked_body, header, id_in, read, timestamp_in
 
 #: Room for dozens of signatures; each secret has one, and few secrets are valid at once.
 _MAX_SIGNATURES = 4096
 
 
+class Revealing(Protocol):
+    """A secret that hides its text, such as `lyceum_magic.signing_secret()` gives."""
+
+    def reveal(self) -> str: ...
+
+
+Secret = str | Revealing
+
+
 def verify(
-    body: bytes,
+    body: Body,
     headers: Headers,
-    secrets: str | Sequence[str],
+    secrets: Secret | Sequence[Secret],
     *,
     tolerance_s: float = 300,
     now: Callable[[], float] = time.time,
@@ -39,7 +49,8 @@ def verify(
     Args:
         body: as it came, before any framework parsed it.
         headers: of the request; a dict, a list of pairs, or what your framework has.
-        secrets: the signing secret, `whsec_...`, or several while one takes over from another.
+        secrets: the signing secret, `whsec_...` or what `lyceum_magic.signing_secret()` gives, or
+            several while one takes over from another.
         tolerance_s: how far the sender's clock may be from `now`, either way.
         now: seconds since 1970.
 
@@ -49,10 +60,10 @@ def verify(
         ValueError: a secret of yours is none, or there is none.
         TypeError: the body is no bytes, the headers are none, or a secret of yours is no text.
     """
-    secrets = _several(secrets)
-    for secret in secrets:
-        key_of(secret)  # before anything that came in: a wrong setting is always seen
-    check_body(body)  # before it is hashed: anybody may send a large one
+    keys = _several(secrets)
+    for key in keys:
+        key_of(key)  # before anything that came in: a wrong setting is always seen
+    body = checked_body(body)  # before it is hashed: anybody may send a large one
     callback_id, sent_at_s = id_in(headers), timestamp_in(headers)
     signatures = header(headers, SIGNATURE_HEADER)
     if callback_id is None or sent_at_s is None or signatures is None:
@@ -67,7 +78,7 @@ def verify(
         )
     # A signature of another version equals none of ours. Where id, time and body meet cannot be
     # shifted: the time is digits, and the body, a JSON object, begins with neither digit nor dot.
-    expected = [sign(secret, callback_id, sent_at_s, body) for secret in secrets]
+    expected = [sign(key, callback_id, sent_at_s, body) for key in keys]
     if not any(
         hmac.compare_digest(ours, given) for given in signatures.split() for ours in expected
     ):
@@ -82,9 +93,9 @@ def verify(
 
 
 def verify_shared(
-    body: bytes,
+    body: Body,
     given: str | None,
-    secrets: str | Sequence[str],
+    secrets: Secret | Sequence[Secret],
     headers: Headers | None = None,
 ) -> CallbackEvent:
     """The event of an unsigned callback that brings the secret of its URL.
@@ -116,17 +127,19 @@ def verify_shared(
     return read(body, headers)
 
 
-def _several(secrets: str | Sequence[str]) -> list[str]:
-    if isinstance(secrets, str):
+def _several(secrets: Secret | Sequence[Secret]) -> list[str]:
+    if isinstance(secrets, str) or hasattr(secrets, "reveal"):
         secrets = [secrets]
     elif not isinstance(secrets, list | tuple | type(None)):
         raise TypeError(
             f"a receiver's secret is a text, or several in a list, not {type(secrets).__name__}"
         )
-    several = list(secrets or ())
-    for secret in several:
-        if not isinstance(secret, str):
-            raise TypeError(f"a receiver's secret is a text, not {type(secret).__name__}")
+    several: list[str] = []
+    for secret in secrets or ():
+        text = secret.reveal() if hasattr(secret, "reveal") else secret
+        if not isinstance(text, str):
+            raise TypeError(f"a receiver's secret is a text, not {type(text).__name__}")
+        several.append(text)
     if not several or not all(several):
         raise ValueError("a receiver needs a secret, and one that is not empty")
     return several
