@@ -52,7 +52,7 @@ def choose_face(on_stop: Callable[[], None]) -> Face:
         return PlainFace()
     if not is_notebook():
         return TerminalFace()
-    return NotebookFace(on_stop, kernel_id=kernel_id(), is_attended=_is_attended(shell))
+    return NotebookFace(on_stop, kernel_id=kernel_id(), is_attended=is_attended())
 
 
 def is_notebook() -> bool:
@@ -186,14 +186,14 @@ def _static_bundle(facts: RunFacts) -> dict[str, Any]:
     return {"text/html": to_html(facts), "text/plain": to_text(facts)}
 
 
-def _is_attended(shell: Any) -> bool:
+def is_attended() -> bool:
     """Whether somebody may look on and press Stop.
 
     nbclient and papermill forbid the cell to ask its user anything. They would also save the state
     of every widget in the notebook, closed or not: 20 kB for each run.
     """
     try:
-        return bool(shell.get_parent()["content"]["allow_stdin"])
+        return bool(_shell().get_parent()["content"]["allow_stdin"])
     except (AttributeError, KeyError, TypeError):  # not ipykernel, or not inside a cell
         return True
 

@@ -24,17 +24,27 @@ PLACES = 10
 class Panel:
     """One place for text, some for displays. Made and reserved in the cell, filled from anywhere.
 
+    nbclient and papermill save every place, filled or not, and take nothing that comes between two
+    cells. So their cells get one place, for text. Displays are shown under the cell that `refill`
+    is called in.
+
     Args:
         run_id: for the line that says how to see what there was no room for.
+        is_attended: whether somebody looks on; see `faces.is_attended`.
         clock: seconds, monotonic.
     """
 
     is_full = False
 
     def __init__(
-        self, run_id: Callable[[], str], *, clock: Callable[[], float] = time.monotonic
+        self,
+        run_id: Callable[[], str],
+        *,
+        is_attended: bool = True,
+        clock: Callable[[], float] = time.monotonic,
     ) -> None:
         self._run_id = run_id
+        self._is_attended = is_attended
         self._clock = clock
         self._published_at = 0.0
         self._text = Slot()
@@ -53,8 +63,19 @@ class Panel:
     def reserve(self) -> None:
         """Take the places, behind what the cell has shown so far."""
         self._text.reserve()
-        for place in self._places:
-            place.reserve()
+        if self._is_attended:
+            for place in self._places:
+                place.reserve()
+
+    def promise(self) -> None:
+        """Say what will come, in a notebook that is saved before anything has come."""
+        if not self._is_attended:
+            self._text.fill(
+                {
+                    "text/plain": "[lyceum] its outputs are shown when a later cell ends after it; "
+                    f"%lyceum attach {self._run_id()[:8]} shows them at any time\n"
+                }
+            )
 
     def add_text(self, event: Output) -> None:
         """Take text; it is shown by the next `publish`."""
@@ -116,11 +137,17 @@ class Panel:
     def close(self) -> None:
         """Show the text that is left."""
         self.publish()
+        if not self._is_attended and not any(self._pieces):
+            self._text.fill({"text/plain": "[lyceum] it has printed nothing\n"})
 
     def refill(self) -> None:
         """Show all that there is once more; see `Slot.refill`."""
-        for place in (self._text, *self._places):
-            place.refill()
+        self._text.refill()
+        for place in self._places:
+            if self._is_attended:
+                place.refill()
+            else:
+                place.show_here()
 
     def _shorten(self) -> None:
         text = "".join(self._pieces)

@@ -38,6 +38,13 @@ class Slot:
         if self._filled is not None:
             self.fill(*self._filled)
 
+    def show_here(self) -> None:
+        """Show what is there in the present cell: its own was left without a place for it."""
+        if self._filled is not None:
+            here = Slot()
+            here.reserve()
+            here.fill(*self._filled)
+
     def in_cell(self, function: Callable[..., T], *args: Any, **kwargs: Any) -> T:
         """Call a function whose messages belong to the cell."""
         # A context can be entered once at a time; a fresh copy always can.

@@ -7,7 +7,7 @@ import threading
 from collections.abc import Callable, Iterator
 from contextlib import closing
 
-from ..display.faces import is_notebook
+from ..display.faces import is_attended, is_notebook
 from ..display.panel import Panel
 from ..display.strip import Strip
 from ..display.summary import to_text
@@ -36,7 +36,7 @@ def detach_in_cell(run: Run, request: Start) -> None:
         sys.stdout.write(f"{to_text(facts_of(run, is_detached=True))}\n")
         return
     strip = Strip(lambda: run.request_abort("stopped by its Stop button"))
-    panel = Panel(lambda: run.id)
+    panel = Panel(lambda: run.id, is_attended=is_attended())
     view = View(run, strip, panel, is_detached=True, says_raised=True)
     view.open()
     panel.reserve()
@@ -46,6 +46,7 @@ def detach_in_cell(run: Run, request: Start) -> None:
         run.wait_started()
         strip.update(view.facts())
         strip.publish()
+        panel.promise()
         # A daemon: the kernel may end while the run goes on; the journal and `attach` have the
         # rest.
         thread = threading.Thread(

@@ -8,7 +8,9 @@ import signal
 from collections.abc import Iterator
 from pathlib import Path
 
+import nbformat
 import pytest
+from nbclient import NotebookClient
 
 from tests.tools.embedded import end_server, server_facts, server_process
 from tests.tools.kernel import Kernel, running_kernel
@@ -198,3 +200,44 @@ def test_twenty_detached_runs_outlive_their_kernel(state: Path, tmp_path: Path) 
             assert bundles[-1] == {"text/plain": f"'result {n}'"}
             outputs = second.value("[o['output_type'] for o in _run.outputs]")
             assert outputs.count("display_data") == 2
+
+
+def executed(folder: Path, *cells: str) -> list[list[str]]:
+    """The texts of each cell's outputs, as nbclient saves them."""
+    notebook = nbformat.v4.new_notebook(
+        cells=[nbformat.v4.new_code_cell(cell) for cell in ("%load_ext lyceum_magic", *cells)]
+    )
+    NotebookClient(notebook, resources={"metadata": {"path": folder}}).execute()
+    return [
+        [str(output.data["text/plain"]) if "data" in output else output.text for output in outputs]
+        for outputs in (cell.outputs for cell in notebook.cells[1:])
+    ]
+
+
+# The kernel's client warns that loopback is not encrypted, and zmq that it chose a loop.
+unlistened = pytest.mark.filterwarnings("ignore")
+
+
+@unlistened
+def test_a_notebook_that_ends_before_its_detached_run_has_no_empty_output(tmp_path: Path) -> None:
+    ((row, text),) = executed(tmp_path, "%%lyceum --detach\nopen('gate').read()")
+    assert "detached: %lyceum attach" in row
+    assert text.startswith("[lyceum] its outputs are shown when a later cell ends after it")
+
+
+@unlistened
+def test_a_detached_run_that_ends_in_time_is_whole_in_the_file(tmp_path: Path) -> None:
+    (row, text), (state, first, second) = executed(
+        tmp_path,
+        "%%lyceum --detach\nprint('over')\ndisplay('a figure')\ndisplay('another')",
+        "_run.wait().value",
+    )
+    assert "completed" in row
+    assert (text, state, first, second) == ("over\n", "'completed'", "'a figure'", "'another'")
+
+
+@unlistened
+def test_a_detached_run_that_is_silent_says_so_in_the_file(tmp_path: Path) -> None:
+    (row, text), _ = executed(tmp_path, "%%lyceum --detach\npass", "_run.wait().value")
+    assert "completed" in row
+    assert text == "[lyceum] it has printed nothing\n"
