@@ -103,3 +103,10 @@ def load_ipython_extension(shell: Any) -> None:
     from .magic.magics import load
 
     load(shell)
+
+
+def unload_ipython_extension(shell: Any) -> None:
+    """`%unload_ext lyceum_magic`: the magics go; runs, hooks and what was imported stay."""
+    from .magic.magics import unload
+
+    unload(shell)

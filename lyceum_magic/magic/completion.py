@@ -74,7 +74,7 @@ def install(shell: Any, run_ids: Callable[[], list[str]]) -> None:
             return complete(completer.line_buffer[: len(completer.text_until_cursor)],
                             run_ids) or []  # fmt: skip
 
-        _replace(completer.custom_matchers, match_words)
+        _add(shell, match_words)
         return
 
     @context_matcher()  # type: ignore[untyped-decorator]
@@ -88,11 +88,16 @@ def install(shell: Any, run_ids: Callable[[], list[str]]) -> None:
         # Python's own names have no place in a magic's line.
         return {"completions": found, "suppress": True}
 
-    _replace(completer.custom_matchers, match_line)
+    _add(shell, match_line)
 
 
-def _replace(matchers: list[Any], matcher: Any) -> None:
-    """Adds a matcher in place of the one that an earlier %load_ext or %reload_ext added."""
-    matcher.is_lyceum = True
+def remove(shell: Any) -> None:
+    """Take the completion out of an IPython shell; not being there is no error."""
+    matchers = shell.Completer.custom_matchers
     matchers[:] = [known for known in matchers if not getattr(known, "is_lyceum", False)]
-    matchers.append(matcher)
+
+
+def _add(shell: Any, matcher: Any) -> None:
+    remove(shell)  # an earlier %load_ext may have added one
+    matcher.is_lyceum = True
+    shell.Completer.custom_matchers.append(matcher)

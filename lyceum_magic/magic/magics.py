@@ -33,6 +33,13 @@ class CallbackUrls(TraitType):  # type: ignore[misc]
             raise TraitError(f"c.LyceumMagics.callback_urls: {exc}") from None
 
 
+#: Kind -> the names that IPython knows our magics by.
+_MAGICS = {
+    "cell": ("lyceum", "lyceum_image", "lyceum_compose"),
+    "line": ("lyceum", "lyceum_image"),
+}
+
+
 @magics_class
 class LyceumMagics(Magics):  # type: ignore[misc]
     """The magics of Lyceum. Configure with `%config LyceumMagics` or `c.LyceumMagics`."""
@@ -113,6 +120,7 @@ def load(shell: Any) -> None:
     """Registers the magics, with their help and their completion."""
     from .completion import install
 
+    unload(shell)  # else `%config` would go on changing the first one
     magics = LyceumMagics(shell)
     shell.register_magics(magics)  # for %config
 
@@ -143,6 +151,21 @@ def load(shell: Any) -> None:
     lyceum_line.getdoc = _help_of_line
     shell.register_magic_function(lyceum_line, "line", "lyceum")
     install(shell, magics.run_ids)
+
+
+def unload(shell: Any) -> None:
+    """Take out of a shell what `load` has put there; not being there is no error."""
+    from .completion import remove
+
+    manager = shell.magics_manager
+    for kind, names in _MAGICS.items():
+        for name in names:
+            manager.magics[kind].pop(name, None)
+    manager.registry.pop(LyceumMagics.__name__, None)
+    shell.configurables[:] = [
+        known for known in shell.configurables if type(known).__name__ != LyceumMagics.__name__
+    ]
+    remove(shell)
 
 
 def _help_of_cell(name: str) -> str:
