@@ -33,13 +33,13 @@ ARROWS = {
     "submission.wrapping": "protocol submission.there",
     "submission.there": "",
     "display": "outputs protocol",
-    "runs": "client config exceptions outputs protocol",
+    "runs": "client config disks exceptions outputs protocol",
     "client": "config exceptions protocol",
     "outputs": "exceptions protocol submission.there",
     # The embedded server, from the top.
     "server": "",
-    "server.serve": "exceptions server.app server.connections server.descriptors server.moving "
-    "server.peers server.settings server.state_folder server.tasks",
+    "server.serve": "disks exceptions server.app server.connections server.descriptors "
+    "server.moving server.peers server.settings server.state_folder server.tasks",
     "server.app": "protocol server.account server.bell server.bucket server.callbacks server.gpus "
     "server.guard server.retention server.routes server.runners server.s3_endpoint server.service "
     "server.settings server.state_folder server.stores server.stores.base server.stream_secrets "
@@ -51,17 +51,16 @@ ARROWS = {
     "server.guard": "protocol server.settings",
     "server.event_stream": "protocol server.service server.spool server.tracked_run",
     "server.output_tail": "protocol server.spool",
-    "server.service": "exceptions protocol server.bell server.callbacks server.masking "
+    "server.service": "disks exceptions protocol server.bell server.callbacks server.masking "
     "server.metrics server.run_folders server.runners server.stores.base server.tasks "
-    "server.tracked_run "
-    "server.troubles",
+    "server.tracked_run server.troubles",
     "server.callbacks": "exceptions protocol server.bell server.settings server.stores.base "
     "server.tasks server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
-    "server.runners": "exceptions protocol server.descriptors server.gpus server.masking "
+    "server.runners": "disks exceptions protocol server.descriptors server.gpus server.masking "
     "server.regular_files server.run_folders server.spool server.tasks submission.wrapping "
     "variables",
-    "server.stores": "config exceptions protocol server.stores.base server.vault",
+    "server.stores": "config disks exceptions protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
     "server.spool": "protocol server.masking server.regular_files",
     "server.masking": "protocol",
@@ -71,7 +70,7 @@ ARROWS = {
     "server.retention": "server.run_folders server.stores.base",
     "server.s3_endpoint": "config exceptions",
     "server.s3_process": "",
-    "server.state_folder": "config exceptions protocol",
+    "server.state_folder": "config disks exceptions protocol",
     "server.moving": "config exceptions protocol server.run_folders server.runners "
     "server.state_folder server.stores",
     "server.stream_secrets": "server.vault",
@@ -89,12 +88,13 @@ ARROWS = {
     # What both sides stand on.
     "config": "exceptions protocol",
     "variables": "",
+    "disks": "",
     "protocol": "",
     "exceptions": "",
 }
 ALLOWED = {room: frozenset(rooms.split()) for room, rooms in ARROWS.items()}
 #: Both sides stand on these; the server loads ahead of need what cells would bring along.
-COMMON = {"config", "variables", "protocol", "exceptions", "submission.wrapping"}
+COMMON = {"config", "disks", "variables", "protocol", "exceptions", "submission.wrapping"}
 
 
 def module_name(path: Path) -> str:

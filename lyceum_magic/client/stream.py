@@ -231,6 +231,8 @@ class _Follower:
             raise _Dropped
         if isinstance(error, ApiError) and (is_gone(error) or error.status_code in (401, 403)):
             raise _NoStream
+        if isinstance(error, ApiError) and error.status_code == 400 and self._has_ids:
+            raise _NoStream  # it does not know the event any more; the record knows the end
         if isinstance(error, ApiError) and (error.status_code >= 500 or error.status_code == 429):
             await anyio.sleep(min(error.retry_after_s or 0, LONGEST_RETRY_AFTER_S))
             raise _Dropped

@@ -23,6 +23,7 @@ from typing import Any
 from pydantic_core import from_json
 
 from ..config import open_own, own_database, own_folder
+from ..disks import reason, shortage
 from ..exceptions import ConfigError, JournalUnavailable, UnknownRun
 from ..protocol.ages import DAY_S, Mark
 from ..protocol.events import Output
@@ -149,8 +150,8 @@ class Journal:
         except OSError as exc:
             raise ConfigError(
                 f"The journal of your runs cannot be kept in {folder} ({exc.filename or folder}: "
-                f"{exc.strerror}); set LYCEUM_MAGIC_HOME to a folder of yours that can be written "
-                "to."
+                f"{reason(exc, folder)}); set LYCEUM_MAGIC_HOME to a folder of yours that can be "
+                "written to."
             ) from None
         except sqlite3.Error as exc:
             raise ConfigError(
@@ -368,10 +369,10 @@ class Journal:
     def _writing(self) -> Iterator[None]:
         try:
             yield
-        except sqlite3.OperationalError as exc:
+        except sqlite3.DatabaseError as exc:
+            why = shortage(self._folder) or f"{exc}; end what holds it, or move it away"
             raise JournalUnavailable(
-                f"The journal {self._folder / 'journal.db'} cannot be written ({exc}); end what "
-                "holds it, or make room."
+                f"The journal {self._folder / 'journal.db'} cannot be written: {why}."
             ) from exc
 
 

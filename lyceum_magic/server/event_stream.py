@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import sys
 import time
 from collections.abc import AsyncGenerator, Coroutine, Iterable, Iterator
 from contextlib import aclosing
@@ -22,7 +23,7 @@ from starlette.types import Receive, Scope, Send
 from ..protocol.events import Event, Finished, Output, Progress, StreamName, encode
 from ..protocol.states import State
 from .service import RunService
-from .spool import SpoolRecord, read_spool
+from .spool import LOST, DamagedSpool, SpoolRecord, read_spool
 from .tracked_run import TrackedRun
 
 #: Adjacent records of one stream travel as one event up to this size.
@@ -98,6 +99,7 @@ async def follow(
     told: Progress | None = None
     tell_at: float | None = None
     behind = run.is_over
+    is_damaged = False
     if note := run.progress.note:
         # What is so from beginning to end is said of the shortest run too.
         told = Progress(State.RUNNING, note=note) if run.is_over else run.progress
@@ -112,13 +114,22 @@ async def follow(
             if now >= tell_at:
                 told, tell_at = run.progress, None
                 yield frame(told)
-        if run.spool is not None:
+        if run.spool is not None and not is_damaged:
             # What has just been written is in memory and small: a thread would cost more than
             # the read. A reader that is behind may wait for the disk, and has much to encode.
-            if behind:
-                chunk, end = await asyncio.to_thread(read_frames, run.spool, offset)
-            else:
-                chunk, end = read_frames(run.spool, offset)
+            try:
+                if behind:
+                    chunk, end = await asyncio.to_thread(read_frames, run.spool, offset)
+                else:
+                    chunk, end = read_frames(run.spool, offset)
+                is_damaged = is_over and not chunk and _is_longer(run.spool, offset)
+            except DamagedSpool:
+                chunk, end, is_damaged = b"", offset, True
+            if is_damaged:
+                # With the reader's own id: it has no other place to come back to.
+                yield frame(Output(LOST, "stderr", time.time()), offset or None)
+                offset = sys.maxsize  # nothing that is written is awaited any more
+                continue
             behind = end - offset >= BLOCK_BYTES // 2
             if chunk:
                 offset = end
@@ -198,18 +209,32 @@ def finished_event(run: TrackedRun) -> Finished:
 
 
 def is_record_end(spool: Path | None, offset: int) -> bool:
-    """Whether an event could have had the id `offset`; reads the spool up to there."""
+    """Whether an event could have had the id `offset`; reads the spool up to there.
+
+    Also where the spool has become shorter, or cannot be read up to there: `follow` tells of that.
+    """
     if spool is not None and offset and not spool.exists():
         return True  # the program took its output away: there is nothing to hold it against
     position = 0
-    while position < offset:
-        records = read_spool(spool, position, max_bytes=1 << 20) if spool is not None else []
+    while position < offset and spool is not None:
+        try:
+            records = read_spool(spool, position, max_bytes=1 << 20)
+        except DamagedSpool:
+            return True
         if not records:
-            return False
+            return True  # a power cut took what was there
         if records[-1].end > offset:
             return any(record.end == offset for record in records)
         position = records[-1].end
-    return True
+    return spool is not None or not offset
+
+
+def _is_longer(spool: Path, offset: int) -> bool:
+    """Whether something lies behind the last whole record."""
+    try:
+        return spool.stat().st_size > offset
+    except OSError:
+        return False
 
 
 def _decode(pieces: list[bytes]) -> str:

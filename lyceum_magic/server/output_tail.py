@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import heapq
+import time
 from collections import deque
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 from ..protocol.events import StreamName
-from .spool import SpoolRecord, read_spool
+from .spool import LOST, DamagedSpool, SpoolRecord, read_spool
 
 _BLOCK_BYTES = 1 << 20
 _MAX_LINES_BYTES = 16 << 20
@@ -116,10 +117,13 @@ def _append(lines: deque[Line], timestamp: float, stream: StreamName, line: byte
 
 
 def _records(spool: Path | None) -> Iterator[SpoolRecord]:
-    offset = 0
-    while spool is not None and (records := read_spool(spool, offset, max_bytes=_BLOCK_BYTES)):
-        yield from records
-        offset = records[-1].end
+    offset, timestamp = 0, time.time()
+    try:
+        while spool is not None and (records := read_spool(spool, offset, max_bytes=_BLOCK_BYTES)):
+            yield from records
+            offset, timestamp = records[-1].end, records[-1].timestamp
+    except DamagedSpool:
+        yield SpoolRecord("stderr", timestamp, LOST.encode(), offset)
 
 
 class _Tail:

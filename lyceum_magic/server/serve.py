@@ -8,11 +8,12 @@ import ctypes
 import os
 import socket
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from .. import __version__
+from ..disks import reason
 from ..exceptions import EmbeddedServerError
 from .descriptors import raise_limit
 from .peers import BATCH, OwnUsersListener
@@ -88,7 +89,7 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
     raise_limit()
     prepare(options.state_dir)
     _close_to_runs()
-    with lock_for_life(options.state_dir) as lock:
+    with _explained(options.state_dir), lock_for_life(options.state_dir) as lock:
         if options.earlier is not None:
             # Imported late, as in `_serve_on`.
             from .moving import move_in, remove_links
@@ -142,6 +143,18 @@ def _close_to_runs() -> None:
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
 
 
+@contextlib.contextmanager
+def _explained(folder: Path) -> Iterator[None]:
+    """Says what the disk of a folder lacks where the block cannot write to it."""
+    try:
+        yield
+    except OSError as exc:
+        raise EmbeddedServerError(
+            f"The server cannot use {exc.filename or folder} ({reason(exc, folder)}); look after "
+            "its disk, owner and mode, then start it again."
+        ) from exc
+
+
 def _listen(kind: type[socket.socket], port: int | None, last: ServerFile | None) -> socket.socket:
     if port is not None:
         try:
@@ -188,7 +201,14 @@ def _serve_on(
 
     class Server(uvicorn.Server):
         async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-            await super().startup(sockets)
+            # Not by uvicorn's protocol, which turns what a part raises into a traceback in the log.
+            self.parts = contextlib.AsyncExitStack()
+            await self.parts.enter_async_context(app.router.lifespan_context(app))
+            try:
+                await super().startup(sockets)
+            except BaseException:
+                await self.parts.aclose()
+                raise
             if self.started:
                 on_ready()
                 self.looking = asyncio.create_task(self.look_after_folder())
@@ -203,6 +223,7 @@ def _serve_on(
             # Streams end by themselves then; they would keep the server waiting otherwise.
             app.state.closing.set()
             await super().shutdown(sockets)
+            await self.parts.aclose()
 
         async def look_after_folder(self) -> None:
             while True:
@@ -229,7 +250,7 @@ def _serve_on(
             http=Connection,
             ws="none",
             loop="asyncio",
-            lifespan="on",
+            lifespan="off",  # see `Server.startup`
             # Paths hold the secrets of streams, so nothing logs them.
             access_log=False,
             log_config=None,

@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from ..disks import reason
 from ..exceptions import EmbeddedServerError, LyceumError, UnknownRun
 from ..protocol.callback_urls import problem_of_url
 from ..protocol.limits import MAX_CALLBACK_URLS
@@ -325,7 +326,12 @@ class RunService:
             await self._lose(run, exc)
             return
         spec = replace(self._spec(run.record), environment=secrets)
-        spec.folder.mkdir(mode=0o700, exist_ok=True)
+        try:
+            spec.folder.mkdir(mode=0o700, exist_ok=True)
+        except OSError as exc:
+            why = f"the run could not be started: {reason(exc, spec.folder)}"
+            await self._lose(run, EmbeddedServerError(why))
+            return
         runner = self._runner_of(run.record)
         handle = await runner.start(spec, lambda step: run.show(detail=step))
         await self._follow_to_the_end(run, handle)

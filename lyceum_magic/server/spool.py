@@ -8,6 +8,7 @@ event id. Records never split a UTF-8 character that the program wrote whole.
 
 from __future__ import annotations
 
+import errno
 import os
 import struct
 from collections.abc import Iterable, Iterator
@@ -23,6 +24,22 @@ if TYPE_CHECKING:  # the supervisor imports this module, and little else
 
 _HEADER = struct.Struct(">BQI")
 _STREAMS: tuple[StreamName, ...] = ("stdout", "stderr")
+
+
+#: No record is longer. A reader takes a longer one for damage: it would have to hold it.
+_MAX_RECORD_BYTES = 64 << 20
+#: Errors that pass, and say nothing about the file.
+_SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
+
+#: What readers are told where a spool is damaged.
+LOST = (
+    "\nThe rest of this output is lost: the server's file of it is damaged or was cut off. "
+    "Run this again if you need it.\n"
+)
+
+
+class DamagedSpool(ValueError):
+    """What follows cannot be read: a power cut took it, or something else has written there."""
 
 
 class SpoolRecord(NamedTuple):
@@ -117,34 +134,54 @@ def read_spool(path: Path, offset: int, *, max_bytes: int = 1 << 18) -> list[Spo
         offset: a record's end, or 0.
 
     Raises:
-        ValueError: `offset` is not a record's end.
+        DamagedSpool: what lies there is no record, or the spool ends before `offset`.
     """
     try:
         descriptor = open_regular(path)
     except FileNotFoundError:
         return []  # nothing written yet, or taken away by the program
+    except OSError as exc:
+        if exc.errno in _SHORTAGES:
+            raise
+        raise DamagedSpool(f"the spool cannot be opened: {exc.strerror}") from exc
     try:
         block = os.pread(descriptor, max_bytes, offset)
         if len(block) >= _HEADER.size:
             # A record longer than the block is read whole, else the reader would never pass it.
-            needed = _HEADER.size + _HEADER.unpack_from(block)[2]
+            needed = _HEADER.size + _length(block, 0, offset)
             while len(block) < needed and (more := os.pread(
                 descriptor, needed - len(block), offset + len(block)
             )):  # fmt: skip
                 block += more
         elif not block and offset > os.fstat(descriptor).st_size:
-            raise ValueError(f"{offset} is not the end of a record")
+            raise DamagedSpool(f"the spool ends before {offset}")
+    except OSError as exc:
+        if exc.errno in _SHORTAGES:
+            raise
+        raise DamagedSpool(f"the spool cannot be read: {exc.strerror}") from exc
     finally:
         os.close(descriptor)
     return list(_records(block, offset))
 
 
+def _length(block: bytes, position: int, offset: int) -> int:
+    """The length of the record whose header is at `position`."""
+    number, _, length = _HEADER.unpack_from(block, position)
+    if number >= len(_STREAMS) or not 0 < length <= _MAX_RECORD_BYTES:
+        raise DamagedSpool(f"no record begins at {offset + position}")
+    return int(length)
+
+
 def _records(block: bytes, offset: int) -> Iterator[SpoolRecord]:
     position = 0
     while position + _HEADER.size <= len(block):
-        number, microseconds, length = _HEADER.unpack_from(block, position)
-        if number >= len(_STREAMS):
-            raise ValueError(f"{offset + position} is not the end of a record")
+        try:
+            length = _length(block, position, offset)
+        except DamagedSpool:
+            if not position:
+                raise
+            return  # what is whole comes first
+        number, microseconds, _ = _HEADER.unpack_from(block, position)
         start, position = position + _HEADER.size, position + _HEADER.size + length
         if position > len(block):
             return

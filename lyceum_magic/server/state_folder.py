@@ -25,6 +25,7 @@ from ..config import (
     read_own,
     server_facts,
 )
+from ..disks import reason
 from ..exceptions import EmbeddedServerError
 from ..protocol.callbacks import LEFT_FILE, DeliveriesLeft
 
@@ -149,8 +150,9 @@ def prepare(folder: Path, *, mounts: Path = Path("/proc/mounts")) -> None:
             check_owner(path.lstat(), path)
     except OSError as exc:
         raise EmbeddedServerError(
-            f"The state folder {folder} cannot be used ({exc.filename or folder}: {exc.strerror}); "
-            "set LYCEUM_MAGIC_HOME to another folder, or remove what is not yours."
+            f"The state folder {folder} cannot be used ({exc.filename or folder}: "
+            f"{reason(exc, folder)}); set LYCEUM_MAGIC_HOME to another folder, or remove what is "
+            "not yours."
         ) from exc
     kind = file_system(folder, mounts=mounts)
     if kind in _NETWORK_FILE_SYSTEMS:

@@ -25,6 +25,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypedDict
 
+from ...disks import reason
 from ..descriptors import set_limit
 from ..spool import SpoolWriter
 from .base import EndReason, Refusal
@@ -210,7 +211,7 @@ class EngineSupervisor:
                 self._notify(DETAIL)
 
     def _fail(self, exc: OSError) -> None:
-        self._failure = f"the run's output could not be written: {exc.strerror}"
+        self._failure = f"the run's output could not be written: {reason(exc, '.')}"
 
     def _carry_out(self) -> None:
         try:

@@ -26,6 +26,7 @@ from typing import Any, TypeVar, get_args
 
 import psutil
 
+from ...disks import reason
 from ..regular_files import read_regular
 from ..spool import SpoolWriter
 from ..tasks import log_failure
@@ -177,8 +178,8 @@ class SupervisedRun:
             except EngineUnavailable as exc:  # it was there when the run was accepted
                 self._finish(_unstarted("lost", str(exc)))
             except OSError as exc:
-                reason = exc.strerror or type(exc).__name__
-                self._finish(_unstarted("lost", f"the run could not be started: {reason}"))
+                why = reason(exc, self._folder)
+                self._finish(_unstarted("lost", f"the run could not be started: {why}"))
             except Exception:  # the top of a task: nobody may wait for the run for ever
                 logger.exception("run %s failed while it was prepared", self.run_id)
                 sentence = "the server failed while it prepared the run; its log says why"

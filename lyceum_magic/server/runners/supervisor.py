@@ -53,6 +53,7 @@ from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
+from ...disks import reason
 from ..descriptors import set_limit
 from ..masking import program_variables
 from ..spool import SpoolWriter
@@ -355,7 +356,8 @@ class Supervisor:
         except OSError as exc:
             if exc.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO):
                 raise
-            self._failure = f"the run's output could not be written: {exc.strerror}"
+            why = reason(exc, ".")
+            self._failure = f"the run's output could not be written: {why}"
             self._kill_all()
 
     # What may happen meanwhile.

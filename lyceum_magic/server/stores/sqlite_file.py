@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from ...config import own_database
+from ...disks import shortage
 from ...exceptions import EmbeddedServerError
 from .base import RecordRefused, StoreUnavailable
 
@@ -23,6 +24,10 @@ _T = TypeVar("_T")
 
 #: Pages of the file that must be free, and may be in use, for it to be packed when it is closed.
 _MIN_FREE_PAGES, _MAX_USED_PAGES = 4_000, 64_000
+
+
+#: What SQLite says of a file that is none of its own, or is broken inside.
+_DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 
 class SqliteFile:
@@ -106,10 +111,21 @@ class SqliteFile:
         except (sqlite3.DatabaseError, OSError) as exc:
             # A full disk, one that fails or may not be written to, a file that it has damaged;
             # OSError for the vault's key.
-            raise StoreUnavailable(
-                f"The server's records cannot be read or written ({exc}); look after the disk of "
-                f"{self._path}, then try again."
-            ) from exc
+            raise StoreUnavailable(self._explanation(exc)) from exc
+
+    def _explanation(self, error: Exception) -> str:
+        """Why the records cannot be used, and what to do."""
+        code = getattr(error, "sqlite_errorcode", 0) & 0xFF
+        if code in _DAMAGED:
+            return (
+                f"The server's records in {self._path} are damaged ({error}); put a copy of that "
+                "file back, or move it away, and the server begins with empty records."
+            )
+        is_full = code == sqlite3.SQLITE_FULL
+        why = (
+            shortage(self._path, is_full=is_full) or f"{error}; look after the disk of {self._path}"
+        )
+        return f"The server's records cannot be read or written: {why}, then try again."
 
     def _connect(self) -> sqlite3.Connection:
         own_database(self._path)

@@ -145,6 +145,19 @@ async def test_a_follower_goes_on_where_an_earlier_one_had_got_to(
     assert (await heard(client, last_event_id="12")).text == "c\u2028"
 
 
+@pytest.mark.parametrize("printed", ["b\nc\n", "", "a\nb\nc\n"])
+async def test_a_server_that_does_not_know_the_event_any_more_is_asked_for_the_end(
+    wire: WireServer, client: Client, printed: str
+) -> None:
+    end = record(status="failed", stdout=printed, return_code=3)
+    wire.on("POST", PATH, refusal(400, "no event of this run has that id"))
+    wire.on("GET", paths.record("run"), json_answer(end))
+    wire.on("GET", paths.logs("run"), json_answer({"logs": []}))
+    got = await heard(client, last_event_id="12")
+    assert isinstance(got.items[-1], Finished)
+    assert got.items[-1].return_code == 3
+
+
 async def test_a_server_that_is_away_for_a_while_is_waited_for(
     wire: WireServer, client: Client
 ) -> None:

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -12,7 +14,8 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server.event_stream import MAX_EVENT_BYTES, follow, is_record_end, merge
-from lyceum_magic.server.spool import SpoolRecord, encode_record
+from lyceum_magic.server.output_tail import read_lines, read_tail
+from lyceum_magic.server.spool import LOST, SpoolRecord, encode_record
 from lyceum_magic.server.stores.base import RunRecord
 from lyceum_magic.server.tracked_run import TrackedRun
 
@@ -56,15 +59,70 @@ async def test_a_reader_that_resumes_at_any_record_sees_the_rest_and_nothing_twi
         assert int(event.id) in offsets
 
 
-async def test_offsets_inside_a_record_or_behind_the_spool_are_no_event_ids(
-    tmp_path: Path,
-) -> None:
+async def test_offsets_inside_a_record_are_no_event_ids(tmp_path: Path) -> None:
     run = finished_run(tmp_path, ("stdout", b"hello"), ("stderr", b"there"))
     assert run.spool is not None
     size = run.spool.stat().st_size
-    ends = [offset for offset in range(size + 50) if is_record_end(run.spool, offset)]
-    assert ends == [0, size // 2, size]
+    ends = [offset for offset in range(size + 3) if is_record_end(run.spool, offset)]
+    # A power cut may have taken what was behind the end.
+    assert ends == [0, size // 2, size, size + 1, size + 2]
     assert not is_record_end(None, 1)
+
+
+def _replace(spool: Path, make: Callable[[Path], None]) -> None:
+    spool.unlink()
+    make(spool)
+
+
+@pytest.mark.parametrize(
+    ("damage", "from_the_beginning", "from_the_end"),
+    [
+        # A power cut: between two records, in the middle of one, before all, zeros.
+        (lambda spool: os.truncate(spool, 18), "hello", LOST),
+        (lambda spool: os.truncate(spool, 20), f"hello{LOST}", LOST),
+        (lambda spool: os.truncate(spool, 0), "", LOST),
+        (lambda spool: os.truncate(spool, 200), f"hellothere{LOST}", LOST),
+        # Something else wrote there.
+        (lambda spool: spool.write_bytes(b"\xff" * 100), LOST, LOST),
+        (lambda spool: spool.write_bytes(spool.read_bytes()[:18] + b"x" * 18), f"hello{LOST}", ""),
+        (lambda spool: _replace(spool, Path.mkdir), LOST, LOST),
+        (lambda spool: _replace(spool, os.mkfifo), LOST, LOST),
+    ],
+)
+async def test_a_damaged_spool_is_told_of_and_the_run_ends(
+    tmp_path: Path, damage: Callable[[Path], object], from_the_beginning: str, from_the_end: str
+) -> None:
+    run = finished_run(tmp_path, ("stdout", b"hello"), ("stderr", b"there"))
+    assert run.spool is not None
+    end = run.spool.stat().st_size
+    damage(run.spool)
+    for offset, text in ((0, from_the_beginning), (end, from_the_end)):
+        assert is_record_end(run.spool, offset)
+        *outputs, last = await received(run, offset)
+        assert "".join(event.text for event in outputs) == text
+        assert last.result == {"returnCode": 0, "status": "completed"}
+    kept = from_the_beginning.removesuffix(LOST)
+    assert read_tail(run.spool, max_bytes=1000).combined in (kept, kept + LOST)
+    read_lines(run.spool, limit=9, since=0)
+
+
+async def test_a_spool_that_is_damaged_while_the_run_goes_on_keeps_no_reader(
+    tmp_path: Path,
+) -> None:
+    async with serving(tmp_path) as served:
+        url = (await served.start())["streaming_url"]
+        handle = await served.runner.next_run()
+        handle.begin()
+        handle.write(b"hello")
+        reader = asyncio.create_task(read_stream(served.client, url))
+        await follower_arrives(served)
+        with handle.spool.open("ab") as file:
+            file.write(b"\xff" * 50)
+        handle.write(b"never read")
+        handle.end(0)
+        events = await reader
+    assert "".join(event.text for event in events) == "hello" + LOST
+    assert events[-1].result == {"returnCode": 0, "status": "completed"}
 
 
 def test_neighbours_of_one_stream_become_one_event_up_to_a_limit() -> None:

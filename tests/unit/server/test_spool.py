@@ -5,7 +5,13 @@ from pathlib import Path
 
 import pytest
 
-from lyceum_magic.server.spool import SpoolWriter, encode_record, read_spool, whole_characters
+from lyceum_magic.server.spool import (
+    DamagedSpool,
+    SpoolWriter,
+    encode_record,
+    read_spool,
+    whole_characters,
+)
 
 
 def test_records_come_back_with_their_end_offsets(tmp_path: Path) -> None:
@@ -45,8 +51,37 @@ def test_a_spool_that_does_not_exist_is_empty(tmp_path: Path) -> None:
 def test_an_offset_behind_the_end_is_refused(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.write_bytes(encode_record("stdout", 1, b"one"))
-    with pytest.raises(ValueError, match="not the end of a record"):
+    with pytest.raises(DamagedSpool, match="ends before 1000"):
         read_spool(spool, 1000)
+
+
+@pytest.mark.parametrize(
+    "junk",
+    [
+        b"\xff" * 40,
+        b"\0" * 40,
+        # A record that would be longer than any.
+        b"\0" * 9 + b"\xff" * 4 + b"x" * 40,
+    ],
+)
+def test_what_is_whole_before_damage_is_read_and_then_it_is_told(
+    tmp_path: Path, junk: bytes
+) -> None:
+    spool = tmp_path / "spool"
+    spool.write_bytes(encode_record("stdout", 1, b"one") + encode_record("stderr", 1, b"2") + junk)
+    records = read_spool(spool, 0)
+    assert [record.data for record in records] == [b"one", b"2"]
+    with pytest.raises(DamagedSpool, match="no record begins"):
+        read_spool(spool, records[-1].end)
+
+
+def test_what_is_no_file_is_damaged(tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe")
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "loop").symlink_to(tmp_path / "loop")
+    for name in ("pipe", "folder", "loop"):
+        with pytest.raises(DamagedSpool):
+            read_spool(tmp_path / name, 0)
 
 
 @pytest.mark.parametrize("text", ["é", "€", "😀", "a😀b€cé"])

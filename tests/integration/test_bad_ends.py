@@ -1,0 +1,229 @@
+"""Disks that lose what was written, and files that somebody broke: one sentence, and an end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sqlite3
+import subprocess
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+import psutil
+import pytest
+
+import lyceum_magic
+from lyceum_magic import local_server
+from lyceum_magic.exceptions import EmbeddedServerError
+from lyceum_magic.protocol import paths
+from lyceum_magic.server.runners.handle import read_facts
+from tests.tools.embedded import end_server, kill_server, run_folder
+from tests.tools.waiting import eventually
+
+from .served_process import LIMIT_S, command, served
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    return tmp_path / "state"
+
+
+def refused(folder: Path) -> str:
+    """What a server says that is expected not to start."""
+    done = subprocess.run(
+        command("--state-dir", str(folder)), capture_output=True, text=True, timeout=LIMIT_S
+    )
+    assert done.returncode == 1, done.stderr
+    assert done.stderr.count("\n") == 1, done.stderr
+    return done.stderr
+
+
+# --- output that is gone ---------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("kept", [0.0, 0.5, 0.99])
+def test_a_run_ends_for_its_notebook_after_a_power_cut(own_machine: Path, kept: float) -> None:
+    code = "import time\nfor n in range(500): print('line', n, flush=True)\ntime.sleep(600)"
+    run = lyceum_magic.submit(code)
+    eventually(lambda: "line 499" in run.text, "all of it is in the journal")
+    state = next(path.parent for path in own_machine.rglob("server.json"))
+    here = run_folder(state, run.id)
+    supervisor = psutil.Process(read_facts(here)["pid"])
+    kill_server(state)
+    supervisor.kill()
+    psutil.wait_procs([supervisor], timeout=LIMIT_S)
+    spool = here / "spool"
+    os.truncate(spool, int(spool.stat().st_size * kept))
+    with pytest.raises(lyceum_magic.RunLost, match="supervisor died"):
+        run.result()
+    assert run.state == "system_failure"
+    assert "line 499" in run.text
+    assert "cut off" in run.text
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda spool: spool.write_bytes(b"\xff" * 500),
+        lambda spool: spool.write_bytes(spool.read_bytes() + bytes(500)),
+        lambda spool: (spool.unlink(), os.mkfifo(spool)),
+    ],
+)
+def test_every_route_answers_for_a_run_whose_output_is_garbage(
+    folder: Path, damage: Callable[[Path], object]
+) -> None:
+    with served(folder) as server:
+        started = server.start("print('hello')")
+        run_id = started["execution_id"]
+        server.client.post(started["streaming_url"])
+        damage(run_folder(folder, run_id) / "spool")
+        stream = server.client.post(started["streaming_url"]).text
+        assert "is lost" in stream
+        assert "jobFinished" in stream
+        record = server.client.get(paths.record(run_id)).json()
+        assert record["status"] == "completed"
+        assert "Run this again" in record["combined_output"]
+        logs = server.client.get(paths.logs(run_id)).json()["logs"]
+        assert any("is lost" in str(line) for line in logs)
+        assert server.client.get(paths.USER_LOGS).status_code == 200
+
+
+def test_a_run_that_had_begun_and_whose_folder_is_gone_is_not_begun_again(folder: Path) -> None:
+    with served(folder) as server:
+        started = server.start("import time\nprint('on', flush=True)\ntime.sleep(600)")
+        run_id = started["execution_id"]
+        eventually(
+            lambda: server.client.get(paths.record(run_id)).json()["status"] == "running", "begun"
+        )
+        here = run_folder(folder, run_id)
+        supervisor = psutil.Process(read_facts(here)["pid"])
+        server.end(signal.SIGKILL)
+    supervisor.kill()
+    psutil.wait_procs([supervisor], timeout=LIMIT_S)
+    subprocess.run(["rm", "-rf", here], check=True)
+    with served(folder) as server:
+        stream = server.client.post(f"{paths.stream(run_id)}")
+        assert "its folder is gone" in stream.text
+        assert server.client.get(paths.record(run_id)).json()["status"] == "system_failure"
+
+
+# --- records that are broken -----------------------------------------------------------------
+
+
+def _with_one_run(folder: Path) -> Path:
+    with served(folder) as server:
+        server.client.post(server.start("print('hello')")["streaming_url"])
+        server.end()
+    return folder / "runs.sqlite3"
+
+
+def test_records_that_are_no_database_are_named_with_a_remedy(folder: Path) -> None:
+    records = _with_one_run(folder)
+    records.write_bytes(b"this is no database " * 500)
+    said = refused(folder)
+    assert str(records) in said
+    assert "are damaged" in said
+    assert "move it away" in said
+    records.rename(folder / "broken")
+    with served(folder) as server:
+        assert server.client.get(paths.WORKLOADS).status_code == 200
+
+
+def test_records_that_are_broken_inside_are_named_with_a_remedy(folder: Path) -> None:
+    records = _with_one_run(folder)
+    with sqlite3.connect(records) as connection:
+        connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
+    content = bytearray(records.read_bytes())
+    content[4096:] = b"\xa5" * (len(content) - 4096)
+    records.write_bytes(content)
+    assert "move it away" in refused(folder)
+
+
+def test_records_that_are_a_folder_are_named(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    (folder / "runs.sqlite3").mkdir()
+    assert "runs.sqlite3" in refused(folder)
+
+
+def test_a_notebook_hears_the_same_sentence(own_machine: Path) -> None:
+    state = _state_of(own_machine)
+    (state / "runs.sqlite3").write_bytes(b"this is no database " * 500)
+    with pytest.raises(EmbeddedServerError, match=r"are damaged .* move it away"):
+        lyceum_magic.submit("print(1)")
+
+
+def _state_of(home: Path) -> Path:
+    """The state folder of this environment, whose server has ended."""
+    local_server.ensure()
+    state = next(path.parent for path in home.rglob("server.json"))
+    end_server(state)  # in order: what it has in memory is in the file
+    return state
+
+
+# --- no free inodes --------------------------------------------------------------------------
+
+
+@contextmanager
+def _few_inodes(folder: Path) -> Iterator[Callable[[], None]]:
+    """A disk at `folder`; gives what uses up its inodes."""
+    folder.mkdir(mode=0o700)
+    options = "size=64m,nr_inodes=200,mode=700"
+    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user cannot mount a disk")
+
+    def use_up() -> None:
+        number = 0
+        try:
+            while True:
+                (folder / f"small-{number}").touch()
+                number += 1
+        except OSError:
+            pass
+
+    try:
+        yield use_up
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+
+
+def test_a_server_without_inodes_says_so_at_its_start(folder: Path) -> None:
+    with _few_inodes(folder) as use_up:
+        use_up()
+        said = refused(folder)
+        assert "has no free inodes" in said
+        assert "small files" in said
+
+
+def test_a_run_without_inodes_says_so_and_ends(folder: Path) -> None:
+    with _few_inodes(folder) as use_up, served(folder) as server:
+        server.client.post(server.start("print('hello')")["streaming_url"])
+        use_up()
+        started = server.start("print('hello')")
+        stream = server.client.post(started["streaming_url"]).text
+        assert "has no free inodes" in stream
+        assert "jobFinished" in stream
+        _inodes_come_back(folder)
+        again = server.start("print('again')")
+        assert "again" in server.client.post(again["streaming_url"]).text
+
+
+def _inodes_come_back(folder: Path) -> None:
+    for path in folder.glob("small-*"):
+        path.unlink()
+
+
+def test_a_full_disk_is_told_apart_from_one_without_inodes(folder: Path) -> None:
+    folder.mkdir(mode=0o700)
+    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(folder)]
+    if subprocess.run(mount, capture_output=True, check=False).returncode:
+        pytest.skip("this user cannot mount a disk")
+    try:
+        with served(folder) as server:
+            started = server.start("while True: print('x' * 100_000)")
+            stream = server.client.post(started["streaming_url"]).text
+            assert "is full: make room on it" in stream
+            assert "jobFinished" in stream
+    finally:
+        subprocess.run(["umount", "--lazy", str(folder)], check=True)
