@@ -56,7 +56,7 @@ StartT = TypeVar("StartT", bound=Start)
 START_LIMIT_S = 120.0
 
 #: The pause between two steps of removing old runs: cells come first.
-PRUNE_PAUSE_S = 0.05
+PRUNE_PAUSE_S = 1.0
 
 #: Where Jupyter's servers say which notebook a kernel belongs to.
 NOTEBOOK_VARIABLE = "JPY_SESSION_NAME"

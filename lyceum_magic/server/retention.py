@@ -19,10 +19,12 @@ from .stores.base import EndedRun, Store
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 3600.0
-#: How many runs are looked at in one step, and the pause between two steps where there are many:
-#: a sweep has time, and requests come first.
+#: How many runs are measured or forgotten in one step, and the pause between two steps where many
+#: are left, as after an upgrade: a sweep has time, and requests come first.
 STEP_RUNS = 200
-PAUSE_S = 0.1
+PAUSE_S = 0.5
+#: How many folders are looked up in the records in one step, without a pause.
+STEP_FOLDERS = 1000
 
 
 class Retention:
@@ -81,8 +83,8 @@ class Retention:
         await self._forget(lambda run, total: run.kept_from < too_old)
         await self._measure()
         await self._forget(lambda run, total: total > self._keep_bytes)
-        for begin in range(0, len(run_ids), STEP_RUNS):
-            for run_id in await self._store.unknown(run_ids[begin : begin + STEP_RUNS]):
+        for begin in range(0, len(run_ids), STEP_FOLDERS):
+            for run_id in await self._store.unknown(run_ids[begin : begin + STEP_FOLDERS]):
                 if not self._is_in_use(run_id):
                     await self._remove(run_id)
         await self._store.forget_deliveries(too_old)
@@ -131,7 +133,15 @@ class Retention:
 
 def size_on_disk(folder: Path) -> int:
     """The bytes that a folder takes with all that is in it; 0 where there is none."""
-    return sum(_blocks(entry) * 512 for entry in _entries(folder))
+    blocks, waiting = 0, [os.fspath(folder)]
+    while waiting:
+        with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError):  # it went meanwhile
+                    blocks += entry.stat(follow_symlinks=False).st_blocks
+                    if entry.is_dir(follow_symlinks=False):
+                        waiting.append(entry.path)
+    return blocks * 512
 
 
 def remove_tree(folder: Path) -> None:
@@ -163,13 +173,6 @@ def remove_tree(folder: Path) -> None:
             raise PermissionError(errno.EPERM, reason) from None
 
 
-def _entries(folder: Path) -> Iterator[os.DirEntry[str]]:
-    """All that is below a folder; links are not followed."""
-    for path in _folders(folder):
-        with contextlib.suppress(OSError), os.scandir(path) as entries:
-            yield from entries
-
-
 def _folders(folder: Path) -> Iterator[str]:
     """A folder and all folders below it, each before those that it holds."""
     waiting = [os.fspath(folder)]
@@ -179,10 +182,3 @@ def _folders(folder: Path) -> Iterator[str]:
         # It may be gone, closed to us, or too deep to have a path.
         with contextlib.suppress(OSError), os.scandir(path) as entries:
             waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]
-
-
-def _blocks(entry: os.DirEntry[str]) -> int:
-    try:
-        return entry.stat(follow_symlinks=False).st_blocks
-    except OSError:  # it went meanwhile
-        return 0

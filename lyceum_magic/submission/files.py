@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import os
 import stat
-import zlib
 from base64 import b64encode
 from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 
 from ..exceptions import OptionError
+from .there.deflating import deflate
 from .there.refusals import MAX_BYTES
 
 #: More files than anybody names on purpose.
@@ -49,9 +49,7 @@ def read_files(paths: Iterable[str]) -> dict[str, bytes]:
 
 def pack_files(files: Mapping[str, bytes]) -> dict[str, str]:
     """Files as `there.files.prepare` takes them."""
-    return {
-        name: b64encode(zlib.compress(content)).decode("ascii") for name, content in files.items()
-    }
+    return {name: b64encode(deflate(content)).decode("ascii") for name, content in files.items()}
 
 
 def sizes_of(files: Mapping[str, bytes]) -> dict[str, int]:

@@ -171,7 +171,8 @@ def check_outputs(code: str, names: Iterable[str], inputs: Iterable[str]) -> Non
     Raises:
         OptionError: with the name, and names like it that the cell binds.
     """
-    bound = names_bound(code)
+    names = list(names)
+    bound = names_bound(code) if names else None
     if bound is None:
         return
     bound |= set(inputs)

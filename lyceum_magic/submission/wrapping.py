@@ -38,7 +38,9 @@ _ONLY_FOR = {
 
 #: What nearly every cell comes to need, and what so travels compiled as well: it spares the same
 #: Python some 10 ms there.
-_COMPILED = frozenset({"bootstrap", "compiling", "display", "frames", "hooks", "pretty", "streams"})
+_COMPILED = frozenset(
+    {"bootstrap", "compiling", "deflating", "display", "frames", "hooks", "pretty", "streams"}
+)
 
 _HEAD = """\
 # A notebook cell, sent by lyceum-magic: the first string runs the cell, which is the last one.
@@ -79,7 +81,10 @@ def stub_of(cell: str, *, mark: str = "", **job: object) -> str:
     if "get_ipython" in cell:
         job["needs_shell"] = True
     needed = [name for name, parts in _ONLY_FOR.items() if parts & set(job)]
+    inputs = job.pop("inputs", "")
     literal = repr({"mark": mark, "name": CELL_NAME, **job, "cell": cell})
+    if inputs:  # of megabytes in base64, which has no character that `repr` would have to find
+        literal = f"{{'inputs': '{inputs}', {literal[1:]}"
     return f"{first_line(digest(), needed)}{_STUB}{literal}{_END}"
 
 

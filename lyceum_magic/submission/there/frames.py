@@ -19,6 +19,7 @@ import sys
 from binascii import b2a_base64, crc32
 from itertools import count
 
+from .deflating import deflate
 from .streams import turns, without_surrogates
 
 MAX_FRAME_BYTES = 3000
@@ -78,10 +79,8 @@ def encode(
     mark: str, kind: str, message: str, head: dict[str, object], data: bytes, readable: str
 ) -> list[bytes]:
     """The frames of one message, each with its line feed; see `send`."""
-    import zlib
-
     text = as_json(head).encode("ascii")
-    payload = b2a_base64(zlib.compress(text + b"\n" + data, 1), newline=False).decode("ascii")
+    payload = b2a_base64(deflate(text + b"\n" + data, 1), newline=False).decode("ascii")
     readable = re.sub(r"@(?=[\r\n]*~)", "@ ", without_surrogates(readable))
     shown = _slices(readable, MAX_READABLE_BYTES)
     room = MAX_FRAME_BYTES - MAX_OVERHEAD_BYTES - (MAX_READABLE_BYTES if readable else 0)

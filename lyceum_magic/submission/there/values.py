@@ -703,11 +703,12 @@ def _mib(size: int) -> str:
 
 def encode_inputs(packed: dict[str, bytes]) -> str:
     """Packed values as text for `Job.inputs`."""
-    import zlib
     from binascii import b2a_base64
 
+    from .deflating import deflate
+
     whole = Packer(max_bytes=4 * MAX_BYTES).pack("inputs", packed)
-    return b2a_base64(zlib.compress(whole), newline=False).decode("ascii")
+    return b2a_base64(deflate(whole), newline=False).decode("ascii")
 
 
 def restore_inputs(

@@ -72,7 +72,8 @@ class World:
 
 
 @pytest.fixture
-def world(tmp_path: Path) -> Iterator[World]:
+def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[World]:
+    monkeypatch.setattr(retention, "PAUSE_S", 0.0)
     folder = tmp_path / "runs"
     folder.mkdir()
     yield World(folder)

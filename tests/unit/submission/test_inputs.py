@@ -12,6 +12,7 @@ import pytest
 
 from lyceum_magic.api import submit
 from lyceum_magic.exceptions import OptionError
+from lyceum_magic.submission import inputs as inputs_module
 from lyceum_magic.submission.inputs import (
     check_load,
     check_outputs,
@@ -277,3 +278,13 @@ def test_a_cell_that_can_never_bind_the_name_is_refused(code: str) -> None:
 def test_a_slip_in_a_name_is_told() -> None:
     with pytest.raises(OptionError, match=r"never sets resutl\. Did you mean result\?"):
         check_outputs("result = 1", ["resutl"], [])
+
+
+def test_a_cell_without_outputs_is_not_read_for_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
+    def never(code: str) -> set[str]:
+        raise AssertionError("nobody has asked which names it binds")
+
+    monkeypatch.setattr(inputs_module, "names_bound", never)
+    check_outputs("x = 1", [], ["a"])
+    with pytest.raises(AssertionError):
+        check_outputs("x = 1", ["x"], [])
