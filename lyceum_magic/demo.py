@@ -17,7 +17,6 @@ from pathlib import Path
 from typing import Any
 
 from . import local_server
-from .config import server_folder
 from .exceptions import LyceumError
 
 _CELL_LIMIT_S = 300
@@ -70,7 +69,7 @@ def run_demo(notebook: Path, output_dir: Path) -> bool:
 def throwaway_home() -> Iterator[dict[str, str]]:
     """The environment of processes that shall neither see nor leave anything of the user's.
 
-    Their runs go to an embedded server of their own, which ends with the context.
+    Their runs go to embedded servers of their own, which end with the context.
     """
     home = Path(tempfile.mkdtemp(prefix="lyceum-magic-demo-"))
     state = home / "lyceum-magic"
@@ -80,7 +79,7 @@ def throwaway_home() -> Iterator[dict[str, str]]:
     finally:
         # After an interrupt a run may still be alive. Then its server needs the folder, until the
         # run's time limit and the server's idleness end both.
-        if local_server.end(server_folder(state)):
+        if all(local_server.end(folder) for folder in (state / "servers").glob("*")):
             shutil.rmtree(home, ignore_errors=True)
 
 

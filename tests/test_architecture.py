@@ -19,7 +19,7 @@ ARROWS = {
     # The notebook side, from the top.
     "": "api client exceptions magic runs",
     "cli": "config demo exceptions keys magic protocol server.log server.serve server.state_folder",
-    "demo": "config exceptions local_server",
+    "demo": "exceptions local_server",
     "keys": "client config exceptions magic protocol session",
     "magic": "client config display exceptions local_server outputs protocol runs session "
     "submission submission.wrapping",
