@@ -21,6 +21,7 @@ from . import config
 from .exceptions import ConfigError, OptionError
 from .protocol.addresses import is_loopback
 from .protocol.callback_urls import problem_of_url
+from .runs.loop import log_failure
 from .runs.run import Run
 
 if TYPE_CHECKING:
@@ -180,6 +181,7 @@ class Here:
                 box = Mailbox(callback_folder(), self._session, self._deliver)
                 try:
                     self._life, self._box = self._portal.start_task(box.live)
+                    self._life.add_done_callback(log_failure)
                 except (OSError, sqlite3.Error) as exc:
                     raise _unusable(exc) from None
             return self._box

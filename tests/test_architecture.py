@@ -43,7 +43,7 @@ ARROWS = {
     "server.app": "protocol server.account server.bell server.bucket server.callbacks server.gpus "
     "server.guard server.retention server.routes server.runners server.s3_endpoint server.service "
     "server.settings server.state_folder server.stores server.stores.base server.stream_secrets "
-    "server.troubles server.vault",
+    "server.tasks server.troubles server.vault",
     "server.routes": "config exceptions protocol server.account server.bucket server.callbacks "
     "server.event_stream server.metrics server.output_tail server.runners server.s3_endpoint "
     "server.service server.settings server.stores.base server.stream_secrets server.tracked_run",

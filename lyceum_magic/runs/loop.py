@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from concurrent.futures import Future
+from typing import Any
 
 import anyio
 from anyio import from_thread
@@ -11,8 +13,16 @@ from anyio.from_thread import BlockingPortal
 
 from ..exceptions import LyceumError
 
+logger = logging.getLogger(__name__)
+
 #: No thread has this identifier.
 _OTHER_THREAD = -1
+
+
+def log_failure(task: Future[Any]) -> None:
+    """Log what a task of the loop thread has raised; a callback for those that nobody waits for."""
+    if not task.cancelled() and (error := task.exception()) is not None:
+        logger.error("lyceum-magic failed in the background", exc_info=error)
 
 
 class LoopThread:

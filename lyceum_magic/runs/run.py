@@ -43,6 +43,7 @@ from .hooks import Hooks
 from .inbox import Inbox
 from .interrupts import noted_interrupts
 from .journal import Entry, Journal
+from .loop import log_failure
 from .saving import Saved, write_files
 
 if TYPE_CHECKING:
@@ -511,7 +512,8 @@ class Run:
     def request_abort(self, why: str) -> None:
         """Asks for an abort and returns at once; a run that is still being started is aborted as
         soon as its id is known."""
-        self._portal.start_task_soon(self._life.abort_when_known, why)
+        asking = self._portal.start_task_soon(self._life.abort_when_known, why)
+        asking.add_done_callback(log_failure)
 
     def logs(self) -> list[str]:
         """Its log lines as the server keeps them."""
@@ -539,6 +541,7 @@ class Run:
     def begin(self, request: Start | None) -> None:
         """Starts the task: start and follow, or only follow where `request` is None."""
         self._task = self._portal.start_task_soon(self._live, request)
+        self._task.add_done_callback(log_failure)
 
     async def _live(self, request: Start | None) -> None:
         await self._life.live(request)

@@ -53,6 +53,7 @@ from .state_folder import forget_deliveries_left, new_key, write_deliveries_left
 from .stores.base import WholeStore
 from .stores.sqlite import SqliteStore
 from .stream_secrets import StreamSecrets
+from .tasks import log_failure
 from .troubles import Troubles
 from .vault import Vault
 
@@ -134,7 +135,8 @@ def create_app(
             parts.push_async_callback(service.close)  # it may fail behind its first runs
             await service.open()
             await deliverer.open()
-            sweeping = asyncio.create_task(retention.sweep_for_ever())
+            sweeping = asyncio.create_task(retention.sweep_for_ever(), name="the sweep")
+            sweeping.add_done_callback(log_failure)
             try:
                 yield
             finally:

@@ -160,9 +160,13 @@ class ComposeWork:
             command = self._command = start_stack(self._project, self._folder)
 
         def wait() -> None:
-            _, stderr = command.communicate(json.dumps(self._model).encode())
-            failure = failure_of(stderr, self._project) if command.returncode else ""
-            self._changes.put(_Started(failure))
+            try:
+                _, stderr = command.communicate(json.dumps(self._model).encode())
+                failure = failure_of(stderr, self._project) if command.returncode else ""
+            except Exception as exc:  # noqa: BLE001 - the top of a thread; _follow() raises it
+                self._changes.put(_Changed(exc))
+            else:
+                self._changes.put(_Started(failure))
 
         threading.Thread(target=wait, name="start", daemon=True).start()
 
