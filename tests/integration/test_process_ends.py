@@ -10,6 +10,7 @@ import resource
 import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
+from textwrap import dedent
 
 import psutil
 import pytest
@@ -177,6 +178,30 @@ async def test_an_end_waits_for_a_free_descriptor_when_a_later_server_finds_the_
     found = await finding
     assert found is not None
     assert (await found.ended()).return_code == 0
+
+
+async def test_a_program_that_connects_to_its_supervisor_uses_up_nothing(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("lyceum_magic.server.runners.pool.inherited_limit", lambda: 64)
+    runner = ProcessRunner(tmp_path / "state")
+    code = """
+        import resource, socket
+        _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+        held = []
+        for _ in range(500):
+            one = socket.socket(socket.AF_UNIX)
+            try:
+                one.connect("../control.sock")
+            except OSError:
+                break
+            held.append(one)
+        print("done")
+        """
+    end, stdout, _ = await run(runner, tmp_path / "run", dedent(code))
+    assert (end.reason, end.return_code, stdout) == ("exited", 0, "done\n")
+    await runner.close()
 
 
 async def test_a_run_whose_lock_is_gone_is_not_begun_a_second_time(

@@ -92,6 +92,7 @@ _PR_SET_CHILD_SUBREAPER = 36
 _MADV_POPULATE_WRITE = 23
 _READ_BYTES = 1 << 16
 _EXIT_BYTES = 4096
+_MOST_CONNECTIONS = 32
 
 
 class Assignment(TypedDict):
@@ -401,6 +402,9 @@ class Supervisor:
     def _accept(self) -> None:
         """A server came back. It is told at once that the program runs."""
         connection, _ = self._listener.accept()
+        if len(self._connections) >= _MOST_CONNECTIONS:
+            connection.close()  # servers come one at a time: the program opens these
+            return
         connection.setblocking(False)
         self._connections[connection.fileno()] = connection
         self._watch(connection.fileno(), self._obey)
