@@ -298,7 +298,8 @@ class SupervisedRun:
             self.started_at = _moment(_facts(self._folder).get("started_at")) or time.time()
             self._read_detail()
             self._begun.set()
-            self._forget_due()
+            if not self._order:
+                self._forget_due()
             # From now on, also for a run that was found again: no clock is trusted that may have
             # been set in between.
             limit_s = self._spec.request.timeout + self._spec.stop_grace_s
