@@ -421,7 +421,10 @@ def room_needed() -> Iterator[None]:
     except OSError as exc:
         if exc.errno not in _NO_SPACE:
             raise
-        raise StorageFull("The storage is full: the server's disk has no room left.") from exc
+        raise StorageFull(
+            "The storage is full: the server's disk has no room or no free inodes left. Remove "
+            "files there."
+        ) from exc
 
 
 @contextmanager
