@@ -44,6 +44,7 @@ from .config import (
     server_folder,
     user_folder,
 )
+from .disks import reason
 from .exceptions import EmbeddedServerError
 from .protocol import paths
 from .protocol.callbacks import LEFT_FILE, DeliveriesLeft
@@ -497,7 +498,8 @@ def _unusable(folder: Path, exc: OSError) -> EmbeddedServerError:
     where = f"{exc.filename}: " if exc.filename not in (None, str(folder)) else ""
     return EmbeddedServerError(
         f"The embedded server needs a folder of its own, and {folder} cannot be used "
-        f"({where}{exc.strerror}); set LYCEUM_MAGIC_HOME to a folder of yours on a local disk."
+        f"({where}{reason(exc, folder)}); set LYCEUM_MAGIC_HOME to a folder of yours on a local "
+        "disk."
     )
 
 

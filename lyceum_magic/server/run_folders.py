@@ -19,6 +19,7 @@ from cryptography.hazmat.primitives.ciphers import Cipher
 from cryptography.hazmat.primitives.ciphers.algorithms import AES
 from cryptography.hazmat.primitives.ciphers.modes import ECB
 
+from ..disks import reason
 from ..exceptions import EmbeddedServerError
 
 _KEY_FILE = ".key"
@@ -85,7 +86,7 @@ class RunFolders:
         except OSError as exc:
             raise EmbeddedServerError(
                 f"{path}, which names the folders of runs, cannot be read or made "
-                f"({exc.strerror}); look after its disk, owner and mode."
+                f"({reason(exc, path)}); look after its disk, owner and mode."
             ) from exc
         if len(key) != _KEY_BYTES:
             raise EmbeddedServerError(

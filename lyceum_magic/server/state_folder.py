@@ -196,7 +196,7 @@ def lock_for_life(folder: Path) -> Iterator[ServerLock]:
         descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
     except OSError as exc:
         raise EmbeddedServerError(
-            f"{path} cannot be locked ({exc.strerror}); remove what is there, or make room."
+            f"{path} cannot be locked ({reason(exc, folder)}); remove what is there, or make room."
         ) from exc
     try:
         if not _take(descriptor):

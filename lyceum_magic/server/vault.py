@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ..config import read_own
+from ..disks import reason
 from ..exceptions import EmbeddedServerError
 
 if TYPE_CHECKING:
@@ -83,7 +84,7 @@ class Vault:
         except OSError as exc:
             raise EmbeddedServerError(
                 f"{self._path}, which holds a key of this server, cannot be read or made "
-                f"({exc.strerror}); look after its disk, owner and mode."
+                f"({reason(exc, self._path)}); look after its disk, owner and mode."
             ) from exc
         if not _is_key(key):  # of an empty file anybody could derive the same
             raise self._broken()

@@ -17,6 +17,7 @@ import pytest
 
 from lyceum_magic.server.runners.handle import Patience, SupervisedRun, read_end
 from lyceum_magic.server.runners.process import ProcessRunner
+from lyceum_magic.server.spool import DamagedSpool
 from tests.tools.waiting import eventually
 
 from .test_process_runner import is_alive, output, run, spec, start, until
@@ -38,7 +39,7 @@ def anyio_backend() -> str:
 @pytest.fixture
 async def runner(tmp_path: Path) -> AsyncIterator[ProcessRunner]:
     runner = ProcessRunner(tmp_path / "state")
-    runner.patience = Patience(start_s=60.0, end_s=1.0)
+    runner.patience = Patience(start_s=20.0, end_s=1.0)
     await runner.open()
     yield runner
     await runner.close()
@@ -236,7 +237,7 @@ async def test_a_pipe_in_the_place_of_the_output_keeps_nobody_waiting(
     code = "import os\nprint('lost')\nos.remove('../spool')\nos.mkfifo('../spool')\nprint('too')"
     handle = await start(runner, tmp_path / "run", code)
     assert (await handle.ended()).return_code == 0
-    with pytest.raises(OSError, match="regular"):
+    with pytest.raises(DamagedSpool, match="regular"):
         output(handle, "stdout")
 
 

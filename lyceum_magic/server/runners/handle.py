@@ -295,19 +295,22 @@ class SupervisedRun:
             return
         if STARTED in notices and not self._begun.is_set():
             # The program may have taken the file away by now, or written another.
-            self.started_at = _moment(_facts(self._folder).get("started_at")) or time.time()
-            self._read_detail()
-            self._begun.set()
-            if not self._order:
-                self._forget_due()
-            # From now on, also for a run that was found again: no clock is trusted that may have
-            # been set in between.
-            limit_s = self._spec.request.timeout + self._spec.stop_grace_s
-            self._expect_end(limit_s + self._patience.end_s, "timeout")
+            self._begin(_moment(_facts(self._folder).get("started_at")) or time.time())
         if DETAIL in notices:
             self._read_detail()
             self.on_detail()
         self._wake()
+
+    def _begin(self, started_at: float) -> None:
+        self.started_at = started_at
+        self._read_detail()
+        self._begun.set()
+        if not self._order:
+            self._forget_due()
+        # From now on, also for a run that was found again: no clock is trusted that may have been
+        # set in between.
+        limit_s = self._spec.request.timeout + self._spec.stop_grace_s
+        self._expect_end(limit_s + self._patience.end_s, "timeout")
 
     def _read_detail(self) -> None:
         self.detail = str(_facts(self._folder, DETAIL_FILE).get("detail", ""))
@@ -343,6 +346,13 @@ class SupervisedRun:
             self._overdue = None
 
     def _force(self, reason: EndReason) -> None:
+        started_at = _moment(_facts(self._folder).get("started_at"))
+        if reason == "lost" and started_at is not None and not self._begun.is_set():
+            # It was stopped in the moment between the program's beginning and the word of it.
+            self._overdue = None
+            self._begin(started_at)
+            self._wake()
+            return
         logger.error("the supervisor of run %s hangs, and is killed", self.run_id)
         if reason != "lost":
             self._forced = reason
