@@ -55,7 +55,7 @@ def take_installs(code: str) -> tuple[str, list[str]]:
         tree = ast.parse(code)
     except (SyntaxError, ValueError, RecursionError):
         return code, []
-    lines = code.split("\n")
+    lines = re.split(r"\r\n|\n|\r", code)  # as Python counts them
     named: list[str] = []
     # From the end, so that what is changed moves nothing that is left.
     calls = sorted(_commands_in(tree), key=lambda found: (-found[0].lineno, -found[0].col_offset))

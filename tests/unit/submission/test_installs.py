@@ -54,6 +54,14 @@ def test_it_counts_anywhere_in_the_cell_and_stays_readable() -> None:
     ]
 
 
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_lines_are_counted_as_python_counts_them(end: str) -> None:
+    cell = end.join(["x = 'a\f\x0b\u2028b'", "get_ipython().system('pip install b')", "x"])
+    code, found = take_installs(cell)
+    assert found == ["b"]
+    assert code.split("\n")[1:] == ["None  # !pip install b", "x"]
+
+
 def test_a_file_of_requirements_is_read(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "needs.txt").write_text("rich")
