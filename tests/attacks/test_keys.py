@@ -18,6 +18,7 @@ import jwt
 import pytest
 
 from lyceum_magic import local_server
+from lyceum_magic.config import server_folder
 from lyceum_magic.exceptions import ConfigError, ServerUnreachable
 from lyceum_magic.magic import line
 from lyceum_magic.magic.cell import Defaults
@@ -346,7 +347,8 @@ def test_a_run_is_followed_past_a_stranger_who_took_the_port(
     port = port_of(server_facts(own_machine)["base_url"])
     process = server_process(own_machine)
     assert process is not None
-    with listening(stranger, port) as listener, (own_machine / "start.lock").open("wb") as lock:
+    lock_file = server_folder() / "start.lock"
+    with listening(stranger, port) as listener, lock_file.open("wb") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # no server starts before the stranger listens
         process.terminate()
         listener.wait()

@@ -245,7 +245,7 @@ def test_a_server_that_is_ending_is_waited_for_and_followed_by_another(folder: P
     assert process is not None
     process.terminate()
     lock = folder / "server.lock"
-    eventually(lambda: "http" not in lock.read_text(), "the server begins to end")
+    eventually(lambda: before.base_url not in lock.read_text(), "the server begins to end")
     after = local_server.ensure()
     assert after.base_url == before.base_url
     assert after.token != before.token

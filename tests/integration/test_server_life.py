@@ -118,7 +118,7 @@ def test_an_address_is_taken_back_before_its_port_is_free(folder: Path) -> None:
             server.process.send_signal(signal.SIGTERM)
             port = int(server.base_url.rpartition(":")[2])
             eventually(lambda: not _listens(port), "the port is free")
-            assert "http" not in (folder / "server.lock").read_text()
+            assert server.base_url not in (folder / "server.lock").read_text()
         server.process.wait(LIMIT_S)
     with served(folder) as server:
         server.client.post(paths.abort(started["execution_id"]))
