@@ -18,7 +18,7 @@ from lyceum_magic.server import descriptors
 from lyceum_magic.server.peers import ConnectionTable
 from tests.attacks.stranger import Stranger
 from tests.integration.served_process import ServedProcess, served
-from tests.tools.waiting import eventually
+from tests.tools.waiting import CLIENT_LIMIT_S, eventually
 
 #: Opens connections to PORT, with half a request in each, and opens them again as they are closed.
 STORM = """
@@ -116,7 +116,12 @@ def test_a_stranger_is_not_answered(folder: Path, stranger: Stranger) -> None:
         for line in (f"GET {paths.HEALTH}", f"POST {paths.LOGIN}", "GET /openapi.json"):
             said = stranger.run(ASK, port_of(server), line)
             assert said in ("ConnectionResetError\n", "BrokenPipeError\n"), said
-        assert httpx.get(f"{server.base_url}{paths.HEALTH}", trust_env=False).status_code == 200
+        assert (
+            httpx.get(
+                f"{server.base_url}{paths.HEALTH}", trust_env=False, timeout=CLIENT_LIMIT_S
+            ).status_code
+            == 200
+        )
 
 
 def test_a_shared_server_answers_everybody(folder: Path, stranger: Stranger) -> None:

@@ -29,7 +29,7 @@ from tests.attacks.stranger import Stranger
 from tests.integration.served_process import ServedProcess, served
 from tests.integration.test_lyceum_cli import LYCEUM
 from tests.tools.embedded import server_facts, server_process
-from tests.tools.waiting import eventually
+from tests.tools.waiting import CLIENT_LIMIT_S, eventually
 
 LIMIT_S = 120
 
@@ -330,7 +330,10 @@ def test_the_servers_own_key_is_worth_nothing_after_its_end(
         url = f"{server.base_url}{paths.ORG}"
         assert stranger.run(code, url, f"Bearer {stolen}").strip() in ("401", "nothing")
         headers = {"Authorization": f"Bearer {stolen}"}
-        assert httpx.get(url, headers=headers, trust_env=False).status_code == 401
+        assert (
+            httpx.get(url, headers=headers, trust_env=False, timeout=CLIENT_LIMIT_S).status_code
+            == 401
+        )
 
 
 def test_a_run_is_followed_past_a_stranger_who_took_the_port(

@@ -14,6 +14,7 @@ import pytest
 
 from lyceum_magic.protocol import paths
 from tests.integration.served_process import ServedProcess, served
+from tests.tools.waiting import CLIENT_LIMIT_S
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -41,7 +42,9 @@ def new_key(server: ServedProcess) -> dict[str, Any]:
 
 def opens(server: ServedProcess, key: dict[str, Any]) -> bool:
     headers = {"Authorization": f"Bearer {key['api_key']}"}
-    reply = httpx.get(f"{server.base_url}{paths.ORG}", headers=headers, trust_env=False)
+    reply = httpx.get(
+        f"{server.base_url}{paths.ORG}", headers=headers, trust_env=False, timeout=CLIENT_LIMIT_S
+    )
     assert reply.status_code in (200, 401)
     return reply.status_code == 200
 

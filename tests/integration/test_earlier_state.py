@@ -21,7 +21,7 @@ from lyceum_magic.session import Session
 from tests.tools.callbacks import receiving
 from tests.tools.embedded import end_server, kill_server, server_facts, server_process
 from tests.tools.environments import copy_of_this_environment
-from tests.tools.waiting import eventually
+from tests.tools.waiting import CLIENT_LIMIT_S, eventually
 
 from .served_process import LIMIT_S, ServedProcess, served
 
@@ -194,6 +194,7 @@ def test_an_earlier_server_of_another_environment_is_left_alone(
         facts["base_url"] + paths.SECRETS,
         headers={"Authorization": f"Bearer {facts['api_key']}"},
         trust_env=False,
+        timeout=CLIENT_LIMIT_S,
     )
     assert "TOKEN" in listed.text
     assert not (own_machine / "runs.sqlite3").exists()

@@ -16,6 +16,7 @@ from lyceum_magic.protocol import paths
 from tests.integration.served_process import served
 from tests.integration.test_lyceum_cli import Lyceum
 from tests.tools.embedded import server_facts
+from tests.tools.waiting import CLIENT_LIMIT_S
 
 LIMIT_S = 120
 
@@ -38,7 +39,9 @@ def made(*arguments: str) -> tuple[str, str]:
 
 def opens(folder: Path, key: str) -> bool:
     url = f"{server_facts(folder)['base_url']}{paths.ORG}"
-    reply = httpx.get(url, headers={"Authorization": f"Bearer {key}"}, trust_env=False)
+    reply = httpx.get(
+        url, headers={"Authorization": f"Bearer {key}"}, trust_env=False, timeout=CLIENT_LIMIT_S
+    )
     return reply.status_code == 200
 
 
@@ -135,7 +138,9 @@ def test_a_name_means_one_key(own_machine: Path) -> None:
     headers = {"Authorization": f"Bearer {facts['api_key']}"}
     url = f"{facts['base_url']}{paths.KEYS}"
     # Another client gave a second key the same name.
-    other = httpx.post(url, json={"key_name": "ci"}, headers=headers, trust_env=False).json()
+    other = httpx.post(
+        url, json={"key_name": "ci"}, headers=headers, trust_env=False, timeout=CLIENT_LIMIT_S
+    ).json()
     refused = keys("revoke", "ci")
     assert refused.returncode == 1
     assert "2 keys" in refused.stderr

@@ -18,6 +18,7 @@ from lyceum_magic.exceptions import NotAuthorised
 from lyceum_magic.protocol import paths
 from tests.integration.served_process import ServedProcess, served
 from tests.integration.test_lyceum_cli import Lyceum, log_in
+from tests.tools.waiting import CLIENT_LIMIT_S
 
 pytestmark = pytest.mark.timeout(120)
 
@@ -102,7 +103,9 @@ def test_what_is_not_here_is_said_in_a_sentence(lyceum: Lyceum) -> None:
 
 def sign_in(server: ServedProcess) -> dict[str, str]:
     body = {"email": "somebody@example.org", "password": server.facts()["api_key"]}
-    reply = httpx.post(f"{server.base_url}{paths.LOGIN}", json=body, trust_env=False)
+    reply = httpx.post(
+        f"{server.base_url}{paths.LOGIN}", json=body, trust_env=False, timeout=CLIENT_LIMIT_S
+    )
     assert reply.status_code == 200, reply.text
     return dict(reply.json())
 

@@ -20,7 +20,7 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.proof import proof
 from lyceum_magic.server.serve import ServeOptions, _bind, serve
 from tests.tools.embedded import run_folder
-from tests.tools.waiting import eventually
+from tests.tools.waiting import CLIENT_LIMIT_S, eventually
 
 from .served_process import LIMIT_S, ServedProcess, command, served
 
@@ -105,7 +105,10 @@ def test_what_was_made_with_a_key_ends_or_stays_with_it(folder: Path) -> None:
             for token in (*tokens, made["api_key"])
         ]
         assert [reply.status_code for reply in replies] == [401, 200, 200]
-        assert "hello" in httpx.post(started["streaming_url"], trust_env=False).text
+        assert (
+            "hello"
+            in httpx.post(started["streaming_url"], trust_env=False, timeout=CLIENT_LIMIT_S).text
+        )
 
 
 def test_an_address_is_taken_back_before_its_port_is_free(folder: Path) -> None:
@@ -192,9 +195,12 @@ def test_the_shared_profile_runs_no_processes_and_opens_no_stream_by_id(folder: 
         assert refused.status_code == 503
         assert "profile" in refused.json()["detail"]
         by_id = f"{server.base_url}{paths.stream(started['execution_id'])}"
-        assert httpx.post(by_id, trust_env=False).status_code == 401
+        assert httpx.post(by_id, trust_env=False, timeout=CLIENT_LIMIT_S).status_code == 401
         assert "hello" in server.client.post(by_id).text
-        assert "hello" in httpx.post(started["streaming_url"], trust_env=False).text
+        assert (
+            "hello"
+            in httpx.post(started["streaming_url"], trust_env=False, timeout=CLIENT_LIMIT_S).text
+        )
 
 
 def test_a_memory_limit_is_taken_from_the_command_line(folder: Path) -> None:
@@ -238,7 +244,10 @@ def test_it_proves_itself_before_it_is_sent_the_key(folder: Path) -> None:
     with served(folder) as server:
         nonce = os.urandom(16).hex()
         reply = httpx.get(
-            f"{server.base_url}{paths.HEALTH}", params={"nonce": nonce}, trust_env=False
+            f"{server.base_url}{paths.HEALTH}",
+            params={"nonce": nonce},
+            trust_env=False,
+            timeout=CLIENT_LIMIT_S,
         )
         assert reply.json()["proof"] == proof(server.facts()["api_key"], nonce)
 

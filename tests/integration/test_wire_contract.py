@@ -16,6 +16,7 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output, decode
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
+from tests.tools.waiting import CLIENT_LIMIT_S
 from tests.tools.wire_server import (
     WireServer,
     frame,
@@ -49,14 +50,16 @@ def account() -> Account:
 async def http(account: Account) -> AsyncIterator[httpx.AsyncClient]:
     headers = {"Authorization": f"Bearer {account.token.reveal()}"}
     base_url = account.base_url
-    async with httpx.AsyncClient(base_url=base_url, headers=headers, trust_env=False) as http:
+    async with httpx.AsyncClient(
+        base_url=base_url, headers=headers, trust_env=False, timeout=CLIENT_LIMIT_S
+    ) as http:
         yield http
 
 
 async def said_by_fake(reply: object) -> httpx.Response:
     async with wire_server() as wire:
         wire.on("GET", "/x", reply)  # type: ignore[arg-type]
-        async with httpx.AsyncClient(trust_env=False) as http:
+        async with httpx.AsyncClient(trust_env=False, timeout=CLIENT_LIMIT_S) as http:
             return await http.get(f"{wire.base_url}/x")
 
 

@@ -9,6 +9,9 @@ from typing import TypeVar
 T = TypeVar("T")
 
 LIMIT_S = 120.0
+#: What an HTTP client of a test waits for an answer: httpx gives up after 5 seconds, and a busy
+#: machine is no failure.
+CLIENT_LIMIT_S = LIMIT_S
 
 
 def eventually(condition: Callable[[], T | None], what: str) -> T:

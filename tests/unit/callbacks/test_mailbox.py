@@ -52,7 +52,7 @@ def test_an_inbox_that_could_not_be_read_is_read_again(
         portal.call(box._poked.set)
         eventually(lambda: "cannot be read now" in caplog.text, "a failed look")
         path.write_bytes(kept)
-        assert came.get(timeout=10).event.run_id == "run-1"
+        assert came.get(timeout=60).event.run_id == "run-1"
     finally:
         life.cancel()
 

@@ -26,7 +26,7 @@ def test_a_callback_that_comes_again_is_told_of_again(tmp_path: Path) -> None:
     inbox = CallbackInbox(tmp_path)
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as bell:
         bell.bind(("127.0.0.1", 0))
-        bell.settimeout(10)
+        bell.settimeout(60)
         inbox.register("secret", session="s", tag=None, poke_port=bell.getsockname()[1])
         address = inbox.find("secret")
         assert address is not None

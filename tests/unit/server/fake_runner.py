@@ -94,7 +94,7 @@ class FakeRunner:
 
     async def next_run(self) -> FakeHandle:
         """The next run that the service starts."""
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             return await self._started.get()
 
     async def open(self) -> None:

@@ -24,6 +24,7 @@ from lyceum_magic.server.runners.base import Runner
 from lyceum_magic.server.settings import Profile, ServerSettings
 from lyceum_magic.server.stores.base import WholeStore
 from lyceum_magic.server.stores.memory import MemoryStore
+from tests.tools.waiting import CLIENT_LIMIT_S
 
 from .fake_runner import FakeRunner
 
@@ -100,7 +101,10 @@ async def serving(
         base_url = f"http://127.0.0.1:{settings.port}"
         try:
             async with httpx.AsyncClient(
-                base_url=base_url, headers={"Authorization": f"Bearer {KEY}"}, trust_env=False
+                base_url=base_url,
+                headers={"Authorization": f"Bearer {KEY}"},
+                trust_env=False,
+                timeout=CLIENT_LIMIT_S,
             ) as client:
                 yield Served(app, client, base_url, runner, end_calls)
         finally:

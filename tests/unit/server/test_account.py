@@ -383,7 +383,7 @@ def test_threads_and_servers_that_come_first_together_have_one_key(tmp_path: Pat
         all_there = threading.Barrier(8)
 
         def first_use(vault: Vault, barrier: threading.Barrier = all_there) -> bytes:
-            barrier.wait(10)
+            barrier.wait(60)
             return vault.derived_key("a")
 
         with ThreadPoolExecutor(8) as threads:

@@ -14,6 +14,7 @@ from lyceum_magic.protocol.paths import PREFIX
 from lyceum_magic.protocol.proof import digest_of, key_proof, public_part
 from lyceum_magic.server.stores.base import ApiKey
 from lyceum_magic.server.stores.memory import MemoryStore
+from tests.tools.waiting import CLIENT_LIMIT_S
 
 from .serving import KEY, Served, serving
 
@@ -211,7 +212,9 @@ NONCE = "0123456789abcdef"
 
 async def proofs(served: Served, part: str) -> list[str]:
     """What anybody is told who asks for a proof."""
-    async with httpx.AsyncClient(base_url=served.base_url, trust_env=False) as stranger:
+    async with httpx.AsyncClient(
+        base_url=served.base_url, trust_env=False, timeout=CLIENT_LIMIT_S
+    ) as stranger:
         reply = await stranger.get(paths.HEALTH, params={"nonce": NONCE, "key": part})
     assert reply.status_code == 200, reply.text
     return list(reply.json()["key_proofs"])
@@ -257,7 +260,10 @@ async def test_a_token_is_proved_by_what_is_before_its_signature(tmp_path: Path)
 
 
 async def test_a_stranger_signs_in_with_a_key_and_renews(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served, httpx.AsyncClient(base_url=served.base_url) as stranger:
+    async with (
+        serving(tmp_path) as served,
+        httpx.AsyncClient(base_url=served.base_url, timeout=CLIENT_LIMIT_S) as stranger,
+    ):
         body = {"email": "a@example.org", "password": KEY}
         signed_in = await stranger.post(paths.LOGIN, json=body)
         assert signed_in.status_code == 200, signed_in.text
@@ -283,7 +289,10 @@ async def test_a_stranger_signs_in_with_a_key_and_renews(tmp_path: Path) -> None
 
 
 async def test_what_strangers_may_send_is_small(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served, httpx.AsyncClient(base_url=served.base_url) as stranger:
+    async with (
+        serving(tmp_path) as served,
+        httpx.AsyncClient(base_url=served.base_url, timeout=CLIENT_LIMIT_S) as stranger,
+    ):
         reply = await stranger.post(paths.REFRESH, json={"refresh_token": "x" * 20_000})
         assert reply.status_code == 413
         assert "16 KiB" in reply.json()["detail"]

@@ -199,7 +199,7 @@ def test_an_order_before_the_first_step_ends_a_run(tmp_path: Path) -> None:
         )
         run.launch(never())
         await run.kill()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             end = await run.ended()
         assert ended == [run]
         return end.reason

@@ -226,7 +226,7 @@ async def test_a_reader_that_leaves_is_no_longer_counted(tmp_path: Path) -> None
         async with served.client.stream("POST", url) as reply:
             await anext(reply.aiter_lines())
         handle.end(0)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await served.app.state.service.idle(0.0)
 
 
@@ -271,6 +271,6 @@ async def test_a_finished_run_is_replayed_from_where_its_reader_was(tmp_path: Pa
 
 async def follower_arrives(served: Served) -> None:
     service = served.app.state.service
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while not service.followers:
             await service.activity.listen().wait()

@@ -21,6 +21,7 @@ from lyceum_magic.protocol.requests import STARTS
 from lyceum_magic.server.app import create_app
 from lyceum_magic.server.settings import ServerSettings
 from lyceum_magic.server.stores.memory import MemoryStore
+from tests.tools.waiting import CLIENT_LIMIT_S
 
 from .fake_runner import FakeRunner
 from .serving import serving
@@ -65,7 +66,9 @@ def test_the_router_was_read() -> None:
 async def test_every_route_refuses_without_the_key(tmp_path: Path, profile: str) -> None:
     async with serving(tmp_path, profile=profile) as served:  # type: ignore[arg-type]
         for headers in ({}, {"Authorization": "Bearer lk_wrong"}, {"Authorization": "lk_test"}):
-            async with httpx.AsyncClient(base_url=served.base_url, headers=headers) as stranger:
+            async with httpx.AsyncClient(
+                base_url=served.base_url, headers=headers, timeout=CLIENT_LIMIT_S
+            ) as stranger:
                 for method, path in ROUTES:
                     reply = await stranger.request(method, path)
                     if (method, path) in OPEN:
@@ -80,7 +83,7 @@ async def test_every_route_refuses_without_the_key(tmp_path: Path, profile: str)
 
 
 async def test_the_key_is_taken_from_its_header_alone(tmp_path: Path) -> None:
-    async with serving(tmp_path) as served, httpx.AsyncClient() as stranger:
+    async with serving(tmp_path) as served, httpx.AsyncClient(timeout=CLIENT_LIMIT_S) as stranger:
         url = f"{served.base_url}{paths.ORG}"
         for where in (
             {"params": {"api_key": "lk_test", "token": "lk_test", "access_token": "lk_test"}},

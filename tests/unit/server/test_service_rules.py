@@ -63,7 +63,7 @@ async def account_secrets() -> dict[str, str]:
 
 
 async def state_becomes(run: TrackedRun, *states: State) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(60):
         while True:
             change = run.changed.listen()
             if run.record.state in states:
@@ -177,7 +177,7 @@ async def test_an_end_that_a_full_disk_refuses_stays_as_told(
         page = await service.history(limit=9, offset=0)
         assert [found.state for found in page.records] == [State.COMPLETED]
         store.is_full = False
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await store.has_finished.wait()
         assert await store.get(record.run_id) == run.record
 
@@ -330,7 +330,7 @@ async def test_runs_and_followers_keep_the_server_from_being_idle(tmp_path: Path
             handle.end(0)
             await state_becomes(await service.find(record.run_id), State.COMPLETED)
             assert not idle.done()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             await idle
 
 
