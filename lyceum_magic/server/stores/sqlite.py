@@ -224,11 +224,12 @@ class SqliteStore(SqliteOutbox):
         return int(total)
 
     async def unknown(self, run_ids: Sequence[str]) -> Collection[str]:
+        # By their places: what is no Unicode text, as names of folders may be, would not come back.
         rows = await self._file.execute(
-            "SELECT value FROM json_each(?) WHERE value NOT IN (SELECT run_id FROM runs)",
-            (json.dumps(list(run_ids)),),
+            "SELECT key FROM json_each(?) WHERE value NOT IN (SELECT run_id FROM runs)",
+            (json.dumps(run_ids),),
         )
-        return {row["value"] for row in rows}
+        return {run_ids[row["key"]] for row in rows}
 
     async def move_mark(self, now: float) -> float:
         def move(connection: sqlite3.Connection) -> float:

@@ -394,8 +394,8 @@ async def test_sizes_are_noted_once_a_run_is_over_and_leave_with_it(store: Whole
 async def test_ids_that_no_run_has_are_told_from_the_others(store: WholeStore) -> None:
     await store.add(record("live", State.RUNNING))
     await store.add(record("over", State.FAILED))
-    asked = ["over", "x", "live", "ü'", ""]
-    assert set(await store.unknown(asked)) == {"x", "ü'", ""}
+    asked = ["over", "x", "live", "ü'", "", "\udcff"]
+    assert set(await store.unknown(asked)) == {"x", "ü'", "", "\udcff"}
     assert not await store.unknown([])
 
 
