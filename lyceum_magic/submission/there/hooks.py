@@ -115,6 +115,7 @@ class NotLoaded(type(sys)):  # type: ignore[misc]
             except ImportError as exc:
                 sys.modules[own] = self
                 raise AttributeError(name) from exc
+            vars(self).update(vars(sys.modules[own]))  # for `dir()` and `import *`
         return getattr(sys.modules[own], name)
 
 

@@ -74,6 +74,17 @@ def test_each_way_to_ask_gives_the_shell(tmp_path: Path, asking: str) -> None:
     assert run_marked(cell, tmp_path).stdout == "ZMQInteractiveShell 5 True\n"
 
 
+def test_a_module_that_was_not_loaded_is_whole_when_it_is_used(tmp_path: Path) -> None:
+    cell = (
+        "import IPython\nfrom IPython import *\n"
+        "print(start_ipython.__name__, bool(IPython.__version__), 'embed' in dir(IPython))\n"
+        "import IPython.lib.pretty, os, sys\n"
+        "print(os.path.basename(IPython.__file__), IPython.lib is sys.modules['IPython.lib'])"
+    )
+    done = run_marked(cell, tmp_path)
+    assert done.stdout == "start_ipython True True\n__init__.py True\n"
+
+
 def test_threads_that_ask_at_once_get_one_shell(tmp_path: Path) -> None:
     cell = (
         "from concurrent.futures import ThreadPoolExecutor\nimport builtins\n"
