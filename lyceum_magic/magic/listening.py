@@ -95,7 +95,8 @@ class _Listening:
                 self._slot.fill(self._bundle())
             else:
                 said = f"it says {row[3] or 'nothing'}, the server says {row[4]}"
-                sys.stdout.write(f"callback of run {row[1]} at {row[0]}: {said}\n")
+                said = one_line(f"callback of run {row[1]} at {row[0]}: {said}")
+                sys.stdout.write(f"{said}\n")
 
     def _table(self) -> Table:
         return Table(_HEAD, list(self._rows), empty="No callback has come yet.")

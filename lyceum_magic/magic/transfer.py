@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ..exceptions import TransferError
+from ..protocol.lines import one_line
 from ..protocol.states import State
-from ..protocol.surrogates import without_surrogates
 from ..runs.run import Run
 from ..submission.files import check_patterns, read_files, sizes_of
 from ..submission.inputs import (
@@ -139,4 +139,4 @@ def _save(run: Run, options: CellOptions) -> list[str]:
 
 
 def _say(sentence: str) -> None:
-    print(without_surrogates(f"[lyceum] {sentence}"))  # noqa: T201 - a cell shows what it prints
+    print(one_line(f"[lyceum] {sentence}"))  # noqa: T201 - a cell shows what it prints

@@ -9,6 +9,8 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
+from ..protocol.lines import one_line
+
 #: On Windows, bytes as they are.
 _BINARY: int = getattr(os, "O_BINARY", 0)
 
@@ -39,7 +41,7 @@ class Saved:
         if self.kept:
             kept = ", ".join(self.kept)
             problems.append(f"{kept}: already here, and not written over; {way_out}.")
-        return problems
+        return [one_line(problem) for problem in problems]  # the program chose the names
 
 
 def write_files(files: Mapping[str, bytes], folder: Path, *, overwrite: bool) -> Saved:

@@ -97,6 +97,25 @@ def test_a_run_by_a_hostile_name_is_listed_in_one_line(own_machine: Path) -> Non
     assert_harmless(row)
 
 
+def test_files_that_a_run_names_are_told_of_in_harmless_lines(own_machine: Path) -> None:
+    name = HOSTILE.replace("/", "_")
+    printed = run_program(
+        f"""
+        import os, tempfile
+        os.chdir(tempfile.mkdtemp())
+        from IPython.core.interactiveshell import InteractiveShell
+        shell = InteractiveShell.instance()
+        shell.run_line_magic("load_ext", "lyceum_magic")
+        cell = "open(" + repr({name!r}) + ", 'w').close()"
+        for _ in range(2):
+            shell.run_cell_magic("lyceum", "--save a*", cell)
+        shell.history_manager.end_session()
+        """
+    )
+    assert "[lyceum] wrote a�]0;owned" in printed
+    assert_harmless(printed)
+
+
 def test_the_server_sends_no_such_text_either(tmp_path: Path) -> None:
     with served(tmp_path / "state") as server:
         reply = server.client.post(
