@@ -406,12 +406,6 @@ CELLS: dict[str, str] = {
         display(Matrix([[x, 1], [y, 2]]))
         Integral(x**2 / y, x)
         """,
-    "sympy that prints prettily": """
-        import sympy
-        sympy.init_printing(use_latex="mathjax")
-        sympy.Symbol("x") ** 2
-        """,
-    "sympy as before": "import sympy\nsympy.init_printing(pretty_print=False)",
     "a progress bar": """
         from tqdm import tqdm
         for _ in tqdm(range(20), desc="work", ncols=60): pass
@@ -548,8 +542,8 @@ CELLS: dict[str, str] = {
         fig, ax = plt.subplots(figsize=(2, 2))
         """,
     "figures in two formats": """
-        %config InlineBackend.figure_formats = {"png", "jpeg"}
-        %config InlineBackend.print_figure_kwargs = {"bbox_inches": None}
+        %config InlineBackend.figure_formats = ["png", "jpeg"]
+        %config InlineBackend.print_figure_kwargs = dict(bbox_inches=None)
         import matplotlib.pyplot as plt
         plt.figure(figsize=(2, 2))
         plt.plot([1, 2]);
@@ -561,8 +555,7 @@ CELLS: dict[str, str] = {
         fig, ax = plt.subplots(figsize=(2, 2))
         """,
     "figures that stay open": """
-        %config InlineBackend.figure_formats = {"png"}
-        %config InlineBackend.print_figure_kwargs = {"bbox_inches": "tight"}
+        %config InlineBackend.figure_formats = ["png"]
         %config InlineBackend.close_figures = False
         import matplotlib.pyplot as plt
         plt.figure(figsize=(2, 2))
@@ -572,6 +565,7 @@ CELLS: dict[str, str] = {
         """,
     "figures that close again": """
         %config InlineBackend.close_figures = True
+        %config InlineBackend.print_figure_kwargs = dict(bbox_inches="tight")
         import matplotlib.pyplot as plt
         plt.close("all")
         """,

@@ -35,6 +35,8 @@ def new_figure_manager_given_figure(num: int, figure: Any) -> Any:
 
 def show(close: bool | None = None, block: object = None) -> None:
     """Shows all open figures and, unless told otherwise, closes them."""
+    global _process
+    _process = None  # those that stay open have been shown, too
     options = inline_backend()
     if close is None and options:
         close = options.close_figures
