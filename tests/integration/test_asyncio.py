@@ -168,7 +168,7 @@ async def main():
     try:
         await together(wait, interrupt)
     except* KeyboardInterrupt:
-        print(run.state)
+        print(run.wait())
 
 loop_run(main)
 """
