@@ -39,7 +39,19 @@ _ONLY_FOR = {
 #: What nearly every cell comes to need, and what so travels compiled as well: it spares the same
 #: Python some 10 ms there.
 _COMPILED = frozenset(
-    {"bootstrap", "compiling", "deflating", "display", "frames", "hooks", "pretty", "streams"}
+    {
+        "bootstrap",
+        "compiling",
+        "deflating",
+        "display",
+        "frames",
+        "hooks",
+        "likeness",
+        "own_file",
+        "pretty",
+        "streams",
+        "surroundings",
+    }
 )
 
 _HEAD = """\

@@ -10,9 +10,8 @@ import os
 import sys
 import threading
 import types
-from binascii import crc32
 
-from . import frames
+from . import frames, own_file
 from .compiling import compile_cell, run_codes
 from .streams import install_streams
 
@@ -49,12 +48,6 @@ if TYPE_CHECKING:
         needs_shell: bool
 
 
-#: Only a cell with one of these can come to look for its own file.
-LOOKING = ("import", "exec", "eval", "open", "get_ipython")
-#: The file that was sent, whose lines are ours, and the one with the cell's own.
-program = cell_file = ""
-
-
 def run_cell(job: Job, namespace: dict[str, object]) -> None:
     """Runs the cell, shows what it shows, and sends back what was asked for.
 
@@ -66,7 +59,7 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
     cell = "\n" * (job.get("first_line", 2) - 1) + job["cell"]
     is_main = namespace["__name__"] == "__main__"
     install_streams()
-    name = name_cell(cell, job["name"], namespace) if job["mark"] else job["name"]
+    name = own_file.give(cell, job["name"], namespace) if job["mark"] else job["name"]
     remember_source(cell, name, is_sent=is_main and bool(job["mark"]))
     if job["mark"]:
         frames.open_frames(job["mark"])
@@ -77,7 +70,7 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
 
         install_hooks(name)
     if job["mark"] or job.get("needs_shell"):
-        from .hooks import look_like_a_kernel
+        from .likeness import look_like_a_kernel
 
         look_like_a_kernel(namespace, needs_shell=job.get("needs_shell", False))
     if is_main and (job.get("files") or job.get("save")):
@@ -125,60 +118,13 @@ def send_what_is_left(job: Job, namespace: dict[str, object]) -> None:
         send_files(job["save"])
 
 
-def name_cell(cell: str, name: str, namespace: dict[str, object]) -> str:
-    """Make the cell what the program is made of; no line of ours is found as its source.
-
-    Libraries open and stat the file that a function names (numba, joblib, memory_profiler), so the
-    cell gets one. Its folder is called as a kernel calls it, by which they tell a notebook's cell.
-
-    Args:
-        name: used where no file can be written.
-        namespace: of the program that was sent, in whose folder the file is written.
-
-    Returns:
-        The cell's name in tracebacks: the file's path.
-    """
-    global program, cell_file
-    # The interpreter or `runpy` has read the program; a loader would give it to `linecache`, as
-    # the source of any frame with the cell's globals.
-    namespace["__loader__"] = None
-    program = os.path.abspath(str(namespace.get("__file__") or name))
-    text = cell.encode("utf-8", "replace")
-    folder = os.path.join(os.path.dirname(program), "__pycache__", f"ipykernel_{crc32(text)}")
-    path = os.path.join(folder, "cell.py")
-    # A third of a millisecond, which a cell that calls no library is spared.
-    if any(word in cell for word in LOOKING):
-        try:
-            os.makedirs(folder, exist_ok=True)
-            with open(path, "wb") as file:
-                file.write(text)
-        except OSError:
-            return name
-    namespace["__file__"] = cell_file = path
-    return path
-
-
 def remember_source(cell: str, name: str, *, is_sent: bool) -> None:
     """Lets tracebacks and `inspect` show the cell's lines.
 
     Args:
         is_sent: whether what ends the program goes home as a frame.
     """
-    import linecache
-
-    # Each line with its end, as `linecache` itself has them, or marks are drawn one place off.
-    lines = (cell if cell.endswith("\n") else cell + "\n").splitlines(True)
-    clear = linecache.clearcache
-
-    def clearcache() -> None:
-        clear()
-        linecache.cache[name] = (len(cell), None, lines, name)
-        # Relative names are looked for on `sys.path`, where the program lies.
-        for ours in {program, os.path.basename(program)} - {"", name}:
-            linecache.cache[ours] = (0, None, [], ours)
-
-    clearcache()
-    linecache.clearcache = clearcache
+    own_file.remember_lines(cell, name)
     pid = os.getpid()
 
     def excepthook(

@@ -6,6 +6,7 @@ import sys
 import types
 
 from .frames import secrets, send
+from .surroundings import shell_made
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -242,7 +243,7 @@ def attempt(method: Callable[..., Any] | None, *args: Any, **named: Any) -> Foun
     except Exception as error:  # noqa: BLE001 - see above
         import traceback
 
-        from .errors import without_ours
+        from .own_file import without_ours
 
         traceback.print_exception(type(error), error, without_ours(error.__traceback__))
         return False, None
@@ -311,12 +312,6 @@ def publisher_in_place() -> Any:
     shell = shell_made()
     publisher = shell and shell.display_pub
     return None if type(publisher).__module__.startswith(PACKAGE) else publisher
-
-
-def shell_made() -> Any:
-    """IPython's shell, if the cell has asked for it, else None."""
-    module = sys.modules.get(f"{PACKAGE}.shell")
-    return module and module.shell_of_ipython()
 
 
 # On the way.

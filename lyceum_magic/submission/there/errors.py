@@ -8,7 +8,8 @@ import sys
 import threading
 import types
 
-from . import bootstrap, frames
+from . import frames, own_file
+from .own_file import called_cell, is_ours, without_ours
 
 PACKAGE = __name__.rpartition(".")[0]
 #: More of a message than this is counted, not sent.
@@ -18,8 +19,6 @@ MAX_EXCEPTIONS = 100
 MAX_FRAMES = 3000
 #: Lines of a file that are sent before and behind the one that raised.
 LINES_AROUND = 5
-#: As `frames` names the code of this package.
-OURS = "<lyceum-magic"
 
 
 def report(
@@ -73,11 +72,6 @@ def say(
         sys.stderr.write(text)
 
 
-def called_cell(text: str) -> str:
-    """A traceback with a short name for the cell's file, which lies deep in the run's folder."""
-    return text.replace(f'File "{bootstrap.cell_file}"', 'File "<cell>"')
-
-
 def from_cell(trace: types.TracebackType | None, name: str) -> types.TracebackType | None:
     """The traceback from the first frame of the cell, or else from the first frame of ours."""
     for is_first in (lambda frame: frame.f_code.co_filename == name, is_ours):
@@ -87,24 +81,6 @@ def from_cell(trace: types.TracebackType | None, name: str) -> types.TracebackTy
         if inner is not None:
             return inner
     return trace
-
-
-def without_ours(trace: types.TracebackType | None) -> types.TracebackType | None:
-    while trace is not None and is_ours(trace.tb_frame):
-        trace = trace.tb_next
-    last = trace
-    while last is not None and last.tb_next is not None:
-        if is_ours(last.tb_next.tb_frame):
-            last.tb_next = last.tb_next.tb_next
-        else:
-            last = last.tb_next
-    return trace
-
-
-def is_ours(frame: types.FrameType) -> bool:
-    return frame.f_code.co_filename.startswith(OURS) or (
-        frame.f_code.co_filename == bootstrap.program
-    )
 
 
 def linked_with(error: BaseException) -> list[BaseException]:
@@ -140,7 +116,7 @@ def describe(error: BaseException, name: str) -> dict[str, object]:
         "exceptions": [describe_one(one, places, files, name) for one in linked],
         "files": files,
         "cell": name,
-        "folder": plain(bootstrap.program.rpartition("/")[0]),
+        "folder": plain(own_file.program.rpartition("/")[0]),
         "python": "{}.{}.{}".format(*sys.version_info),
     }
 

@@ -37,7 +37,7 @@ def follow_inline_backend(shell: Any = None) -> None:
     Args:
         shell: IPython's, if it is not the cell's own already.
     """
-    from .display import shell_made
+    from .surroundings import shell_made
 
     shell = shell or shell_made()
     options = inline_backend()

@@ -8,7 +8,7 @@ import sys
 import types
 from typing import Any
 
-from .hooks import is_installed, refuse_input
+from .surroundings import is_installed, refuse_input
 
 PACKAGE = __name__.rpartition(".")[0]
 

@@ -150,7 +150,7 @@ class OutputPlace:
     def fail(self, error: BaseException) -> None:
         import traceback
 
-        from .errors import called_cell, without_ours
+        from .own_file import called_cell, without_ours
 
         trace = without_ours(error.__traceback__)
         lines = traceback.format_exception(type(error), error, trace)

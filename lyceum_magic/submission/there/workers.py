@@ -16,7 +16,7 @@ import threading
 import types
 from typing import Any
 
-from . import bootstrap, compiling
+from . import compiling, own_file
 
 ADVICE = (
     "put what starts them under `if __name__ == '__main__':`, or take "
@@ -36,9 +36,9 @@ def prepare_workers(spawn: Any, cell_name: str) -> None:
 
     def get_preparation_data(name: str) -> Any:
         data = prepare(name)
-        if data.get("init_main_from_path") == os.path.normpath(bootstrap.cell_file):
+        if data.get("init_main_from_path") == os.path.normpath(own_file.path):
             # What the worker runs has to bring the cell's inputs along.
-            data["init_main_from_path"] = bootstrap.program
+            data["init_main_from_path"] = own_file.program
         if spawn.process.parent_process() is None:
             cell = "".join(linecache.getlines(cell_name))
             if not can_run_again(cell, cell_name):
