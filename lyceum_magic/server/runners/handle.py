@@ -408,6 +408,8 @@ class SupervisedRun:
             kill_marked(SUPERVISOR_ID, self._mark)
         self._clean_up(self._folder)
         reason, error = self._forced or "lost", loss
+        if not self._folder.is_dir():
+            error = "the run's folder cannot be used: it was removed while the run went on"
         if self._forced is not None:
             error = f"{_FORCED[self._forced]}, and its supervisor hung"
         end = RunEnd(reason, None, error, started_at, time.time())
