@@ -67,7 +67,7 @@ _Steps = Callable[[TrackedRun], Awaitable[None]]
 
 _NOTEBOOK_JOB = "customer_notebook"
 _NO_TRACE = (
-    "nobody knows how the run ended: its folder is gone from the server's disk; run it again if "
+    "it is not known how the run ended: its folder is gone from the server's disk; run it again if "
     "its result is needed"
 )
 _READING = "what was asked for cannot be read, and its runs are not taken up until it can"

@@ -227,7 +227,7 @@ async def test_a_run_whose_socket_is_replaced_is_lost_and_leaves_nothing(
     await handle.leave()
     found = await runner.find(spec(tmp_path / "run", code))
     assert found is not None
-    assert "nobody can reach" in (await found.ended()).error
+    assert "can no longer be reached" in (await found.ended()).error
     assert not any(is_alive(int(pid)) for pid in pids)
 
 

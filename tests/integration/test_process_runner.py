@@ -536,7 +536,7 @@ async def test_a_run_whose_socket_is_gone_is_lost_and_leaves_nothing(
     handle = await runner.find(spec(folder, code))
     assert handle is not None
     end = await handle.ended()
-    assert (end.reason, end.error) == ("lost", "nobody can reach the run's supervisor any more")
+    assert (end.reason, end.error) == ("lost", "the supervisor of the run can no longer be reached")
     assert not any(is_alive(pid) for pid in pids)
 
 

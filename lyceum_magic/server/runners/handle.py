@@ -73,7 +73,7 @@ class Patience:
 PATIENCE = Patience(start_s=120.0, end_s=10.0)
 
 
-_OUT_OF_REACH = "nobody can reach the run's supervisor any more"
+_OUT_OF_REACH = "the supervisor of the run can no longer be reached"
 _FORCED = {
     "timeout": "the run exceeded its time limit",
     "aborted": "the run was aborted",
