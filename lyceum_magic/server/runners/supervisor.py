@@ -79,9 +79,10 @@ SUPERVISOR_ID = "LYCEUM_SUPERVISOR_ID"
 #: The package that a bootstrap makes importable, and its modules that need nothing from elsewhere.
 BOOTSTRAP = "lyceum_magic_there"
 BOOTSTRAP_MODULES = [
-    "bootstrap", "compiling", "deflating", "display", "errors", "figures", "files", "frames",
-    "hooks", "libraries", "likeness", "magics", "masking", "own_file", "pickles", "pretty",
-    "refusals", "shell", "streams", "surroundings", "tables", "values", "widgets", "workers",
+    "arrays", "bootstrap", "compiling", "deflating", "display", "errors", "figures", "files",
+    "frames", "hooks", "libraries", "likeness", "magics", "masking", "own_file", "pickles",
+    "pretty", "refusals", "shell", "streams", "surroundings", "tables", "values", "widgets",
+    "workers",
 ]  # fmt: skip
 
 #: What children that outlive the program may take to finish their output.
