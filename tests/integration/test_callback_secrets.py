@@ -158,7 +158,7 @@ def test_no_state_and_no_failure_shows_a_url(
     heard.ask("POST", paths.stream(run_id))
     assert [reply for reply in heard.replies if CANARIES.in_text(reply)] == []
     assert CANARIES.in_processes() == []
-    assert (home / "lyceum/server.log").exists()
+    assert list((home / "lyceum/servers").glob("*/server.log"))
     assert CANARIES.in_files(home) == []
     # What came shows that the canaries were really sent, and that the search knows them.
     came = {tuple(CANARIES.in_text(callback.path)) for callback in receiver.received}
