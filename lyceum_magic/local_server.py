@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TypeVar
 from urllib.parse import urlsplit
 
 import httpx
@@ -44,12 +45,14 @@ from .config import (
     server_folder,
     user_folder,
 )
-from .disks import reason
+from .disks import reason, shortage
 from .exceptions import EmbeddedServerError
 from .protocol import paths
 from .protocol.callbacks import LEFT_FILE, DeliveriesLeft
 from .protocol.proof import proof
 from .variables import for_server
+
+_Seen = TypeVar("_Seen")
 
 #: An on-demand server ends after this long without a run or a follower.
 IDLE_EXIT_S = 30 * 60
@@ -88,7 +91,9 @@ def current_folder(*, make_room: bool = False) -> Path:
     _check(own)
     if earlier is None or _holder(earlier) is None or (own / RECORDS_FILE).exists():
         return own
-    found = _proven(earlier)
+    # One that is only starting is waited for: taken for another environment's, it would be left
+    # alone, and with it a state that is ours.
+    found = _awaited(earlier, _proven)
     if found is None or not _is_of_this_environment(found.pid):
         return own
     return own if make_room and _end_if_idle(found, earlier) else earlier
@@ -137,7 +142,7 @@ def ensure(folder: Path | None = None) -> Account:
     _make_folder(folder)
     with _start_lock(folder):
         # Whoever held the lock before us may have started it.
-        account = _usable(folder) or _awaited(folder)
+        account = _usable(folder) or _awaited(folder, _usable)
         if account is None:
             _start(folder)
             account = _usable(folder)
@@ -179,6 +184,8 @@ def unreachable(folder: Path) -> str:
     pid = holder.pid if psutil.pid_exists(holder.pid) else 0
     who = f"Process {pid}" if pid else "A process"
     remedy = f"kill {pid}" if pid else f"fuser -k {folder / LOCK_FILE}"
+    if pid and psutil.Process(pid).status() == psutil.STATUS_STOPPED:
+        remedy = f"kill -9 {pid}"  # a stopped process heeds no other signal
     return (
         f"{who} serves {folder}, and {problem}. If it stays so, end it with `{remedy}`: its runs "
         "go on, and the next cell starts another one."
@@ -272,8 +279,9 @@ def _holder(folder: Path) -> _Holder | None:
         os.close(descriptor)
 
 
-def _awaited(folder: Path) -> Account | None:
-    """The server that holds the folder and is only starting, or mends its `server.json`.
+def _awaited(folder: Path, look: Callable[[Path], _Seen | None]) -> _Seen | None:
+    """What `look` sees of the server that holds the folder, which may only be starting, or mend
+    its `server.json`.
 
     None if nobody holds it, or not any more.
 
@@ -282,8 +290,8 @@ def _awaited(folder: Path) -> Account | None:
     """
     since = time.monotonic()
     while (holder := _holder(folder)) is not None:
-        if (account := _usable(folder)) is not None:
-            return account
+        if (seen := look(folder)) is not None:
+            return seen
         limit_s = _MEND_LIMIT_S if holder.address else START_LIMIT_S
         if time.monotonic() - since > limit_s and (problem := unreachable(folder)):
             raise EmbeddedServerError(problem)
@@ -455,7 +463,8 @@ def _start(folder: Path) -> None:
         process.kill()
     process.wait()
     lines = read_own(log_path).decode("utf-8", "replace").strip().splitlines()
-    said = lines[-1] if lines else "it said nothing"
+    # On a full disk it could not say anything.
+    said = lines[-1] if lines else shortage(folder) or "it said nothing"
     raise EmbeddedServerError(
         f"The embedded server did not start: {said.rstrip('.')}; its log is {log_path}."
     )

@@ -407,7 +407,12 @@ class EventLog:
         if self._apart is not None:
             return False
         if self._descriptor is None:
-            descriptor = open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            try:
+                descriptor = open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+            except OSError as exc:
+                raise JournalUnavailable(
+                    f"The journal's file {self.path} cannot be made: {reason(exc, self.path)}."
+                ) from exc
             if not _lock(descriptor):
                 os.close(descriptor)
                 self._go_on_apart()

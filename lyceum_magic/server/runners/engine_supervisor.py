@@ -164,6 +164,10 @@ class EngineSupervisor:
             except OSError as exc:
                 self._fail(exc)
         put_end(exit_file, json.dumps(self._written(end), ensure_ascii=False))
+        # Only now: a server takes their end for ours, and looks for what has just been written.
+        with self._lock:
+            while self._connections:
+                self._connections.popitem()[1].close()
 
     # What `work` tells, on its threads.
 

@@ -49,6 +49,9 @@ _timer: threading.Timer | None = None
 
 def show_widget(widget: Any, **_options: Any) -> None:
     """As `_ipython_display_` of a widget."""
+    if shows.places:
+        shows.places[-1].show_widget(widget)
+        return
     with _lock:
         if id(widget) not in _shown:
             _shown[id(widget)] = Shown(widget)
@@ -147,6 +150,11 @@ class OutputPlace:
         bundle["metadata"] = shows.jsonable(metadata or {})
         self.output.outputs = (*self._outputs(), bundle)
 
+    def show_widget(self, widget: Any) -> None:
+        """Takes the widget itself, so that the output changes with it."""
+        item = {"output_type": "display_data", "data": {}, "widget": widget}
+        self.output.outputs = (*self._outputs(), item)
+
     def fail(self, error: BaseException) -> None:
         import traceback
 
@@ -211,11 +219,17 @@ def text_of(widget: Any) -> str:
     outputs = getattr(widget, "outputs", None)
     if isinstance(outputs, tuple) and outputs:
         return "".join(map(text_of_output, outputs)).rstrip("\n")
-    return repr(widget)
+    try:
+        return repr(widget)
+    except Exception:  # noqa: BLE001 - it is the widget's own: tqdm's fails once its bar is gone
+        values = [getattr(child, "value", None) for child in getattr(widget, "children", ())]
+        return "".join(value for value in values if isinstance(value, str))
 
 
 def text_of_output(output: dict[str, Any]) -> str:
     kind = output.get("output_type")
+    if "widget" in output:
+        return text_of(output["widget"]) + "\n"
     if kind == "stream":
         return str(output.get("text", ""))
     if kind == "error":
@@ -237,6 +251,8 @@ def html_of(widget: Any, parts: set[int]) -> str:
         if "VBox" in names_of(widget):
             return f"<div>{inner}</div>"
         return f'<div style="display:flex;flex-wrap:wrap;align-items:center">{inner}</div>'
+    if "Output" in names_of(widget):
+        return f"<div>{''.join(html_of_output(item, parts) for item in widget.outputs)}</div>"
     return part_of(widget)
 
 
@@ -253,8 +269,6 @@ def part_of(widget: Any) -> str:
     value = getattr(widget, "value", None)
     label = escaped(getattr(widget, "description", ""))
     label = f"<span>{label}&nbsp;</span>" if label else ""
-    if "Output" in names:
-        return f"<div>{''.join(map(html_of_output, widget.outputs))}</div>"
     if names & {"IntProgress", "FloatProgress"}:
         return label + bar_of(widget)
     if names & {"HTML", "HTMLMath"}:
@@ -288,7 +302,10 @@ def bar_of(bar: Any) -> str:
     )
 
 
-def html_of_output(output: dict[str, Any]) -> str:
+def html_of_output(output: dict[str, Any], parts: set[int]) -> str:
+    """What an `Output` holds as HTML; `parts` is as for `html_of`."""
+    if "widget" in output:
+        return html_of(output["widget"], parts)
     data = output.get("data", {})
     if output.get("output_type") in ("display_data", "execute_result"):
         if "text/html" in data:

@@ -201,4 +201,4 @@ def test_a_spool_that_cannot_be_written_kills(
     end: Any = server.supervise(works[0])
     assert works[0].asked == ["kill", "remove"]
     assert (end.reason, end.return_code) == ("lost", None)
-    assert "No space left on device" in end.error
+    assert "is full: make room on it" in end.error

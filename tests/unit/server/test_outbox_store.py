@@ -504,7 +504,7 @@ async def check_that_it_fails_and_recovers(
     ("pragma", "mended", "match"),
     [
         ("query_only = 1", "query_only = 0", "readonly database"),
-        ("max_page_count = 1", "max_page_count = 1000000", "disk is full"),
+        ("max_page_count = 1", "max_page_count = 1000000", "is full: make room"),
     ],
 )
 async def test_a_full_or_closed_disk_is_told_and_nothing_is_half_written(

@@ -146,3 +146,16 @@ def test_a_fork_takes_no_bar_along(tmp_path: Path) -> None:
     shown = displays(run_marked(cell, tmp_path))
     assert "width:50.0%" in shown[-1].data["text/html"]
     assert not any("width:90.0%" in item.data["text/html"] for item in shown)
+
+
+@pytest.mark.parametrize("after", ["", "    print('in between')\n", "bar = None\n"])
+def test_a_bar_inside_an_output_goes_on_with_it(tmp_path: Path, after: str) -> None:
+    cell = (
+        "from tqdm.notebook import tqdm\nimport ipywidgets\n"
+        "out = ipywidgets.Output()\ndisplay(out)\n"
+        f"with out:\n    for n in tqdm(range(3)): pass\n{after}"
+    )
+    (shown,) = last_of_each(run_marked(cell, tmp_path))
+    assert "width:100.0%" in shown.data["text/html"]
+    assert "3/3" in shown.data["text/html"]
+    assert "3/3" in shown.data["text/plain"]
