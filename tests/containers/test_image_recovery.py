@@ -123,4 +123,5 @@ def test_a_full_disk_ends_a_run_and_the_end_is_still_written(folder: Path, image
     finally:
         subprocess.run(["umount", str(folder / "runs")], check=True)
     assert record["status"] == "system_failure"
-    assert error_of(record) == "the run's output could not be written: No space left on device"
+    assert error_of(record).startswith("the run's output could not be written: the disk of ")
+    assert error_of(record).endswith(" is full: make room on it")
