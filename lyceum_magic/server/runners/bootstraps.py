@@ -42,7 +42,7 @@ class Bootstraps:
     def open(self) -> None:
         """Puts this version's own in place."""
         try:
-            self._folder.mkdir(mode=0o700, exist_ok=True)
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self.file.exists():
                 draft = self.file.with_suffix(".draft")
                 draft.write_text(wrapping.loading_text(), "utf-8")

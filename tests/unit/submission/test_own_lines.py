@@ -115,6 +115,6 @@ def test_functions_name_a_file_that_holds_the_cell(python: str, tmp_path: Path) 
 
 def test_a_cell_whose_folder_cannot_be_written_runs(tmp_path: Path) -> None:
     (tmp_path / "__pycache__").touch()
-    done = run_marked("def f(): 1 / 0\nf()", tmp_path)
+    done = run_marked("import os\ndef f(): 1 / 0\nf()", tmp_path)
     assert done.raised["cell"] == "<cell>"
-    assert done.raised["files"]["<cell>"]["2"] == "def f(): 1 / 0"
+    assert done.raised["files"]["<cell>"]["3"] == "def f(): 1 / 0"
