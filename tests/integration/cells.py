@@ -556,6 +556,7 @@ CELLS: dict[str, str] = {
         """,
     "figures that stay open": """
         %config InlineBackend.figure_formats = ["png"]
+        %config InlineBackend.print_figure_kwargs = dict(bbox_inches="tight")
         %config InlineBackend.close_figures = False
         import matplotlib.pyplot as plt
         plt.figure(figsize=(2, 2))
