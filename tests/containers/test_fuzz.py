@@ -26,7 +26,7 @@ headers = { Authorization = "Bearer ${LYCEUM_KEY}" }
 allow-x00 = false
 """
 
-pytestmark = pytest.mark.timeout(FUZZ_S + 120)
+pytestmark = pytest.mark.timeout(FUZZ_S + 600)
 
 
 @pytest.fixture

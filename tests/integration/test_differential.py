@@ -12,7 +12,7 @@ from lyceum_magic.demo import throwaway_home
 from tests.integration.cells import CELLS
 
 #: All cells together, each twice.
-LIMIT_S = 600
+LIMIT_S = 1200
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(LIMIT_S + 60)]
 
