@@ -11,7 +11,7 @@ import pytest
 from lyceum_magic import config, local_server
 from lyceum_magic.callbacks.inbox import CallbackInbox
 from lyceum_magic.config import journal_folder, server_folder
-from lyceum_magic.exceptions import EmbeddedServerError, LyceumError
+from lyceum_magic.exceptions import EmbeddedServerError, JournalUnavailable, LyceumError
 from lyceum_magic.runs.journal import Journal
 from lyceum_magic.session import Session
 from tests.attacks.stranger import Stranger
@@ -198,7 +198,7 @@ def test_a_log_that_is_a_link_is_not_followed(
     for path in (folder, opened):
         path.chmod(0o700)
     journal = Journal(folder)
-    with pytest.raises(OSError, match="symbolic link"):
+    with pytest.raises(JournalUnavailable, match="symbolic link"):
         journal.open_log("tag").claim()
     journal.close()
 

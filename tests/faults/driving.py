@@ -32,18 +32,13 @@ class Server:
         self.log = folder.parent / "server.log"
         self._options = options
         self._process: asyncio.subprocess.Process | None = None
-        self._client: httpx.AsyncClient | None = None
+        self.client = httpx.AsyncClient(trust_env=False, timeout=START_LIMIT_S)
         self._ready_fd = -1
 
     @property
     def pid(self) -> int:
         assert self._process is not None, "no server was started"
         return self._process.pid
-
-    @property
-    def client(self) -> httpx.AsyncClient:
-        assert self._client is not None, "no server has listened yet"
-        return self._client
 
     async def start(self, *options: str) -> None:
         """Starts a process that must come to listen."""
@@ -69,14 +64,9 @@ class Server:
             said = await asyncio.to_thread(ready.read)
         if said != b"ready\n":
             return False
-        if self._client is None:
-            facts = json.loads((self.folder / "server.json").read_text())
-            self._client = httpx.AsyncClient(
-                base_url=facts["base_url"],
-                headers={"Authorization": f"Bearer {facts['api_key']}"},
-                trust_env=False,
-                timeout=START_LIMIT_S,
-            )
+        facts = json.loads((self.folder / "server.json").read_text())
+        self.client.base_url = facts["base_url"]
+        self.client.headers["Authorization"] = f"Bearer {facts['api_key']}"
         return True
 
     async def ended(self) -> int:
@@ -90,8 +80,7 @@ class Server:
             self._process.send_signal(number)
 
     async def close(self) -> None:
-        if self._client is not None:
-            await self._client.aclose()
+        await self.client.aclose()
         if self._process is not None and self._process.returncode is None:
             self._process.kill()
             await self._process.wait()

@@ -159,11 +159,14 @@ import lyceum_magic, os, signal
 
 async def main():
     run = await lyceum_magic.submit_async("print('begun')\\nimport time; time.sleep(600)")
+    is_waiting = False
     async def interrupt():
-        while "begun" not in run.text:
+        while not is_waiting or "begun" not in run.text:
             await sleep(0.01)
         os.kill(os.getpid(), signal.SIGINT)
     async def wait():
+        nonlocal is_waiting
+        is_waiting = True
         await run
     try:
         await together(wait, interrupt)

@@ -430,13 +430,13 @@ def test_a_live_server_that_cannot_be_reached_is_named_with_the_way_out(
         local_server.ensure()
     said = str(caught.value)
     assert f"Process {process.pid} serves {folder}" in said
-    assert f"`kill {process.pid}`" in said
+    assert f"`kill -9 {process.pid}`" in said  # a stopped process heeds no other signal
     assert account.token.reveal() not in said
     done = subprocess.run(
         [sys.executable, "-m", "lyceum_magic.cli", "doctor"], capture_output=True, text=True
     )
     assert "cannot be reached" in done.stdout
-    assert f"kill {process.pid}" in done.stdout
+    assert f"kill -9 {process.pid}" in done.stdout
     process.kill()  # the way out
     process.wait()
     assert local_server.ensure().base_url

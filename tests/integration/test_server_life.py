@@ -8,6 +8,7 @@ import shutil
 import signal
 import socket
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -85,6 +86,21 @@ def test_a_key_does_not_outlive_a_server_that_ends_in_order(folder: Path, end: s
         assert after["api_key"] != before["api_key"]
         old = {"Authorization": f"Bearer {before['api_key']}"}
         assert server.client.get(paths.ORG, headers=old).status_code == 401
+
+
+def test_a_key_does_not_come_back_by_a_kill_before_the_next_server_listens(folder: Path) -> None:
+    with served(folder) as server:
+        before = server.facts()
+    killed = subprocess.run(
+        [
+            sys.executable, "-m", "tests.faults.server", "--die", "opening",
+            "--state-dir", str(folder),
+        ],
+        timeout=LIMIT_S,
+    )  # fmt: skip
+    assert killed.returncode == -signal.SIGKILL
+    with served(folder) as server:
+        assert server.facts()["api_key"] != before["api_key"]
 
 
 def test_what_was_made_with_a_key_ends_or_stays_with_it(folder: Path) -> None:
