@@ -4,13 +4,18 @@
 #   make lab      open JupyterLab on the notebooks
 #   make serve    serve Lyceum's API on this machine
 #   make check    lint, format, types
-#   make test     check, then every test, the quick ones first
+#   make test     check, then every test, several at a time
 #   make fuzz     ten minutes of made-up requests to the server
 #   make faults   kill the server 200 times under 20 000 callbacks; fill its disk; turn its clock
 #   make bench    measure against %%script, %%px and a plain cell
 
 PYTHON ?= python3
 BIN := .venv/bin
+
+# Most tests wait for other processes most of the time: more workers than cores keep the cores busy.
+WORKERS ?= 4
+# A module stays on one worker, so that its fixtures are made once.
+PARALLEL = $(BIN)/pytest --dist loadscope --no-loadscope-reorder
 
 # A machine behind an inspecting proxy trusts what its system trusts.
 export UV_SYSTEM_CERTS ?= true
@@ -35,12 +40,12 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Three runs: the second has a network of its own, the third an engine too. The browser comes last in
-# the first: its driver keeps an event loop running on the main thread, where others want their own.
+# Three runs: each worker of the second has a network of its own, each of the third an engine too. The
+# longest modules come first, and the quick ones fill what is left at the end.
 test: check
-	$(BIN)/pytest tests/test_architecture.py tests/unit tests/integration tests/attacks tests/faults tests/browser
-	tests/tools/network-namespace $(BIN)/pytest tests/network
-	PYTHON=$(BIN)/python tests/tools/docker-engine $(BIN)/pytest tests/containers
+	$(PARALLEL) -n $(WORKERS) tests/faults tests/browser tests/attacks tests/integration tests/unit tests/test_architecture.py
+	$(PARALLEL) --tx 'popen//python=tests/tools/network-namespace $(BIN)/python' tests/network
+	PYTHON=$(BIN)/python $(PARALLEL) --tx '2*popen//python=tests/tools/docker-engine $(BIN)/python' tests/containers
 
 fuzz: .venv/installed-dev
 	FUZZ_S=600 PYTHON=$(BIN)/python tests/tools/docker-engine $(BIN)/pytest tests/containers/test_fuzz.py

@@ -1,4 +1,8 @@
-"""One JupyterLab and one Chromium for all browser tests."""
+"""A JupyterLab and a Chromium for each module.
+
+They end with the module: the driver keeps an event loop running on the main thread, where tests of
+other modules want their own.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +25,7 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
             item.add_marker(pytest.mark.browser)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     from tests.tools import jupyterlab as tool
 
@@ -36,7 +40,7 @@ def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
         yield lab
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def chromium(jupyterlab: object) -> Iterator[object]:
     from tests.tools.jupyterlab import running_chromium
 

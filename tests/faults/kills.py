@@ -45,8 +45,6 @@ _NTH = {
     "inside the group write": 60,  # statements
     **dict.fromkeys(("before reading due rows", "after reading due rows"), 15),
 }
-#: A fail point that is not reached in this time, in seconds, is given up for a kill by time.
-_PATIENCE_S = 4.0
 #: How long a server may live that is killed at a random time; it takes a second to start.
 _LIFE_S = 3.0
 #: How long everything may take to arrive once the last kill is over.
@@ -62,6 +60,8 @@ class Plan:
             different paths of `ENDPOINTS` endpoints.
         faults: the share of attempts that fail, by kind.
         causes: what kills the servers, each as often as the others.
+        patience_s: how long after its server listens a fail point may take to be reached, before
+            the server is killed by time instead.
     """
 
     seed: int
@@ -70,6 +70,7 @@ class Plan:
     kills: int
     faults: Mapping[str, float] = field(default_factory=lambda: FAULTY)
     causes: Sequence[str | None] = field(default_factory=lambda: CAUSES)
+    patience_s: float = 4.0
 
     @property
     def deliveries(self) -> int:
@@ -111,7 +112,9 @@ class Result:
 async def campaign(plan: Plan) -> Result:
     """Runs a campaign in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="lyceum-faults-") as name:
-        async with server_on(Path(name) / "state") as server:
+        # Without receivers that hang, an attempt has time: one that is given up comes twice.
+        attempt_s = "10" if "timeout" in plan.faults else "120"
+        async with server_on(Path(name) / "state", "--attempt-s", attempt_s) as server:
             receiver = Receiver(plan.seed, plan.faults, state_of=server.state_of)
             async with receiver.listening(ENDPOINTS):
                 return await _Campaign(plan, server, receiver).run()
@@ -151,24 +154,28 @@ class _Campaign:
         point = self._causes.pop()
         nth = self._dice.randint(1, _NTH.get(point, 1)) if point else 0
         await self._server.spawn(*(("--die", point, "--nth", str(nth)) if point else ()))
-        starting = asyncio.create_task(self._start_runs_once_it_listens(until))
-        cause = await self._die(point)
+        listening = asyncio.create_task(self._server.listens())
+        starting = asyncio.create_task(self._start_runs_once(listening, until))
+        cause = await self._die(point, listening)
         await starting
         self._kills[cause] += 1
         self._receiver.server += 1
 
-    async def _die(self, point: str | None) -> str:
+    async def _die(self, point: str | None, listening: asyncio.Task[bool]) -> str:
         """Returns when the server is dead, with what killed it."""
+        if point is not None:
+            await asyncio.wait([listening])
+        limit_s = self._plan.patience_s if point else self._dice.uniform(0, _LIFE_S)
         with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_PATIENCE_S if point else self._dice.uniform(0, _LIFE_S)):
+            async with asyncio.timeout(limit_s):
                 assert await self._server.ended() == -signal.SIGKILL, self._server.log.read_text()
                 return str(point)
         self._server.signal(signal.SIGKILL)
         await self._server.ended()
         return BY_TIME
 
-    async def _start_runs_once_it_listens(self, until: int) -> None:
-        if await self._server.listens():
+    async def _start_runs_once(self, listening: asyncio.Task[bool], until: int) -> None:
+        if await listening:
             await self._start_runs(until)
 
     async def _start_runs(self, until: int) -> None:

@@ -35,7 +35,7 @@ def test_nothing_is_sent_twice_where_nothing_fails() -> None:
 
 
 def test_killed_servers_lose_nothing() -> None:
-    plan = kills.Plan(SEED, 36, 16, len(CAUSES), causes=CAUSES)
+    plan = kills.Plan(SEED, 36, 16, len(CAUSES), causes=CAUSES, patience_s=60)
     result = asyncio.run(kills.campaign(plan))
     assert report.missed(report.of_kills(result)) == []
     assert set(result.attempts) >= {"accept", *kills.FAULTY}

@@ -16,8 +16,6 @@ from lyceum_magic.protocol import paths
 from tests.integration.served_process import ServedProcess, served
 from tests.tools.waiting import CLIENT_LIMIT_S
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:

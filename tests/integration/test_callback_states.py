@@ -15,8 +15,6 @@ from tests.tools.callbacks import CallbackReceiver, lose, receiving, told_once
 from tests.tools.embedded import run_folder
 from tests.tools.waiting import eventually
 
-pytestmark = pytest.mark.timeout(120)
-
 GOES_ON = "import time\nprint('begun', flush=True)\ntime.sleep(600)"
 
 

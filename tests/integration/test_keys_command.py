@@ -20,8 +20,6 @@ from tests.tools.waiting import CLIENT_LIMIT_S
 
 LIMIT_S = 120
 
-pytestmark = pytest.mark.timeout(2 * LIMIT_S)
-
 
 def keys(*arguments: str) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "lyceum_magic.cli", "keys", *arguments]

@@ -22,8 +22,6 @@ from tests.tools.wheels import write_wheel
 LIMIT_S = 60
 LYCEUM = Path(sys.executable).with_name("lyceum")
 
-pytestmark = pytest.mark.timeout(2 * LIMIT_S)
-
 
 class Lyceum:
     """The command `lyceum` with a home of its own, and a folder of programs to run."""

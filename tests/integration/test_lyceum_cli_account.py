@@ -20,8 +20,6 @@ from tests.integration.served_process import ServedProcess, served
 from tests.integration.test_lyceum_cli import Lyceum, log_in
 from tests.tools.waiting import CLIENT_LIMIT_S
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProcess]:

@@ -20,8 +20,6 @@ from tests.tools.wheels import write_wheel
 TOKEN = "t0p-sécret-value-0f-the-account"
 MARK = "0123456789ab"
 
-pytestmark = pytest.mark.timeout(120)
-
 
 @pytest.fixture(scope="module")
 def server(tmp_path_factory: pytest.TempPathFactory) -> Iterator[ServedProcess]:

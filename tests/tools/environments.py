@@ -6,11 +6,14 @@ python -m tests.tools.environments ipykernel-6.31
 
 from __future__ import annotations
 
+import fcntl
 import hashlib
 import json
 import os
 import subprocess
 import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -40,13 +43,22 @@ class Environment:
         """The interpreter, made first if it is missing or its recipe has changed."""
         stamp = self.folder / "recipe"
         recipe = self._recipe()
-        if self.python.exists() and stamp.exists() and stamp.read_text() == recipe:
-            return self.python
-        _uv("venv", "--clear", "--python", sys.executable, str(self.folder))
-        _uv("pip", "install", "--python", str(self.python), "-e", str(ROOT), *self.pins)
-        # Last, so that an interrupted installation is not taken for a whole one.
-        stamp.write_text(recipe)
+        with self._alone():
+            if self.python.exists() and stamp.exists() and stamp.read_text() == recipe:
+                return self.python
+            _uv("venv", "--clear", "--python", sys.executable, str(self.folder))
+            _uv("pip", "install", "--python", str(self.python), "-e", str(ROOT), *self.pins)
+            # Last, so that an interrupted installation is not taken for a whole one.
+            stamp.write_text(recipe)
         return self.python
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """Makes other test workers wait that need the same environment."""
+        _MATRIX.mkdir(exist_ok=True)
+        with (_MATRIX / f"{self.name}.lock").open("w") as file:
+            fcntl.flock(file, fcntl.LOCK_EX)
+            yield
 
     def register(self, jupyter_data: Path) -> None:
         """Write a kernelspec named like the environment below `jupyter_data`."""
