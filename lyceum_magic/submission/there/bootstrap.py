@@ -6,10 +6,12 @@ as the notebook does.
 
 from __future__ import annotations
 
+import builtins
 import os
 import sys
 import threading
 import types
+from os import getpid
 
 from . import frames, own_file
 from .compiling import compile_cell, run_codes
@@ -85,11 +87,13 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
             restore_inputs(job["inputs"], allow_pickle=allow_pickle, namespace=namespace)
         )
     codes = compile_cell(cell, name, is_shown=is_main)
-    hook = sys.excepthook
+    hook, own = sys.excepthook, dict(vars(builtins))
     try:
         run_codes(codes, namespace)
     finally:
         sys.excepthook = hook  # a kernel calls no other either
+        # The end of the run takes the standard library, and so what the cell may have replaced.
+        vars(builtins).update(own)
         if is_main and job["mark"]:
             send_what_is_left(job, namespace)
 
@@ -125,15 +129,20 @@ def remember_source(cell: str, name: str, *, is_sent: bool) -> None:
         is_sent: whether what ends the program goes home as a frame.
     """
     own_file.remember_lines(cell, name)
-    pid = os.getpid()
+    pid = getpid()
 
     def excepthook(
         kind: type[BaseException], error: BaseException, trace: types.TracebackType | None
     ) -> None:
-        from .errors import report
-
         # What a forked child raises is text of the run: the run has its own end.
-        report(error, trace, name, is_sent=is_sent and os.getpid() == pid)
+        is_the_end = is_sent and getpid() == pid
+        try:
+            from .errors import report
+        except Exception:  # noqa: BLE001 - the cell has emptied `sys.modules` or `sys.meta_path`
+            trace = own_file.without_ours(trace)
+            sys.__excepthook__(kind, error.with_traceback(trace), trace)
+        else:
+            report(error, trace, name, is_sent=is_the_end)
 
     sys.excepthook = excepthook
     # The interpreter would print these itself, and look for the cell's lines in a file of its name.

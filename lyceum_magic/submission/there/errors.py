@@ -38,7 +38,7 @@ def report(
     try:
         say(error, trace, name, is_sent=is_sent)
     except Exception:  # noqa: BLE001 - a class of the program's may raise at whatever it is asked
-        sys.__excepthook__(type(error), error, trace)
+        sys.__excepthook__(type(error), error.with_traceback(trace), trace)
     if type(error) is KeyboardInterrupt:
         # The interpreter remembers that an interrupt ended it, for its exit code; every import
         # that evaluates a string, as that of `traceback` does, has made it forget.
@@ -60,7 +60,10 @@ def say(
     error.__traceback__ = trace
     for linked in linked_with(error):
         linked.__traceback__ = without_ours(linked.__traceback__)
-    text = called_cell("".join(traceback.format_exception(type(error), error, trace)))
+    try:
+        text = called_cell("".join(traceback.format_exception(type(error), error, trace)))
+    except Exception:  # noqa: BLE001 - a function that the cell has replaced, or its own class's
+        text = f"{type(error).__name__}: {text_of(error)}\n"
     if is_sent:
         described = {**describe(error, name), "is_shown": is_shown, "xmode": xmode}
         if frames.secrets:
@@ -205,7 +208,10 @@ def remember_lines(step: types.TracebackType, files: dict[str, dict[int, str]], 
     import linecache
 
     file, line = step.tb_frame.f_code.co_filename, step.tb_lineno or 0
-    lines = linecache.getlines(file, step.tb_frame.f_globals)
+    try:
+        lines = linecache.getlines(file, step.tb_frame.f_globals)
+    except Exception:  # noqa: BLE001 - a function that the cell has replaced
+        lines = []
     remembered = files.setdefault(file, {})
     first, last = max(1, line - LINES_AROUND), min(len(lines), line + LINES_AROUND)
     if file == name:

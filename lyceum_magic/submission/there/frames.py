@@ -13,14 +13,13 @@ that of `KIND:MESSAGE:PART/PARTS:PAYLOAD`; READABLE is a slice of text, in which
 
 from __future__ import annotations
 
-import os
-import re
-import sys
 from binascii import b2a_base64, crc32
 from itertools import count
+from os import dup, getpid, write
+from re import sub
 
 from .deflating import deflate
-from .streams import turns, without_surrogates
+from .streams import flush_all, turns, without_surrogates
 
 MAX_FRAME_BYTES = 3000
 #: Of which the readable text may take so much, and what stands around it and the payload.
@@ -43,7 +42,7 @@ def open_frames(mark: str) -> None:
     global _mark
     _mark = mark
     for descriptor in _descriptors:
-        _descriptors[descriptor] = os.dup(descriptor)
+        _descriptors[descriptor] = dup(descriptor)
 
 
 def send(
@@ -63,13 +62,8 @@ def send(
         readable: what a reader sees who does not know frames.
         descriptor: 1, or 2 for stderr.
     """
-    lines = encode(_mark, kind, f"{os.getpid():x}.{next(_counts)}", head, data, readable)
-    for stream in (sys.__stdout__, sys.__stderr__):
-        try:
-            if stream is not None:
-                stream.flush()
-        except ValueError:  # the program has closed it, and so has nothing left to print there
-            pass
+    lines = encode(_mark, kind, f"{getpid():x}.{next(_counts)}", head, data, readable)
+    flush_all()
     turns.take(descriptor)
     for line in lines:
         _write(_descriptors[descriptor], line)
@@ -81,7 +75,9 @@ def encode(
     """The frames of one message, each with its line feed; see `send`."""
     text = as_json(head).encode("ascii")
     payload = b2a_base64(deflate(text + b"\n" + data, 1), newline=False).decode("ascii")
-    readable = re.sub(r"@(?=[\r\n]*~)", "@ ", without_surrogates(readable))
+    readable = without_surrogates(readable)
+    if "@" in readable:
+        readable = sub(r"@(?=[\r\n]*~)", "@ ", readable)
     shown = _slices(readable, MAX_READABLE_BYTES)
     room = MAX_FRAME_BYTES - MAX_OVERHEAD_BYTES - (MAX_READABLE_BYTES if readable else 0)
     pieces = [payload[at : at + room] for at in range(0, len(payload), room)]
@@ -113,7 +109,7 @@ def as_json(value: object) -> str:
 
 def _write(target: int, frame: bytes) -> None:
     while frame:
-        frame = frame[os.write(target, frame) :]
+        frame = frame[write(target, frame) :]
 
 
 def _slices(text: str, max_bytes: int) -> list[str]:

@@ -5,10 +5,14 @@
 
 from __future__ import annotations
 
+import builtins
 import sys
 import types
 
 PACKAGE = "lyceum_magic_there"
+
+#: For this package alone, in each of its modules: what the cell replaces is the cell's.
+__builtins__ = dict(vars(builtins))  # type: ignore[assignment]
 
 _given = globals().get
 #: Module -> its source, and its code for the Python that sent it or nothing; packed in base64.
@@ -38,6 +42,7 @@ class Modules:
     @staticmethod
     def exec_module(module: types.ModuleType) -> None:
         if module.__name__ != PACKAGE:
+            vars(module)["__builtins__"] = __builtins__
             exec(code_of(module.__name__.rpartition(".")[2]), vars(module))
 
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import atexit
+import builtins
 import io
 import sys
-import threading
+from threading import Event, Thread, current_thread
 from time import monotonic, sleep
 
 QUIET_S = 0.010
@@ -90,26 +91,35 @@ class LiveStdout(io.TextIOWrapper):
         self._reset_flusher()
 
     def _reset_flusher(self) -> None:
-        self._flusher: threading.Thread | None = None
-        self._wake = threading.Event()
-        self._leave = threading.Event()
+        self._flusher: Thread | None = None
+        self._wake = Event()
+        self._leave = Event()
 
     def write(self, text: str) -> int:
         try:
             count = super().write(text)
         except UnicodeEncodeError:
             count = super().write(without_surrogates(text))
-        if self._is_ending or (text[-1:] == "\n" and monotonic() - self._quiet_since >= QUIET_S):
-            self.flush()
+        if (
+            self._is_ending
+            or (text[-1:] == "\n" and monotonic() - self._quiet_since >= QUIET_S)
+            or builtins.len is not len  # replaced by the cell: `start` and `set` would hang or fail
+        ):
+            self._drain()
         elif not self._held:
             self._held = True
             if self._flusher is None:
-                self._flusher = threading.Thread(target=self._flush_late, daemon=True)
-                self._flusher.start()
+                flusher = Thread(target=self._flush_late, daemon=True)
+                flusher.start()
+                self._flusher = flusher
             self._wake.set()
         return count
 
     def flush(self) -> None:
+        self._drain()
+
+    def _drain(self) -> None:
+        """As `flush`, which the cell may have replaced."""
         self._held = False
         turns.take(1)
         super().flush()
@@ -121,7 +131,7 @@ class LiveStdout(io.TextIOWrapper):
             self._wake.clear()
             self._leave.wait(QUIET_S)
             if self._held:
-                self.flush()
+                self._drain()
 
     def settle(self) -> None:
         """Writes what is held and ends the flusher: a fork must find neither text nor thread.
@@ -129,8 +139,8 @@ class LiveStdout(io.TextIOWrapper):
         (Python 3.12 and later warn when a process with more than one thread forks.)
         """
         if self._held:
-            self.flush()
-        if self._flusher is not None and self._flusher is not threading.current_thread():
+            self._drain()
+        if self._flusher is not None and self._flusher is not current_thread():
             self._leave.set()
             self._wake.set()
             self._flusher.join(1)
@@ -156,7 +166,7 @@ class LiveStderr(io.TextIOWrapper):
 
     def write(self, text: str) -> int:
         if self._stdout._held:
-            self._stdout.flush()
+            self._stdout._drain()
         turns.take(2)
         try:
             return super().write(text)
@@ -164,11 +174,17 @@ class LiveStderr(io.TextIOWrapper):
             return super().write(without_surrogates(text))
 
 
+#: Those in place, for what must reach them whatever the program has put there since.
+installed: list[io.TextIOWrapper] = []
+
+
 def install_streams() -> None:
     sys.stdout.flush()
     stdout = LiveStdout(1)
+    stderr = LiveStderr(2, stdout)
+    installed[:] = [stdout, stderr]
     sys.stdout = sys.__stdout__ = stdout  # type: ignore[misc]
-    sys.stderr = sys.__stderr__ = LiveStderr(2, stdout)  # type: ignore[misc]
+    sys.stderr = sys.__stderr__ = stderr  # type: ignore[misc]
     atexit.register(stdout.end)
 
     def settle_before(event: str, _args: tuple[object, ...]) -> None:
@@ -176,3 +192,12 @@ def install_streams() -> None:
             stdout.settle()
 
     sys.addaudithook(settle_before)
+
+
+def flush_all() -> None:
+    """Writes what the streams hold."""
+    for stream in installed:
+        try:
+            type(stream).flush(stream)
+        except ValueError:  # the program has closed it, and so has nothing left to print there
+            continue

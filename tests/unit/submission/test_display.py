@@ -20,7 +20,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from IPython.lib.pretty import pretty as as_ipython
 
-from lyceum_magic.outputs.decoding import ClearOutput, Decoded, Display, decode
+from lyceum_magic.outputs.decoding import ClearOutput, Decoded, Display, Raised, decode
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.submission.there.display import bundle_of, jsonable, merged, readable
 from lyceum_magic.submission.there.pretty import pretty
@@ -501,3 +501,48 @@ def test_metadata_are_merged_in_depth() -> None:
     assert merged({"a": {"b": 1, "c": 2}}, {"a": {"c": 3}, "d": 4}) == {
         "a": {"b": 1, "c": 3}, "d": 4,
     }  # fmt: skip
+
+
+#: What a cell may put in the place of something that every program takes for granted.
+REPLACED = {
+    "len": "builtins.len = lambda value: 1 / 0",
+    "isinstance": "builtins.isinstance = lambda *args: False",
+    "open": "builtins.open = None",
+    "os.write": "os.write = lambda *args: 0",
+    "os.getpid": "os.getpid = None",
+    "json.dumps": "json.dumps = json.loads = None",
+    "time": "time.time = time.monotonic = time.sleep = lambda *args: 1 / 0",
+    "sys.stdout.flush": "sys.stdout.flush = sys.stderr.flush = None",
+    "sys.__stdout__": "sys.__stdout__ = sys.__stderr__ = object()",
+    "zlib.compress": "zlib.compress = zlib.compressobj = None",
+    "re.sub": "re.sub = None",
+    "traceback": "traceback.format_exception = traceback.print_exception = None",
+    "linecache": "linecache.getlines = linecache.checkcache = None",
+}
+
+
+@pytest.mark.parametrize("replacement", REPLACED.values(), ids=REPLACED.keys())
+def test_what_a_cell_replaces_breaks_nothing_of_its_end(
+    replacement: str, python: str, tmp_path: Path
+) -> None:
+    cell = (
+        "import builtins, json, linecache, os, re, sys, time, traceback, zlib\n"
+        "display(1)\n"  # on a server all modules of ours are loaded: Python's import needs `len`
+        f"{replacement}\n"
+        "print('one')\nprint('two')\ndisplay(6 * 7)\nundefined"
+    )
+    raised = run(python, tmp_path, cell)
+    assert [text for text in texts(raised) if text.strip()][:3] == ["1", "one\ntwo\n", "42"]
+    (error,) = (item.error["exceptions"][0] for item in raised if isinstance(item, Raised))
+    assert error["type"] == "NameError"
+    assert "lyceum-magic" not in repr(raised)
+
+
+@pytest.mark.parametrize("what", ["sys.modules", "sys.meta_path"])
+def test_a_cell_that_empties_the_import_system_shows_no_line_of_ours(
+    what: str, tmp_path: Path
+) -> None:
+    items = run(sys.executable, tmp_path, f"import sys\n{what}.clear()\n1 / 0")
+    assert "ZeroDivisionError" in repr(items)
+    assert "lyceum-magic" not in repr(items)
+    assert len(repr(items)) < 2000
