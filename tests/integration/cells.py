@@ -890,6 +890,30 @@ CELLS: dict[str, str] = {
         from jinja2 import Template
         Template("a\\n{{ 1 // n }}").render(n=0)
         """,
+    "a backend that shows nothing": """
+        %matplotlib agg
+        import matplotlib.pyplot as plt
+        plt.plot([1, 2])
+        plt.close("all")
+        print(plt.get_backend().lower())
+        %matplotlib SVG
+        plt.plot([1, 2])
+        plt.close("all")
+        print(plt.get_backend().lower())
+        %matplotlib inline
+        plt.figure(figsize=(1, 1)).text(0, 0, "shown again")
+        plt.show()
+        """,
+    "an open figure of a backend that shows nothing": """
+        %matplotlib agg
+        import matplotlib.pyplot as plt
+        plt.plot([1, 2]);
+        """,
+    "figures in the cell again": """
+        %matplotlib inline
+        import matplotlib.pyplot as plt
+        plt.close("all")
+        """,
     "an exception after await": "import asyncio\nawait asyncio.sleep(0)\n[][1]",
     "an exception behind a figure": """
         import matplotlib.pyplot as plt

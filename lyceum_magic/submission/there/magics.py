@@ -14,8 +14,9 @@ NO_INSTALL = (
     "%{} installs nothing there; in a %%lyceum cell `%pip install NAME` does, as -r NAME does."
 )
 NO_SCREEN = "%matplotlib {} needs a screen; figures are shown inline there."
-#: What `%matplotlib` may be told.
+#: What `%matplotlib` may be told: what draws into the cell, and the backends that show nothing.
 INLINE = ("", "auto", "inline")
+WITHOUT_SCREEN = ("agg", "cairo", "pdf", "ps", "svg", "template")
 INSTALLERS = ("conda", "mamba", "micromamba", "pip", "uv")
 
 
@@ -152,8 +153,7 @@ class FewMagics:
     # Code.
 
     def line_matplotlib(self, line: str) -> None:
-        if line.strip() not in INLINE:
-            raise UsageError(NO_SCREEN.format(line.strip()))
+        choose_backend(line.strip())
 
     def line_time(self, line: str) -> object:
         import time
@@ -216,6 +216,25 @@ class FewMagics:
 
         linecache.cache[name] = (len(code), None, code.splitlines(True), name)
         run_codes(compile_cell(code, name, is_shown=True), self.user_ns)
+
+
+def choose_backend(gui: str) -> str:
+    """Let matplotlib draw as `%matplotlib` says, and return the backend's name there."""
+    name = gui.lower()
+    if name not in (*INLINE, *WITHOUT_SCREEN):
+        raise UsageError(NO_SCREEN.format(gui))
+    from .figures import BACKENDS
+
+    if name in WITHOUT_SCREEN:
+        from matplotlib import pyplot
+
+        pyplot.switch_backend(name)
+        return name
+    if "matplotlib.pyplot" in sys.modules and not os.environ.get("MPLBACKEND"):
+        pyplot = sys.modules["matplotlib.pyplot"]
+        if pyplot.get_backend().removeprefix("module://") not in BACKENDS:  # it was chosen before
+            pyplot.switch_backend(f"module://{BACKENDS[0]}")
+    return "inline"
 
 
 def expand(text: str, frame: types.FrameType) -> str:

@@ -122,7 +122,7 @@ def real_shell(namespace: dict[str, object]) -> Any:
 
     from .display import clear_output, send_bundle
     from .hooks import show_result
-    from .magics import INLINE, INSTALLERS, NO_INSTALL, NO_SCREEN
+    from .magics import INSTALLERS, NO_INSTALL, choose_backend
 
     class ResultHook(DisplayHook):  # type: ignore[misc]
         """Shows the value of a last line, without a prompt."""
@@ -195,12 +195,12 @@ def real_shell(namespace: dict[str, object]) -> Any:
             """There is no screen."""
 
         def enable_matplotlib(self, gui: Any = None) -> tuple[str, str]:
-            if (gui or "") not in INLINE:
-                raise UsageError(NO_SCREEN.format(gui))
-            from .figures import follow_inline_backend
+            backend = choose_backend(gui or "")
+            if backend == "inline":
+                from .figures import follow_inline_backend
 
-            follow_inline_backend()
-            return "inline", "inline"
+                follow_inline_backend()
+            return backend, backend
 
     def refuse(name: str) -> Any:
         def magic(line: str) -> None:

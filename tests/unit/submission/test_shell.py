@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 
+from lyceum_magic.outputs.decoding import Display
 from lyceum_magic.submission.source import code_of
 from tests.unit.submission.interpreters import INTERPRETERS, live_cell
 from tests.unit.submission.marked import run_marked
@@ -110,6 +111,17 @@ def test_a_window_is_refused_in_the_same_words(python: str, tmp_path: Path) -> N
     assert (error["type"], error["value"]) == (
         "UsageError", "%matplotlib qt needs a screen; figures are shown inline there.",
     )  # fmt: skip
+
+
+@pytest.mark.parametrize("backend", ["agg", "svg", "PDF"])
+def test_a_backend_that_shows_nothing_is_no_window(tmp_path: Path, backend: str) -> None:
+    cell = (
+        f"%matplotlib {backend}\nimport matplotlib.pyplot as plt\nplt.plot([1, 2]);\n"
+        "print(plt.get_backend().lower())"
+    )
+    done = run_marked(cell, tmp_path, sys.executable)
+    assert (done.stdout, done.return_code) == (f"{backend.lower()}\n", 0)
+    assert not [item for item in done.items if isinstance(item, Display)]
 
 
 def test_a_script_that_fails_ends_the_cell(python: str, tmp_path: Path) -> None:
