@@ -307,10 +307,72 @@ def test_what_touches_display_comes_home_and_shows_here(kernel: Kernel) -> None:
     assert modules == "{'IPython.core.display_functions'}"
 
 
-@pytest.mark.parametrize("option", ["", "--pickle"])
-def test_no_message_names_a_package_of_ours(kernel: Kernel, option: str) -> None:
-    error = said(kernel.run(f"%%lyceum {option} -o out,n\nimport sys\nout, n = sys.stdout, 1"))
-    assert error.startswith("TransferError: --out: out is a _io.TextIOWrapper, which ")
+def test_what_holds_the_shell_or_a_stream_holds_this_sides_own(kernel: Kernel) -> None:
+    good(
+        kernel.run(
+            "%%lyceum --pickle -o asks,holds,shell,says\n"
+            "import sys\n"
+            "shell = get_ipython()\n"
+            "def asks(): return get_ipython()\n"
+            "class Holds: pass\n"
+            "holds = Holds()\n"
+            "holds.shells = [shell]\n"
+            "def says(text, file=sys.stdout): print(text, file=file)"
+        )
+    )
+    assert kernel.value("{asks(), shell, *holds.shells} == {get_ipython()}") == "True"
+    assert kernel.run("says('here')").stdout == "here\n"
+    ran = kernel.run(
+        "%%lyceum --pickle -i asks,holds,says\nsays({asks(), *holds.shells} == {get_ipython()})"
+    )
+    assert good(ran).stdout == "True\n"
+    kernel.run("del asks, holds, shell, says, Holds")
+
+
+def test_classes_with_slots_and_their_instances_go_there_and_come_home(kernel: Kernel) -> None:
+    good(
+        kernel.run(
+            "import dataclasses\n"
+            "class Point:\n"
+            "    __slots__ = ('x', '__secret')\n"
+            "    def __init__(self): self.x, self.__secret = 1, [2]\n"
+            "    def secret(self): return self.__secret\n"
+            "class Open(Point): pass\n"
+            "class One:\n    __slots__ = 'only'\n"
+            "@dataclasses.dataclass(slots=True)\n"
+            "class Row:\n    point: Point\n"
+            "one, point, opened = One(), Point(), Open()\n"
+            "one.only, opened.more, row = 3, 4, Row(point)"
+        )
+    )
+    ran = kernel.run(
+        "%%lyceum --pickle -i one,point,opened,row -o home,own\n"
+        "print(one.only, point.x, point.secret(), opened.more, row.point.x, dir(one)[-1])\n"
+        "home = [one, point, opened, row]\n"
+        "class Own:\n    __slots__ = {'n': 'a number'}\n"
+        "own = Own()\nown.n = 5"
+    )
+    assert good(ran).stdout == "3 1 [2] 4 1 only\n"
+    assert (
+        kernel.value(
+            "([type(one) for one in home] == [One, Point, Open, Row], home[0].only, "
+            "home[1].secret(), home[2].more, home[3].point.x, own.n, hasattr(own, '__dict__'))"
+        )
+        == "(True, 3, [2], 4, 1, 5, False)"
+    )
+
+
+@pytest.mark.parametrize(
+    ("option", "sentence"),
+    [
+        ("", "out is a function, which cannot travel as data; --pickle would send it as a pickle."),
+        ("--pickle", "out is a function and cannot travel: it holds something of the run itself."),
+    ],
+)
+def test_no_message_names_a_package_of_ours(kernel: Kernel, option: str, sentence: str) -> None:
+    cell = f"%%lyceum {option} -o out,n\nimport sys\nout, n = sys.unraisablehook, 1"
+    error = said(kernel.run(cell))
+    assert error.startswith(f"TransferError: --out: {sentence}")
     assert "lyceum_magic" not in error
     assert kernel.value("n") == "1"
     kernel.run("del n")

@@ -32,6 +32,7 @@ def look_like_a_kernel(namespace: dict[str, object], *, needs_shell: bool) -> No
 
         return shell_around(namespace)
 
+    get_ipython.__qualname__ = "get_ipython"  # by which it travels, see `pickles`
     builtins.get_ipython = get_ipython  # type: ignore[attr-defined]
     if needs_shell:
         namespace["get_ipython"] = get_ipython

@@ -10,9 +10,12 @@ import builtins
 import functools
 import io
 import pickle
+import pkgutil
 import sys
 import types
 import weakref
+
+from .refusals import IS_THERE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -30,10 +33,15 @@ STANDS_FOR = {
     "get_ipython": "IPython:get_ipython",
     "publish_display_data": "IPython.display:publish_display_data",
     "refuse_input": "builtins:input",
+    "show_result": "sys:displayhook",
     "update_display": "IPython.display:update_display",
 }
 #: Names that came along with a function -> a call that gives what came, if it is still there.
 _came_along: dict[str, Any] = {}
+
+
+class HoldsTheRun(pickle.PicklingError):
+    """A value holds something that means nothing elsewhere."""
 
 
 def dump(value: object, *, apart: Collection[str] = ()) -> tuple[bytes, set[str]]:
@@ -51,6 +59,9 @@ def dump(value: object, *, apart: Collection[str] = ()) -> tuple[bytes, set[str]
 
     class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         def reducer_override(self, obj: Any) -> Any:
+            of_the_process = _part_of_the_process(obj)
+            if of_the_process is not None:
+                return of_the_process
             module, name = _place_of(obj)
             if module == OURS or module.startswith(f"{OURS}."):
                 return _as_what_it_stands_for(obj, name)
@@ -58,6 +69,8 @@ def dump(value: object, *, apart: Collection[str] = ()) -> tuple[bytes, set[str]
             if isinstance(obj, functools._lru_cache_wrapper) and obj.__module__ == MAIN:
                 return _as_new_cache(obj)
             reduced = super().reducer_override(obj)
+            if isinstance(obj, type) and "__slots__" in vars(obj) and isinstance(reduced, tuple):
+                _keep_slots(obj, reduced)
             is_own = isinstance(obj, types.FunctionType) and obj.__globals__.get("__name__") == MAIN
             if is_own and isinstance(reduced, tuple):
                 carried = reduced[2][1]["__globals__"]
@@ -83,10 +96,44 @@ def _as_what_it_stands_for(obj: Any, name: str) -> Any:
     if name == "DisplayHandle" and not isinstance(obj, type):
         return type(obj), (obj.display_id,)
     if name not in STANDS_FOR or not isinstance(obj, (type, types.FunctionType)):
-        raise pickle.PicklingError(f"it holds the run's own {name}")
-    import pkgutil
+        raise HoldsTheRun("it holds something of the run itself")
+    return _looked_up(STANDS_FOR[name])
 
-    return pkgutil.resolve_name, (STANDS_FOR[name],)
+
+def _part_of_the_process(obj: Any) -> Any:
+    """The shell and the streams of one side stand for those of the other."""
+    if IS_THERE:
+        shell = sys.modules.get(f"{OURS}.shell")
+        own = shell and shell._shell
+    else:
+        ipython = sys.modules.get("IPython")
+        own = ipython and ipython.get_ipython()
+    if own is not None and obj is own:
+        return pkgutil.resolve_name("IPython:get_ipython"), ()
+    for name in ("stdout", "stderr"):
+        # Not whatever the program has put there: a text in memory travels with its content.
+        is_kernels = type(obj).__module__ == "ipykernel.iostream" and obj is getattr(sys, name)
+        if is_kernels or obj is getattr(sys, f"__{name}__"):
+            return _looked_up(f"sys:{name}")
+    return None
+
+
+def _keep_slots(kind: type, reduced: Any) -> None:
+    """Let a class of the notebook have its slots again, where cloudpickle makes it without them.
+
+    An instance would have a dict there, and could not be read again by its own class.
+    """
+    make, (*_, options, _tracker, _extra), (members, _others), *_ = reduced
+    if make.__name__ == "_make_skeleton_class":
+        options["__slots__"] = vars(kind)["__slots__"]
+        for name, member in [*members.items()]:
+            if isinstance(member, types.MemberDescriptorType):  # of a private name
+                del members[name]
+
+
+def _looked_up(place: str) -> Any:
+    """Pickle an object as the one that the receiver has at a place, `module:name`."""
+    return pkgutil.resolve_name, (place,)
 
 
 def _as_new_cache(obj: Any) -> Any:

@@ -175,7 +175,7 @@ class Packer:
         return data
 
     def _pickled(self, name: str, value: object) -> bytes:
-        from .pickles import dump
+        from .pickles import HoldsTheRun, dump
 
         self._change = ""
         try:
@@ -184,6 +184,8 @@ class Packer:
             if exc.name != "cloudpickle":
                 raise self._not_even_pickled(name, value, exc) from exc
             raise PackError(f"{name} needs a pickle, and {missing('cloudpickle')}") from None
+        except HoldsTheRun as exc:
+            raise PackError(f"{name} is {_a_type(value)} and cannot travel: {exc}") from exc
         except Exception as exc:
             raise self._not_even_pickled(name, value, exc) from exc
         self.needs |= {"cloudpickle", *modules}
