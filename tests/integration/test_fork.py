@@ -69,6 +69,22 @@ print(run.result().text, end="")
     assert printed == "child\n2 sessions\nparent\n"
 
 
+def test_a_child_does_not_visit_its_parents_objects_when_it_ends(tmp_path: Path) -> None:
+    code = """
+import gc
+def child():
+    mine = [gc.get_freeze_count() > 10_000]
+    mine.append(mine)
+    print(mine[0], any(one is mine for one in gc.get_objects()))
+
+forked(child)
+print(gc.get_freeze_count())
+open(gate, "w").close()
+run.result()
+"""
+    assert run_program(PARENT + code, str(tmp_path / "gate")) == "True True\n0\n"
+
+
 @pytest.mark.parametrize(
     "use",
     [
