@@ -14,8 +14,8 @@ from ..exceptions import OptionError, RunFailed, RunTimedOut
 from ..protocol.limits import MAX_TIMEOUT_S
 from ..protocol.requests import Kind
 from ..runs.run import Run
-from ..submission.modules import Needs, find_needs
-from ..submission.requirements import requirements_of
+from ..submission.modules import Needs, find_needs, imports_of
+from ..submission.requirements import is_namespace, requirements_of
 
 _MORE_MEMORY = "choose a machine with more of it with -m; `%lyceum machines` lists them"
 
@@ -38,11 +38,14 @@ def hint_for(
     if isinstance(described, list) and described and isinstance(described[0], dict):
         if kind != "python":
             return _hint_for_raised_in_image(described[0])
-        return _hint_for_raised(described[0], namespace)
+        files = raised.error.get("files") if raised is not None else None
+        return _hint_for_raised(described[0], namespace, files)
     return _hint_for_end(failure.return_code, failure.reason)
 
 
-def _hint_for_raised(error: dict[str, Any], namespace: Mapping[str, object]) -> str:
+def _hint_for_raised(
+    error: dict[str, Any], namespace: Mapping[str, object], files: object = None
+) -> str:
     kind, name, file = (error.get(member) for member in ("builtin", "name", "filename"))
     if kind == "NameError":
         if not isinstance(name, str):  # Python before 3.10 says it in its message alone
@@ -53,7 +56,7 @@ def _hint_for_raised(error: dict[str, Any], namespace: Mapping[str, object]) -> 
     if kind == "FileNotFoundError" and isinstance(file, str) and _exists(file):
         return f"The file {file} is here: send it along with --file {file}."
     if kind == "ModuleNotFoundError" and isinstance(name, str):
-        return _hint_for_module(name)
+        return _hint_for_module(name, _line_that_raised(error, files))
     if kind == "MemoryError":
         return f"The memory of the machine did not suffice: {_MORE_MEMORY}."
     return ""
@@ -82,7 +85,22 @@ def _hint_for_name(name: str, value: object) -> str:
     return f"The notebook has {name}: send it along with -i {name}."
 
 
-def _hint_for_module(name: str) -> str:
+def _line_that_raised(error: dict[str, Any], files: object) -> str:
+    """The text of the innermost line of a traceback; empty where it did not come along."""
+    try:
+        place = error["places"][error["calls"][-1]]
+        return str(files[place["file"]][str(place["line"])]).strip()  # type: ignore[index]
+    except (LookupError, TypeError):
+        return ""
+
+
+def _hint_for_module(name: str, line: str = "") -> str:
+    """What to do about a missing module.
+
+    Args:
+        name: Python's own; of a package in a namespace it may be the namespace's.
+        line: the import itself, which says which package of the namespace is meant.
+    """
     try:
         needs = find_needs(f"import {name}") if name.replace(".", "").isidentifier() else Needs()
     except OptionError as exc:  # it is here and cannot travel: the sentence says what could
@@ -91,12 +109,17 @@ def _hint_for_module(name: str) -> str:
         return (
             f"{name} is a module of your own: it travels if the cell itself says `import {name}`."
         )
-    wanted = requirements_of(needs.imports)
+    of_line = [one for one in imports_of(line) if f"{one.module}.".startswith(f"{name}.")]
+    wanted = requirements_of(of_line or needs.imports)
     if wanted.lines:
         return f"It is not installed there: add -r {wanted.lines[0]}."
     if wanted.guesses:
         return f"It is installed neither there nor here: add -r {wanted.guesses[0]}."
-    return f"{wanted.notes[0]}." if wanted.notes else ""
+    if wanted.notes:
+        return f"{wanted.notes[0]}."
+    if is_namespace(name):
+        return f"Many packages bring a part of {name}: add -r with the name of the one you mean."
+    return ""
 
 
 def _hint_for_end(return_code: int | None, reason: str) -> str:

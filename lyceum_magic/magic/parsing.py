@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import re
 import shlex
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NoReturn
 
 from ..exceptions import OptionError
@@ -90,8 +90,6 @@ class Parser(argparse.ArgumentParser):
         # It may quote what stands in the line; behind a URL's host that is often a secret.
         message = re.sub(r"(://[^/?#\s]*)[/?#]\S*", r"\1/...", without_password(message))
         magic = self.prog.split()[0]
-        if set(_QUOTES) & set(message):
-            message = f"{message}; quotes are \" or ' in such a line"
         raise OptionError(f"{self.prog}: {message}; see `{magic}?` for the options.")
 
     def exit(self, status: int = 0, message: str | None = None) -> NoReturn:
@@ -107,7 +105,12 @@ class _Wide(argparse.HelpFormatter):
 
 def split(line: str, prog: str) -> list[str]:
     """The words of a line by shell rules, up to a comment; nothing is substituted."""
-    lexer = shlex.shlex(_without_comment(line), posix=True)
+    line = _without_comment(line)
+    if found := _odd_quote(line):
+        raise OptionError(
+            f"{prog}: {found} is no quote in such a line; write \" or ' in its place."
+        )
+    lexer = shlex.shlex(line, posix=True)
     lexer.whitespace_split = True
     lexer.whitespace += _OTHER_SPACES
     lexer.commenters = ""  # to shlex, one may begin in the middle of a word
@@ -118,6 +121,24 @@ def split(line: str, prog: str) -> list[str]:
 
 
 def _without_comment(line: str) -> str:
+    for at, character in _outside_quotes(line):
+        if character == "#" and (at == 0 or line[at - 1].isspace()):
+            return line[:at]
+    return line
+
+
+def _odd_quote(line: str) -> str:
+    """The quote of an editor with which a word or a value begins; empty if there is none."""
+    for at, character in _outside_quotes(line):
+        if re.search(r"\s--cmd[\s=]*$", f" {line[:at]}"):
+            break  # what follows is not ours
+        if character in _QUOTES and (at == 0 or line[at - 1].isspace() or line[at - 1] == "="):
+            return character
+    return ""
+
+
+def _outside_quotes(line: str) -> Iterator[tuple[int, str]]:
+    """The characters outside of a shell's quotes, each with its place."""
     quote = ""
     is_escaped = False
     for at, character in enumerate(line):
@@ -129,9 +150,8 @@ def _without_comment(line: str) -> str:
             quote = "" if character == quote else quote
         elif character in "'\"":
             quote = character
-        elif character == "#" and (at == 0 or line[at - 1].isspace()):
-            return line[:at]
-    return line
+        else:
+            yield at, character
 
 
 def pairs(option: str, texts: list[str], advice: str = "") -> dict[str, str]:

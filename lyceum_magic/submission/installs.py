@@ -17,6 +17,8 @@ from ..exceptions import OptionError
 _INSTALLS = re.compile(
     r"(?:(?:\{sys\.executable\}|\S*python[\d.]*)\s+-m\s+)?(?:uv\s+)?pip[\d.]*\s+install(?:\s+|$)"
 )
+#: Magics of a kernel that nothing stands for there.
+_CONDA = re.compile(r"(?:conda|mamba|micromamba)\s+install(?:\s|$)")
 #: Options of pip that make no difference there.
 _WITHOUT_EFFECT = {
     "-I", "-U", "-q", "-qq", "-qqq", "-v", "-vv", "-vvv", "--break-system-packages",
@@ -60,6 +62,11 @@ def take_installs(code: str) -> tuple[str, list[str]]:
     # From the end, so that what is changed moves nothing that is left.
     calls = sorted(_commands_in(tree), key=lambda found: (-found[0].lineno, -found[0].col_offset))
     for call, sign, command in calls:
+        if sign == "%" and _CONDA.match(command):
+            raise OptionError(
+                f"`%{command[:80]}`: packages come from a Python index here, before the cell runs; "
+                "write `%pip install NAME`, or -r NAME in the first line."
+            )
         words = _words_of(command)
         if words is None:
             continue

@@ -35,10 +35,15 @@ _INDEX_NAMES = {
     "dotenv": "python-dotenv",
     "fitz": "PyMuPDF",
     "google": "",
+    "google.api_core": "google-api-core",
+    "google.auth": "google-auth",
     "google.cloud.bigquery": "google-cloud-bigquery",
     "google.cloud.storage": "google-cloud-storage",
     "google.genai": "google-genai",
+    "google.generativeai": "google-generativeai",
+    "google.oauth2": "google-auth",
     "google.protobuf": "protobuf",
+    "googleapiclient": "google-api-python-client",
     "OpenSSL": "pyOpenSSL",
     "PIL": "pillow",
     "serial": "pyserial",
@@ -46,6 +51,20 @@ _INDEX_NAMES = {
     "sklearn": "scikit-learn",
     "yaml": "PyYAML",
 }
+#: Names that many packages share -> of how many names their own names on the index are made.
+_NAMESPACES = {
+    "azure": 2,
+    **dict.fromkeys(
+        [f"azure.{name}" for name in ("ai", "communication", "data", "iot", "keyvault", "mgmt",
+                                      "monitor", "search", "storage")], 3
+    ),
+    "backports": 2,
+    "google.cloud": 3,
+    "jaraco": 2,
+    "ruamel": 2,
+    "sphinxcontrib": 2,
+    "zope": 2,
+}  # fmt: skip
 
 
 @dataclass(frozen=True)
@@ -81,6 +100,11 @@ def names_in(lines: Iterable[str]) -> set[str]:
     """The packages that requirement lines name, in the form in which names are compared."""
     parsed = map(_parsed, lines)
     return {canonicalize_name(requirement.name) for requirement in parsed if requirement}
+
+
+def is_namespace(module: str) -> bool:
+    """Whether many packages bring parts of this module, and none has its name."""
+    return module in _NAMESPACES or _INDEX_NAMES.get(module) == ""
 
 
 def requirements_of(imports: Iterable[Import], named: Sequence[str] = ()) -> Requirements:
@@ -296,10 +320,22 @@ def _kind_of(source: Mapping[str, Any]) -> str:
 def _name_on_index(item: Import) -> str:
     """What a package that is not installed here is probably called; empty where nobody knows."""
     for module in [f"{item.module}.{name}" for name in item.names] + [item.module]:
+        if found := _name_in_namespace(module):
+            return found
         while module:
             if module in _INDEX_NAMES:
                 if _INDEX_NAMES[module]:
                     return _INDEX_NAMES[module]
                 break
             module = module.rpartition(".")[0]
-    return _INDEX_NAMES.get(item.top, item.top)
+    return "" if item.top in _NAMESPACES else _INDEX_NAMES.get(item.top, item.top)
+
+
+def _name_in_namespace(module: str) -> str:
+    """The name that the packages of a namespace give themselves: `azure-storage-blob`."""
+    parts = module.split(".")
+    around = [".".join(parts[:length]) for length in (2, 1)]
+    count = next((_NAMESPACES[name] for name in around if name in _NAMESPACES), 0)
+    if not 0 < count <= len(parts):
+        return ""
+    return re.sub(r"_v\d\w*$", "", "-".join(parts[:count])).replace("_", "-")

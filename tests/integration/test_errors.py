@@ -155,6 +155,7 @@ def test_the_exception_is_at_hand(kernel: Kernel) -> None:
         ("", "import nowhere_known", "installed neither there nor here: add -r nowhere_known"),
         ("", "import nowhere_known.part as p", "add -r nowhere_known"),
         ("", "import fitz", "add -r PyMuPDF"),
+        ("", "import azure.storage.blob", "add -r azure-storage-blob"),
         ("--no-auto-requirements", "raise ModuleNotFoundError(name='cv2')", "-r opencv-python-hea"),
         ("", "raise MemoryError", "choose a machine with more of it with -m"),
         ("", "import os; os.kill(os.getpid(), 9)", "choose a machine with more of it with -m"),

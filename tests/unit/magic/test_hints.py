@@ -57,6 +57,28 @@ def test_a_module_that_no_module_can_be_called_is_left_alone(name: object) -> No
     assert hint({}, builtin="ModuleNotFoundError", name=name) == ""
 
 
+@pytest.mark.parametrize(
+    ("name", "line", "said"),
+    [
+        ("google", "import google.cloud.storage", "add -r google-cloud-storage."),
+        ("google.cloud", "from google.cloud import pubsub_v1 as p", "add -r google-cloud-pubsub."),
+        ("azure", "from azure.storage.blob import BlobClient", "add -r azure-storage-blob."),
+        ("azure", "from azure.identity import X  # to sign in", "add -r azure-identity."),
+        ("ruamel", "import ruamel.yaml", "add -r ruamel-yaml."),
+        ("google", "import google", "Many packages bring a part of google: add -r with the name"),
+        ("azure", "import_it('azure.identity')", "Many packages bring a part of azure: add -r"),
+    ],
+)
+def test_a_part_of_a_namespace_names_its_package(name: str, line: str, said: str) -> None:
+    place = {"file": "<cell>", "line": 3}
+    described = {"builtin": "ModuleNotFoundError", "name": name, "places": [place], "calls": [0]}
+    files = {"<cell>": {"3": f"    {line}"}}
+    raised = SimpleNamespace(error={"exceptions": [described], "files": files})
+    run = cast(Run, SimpleNamespace(harvest=SimpleNamespace(raised=raised)))
+    failure = RunFailed("", run_id="1", state="failed", return_code=1, ename="ModuleNotFoundError")
+    assert said in hint_for(run, failure, {})
+
+
 def test_a_function_that_the_notebook_imports_is_imported_in_the_cell() -> None:
     for value, line in ((math.sqrt, "from math import sqrt"), (Path, "from pathlib import Path")):
         assert f"`{line}`" in hint(

@@ -257,6 +257,23 @@ def test_a_command_of_an_image_keeps_its_dashes() -> None:
     assert line_parser().parse_args(split("list \u2014all # of them", "%lyceum")).all
 
 
-def test_quotes_of_a_word_processor_are_named() -> None:
-    with pytest.raises(OptionError, match="quotes are \" or ' in such a line"):
-        parse_cell_line("--name \u201cmy run\u201d")
+@pytest.mark.parametrize(
+    "line",
+    [
+        "--name \u201cmy run\u201d",
+        "-i \u2018a\u2019",
+        "--name=\u201erun\u201c",
+        "-t 5 \u201d-m\u201d cpu",
+    ],
+)
+def test_quotes_of_a_word_processor_are_named(line: str) -> None:
+    with pytest.raises(OptionError, match="is no quote in such a line; write \" or ' in its place"):
+        parse_cell_line(line)
+
+
+def test_quotes_of_a_word_processor_inside_a_word_are_text() -> None:
+    assert parse_cell_line("--name Ann\u2019s").name == "Ann\u2019s"
+    assert parse_cell_line("--name '\u201crun\u201d' # \u201c").name == "\u201crun\u201d"
+    assert parse_image_line("alpine --cmd echo \u201chi\u201d").words == [
+        "echo", "\u201chi\u201d",
+    ]  # fmt: skip

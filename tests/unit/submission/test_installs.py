@@ -75,7 +75,7 @@ def test_a_file_of_requirements_is_read(tmp_path: Path, monkeypatch: pytest.Monk
     [
         "!pip list",
         "%pip freeze",
-        "%conda install numpy",
+        "!conda install numpy",
         "!apt-get install tool",
         "!pip download x && pip install ./x",
         "!pip install x; ls",
@@ -100,3 +100,18 @@ def test_what_cannot_be_known_is_one_sentence(line: str, said: str) -> None:
     with pytest.raises(OptionError, match=said) as caught:
         taken(line)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "line", ["%conda install -y numpy", "%mamba install numpy", "x = 1\n%micromamba install a"]
+)
+def test_conda_says_what_to_do_before_a_run_starts(line: str) -> None:
+    with pytest.raises(
+        OptionError, match="write `%pip install NAME`, or -r NAME in the first line"
+    ):
+        take_installs(code_of(line))
+
+
+def test_conda_that_installs_nothing_is_the_cells_own() -> None:
+    code = code_of("%conda list\n!conda info")
+    assert take_installs(code) == (code, [])
