@@ -81,6 +81,29 @@ def test_a_script_runs_whatever_the_entry_point_is(
     assert (record["stdout"], record["return_code"]) == (said, 3)
 
 
+#: Runs its arguments, but for a shell.
+REFUSES = """#!/bin/sh
+case $1 in sh|bash) echo "unknown command: $1" >&2; exit 2 ;; esac
+exec "$@"
+"""
+
+
+def test_an_entry_point_that_refuses_the_script_is_named_with_the_way_round_it(
+    server: ServedProcess, image: str
+) -> None:
+    with made(image, ["/bin/refuses"], refuses=REFUSES) as name:
+        record = start_image(server, name, *SCRIPT, docker_entrypoint="auto").ended()
+        assert record["return_code"] == 2
+        assert "entry point 'refuses'" in error_of(record)
+        assert "--entrypoint skip" in error_of(record)
+        for choice in ("keep", "skip"):  # of the user's own
+            record = start_image(server, name, *SCRIPT, docker_entrypoint=choice).ended()
+            assert "--entrypoint skip" not in str(record)
+    with made(image, ["python3"]) as name:
+        record = start_image(server, name, *SCRIPT, docker_entrypoint="auto").ended()
+        assert (record["return_code"], "--entrypoint" in str(record)) == (3, False)
+
+
 def test_the_choice_is_the_user_s(server: ServedProcess, image: str) -> None:
     with made(image, ["/bin/echo"]) as name:
         for choice in ({"docker_entrypoint": "keep"}, {}):  # as `docker run`

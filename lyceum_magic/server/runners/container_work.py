@@ -8,6 +8,7 @@ from __future__ import annotations
 import re
 import threading
 from functools import cached_property, partial
+from posixpath import basename
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from .base import Refusal
@@ -75,6 +76,7 @@ class ContainerWork:
         self._lock = threading.Lock()
         self._container: Container | None = None  # once it has been started
         self._is_over = False
+        self._entry_point: list[str] = []  # that was kept because it hands over its arguments
 
     def run(self, events: Events) -> tuple[int, str]:
         self.remove()  # what an earlier attempt may have left
@@ -128,7 +130,10 @@ class ContainerWork:
             return self._create_with(command[:1], command[1:])
         container = self._create_with(None, command)
         entry_point = container.attrs["Config"].get("Entrypoint") or []
-        if choice == "keep" or hands_over(entry_point, partial(read_script, container)):
+        if choice == "keep":
+            return container
+        if hands_over(entry_point, partial(read_script, container)):
+            self._entry_point = entry_point
             return container
         container.remove(v=True)
         return self._create_with(command[:1], command[1:])
@@ -226,6 +231,13 @@ class ContainerWork:
                 return code, "the program ended with exit code 126: a command cannot be executed"
             case 127:
                 return code, "the program ended with exit code 127: a command was not found"
+        if self._entry_point and code < _NOT_EXECUTABLE:
+            # One may hand over some commands and refuse others, such as `sh`.
+            return code, (
+                f"{describe_return_code(code)}; the image's entry point "
+                f"{basename(self._entry_point[0])!r} was given the command, and may have refused "
+                "it: --entrypoint skip runs the command without it"
+            )
         return code, describe_return_code(code)
 
     def _not_executed(self, code: int, program: str) -> str:
