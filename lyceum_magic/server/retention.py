@@ -87,7 +87,8 @@ class Retention:
             for run_id in await self._store.unknown(run_ids[begin : begin + STEP_FOLDERS]):
                 if not self._is_in_use(run_id):
                     await self._remove(run_id)
-        await self._store.forget_deliveries(too_old)
+        while await self._store.forget_deliveries(too_old, limit=STEP_RUNS) == STEP_RUNS:
+            pass
         for sweep_cache in self._sweep_caches:
             await sweep_cache(too_old)
 

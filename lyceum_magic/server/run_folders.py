@@ -10,9 +10,12 @@ from __future__ import annotations
 
 import contextlib
 import os
+import re
 import tempfile
 import uuid
+from collections.abc import Iterable
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 
 from cryptography.hazmat.primitives.ciphers import Cipher
@@ -26,7 +29,8 @@ _KEY_FILE = ".key"
 _KEY_BYTES = 32
 #: An id has as many bytes as a block of AES, so there is one block, and no mode to tell several
 #: apart.
-_BLOCK_BYTES = 16
+_DIGITS = 2 * 16
+_OWN_NAME = re.compile(f"[0-9a-f]{{{_DIGITS}}}")
 
 
 class RunFolders:
@@ -58,13 +62,7 @@ class RunFolders:
 
     def run_id_of(self, name: str) -> str:
         """The run whose folder has this name; the name itself where none can have it."""
-        try:
-            number = bytes.fromhex(name)
-        except ValueError:
-            return name
-        if len(number) != _BLOCK_BYTES:
-            return name
-        return str(uuid.UUID(bytes=self._cipher.decryptor().update(number)))
+        return self._decrypted([name]).get(name, name)
 
     def run_ids(self) -> list[str]:
         """The runs that have a folder."""
@@ -72,7 +70,22 @@ class RunFolders:
             names = os.listdir(self._parent)
         except FileNotFoundError:
             return []
-        return [self.run_id_of(name) for name in names if not name.startswith(".")]
+        found = self._decrypted(names)
+        return [found.get(name, name) for name in names if not name.startswith(".")]
+
+    def _decrypted(self, names: Iterable[str]) -> dict[str, str]:
+        """Name -> id, for all names that are encrypted ids.
+
+        All of them at once: a sweep asks for very many, and each call takes longer than a block.
+        """
+        own = [name for name in names if _OWN_NAME.fullmatch(name)]
+        if not own:
+            return {}
+        numbers = self._cipher.decryptor().update(bytes.fromhex("".join(own))).hex()
+        return {
+            name: _id_from(numbers[at : at + _DIGITS])
+            for name, at in zip(own, count(step=_DIGITS), strict=False)
+        }
 
     @cached_property
     def _cipher(self) -> Cipher[ECB]:
@@ -110,6 +123,11 @@ def _read_or_make(path: Path) -> bytes:
         with contextlib.suppress(FileExistsError):  # another process was faster
             os.link(draft.name, path)
     return path.read_bytes()
+
+
+def _id_from(digits: str) -> str:
+    """An id as this server makes them, as `uuid.UUID` writes it, at a tenth of its time."""
+    return f"{digits[:8]}-{digits[8:12]}-{digits[12:16]}-{digits[16:20]}-{digits[20:]}"
 
 
 def _bytes_of(run_id: str) -> bytes | None:

@@ -322,11 +322,14 @@ class Store(Protocol):
         """
         ...
 
-    async def forget_deliveries(self, before: float) -> None:
-        """Removes the callbacks that were delivered before a moment, in seconds since 1970.
+    async def forget_deliveries(self, before: float, *, limit: int) -> int:
+        """Removes callbacks that were delivered before a moment, in seconds since 1970.
 
         Those of runs and the others alike: tests belong to no run, and what is delivered late may
         belong to a run that is forgotten already. Tests that failed go as well.
+
+        Returns:
+            How many have gone; where it is `limit`, more may be left.
         """
         ...
 

@@ -123,11 +123,17 @@ class MemoryStore:
             for delivery in await self.deliveries(run_id=run_id, state=DeliveryState.DELIVERED):
                 await self.remove_delivery(delivery.delivery_id)
 
-    async def forget_deliveries(self, before: float) -> None:
-        for delivery in list(self._deliveries.values()):
-            may_go = delivery.state is DeliveryState.DELIVERED or delivery.run_id is None
-            if may_go and delivery.ended_at is not None and delivery.ended_at < before:
-                await self.remove_delivery(delivery.delivery_id)
+    async def forget_deliveries(self, before: float, *, limit: int) -> int:
+        old = [
+            delivery.delivery_id
+            for delivery in self._deliveries.values()
+            if (delivery.state is DeliveryState.DELIVERED or delivery.run_id is None)
+            and delivery.ended_at is not None
+            and delivery.ended_at < before
+        ][:limit]
+        for delivery_id in old:
+            await self.remove_delivery(delivery_id)
+        return len(old)
 
     # The account.
 

@@ -93,6 +93,8 @@ _MIGRATIONS = (
 
 #: How long a step of `catch_up` takes, about: whatever else wants the store waits for its end.
 _STEP_S = 0.01
+#: How many of the short rows of ended runs are added up in one step: some milliseconds.
+_STEP_ROWS = 10_000
 #: Bytes of a row in the tables and indexes, beside what was asked for.
 _ROW_BYTES = 500
 
@@ -220,8 +222,15 @@ class SqliteStore(SqliteOutbox):
         await self._file.transact(note)
 
     async def ended_bytes(self) -> int:
-        ((total,),) = await self._file.execute("SELECT ifnull(sum(size_bytes), 0) FROM ended_runs")
-        return int(total)
+        total, last = 0, -1
+        while last is not None:
+            ((some, last),) = await self._file.execute(
+                "SELECT ifnull(sum(size_bytes), 0), max(sequence) FROM (SELECT * FROM ended_runs "
+                "WHERE sequence > ? ORDER BY sequence LIMIT ?)",
+                (last, _STEP_ROWS),
+            )
+            total += some
+        return total
 
     async def unknown(self, run_ids: Sequence[str]) -> Collection[str]:
         # By their places: what is no Unicode text, as names of folders may be, would not come back.
@@ -270,15 +279,19 @@ class SqliteStore(SqliteOutbox):
 
         await self._file.transact(forget)
 
-    async def forget_deliveries(self, before: float) -> None:
-        def forget(connection: sqlite3.Connection) -> None:
+    async def forget_deliveries(self, before: float, *, limit: int) -> int:
+        def forget(connection: sqlite3.Connection) -> int:
+            gone = 0
             for ended in (
                 "INDEXED BY deliveries_done WHERE state = 'delivered'",
                 "INDEXED BY deliveries_by_run WHERE run_id IS NULL AND state = 'dead'",
             ):
-                connection.execute(f"DELETE FROM deliveries {ended} AND ended_at < ?", (before,))
+                some = f"SELECT sequence FROM deliveries {ended} AND ended_at < ? LIMIT ?"
+                statement = f"DELETE FROM deliveries WHERE sequence IN ({some})"
+                gone += connection.execute(statement, (before, limit - gone)).rowcount
+            return gone
 
-        await self._file.transact(forget)
+        return await self._file.transact(forget)
 
     # The account.
 

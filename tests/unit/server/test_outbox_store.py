@@ -354,10 +354,11 @@ async def test_what_was_delivered_long_ago_is_forgotten(store: WholeStore) -> No
         ]
     )
     await store.redeliver("again", NOW)
-    await store.forget_deliveries(50.0)
+    assert await store.forget_deliveries(50.0, limit=9) == 1
     left = {item.delivery_id for item in await store.deliveries()}
     assert left == {"new", "failed test", "dead", "pending", "again"}
-    await store.forget_deliveries(NOW + 3600)
+    gone = [await store.forget_deliveries(NOW + 3600, limit=1) for _ in range(3)]
+    assert gone == [1, 1, 0]
     left = {item.delivery_id for item in await store.deliveries()}
     assert left == {"dead", "pending", "again"}
     assert list(await store.attempts("old")) == []

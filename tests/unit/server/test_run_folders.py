@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import uuid
 from pathlib import Path
+from unittest.mock import Mock
 
 import pytest
 
@@ -43,6 +44,28 @@ def test_a_run_of_an_earlier_version_keeps_its_folder(tmp_path: Path) -> None:
     folders.of(later).mkdir()
     assert folders.of(earlier) == tmp_path / "runs" / earlier
     assert sorted(folders.run_ids()) == sorted([earlier, later])
+
+
+def test_what_is_no_name_of_ours_stands_for_itself(tmp_path: Path) -> None:
+    folders = RunFolders(tmp_path / "runs")
+    run_id = str(uuid.uuid4())
+    name = folders.of(run_id).name
+    others = [name.upper(), name[:-1], f"{name}0", f"{name[:-1]} ", "left behind", "\udcff", "é" * 32]
+    assert [folders.run_id_of(other) for other in others] == others
+    for folder in (name, *others, ".hidden"):
+        (tmp_path / "runs" / folder).mkdir()
+    assert sorted(folders.run_ids()) == sorted([run_id, *others])
+
+
+def test_all_names_are_decrypted_at_once(tmp_path: Path) -> None:
+    folders = RunFolders(tmp_path / "runs")
+    ids = [str(uuid.uuid4()) for _ in range(50)]
+    for run_id in ids:
+        folders.of(run_id).mkdir(parents=True)
+    counted = Mock(wraps=folders._cipher)
+    folders.__dict__["_cipher"] = counted
+    assert sorted(folders.run_ids()) == sorted(ids)
+    assert counted.decryptor.call_count == 1
 
 
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 33])

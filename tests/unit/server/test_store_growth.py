@@ -5,14 +5,19 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, closing
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
 
+from lyceum_magic.protocol.callbacks import DeliveryState
 from lyceum_magic.protocol.requests import NOT_KEPT, StartCompose, StartPython
 from lyceum_magic.protocol.states import State
-from lyceum_magic.server.stores.base import RunRecord
+from lyceum_magic.server import retention
+from lyceum_magic.server.retention import Retention
+from lyceum_magic.server.run_folders import RunFolders
+from lyceum_magic.server.stores import sqlite
+from lyceum_magic.server.stores.base import Delivery, RunRecord
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
 
@@ -63,6 +68,70 @@ async def steps(store: SqliteStore, question: Callable[[], Awaitable[object]]) -
     await question()
     await store._file.run(lambda connection: connection.set_progress_handler(None, 1))
     return taken
+
+
+@dataclass
+class Jobs:
+    """Counts the instructions of each job on the thread of a store, which has no other."""
+
+    longest: int = 0
+    total: int = 0
+
+    async def watch(self, store: SqliteStore, patch: pytest.MonkeyPatch) -> None:
+        taken = 0
+
+        def count() -> None:
+            nonlocal taken
+            taken += 1
+
+        await store._file.run(lambda connection: connection.set_progress_handler(count, 1))
+        on_thread = store._file._on_thread
+
+        async def counted(function: Callable[[], object]) -> object:
+            nonlocal taken
+            taken = 0
+            result = await on_thread(function)
+            self.longest = max(self.longest, taken)
+            self.total += taken
+            return result
+
+        patch.setattr(store._file, "_on_thread", counted)
+
+
+async def test_a_sweep_takes_the_thread_for_a_batch_at_a_time_whatever_their_number(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name, number in (("STEP_RUNS", 20), ("STEP_FOLDERS", 20), ("PAUSE_S", 0)):
+        monkeypatch.setattr(retention, name, number)
+    monkeypatch.setattr(sqlite, "_STEP_ROWS", 20)
+    seen = []
+    for runs in (40, 400):
+        (folder := tmp_path / str(runs)).mkdir()
+        folders = RunFolders(folder / "runs")
+        folders.make()
+        jobs = Jobs()
+        async with opened(folder) as store:
+            await fill(store, runs)
+            for number in range(runs):
+                folders.of(ended(number).run_id).mkdir()
+                delivery = Delivery(
+                    str(number), ended(number).run_id, None, "", "http://a.test/", b"",
+                    number, DeliveryState.DELIVERED,
+                )  # fmt: skip
+                await store.add_delivery(replace(delivery, ended_at=number))
+            await jobs.watch(store, monkeypatch)
+            for keep_s in (1e9, runs / 2):
+                await Retention(
+                    store, folder / "runs", is_in_use=lambda _: False, is_supervised=lambda _: False,
+                    keep_s=keep_s, keep_bytes=1 << 40, clock=lambda: runs,  # noqa: B023
+                ).sweep()  # fmt: skip
+            seen.append(replace(jobs))
+            left = await store.history(limit=1, offset=0)
+            assert 0 < left.total < runs
+            assert 0 < len(await store.deliveries(limit=runs)) < runs
+    few, many = seen
+    assert many.total > 5 * few.total
+    assert many.longest < 1.2 * few.longest
 
 
 QUESTIONS: dict[str, Callable[[SqliteStore], Awaitable[object]]] = {
