@@ -19,10 +19,11 @@ from .stores.base import EndedRun, Store
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 3600.0
-#: How many runs are measured or forgotten in one step, and the pause between two steps where many
-#: are left, as after an upgrade: a sweep has time, and requests come first.
+#: How many runs are measured or forgotten in one step.
 STEP_RUNS = 200
-PAUSE_S = 0.5
+#: How many times as long as such a step the pause after it is, where many runs were never looked
+#: at, as after an upgrade: a sweep has time, and requests come first.
+REST = 100
 #: How many folders are looked up in the records in one step, without a pause.
 STEP_FOLDERS = 1000
 
@@ -75,8 +76,10 @@ class Retention:
 
     async def sweep(self) -> None:
         """Removes all that need not be kept now."""
-        while await self._store.catch_up():  # noqa: ASYNC110 - the pause is for others, not for it
-            await asyncio.sleep(PAUSE_S)
+        begun = time.monotonic()
+        while await self._store.catch_up():
+            await _rest_since(begun)
+            begun = time.monotonic()
         # In this order no run slips through: its record is older than its folder.
         run_ids = await asyncio.to_thread(self._folders.run_ids)
         too_old = await self._store.move_mark(self._clock()) - self._keep_s
@@ -113,11 +116,13 @@ class Retention:
 
     async def _measure(self) -> None:
         """Notes how much the runs take that have ended since the last sweep."""
+        begun = time.monotonic()
         while run_ids := await self._store.unmeasured(limit=STEP_RUNS):
             await self._store.note_sizes(await asyncio.to_thread(self._sizes, run_ids))
             if len(run_ids) < STEP_RUNS:
                 return
-            await asyncio.sleep(PAUSE_S)
+            await _rest_since(begun)
+            begun = time.monotonic()
 
     def _sizes(self, run_ids: Iterable[str]) -> dict[str, int]:
         return {run_id: size_on_disk(self._folders.of(run_id)) for run_id in run_ids}
@@ -130,6 +135,11 @@ class Retention:
                 await asyncio.to_thread(remove_tree, folder)
         except OSError as exc:
             logger.warning("the folder of run %s could not be removed: %s", run_id, exc.strerror)
+
+
+async def _rest_since(begun: float) -> None:
+    """Leaves the machine to others after a step that began then."""
+    await asyncio.sleep(REST * (time.monotonic() - begun))
 
 
 def size_on_disk(folder: Path) -> int:

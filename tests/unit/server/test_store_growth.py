@@ -101,7 +101,7 @@ class Jobs:
 async def test_a_sweep_takes_the_thread_for_a_batch_at_a_time_whatever_their_number(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    for name, number in (("STEP_RUNS", 20), ("STEP_FOLDERS", 20), ("PAUSE_S", 0)):
+    for name, number in (("STEP_RUNS", 20), ("STEP_FOLDERS", 20), ("REST", 0)):
         monkeypatch.setattr(retention, name, number)
     monkeypatch.setattr(sqlite, "_STEP_ROWS", 20)
     seen = []
