@@ -8,6 +8,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from itertools import chain
+from typing import TextIO
 
 from .. import config, local_server
 from ..display.summary import duration
@@ -30,6 +31,10 @@ from .tables import Says, Table
 
 #: How long a live run's log may be silent before it counts as read up to now.
 CAUGHT_UP_S = 1.0
+
+#: How much of a log is printed in one message. A kernel that is busy printing would make one of the
+#: whole log, and take several times its size for that.
+MESSAGE_CHARS = 1_000_000
 
 #: How many runs `list` shows, of this notebook and of all, unless told otherwise.
 OWN_RUNS, ALL_RUNS = 20, 50
@@ -186,6 +191,7 @@ class _Printer:
         self._grep = grep
         self._decoder = decoder
         self._rest = ""
+        self._waiting = 0  # characters
 
     def __call__(self, output: Output) -> None:
         for item in self._decoder.feed(output):
@@ -205,11 +211,17 @@ class _Printer:
 
     def _print_text(self, text: str, name: str) -> None:
         if self._grep is None:
-            stream = sys.stderr if name == "stderr" else sys.stdout
-            stream.write(text)
+            self._write(text, sys.stderr if name == "stderr" else sys.stdout)
             return
         *lines, self._rest = (self._rest + text).split("\n")
-        sys.stdout.write("".join(f"{line}\n" for line in lines if self._grep in line))
+        self._write("".join(f"{line}\n" for line in lines if self._grep in line), sys.stdout)
+
+    def _write(self, text: str, stream: TextIO) -> None:
+        stream.write(text)
+        self._waiting += len(text)
+        if self._waiting >= MESSAGE_CHARS:
+            self._waiting = 0
+            stream.flush()
 
     def end(self) -> None:
         for item in self._decoder.close():

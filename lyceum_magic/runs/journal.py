@@ -34,8 +34,9 @@ from .journal_schema import IS_FINAL, open_database, transaction
 KEEP_DAYS = 30
 KEEP_BYTES = 2 * 1024**3
 
-#: How much of a log is read at a time.
-_BLOCK_BYTES = 1 << 20
+#: How much of a log is read at a time. The memory of larger blocks goes back to the system after
+#: each, and getting it again takes twice as long as all that is done with them.
+_BLOCK_BYTES = 1 << 17
 #: How many runs are forgotten or measured in one step.
 STEP_RUNS = 200
 #: Bytes that a run takes in the database, about.
@@ -475,7 +476,7 @@ class EventLog:
     def read_text(self, end: int | None = None) -> Iterator[Output]:
         """As `read`, for whom the text is enough: events of one stream in a row are one.
 
-        Takes the time of one for every megabyte, however small the events are.
+        Takes the time of one for every block, however small the events are.
         """
         for events in self._blocks(end):
             for stream, some in groupby(events, itemgetter(0)):
@@ -483,7 +484,7 @@ class EventLog:
                 yield Output("".join([first[2], *map(itemgetter(2), others)]), stream, first[1])
 
     def _blocks(self, end: int | None) -> Iterator[list[Any]]:
-        """The events up to the offset `end`, a megabyte of lines at a time."""
+        """The events up to the offset `end`, a block of lines at a time."""
         left = self.size() if end is None else end
         if self._apart is not None and left > self._shared_bytes:
             yield from self._blocks(self._shared_bytes)

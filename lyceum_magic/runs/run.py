@@ -201,7 +201,7 @@ class Run:
         text = ""
         for item in self.decoded():
             if isinstance(item, Output):
-                # Grows in its place, a megabyte at a time: a list of all pieces, or a StringIO,
+                # Grows in its place, a block at a time: a list of all pieces, or a StringIO,
                 # would take as much memory as the text beside it.
                 text += item.text
         return text

@@ -92,6 +92,17 @@ def test_a_gigabyte_leaves_kernel_and_notebook_small(kernel: Kernel) -> None:
     kernel.run("%lyceum forget last")
 
 
+@pytest.mark.parametrize("option", ["", " --grep x"])
+def test_a_long_log_is_printed_in_messages_of_a_size_that_front_ends_take(
+    kernel: Kernel, option: str
+) -> None:
+    kernel.run("%%lyceum\nfor number in range(60_000): print(number, 'x' * 93)")
+    cell = kernel.run(f"%lyceum logs last{option}")
+    assert cell.stdout == "".join(f"{number} {'x' * 93}\n" for number in range(60_000))
+    sizes = [len(m["content"]["text"]) for m in cell.messages if m["msg_type"] == "stream"]
+    assert max(sizes) < 1_500_000
+
+
 def test_the_remote_traceback_points_into_the_cells_own_lines(kernel: Kernel) -> None:
     cell = kernel.run("%%lyceum\n\ndef f():\n    1 / 0\n\nf()")
     assert cell.error is not None
