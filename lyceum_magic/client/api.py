@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from typing import Any, Self, cast
@@ -27,6 +27,7 @@ from .sign_in import needs_refresh, refreshed
 from .storage import Storage
 from .transport import build_http_client
 
+_NO_HEADERS: Mapping[str, str] = {}
 #: Prices change rarely, and are shown with every cell.
 PRICES_LAST_S = 300.0
 #: A cell does not wait longer than this to learn what it costs.
@@ -117,7 +118,12 @@ class Client:
         Raises:
             StartUnknown: it was sent, and no reply came.
         """
-        response = await self.send("POST", paths.STARTS[request.kind], json=request.to_wire())
+        response = await self.send(
+            "POST",
+            paths.STARTS[request.kind],
+            headers={"Content-Type": "application/json"},
+            content=request.body(),
+        )
         reply = read_object(response, source=self.account.source)
         run_id = reply.get("execution_id")
         if not isinstance(run_id, str) or not run_id:
@@ -336,6 +342,7 @@ class Client:
         *,
         is_streamed: bool = False,
         silence_s: float | None = None,
+        headers: Mapping[str, str] = _NO_HEADERS,
         **what: Any,
     ) -> httpx.Response:
         """The answer to a request, whatever its status.
@@ -343,14 +350,15 @@ class Client:
         Args:
             is_streamed: its body has not been read, and whoever asks closes it.
             silence_s: how long the server may be silent; None for the usual.
-            what: as httpx takes it: params, json, files.
+            headers: beside those of the account.
+            what: as httpx takes it: params, json, content, files.
         """
 
         async def once() -> httpx.Response:
             request = self._http.build_request(
                 method,
                 path,
-                headers=self._credentials(),
+                headers={**headers, **self._credentials()},
                 timeout=httpx.USE_CLIENT_DEFAULT if silence_s is None else silence_s,
                 **what,
             )

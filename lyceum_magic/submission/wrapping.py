@@ -95,9 +95,9 @@ def stub_of(cell: str, *, mark: str = "", **job: object) -> str:
     needed = [name for name, parts in _ONLY_FOR.items() if parts & set(job)]
     inputs = job.pop("inputs", "")
     literal = repr({"mark": mark, "name": CELL_NAME, **job, "cell": cell})
-    if inputs:  # of megabytes in base64, which has no character that `repr` would have to find
-        literal = f"{{'inputs': '{inputs}', {literal[1:]}"
-    return f"{first_line(digest(), needed)}{_STUB}{literal}{_END}"
+    # Of megabytes in base64, which has no character that `repr` would have to find.
+    values = ("'inputs': '", inputs, "', ") if inputs else ()
+    return "".join([first_line(digest(), needed), _STUB, "{", *values, literal[1:], _END])
 
 
 def with_bootstrap(program: str, *, loaded: str) -> str:

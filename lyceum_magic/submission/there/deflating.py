@@ -9,6 +9,8 @@ BLOCK_BYTES = 256 * 1024
 _SAMPLE_BYTES = 4096
 #: What compresses to more than this is not worth the time that it takes.
 _WORTH_IT = 0.9
+#: The most that a block of the format can store.
+_STORED_BYTES = 0xFFFF
 
 
 def deflate(data: bytes, level: int = -1) -> bytes:
@@ -19,15 +21,22 @@ def deflate(data: bytes, level: int = -1) -> bytes:
     """
     if len(data) <= BLOCK_BYTES:
         return compress(data, level)
-    pieces = [b"\x78\x9c"]  # of zlib's header, which says no more than that it is one
+    view = memoryview(data)
+    # zlib's header, which says no more than that it is one.
+    pieces: list[bytes | memoryview] = [b"\x78\x9c"]
     for begin in range(0, len(data), BLOCK_BYTES):
-        block = data[begin : begin + BLOCK_BYTES]
+        block = view[begin : begin + BLOCK_BYTES]
         room = len(block) - _SAMPLE_BYTES
         sample = b"".join(block[at : at + _SAMPLE_BYTES] for at in (0, room // 2, room) if at >= 0)
-        is_worth_it = len(compress(sample, 1)) < _WORTH_IT * len(sample)
-        packer = compressobj(level if is_worth_it else 0, DEFLATED, -MAX_WBITS)
-        # A full flush ends at a whole byte and refers to nothing before it: so the pieces of
-        # several compressors are one stream.
-        pieces += [packer.compress(block), packer.flush(Z_FULL_FLUSH)]
+        if len(compress(sample, 1)) < _WORTH_IT * len(sample):
+            packer = compressobj(level, DEFLATED, -MAX_WBITS)
+            # A full flush ends at a whole byte and refers to nothing before it: so the pieces of
+            # several compressors are one stream.
+            pieces += [packer.compress(block), packer.flush(Z_FULL_FLUSH)]
+        else:
+            for at in range(0, len(block), _STORED_BYTES):
+                part = block[at : at + _STORED_BYTES]
+                sizes = len(part).to_bytes(2, "little") + (len(part) ^ 0xFFFF).to_bytes(2, "little")
+                pieces += [b"\x00" + sizes, part]  # RFC 1951, 3.2.4; begins at a whole byte
     pieces += [b"\x03\x00", adler32(data).to_bytes(4, "big")]  # an empty last block
     return b"".join(pieces)

@@ -709,8 +709,10 @@ def encode_inputs(packed: dict[str, bytes]) -> str:
 
     from .deflating import deflate
 
-    whole = Packer(max_bytes=4 * MAX_BYTES).pack("inputs", packed)
-    return b2a_base64(deflate(whole), newline=False).decode("ascii")
+    # In one expression, so that no copy of what may be megabytes outlives the next.
+    return b2a_base64(
+        deflate(Packer(max_bytes=4 * MAX_BYTES).pack("inputs", packed)), newline=False
+    ).decode("ascii")
 
 
 def restore_inputs(

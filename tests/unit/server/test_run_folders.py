@@ -50,7 +50,15 @@ def test_what_is_no_name_of_ours_stands_for_itself(tmp_path: Path) -> None:
     folders = RunFolders(tmp_path / "runs")
     run_id = str(uuid.uuid4())
     name = folders.of(run_id).name
-    others = [name.upper(), name[:-1], f"{name}0", f"{name[:-1]} ", "left behind", "\udcff", "é" * 32]
+    others = [
+        name.upper(),
+        name[:-1],
+        f"{name}0",
+        f"{name[:-1]} ",
+        "left behind",
+        "\udcff",
+        "é" * 32,
+    ]
     assert [folders.run_id_of(other) for other in others] == others
     for folder in (name, *others, ".hidden"):
         (tmp_path / "runs" / folder).mkdir()

@@ -122,8 +122,9 @@ async def test_a_sweep_takes_the_thread_for_a_batch_at_a_time_whatever_their_num
             await jobs.watch(store, monkeypatch)
             for keep_s in (1e9, runs / 2):
                 await Retention(
-                    store, folder / "runs", is_in_use=lambda _: False, is_supervised=lambda _: False,
-                    keep_s=keep_s, keep_bytes=1 << 40, clock=lambda: runs,  # noqa: B023
+                    store, folder / "runs", is_in_use=lambda _: False,
+                    is_supervised=lambda _: False, keep_s=keep_s,
+                    keep_bytes=1 << 40, clock=lambda: runs,  # noqa: B023
                 ).sweep()  # fmt: skip
             seen.append(replace(jobs))
             left = await store.history(limit=1, offset=0)
