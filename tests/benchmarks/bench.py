@@ -95,27 +95,11 @@ def latency(running: Kernel) -> Iterator[Row]:
 
 
 def flood(running: Kernel) -> Iterator[Row]:
-    # Makes the high-water mark start from now.
-    Path(f"/proc/{running.pid}/clear_refs").write_text("5")
-    before = _status_bytes(running.pid, "VmRSS")
+    before = running.forget_peak()
     took_s = running.run(f"%%lyceum --local\n{FLOOD}")
-    growth = _status_bytes(running.pid, "VmHWM") - before
-    yield Row(f"kernel memory, peak growth in {FLOOD_MB} MB of output", growth / 2**20, "MB", 64, 1,
+    grown = running.peak_bytes() - before
+    yield Row(f"kernel memory, peak growth in {FLOOD_MB} MB of output", grown / 2**20, "MB", 64, 1,
               f"followed in {took_s:.0f} s")  # fmt: skip
-    ours = running.run("%lyceum logs last")
-    line = "'x' * 99 + '\\n'"
-    plain = running.run(
-        f"import sys\nfor _ in range({FLOOD_MB} * 16):\n    _ = sys.stdout.write(({line}) * 625)"
-    )
-    yield Row(f"%lyceum logs of {FLOOD_MB} MB, against a plain cell that prints it", ours / plain,
-              "x", 1.2, 1, f"{ours:.1f} s against {plain:.1f} s")  # fmt: skip
-
-
-def _status_bytes(pid: int, name: str) -> int:
-    status = Path(f"/proc/{pid}/status").read_text()
-    found = re.search(rf"^{name}:\s+(\d+) kB", status, re.M)
-    assert found, f"no {name} of process {pid}"
-    return int(found[1]) * 1024
 
 
 def load_ext(environment: dict[str, str], rounds: int = 5) -> Iterator[Row]:
@@ -202,8 +186,12 @@ def main() -> None:
     rows = []
     for row in itertools.chain.from_iterable(PARTS[part]() for part in chosen):
         print(f"{row.what} ...", file=sys.stderr, flush=True)
-        rows.append(row.cells())
-    print(Table(["what", "measured", "budget", "", "from", "n"], rows))
+        rows.append(row)
+    print(Table(["what", "measured", "budget", "", "from", "n"], [row.cells() for row in rows]))
+    missed = [row.what.strip() for row in rows if row.is_kept is False]
+    kept = sum(row.is_kept is True for row in rows)
+    print(f"{kept} of {kept + len(missed)} budgets are kept.", *(f"MISSED: {m}" for m in missed),
+          sep="\n")  # fmt: skip
 
 
 if __name__ == "__main__":

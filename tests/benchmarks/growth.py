@@ -7,16 +7,19 @@ and real kernels.
 from __future__ import annotations
 
 import asyncio
+import base64
 import json
 import os
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+import uuid
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import httpx
 import psutil
@@ -26,9 +29,12 @@ from lyceum_magic.demo import throwaway_home
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.protocol.limits import TAG_KEY
+from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.runs.journal import Entry, Journal
+from lyceum_magic.server import retention
 from lyceum_magic.server.run_folders import RunFolders
+from lyceum_magic.server.runners.handle import is_supervised
 from lyceum_magic.server.spool import SpoolWriter
 from lyceum_magic.server.stores.base import RunRecord
 from lyceum_magic.server.stores.sqlite import SqliteStore
@@ -37,19 +43,26 @@ from lyceum_magic.submission.inputs import choose_inputs
 from lyceum_magic.submission.python_request import python_request
 from lyceum_magic.submission.start import Choices
 
-from .kernel import kernel
+from .kernel import Kernel, kernel
 from .row import Row
 
 SIZES = tuple(int(size) for size in os.environ.get("BENCH_RUNS", "10,1000,50000").split(","))
 _DAYS = 20  # over which the runs are spread: fewer than any of them is kept
 _LIMIT_S = 180
-#: How long a server works after its start until its sweep is surely over; only its CPU is counted.
-_SWEEP_S = float(os.environ.get("BENCH_SWEEP_S", "30"))
+_KERNELS = 3  # fresh ones, for each first cell
+#: How long a server is watched after its start; only its CPU is counted.
+_WATCH_S = 10.0
+#: The output of one run that is printed again and read at once.
+_OUTPUT_MB = int(os.environ.get("BENCH_OUTPUT_MB", "500"))
 
 #: What is measured -> its unit, its budget for the largest home, and for the ratio to the smallest.
 _BUDGETS: dict[str, tuple[str, float | None, float | None]] = {
     "first start after the server's start": ("ms", None, 1.2),
-    "server, CPU of its first 30 s": ("ms", None, None),
+    "sweep of a server's start, CPU": ("ms", 500, None),
+    "sweep of a server's start, its longest step on the store's thread, CPU": ("ms", 20, None),
+    "sweep that measures all runs for the first time, CPU": ("ms", None, None),
+    "sweep that measures all runs, its longest step on the store's thread, CPU": ("ms", 20, None),
+    "server, CPU of its first 10 s": ("ms", None, None),
     "GET logs/user": ("ms", 50, None),
     "trivial cell": ("ms", None, 1.2),
     "first cell of a kernel": ("ms", None, 1.2),
@@ -69,33 +82,46 @@ def measure() -> Iterator[Row]:
         yield Row(f"{what}, {largest:,} past runs", found[largest][what], unit, at_most, 1, by_size)
         if unit == "ms":
             ratio = found[largest][what] / found[smallest][what]
-            yield Row(f"  against {smallest:,} past runs", ratio, "x", ratio_at_most, 1)
+            yield Row(f"  {what}, against {smallest:,}", ratio, "x", ratio_at_most, 1)
     yield from _packing()
+    yield from _long_output()
 
 
 def _packing(rounds: int = 5) -> Iterator[Row]:
     data = os.urandom(9 << 20)
-    times = []
+    packing, sending, plain = [], [], []
     for _ in range(rounds):
         begun = time.process_time()
         inputs = choose_inputs(["data"], "len(data)", {"data": data})
-        python_request("len(data)", Choices("cpu"), inputs=inputs)
-        times.append(time.process_time() - begun)
-    yield Row("`--in` of 9 MB of random bytes, CPU", median(times) * 1e3, "ms", 60, rounds)
+        request = python_request("len(data)", Choices("cpu"), inputs=inputs)
+        packed = time.process_time()
+        request.body()
+        sent = time.process_time()
+        base64.b64encode(data).decode()
+        packing.append(packed - begun)
+        sending.append(sent - packed)
+        plain.append(time.process_time() - sent)
+    against = f"base64 alone: {median(plain) * 1e3:.0f} ms"
+    what = "`--in` of 9 MB of random bytes, CPU"
+    yield Row(what, median(packing) * 1e3, "ms", 60, rounds, against)
+    yield Row("  its request as JSON, CPU", median(sending) * 1e3, "ms", None, rounds)
 
 
 def _figures(size: int) -> dict[str, float]:
     with throwaway_home() as environment:
         print(f"making {size:,} past runs ...", file=sys.stderr, flush=True)
         _in_process("fill", environment, size)
-        found = _in_process("serve", environment, size)
+        found = _in_process("sweep", environment, size)
+        found |= _in_process("serve", environment, size)
+        cell = "%%lyceum --local\nprint(1)"
+        for what, first in (
+            ("first `%lyceum list` of a kernel", "%lyceum list --all"),
+            ("first cell of a kernel", cell),
+        ):
+            found[what] = median(_first(environment, first) for _ in range(_KERNELS)) * 1e3
         with kernel(environment) as running:
             running.run("%load_ext lyceum_magic")
-            found["first `%lyceum list` of a kernel"] = running.run("%lyceum list --all") * 1e3
-        with kernel(environment) as running:
-            running.run("%load_ext lyceum_magic")
-            cell = "%%lyceum --local\nprint(1)"
-            found["first cell of a kernel"] = running.run(cell) * 1e3
+            running.run(cell)
             for what, code, rounds in (
                 ("trivial cell", cell, 20),
                 ("`%lyceum list`", "%lyceum list", 10),
@@ -103,6 +129,13 @@ def _figures(size: int) -> dict[str, float]:
             ):
                 found[what] = median(running.run(code) for _ in range(rounds)) * 1e3
         return found
+
+
+def _first(environment: dict[str, str], code: str) -> float:
+    """The seconds that the first cell of a fresh kernel takes."""
+    with kernel(environment) as fresh:
+        fresh.run("%load_ext lyceum_magic")
+        return fresh.run(code)
 
 
 def _in_process(what: str, environment: dict[str, str], size: int) -> dict[str, float]:
@@ -119,7 +152,17 @@ def _in_process(what: str, environment: dict[str, str], size: int) -> dict[str, 
 
 def main() -> None:
     what, size = sys.argv[1], int(sys.argv[2])
-    print(json.dumps(asyncio.run(_fill(size)) if what == "fill" else _serve(size)))
+    figures: dict[str, float]
+    match what:
+        case "fill":
+            figures = asyncio.run(_fill(size))
+        case "flood":
+            figures = _flood(size)
+        case "sweep":
+            figures = asyncio.run(_sweep())
+        case _:
+            figures = _serve(size)
+    print(json.dumps(figures))
 
 
 # --- a home with a past --------------------------------------------------------------------------
@@ -133,19 +176,31 @@ async def _fill(size: int) -> dict[str, float]:
     folders = RunFolders(folder / "runs")
     folders.make()
     journal = Journal(config.journal_folder())
+    request = python_request("print(1)", Choices("cpu"))
     begun = time.time() - _DAYS * 86_400
     for number in range(size):
-        await _add(folders, store, journal, number, begun + number * _DAYS * 86_400 / size)
+        created_at = begun + number * _DAYS * 86_400 / size
+        await _add(folders, store, journal, request, number, created_at)
     journal.close()
     await store.close()
     return {}
 
 
 async def _add(
-    folders: RunFolders, store: SqliteStore, journal: Journal, number: int, created_at: float
+    folders: RunFolders,
+    store: SqliteStore,
+    journal: Journal,
+    request: StartPython,
+    number: int,
+    created_at: float,
 ) -> None:
-    choices = Choices("cpu", name=f"run {number}")
-    request = python_request(f"print({number})", choices)
+    tag = uuid.uuid4().hex
+    request = request.model_copy(
+        update={
+            "run_name": f"run {number}",
+            "metadata": {**(request.metadata or {}), TAG_KEY: tag},
+        }
+    )
     run_id = f"{number:08x}-1f1f-4a4a-8b8b-{number:012x}"
     record = RunRecord(run_id, request, created_at)
     work = folders.of(run_id) / "work"
@@ -163,7 +218,6 @@ async def _add(
             finished_at=ended_at, spool=work.parent / "spool",
         )
     )  # fmt: skip
-    tag = (request.metadata or {})[TAG_KEY]
     entry = Entry(
         tag=tag, run_id=run_id, base_url="http://127.0.0.1:1", is_embedded=True,
         server_folder=str(config.server_folder()), streaming_url=None, machine="cpu",
@@ -175,6 +229,102 @@ async def _add(
     log.append(Output(f"{number}\n", timestamp=created_at + 1), "1")
     log.close()
     journal.write(replace(entry, state="completed", return_code=0, ended_at=ended_at))
+
+
+# --- one run with a long output -------------------------------------------------------------------
+
+
+def _long_output() -> Iterator[Row]:
+    with throwaway_home() as environment:
+        _in_process("flood", environment, _OUTPUT_MB)
+        with kernel(environment) as running:
+            running.run("%load_ext lyceum_magic\n%lyceum list")
+            ours = _cpu_of(running, "%lyceum logs last")
+            plain = _cpu_of(
+                running,
+                "import sys\nline = 'x' * 99 + '\\n'\n"
+                f"for _ in range({_OUTPUT_MB}):\n    _ = sys.stdout.write(line * 10_000)",
+            )
+            against = f"a plain cell that prints it: {plain:.1f} s"
+            yield Row(f"`%lyceum logs` of {_OUTPUT_MB} MB, CPU", ours, "s", 3, 1, against)
+            yield Row("  `%lyceum logs`, against a plain cell that prints it", ours / plain, "x", 1.2, 1)
+        with kernel(environment) as running:
+            running.run("import lyceum_magic\nrun = lyceum_magic.attach('last')")
+            before = running.forget_peak()
+            running.run("text = run.text")
+            peak = (running.peak_bytes() - before) / (_OUTPUT_MB * 1e6)
+            yield Row(f"`run.text` of {_OUTPUT_MB} MB, its peak memory against the text", peak,
+                      "x", 1.2, 1)  # fmt: skip
+
+
+def _cpu_of(running: Kernel, code: str) -> float:
+    """The CPU seconds that the kernel takes for a cell."""
+    process = psutil.Process(running.pid)
+    before = sum(process.cpu_times()[:2])
+    running.run(code)
+    return sum(process.cpu_times()[:2]) - before
+
+
+def _flood(megabytes: int) -> dict[str, float]:
+    """Puts a run of that much text into the journal, in the pieces in which a server sends it."""
+    journal = Journal(config.journal_folder())
+    now = time.time()
+    entry = Entry(
+        tag="f" * 32, run_id="0" * 36, base_url="http://127.0.0.1:1", is_embedded=True,
+        server_folder=str(config.server_folder()), streaming_url=None, machine="cpu", name="",
+        timeout_s=600, created_at=now - 60,
+    )  # fmt: skip
+    journal.write(entry)
+    log = journal.open_log(entry.tag)
+    log.claim()
+    text = ("x" * 99 + "\n") * 500
+    for number in range(megabytes * 20):
+        log.append(Output(text, timestamp=now - 30), str(number))
+    log.close()
+    journal.write(replace(entry, state="completed", return_code=0, ended_at=now - 1))
+    journal.close()
+    return {}
+
+
+# --- a store with a past --------------------------------------------------------------------------
+
+
+async def _sweep() -> dict[str, float]:
+    """The first sweep that meets the runs, and the second: what each start of a server does."""
+    retention.REST = 0  # the pauses are no work
+    folder = config.server_folder()
+    store = SqliteStore(folder / "runs.sqlite3", Vault(folder / "vault.key"))
+    await store.open()
+    steps: list[float] = []
+    on_thread = store._file._on_thread
+
+    async def timed(function: Callable[[], Any]) -> Any:
+        def run() -> Any:
+            begun = time.thread_time()
+            try:
+                return function()
+            finally:
+                steps.append(time.thread_time() - begun)
+
+        return await on_thread(run)
+
+    store._file._on_thread = timed  # type: ignore[method-assign]
+    sweeper = retention.Retention(
+        store, folder / "runs", is_in_use=lambda _: False, is_supervised=is_supervised,
+        keep_s=40 * 86_400, keep_bytes=1 << 50,
+    )  # fmt: skip
+    found = {}
+    for which, step in (
+        ("sweep that measures all runs for the first time", "sweep that measures all runs"),
+        ("sweep of a server's start", "sweep of a server's start"),
+    ):
+        steps.clear()
+        begun = time.process_time()
+        await sweeper.sweep()
+        found[f"{which}, CPU"] = (time.process_time() - begun) * 1e3
+        found[f"{step}, its longest step on the store's thread, CPU"] = max(steps) * 1e3
+    await store.close()
+    return found
 
 
 # --- a server with a past ------------------------------------------------------------------------
@@ -191,13 +341,13 @@ def _serve(size: int) -> dict[str, float]:
     with _server(folder) as (client, pid):
         begun = time.perf_counter()
         times = []
-        while time.perf_counter() - begun < _SWEEP_S:
+        while time.perf_counter() - begun < _WATCH_S:
             asked = time.perf_counter()
             client.get(paths.USER_LOGS, params={"hours": 24}).raise_for_status()
             times.append(time.perf_counter() - asked)
             time.sleep(2)
         found["GET logs/user"] = median(times) * 1e3
-        found["server, CPU of its first 30 s"] = sum(psutil.Process(pid).cpu_times()[:2]) * 1e3
+        found["server, CPU of its first 10 s"] = sum(psutil.Process(pid).cpu_times()[:2]) * 1e3
     return found
 
 

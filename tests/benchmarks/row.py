@@ -24,14 +24,22 @@ class Row:
     against: str = ""
     at_least: float | None = None
 
+    @property
+    def is_kept(self) -> bool | None:
+        """Whether the budget is kept; None where there is none."""
+        if self.at_most is not None:
+            return self.figure <= self.at_most
+        if self.at_least is not None:
+            return self.figure >= self.at_least
+        return None
+
     def cells(self) -> tuple[str, ...]:
-        verdict = budget = ""
+        budget = ""
         if self.at_most is not None:
             budget = f"{self.at_most:g} {self.unit}"
-            verdict = "kept" if self.figure <= self.at_most else "MISSED"
         elif self.at_least is not None:
             budget = f"at least {self.at_least:g} {self.unit}"
-            verdict = "kept" if self.figure >= self.at_least else "MISSED"
+        verdict = {True: "kept", False: "MISSED", None: ""}[self.is_kept]
         return (
             self.what, f"{self.figure:.3g} {self.unit}", budget, verdict, self.against,
             str(self.samples),
