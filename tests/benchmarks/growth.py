@@ -247,7 +247,7 @@ def _long_output() -> Iterator[Row]:
             )
             against = f"a plain cell that prints it: {plain:.1f} s"
             yield Row(f"`%lyceum logs` of {_OUTPUT_MB} MB, CPU", ours, "s", 3, 1, against)
-            yield Row("  `%lyceum logs`, against a plain cell that prints it", ours / plain, "x", 1.2, 1)
+            yield Row("  `%lyceum logs`, against a plain cell", ours / plain, "x", 1.2, 1)
         with kernel(environment) as running:
             running.run("import lyceum_magic\nrun = lyceum_magic.attach('last')")
             before = running.forget_peak()

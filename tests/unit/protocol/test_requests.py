@@ -91,6 +91,7 @@ def test_the_size_of_a_request_is_that_of_its_body(text: str) -> None:
     request = StartPython(code=text * 1000, metadata={text: text * 500}, labels=[text * 100])
     with httpx.Client() as client:
         sent = client.build_request("POST", "http://x", json=request.to_wire())
+    assert request.body() == sent.content
     assert request.size() == len(sent.content)
     assert request.may_exceed(request.size() - 1)
     assert not request.may_exceed(100 * request.size())

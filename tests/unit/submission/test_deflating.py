@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import random
+import re
 import zlib
+from base64 import b64decode
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lyceum_magic.submission.inputs import choose_inputs
+from lyceum_magic.submission.python_request import python_request
+from lyceum_magic.submission.start import Choices
 from lyceum_magic.submission.there import deflating
 from lyceum_magic.submission.there.deflating import BLOCK_BYTES, deflate
+from lyceum_magic.submission.there.values import restore_inputs
 
 NOISE = random.Random(1).randbytes(3 * BLOCK_BYTES)
 TEXT = b"".join(b"%d squared is %d\n" % (n, n * n) for n in range(50_000))
@@ -46,6 +52,18 @@ def test_what_does_not_compress_is_not_compressed() -> None:
     packed = deflate(NOISE)
     assert stored(packed) > 0.9
     assert len(packed) < len(NOISE) * 1.001
+
+
+def test_an_input_that_does_not_compress_travels_as_it_is() -> None:
+    given = {"noise": NOISE, "text": TEXT}
+    inputs = choose_inputs(given, "1", given)
+    request = python_request("1", Choices("cpu"), inputs=inputs)
+    found = re.search(r"'inputs': '([^']+)'", request.code)
+    assert found
+    assert restore_inputs(found[1]) == given
+    packed = b64decode(found[1])
+    assert stored(packed) > 0.9
+    assert len(packed) < len(NOISE) + len(zlib.compress(TEXT)) + BLOCK_BYTES
 
 
 def test_what_does_is_compressed_beside_what_does_not() -> None:
