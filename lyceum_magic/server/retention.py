@@ -19,6 +19,9 @@ from .stores.base import EndedRun, Store
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 3600.0
+#: How long after the server's start the first sweep begins: a server is started for a cell, which
+#: goes first.
+FIRST_S = 5.0
 #: How many runs are measured or forgotten in one step.
 STEP_RUNS = 200
 #: How many times as long as such a step the pause after it is, where many runs were never looked
@@ -66,7 +69,8 @@ class Retention:
         self._clock = clock
 
     async def sweep_for_ever(self) -> None:
-        """Sweeps now and every hour, until it is cancelled."""
+        """Sweeps soon and every hour, until it is cancelled."""
+        await asyncio.sleep(FIRST_S)
         while True:
             try:
                 await self.sweep()

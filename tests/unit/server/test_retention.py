@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import fcntl
 import os
 import subprocess
@@ -128,6 +129,30 @@ async def test_what_lay_unused_for_long_goes_after_some_hours(world: World) -> N
         world.now += 3600
         hours += 1
     assert 28 <= hours <= 32  # a day each
+
+
+@pytest.mark.parametrize("first_s", [3600, 0])
+async def test_the_first_sweep_leaves_the_first_cell_time(
+    world: World, monkeypatch: pytest.MonkeyPatch, first_s: float
+) -> None:
+    monkeypatch.setattr(retention, "FIRST_S", first_s)
+    swept = asyncio.Event()
+
+    async def sweep_cache(unused_since: float) -> None:
+        swept.set()
+
+    sweeping = asyncio.create_task(
+        Retention(
+            world.store, world.folder, is_in_use=world.in_use.__contains__,
+            is_supervised=is_supervised, keep_s=1e9, keep_bytes=1 << 40, sweep_caches=[sweep_cache],
+        ).sweep_for_ever()
+    )  # fmt: skip
+    for _ in range(100 if first_s else 0):
+        await asyncio.sleep(0)
+    assert not swept.is_set()
+    if not first_s:
+        await swept.wait()
+    sweeping.cancel()
 
 
 async def test_sizes_are_found_once_whatever_their_number(world: World) -> None:
