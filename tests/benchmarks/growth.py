@@ -15,7 +15,7 @@ import sys
 import time
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
@@ -75,7 +75,7 @@ _BUDGETS: dict[str, tuple[str, float | None, float | None]] = {
 
 def measure() -> Iterator[Row]:
     """One row for each question: the largest home, and its ratio to the smallest."""
-    found = {size: _figures(size) for size in SIZES}
+    found = _figures()
     smallest, largest = min(SIZES), max(SIZES)
     for what, (unit, at_most, ratio_at_most) in _BUDGETS.items():
         by_size = ", ".join(f"{size:,}: {found[size][what]:,.0f}" for size in SIZES)
@@ -107,27 +107,33 @@ def _packing(rounds: int = 5) -> Iterator[Row]:
     yield Row("  its request as JSON, CPU", median(sending) * 1e3, "ms", None, rounds)
 
 
-def _figures(size: int) -> dict[str, float]:
-    with throwaway_home() as environment:
-        print(f"making {size:,} past runs ...", file=sys.stderr, flush=True)
-        _in_process("fill", environment, size)
-        found = _in_process("sweep", environment, size)
-        found |= _in_process("serve", environment, size)
+def _figures() -> dict[int, dict[str, float]]:
+    """What every home costs. Where people wait, the homes take turns."""
+    with ExitStack() as stack:
+        homes = {size: stack.enter_context(throwaway_home()) for size in SIZES}
+        found: dict[int, dict[str, float]] = {}
+        for size, environment in homes.items():
+            print(f"making {size:,} past runs ...", file=sys.stderr, flush=True)
+            _in_process("fill", environment, size)
+            found[size] = _in_process("sweep", environment, size)
+            found[size] |= _in_process("serve", environment, size)
+
+        def note(what: str, rounds: int, ask: Callable[[int], float]) -> None:
+            times = [[ask(size) for size in homes] for _ in range(rounds)]
+            for size, column in zip(homes, zip(*times, strict=True), strict=True):
+                found[size][what] = median(column) * 1e3
+
         cell = "%%lyceum --local\nprint(1)"
-        for what, first in (
-            ("first `%lyceum list` of a kernel", "%lyceum list --all"),
-            ("first cell of a kernel", cell),
-        ):
-            found[what] = median(_first(environment, first) for _ in range(_KERNELS)) * 1e3
-        with kernel(environment) as running:
+        note("first `%lyceum list` of a kernel", _KERNELS,
+             lambda size: _first(homes[size], "%lyceum list --all"))  # fmt: skip
+        note("first cell of a kernel", _KERNELS, lambda size: _first(homes[size], cell))
+        kernels = {size: stack.enter_context(kernel(homes[size])) for size in homes}
+        for running in kernels.values():
             running.run("%load_ext lyceum_magic")
             running.run(cell)
-            for what, code, rounds in (
-                ("trivial cell", cell, 20),
-                ("`%lyceum list`", "%lyceum list", 10),
-                ("`%lyceum list --all`", "%lyceum list --all", 10),
-            ):
-                found[what] = median(running.run(code) for _ in range(rounds)) * 1e3
+        note("trivial cell", 20, lambda size: kernels[size].run(cell))
+        note("`%lyceum list`", 10, lambda size: kernels[size].run("%lyceum list"))
+        note("`%lyceum list --all`", 10, lambda size: kernels[size].run("%lyceum list --all"))
         return found
 
 
