@@ -91,10 +91,6 @@ class Account:
 _MAX_FOLDER_BYTES = 400
 
 
-#: SQLite opens no file whose path has more than 512 bytes; names in the folder take the rest.
-_MAX_FOLDER_BYTES = 400
-
-
 def user_folder() -> Path:
     """The folder of all that belongs to this user: `LYCEUM_MAGIC_HOME`, else the platform's.
 
