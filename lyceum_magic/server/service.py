@@ -325,6 +325,7 @@ class RunService:
         except EmbeddedServerError as exc:
             await self._lose(run, exc)
             return
+        run.secrets = secrets
         spec = replace(self._spec(run.record), environment=secrets)
         try:
             spec.folder.mkdir(mode=0o700, exist_ok=True)
@@ -363,7 +364,7 @@ class RunService:
         await self._finish(run, RunEnd("lost", None, str(error), None, self._clock()))
 
     async def _finish(self, run: TrackedRun, end: RunEnd) -> None:
-        record = final_record(run.record, await self._masked(end))
+        record = final_record(run.record, await self._masked(run, end))
         # Once: their ids stay the same however often they must be written.
         deliveries = deliveries_of(record, record.request.user_callback_urls or (), self._clock())
         try:
@@ -400,15 +401,16 @@ class RunService:
         if deliveries:
             self._on_deliveries({delivery.endpoint for delivery in deliveries})
 
-    async def _masked(self, end: RunEnd) -> RunEnd:
-        """The end without the account's secrets: an engine's error may quote the program's."""
+    async def _masked(self, run: TrackedRun, end: RunEnd) -> RunEnd:
+        """The end without the secrets of the run and of the account: an engine's error may quote
+        the program's, which has those of its start, whatever became of them since."""
         if not end.error:
             return end
-        try:
-            secrets = await self._secrets()
-        except EmbeddedServerError:
-            return end  # what this server cannot read it has given to no run
-        return replace(end, error=masked(end.error, secrets.values()))
+        values = {*run.secrets.values()}
+        # What this server cannot read it has given to no run.
+        with contextlib.suppress(EmbeddedServerError):
+            values |= {*(await self._secrets()).values()}
+        return replace(end, error=masked(end.error, values))
 
     async def _order(self, run_id: str, order: Literal["kill", "stop"]) -> RunRecord:
         run = await self.find(run_id)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +31,8 @@ class TrackedRun:
         record: the newest record.
         handle: the runner's handle; None while the run is queued, and for a run of the past.
         order: what was asked of a run before there was a handle to pass it on to.
+        secrets: those that it was started with; none where an earlier server started it, whose
+            supervisor masks its end by itself.
         changed: rings when the record, the detail or the handle changed.
     """
 
@@ -37,6 +40,7 @@ class TrackedRun:
         self.record = record
         self.handle: RunHandle | None = None
         self.order: Literal["kill", "stop"] | None = None
+        self.secrets: Mapping[str, str] = {}
         self.changed = Bell()
         self._detail = ""
 

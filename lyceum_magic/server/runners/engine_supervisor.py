@@ -27,6 +27,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypedDict
 
 from ...disks import reason
 from ..descriptors import set_limit
+from ..masking import masked
 from ..spool import SpoolWriter
 from .base import EndReason, Refusal
 from .engine import explanation
@@ -264,7 +265,9 @@ class EngineSupervisor:
         return {
             "reason": reason,
             "return_code": code,
-            "error": error[:_MAX_SENTENCE],
+            # Masked here, where the run's secrets are known as long as it lives, and before the
+            # cut, which could leave half of one.
+            "error": masked(error, self._assignment["environment"].values())[:_MAX_SENTENCE],
             "started_at": self._started_at,
             "finished_at": end.finished_at,
         }

@@ -172,6 +172,47 @@ async def test_an_error_that_quotes_a_secret_is_told_without_it(tmp_path: Path) 
     assert (await told(store, run.run_id))["error"] == run.record.error
 
 
+@pytest.mark.parametrize("now", [{}, {"KEY": "another-value"}])
+async def test_an_error_shows_no_secret_that_was_taken_away_during_the_run(
+    tmp_path: Path, now: Mapping[str, str]
+) -> None:
+    kept: Mapping[str, str] = {"KEY": CANARY}
+
+    async def secrets() -> Mapping[str, str]:
+        return kept
+
+    runner, store = FakeRunner(), MemoryStore()
+    async with opened(tmp_path, runner, store, secrets=secrets) as service:
+        run = await service.find((await service.start(PYTHON)).run_id)
+        handle = await runner.next_run()
+        kept = now
+        handle.end(127, error=f"{CANARY} was not found, nor another-value")
+        await state_becomes(run, State.FAILED)
+    other = "***" if now else "another-value"
+    assert run.record.error == f"*** was not found, nor {other}"
+    assert (await told(store, run.run_id))["error"] == run.record.error
+
+
+async def test_an_error_shows_no_secret_of_the_run_where_none_can_be_decrypted_any_more(
+    tmp_path: Path,
+) -> None:
+    is_sealed = False
+
+    async def secrets() -> Mapping[str, str]:
+        if is_sealed:
+            raise EmbeddedServerError("put the key back")
+        return {"KEY": CANARY}
+
+    runner, store = FakeRunner(), MemoryStore()
+    async with opened(tmp_path, runner, store, secrets=secrets) as service:
+        run = await service.find((await service.start(PYTHON)).run_id)
+        handle = await runner.next_run()
+        is_sealed = True
+        handle.end(127, error=f"{CANARY} was not found")
+        await state_becomes(run, State.FAILED)
+    assert run.record.error == "*** was not found"
+
+
 # --- restarts and disks ------------------------------------------------------------------------
 
 

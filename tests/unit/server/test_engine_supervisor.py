@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import socket
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -57,11 +57,13 @@ class Server:
         self.listener.bind(str(folder / "control.sock"))
         self.listener.listen()
 
-    def supervise(self, work: FakeWork, *, timeout_s: float = LIMIT_S) -> RunEnd:
+    def supervise(
+        self, work: FakeWork, *, timeout_s: float = LIMIT_S, secrets: Sequence[str] = ()
+    ) -> RunEnd:
         assignment = EngineAssignment(
             run_id="id",
             kind="image",
-            environment={},
+            environment={f"SECRET_{number}": value for number, value in enumerate(secrets)},
             timeout_s=timeout_s,
             stop_grace_s=2.0,
             work={},
@@ -120,6 +122,21 @@ def test_an_engine_that_fails_is_named_and_logged(server: Server) -> None:
     assert (end.reason, end.return_code) == ("lost", None)
     assert end.error.startswith("the container engine failed: gone with details")
     assert "RuntimeError" in (server.folder / "supervisor.log").read_text()
+
+
+@pytest.mark.parametrize("before", ["", "a" * 590])  # the sentence is cut within the secret
+@pytest.mark.parametrize("kind", [Refusal, RuntimeError])
+def test_the_end_is_written_down_without_the_secrets_of_the_run(
+    server: Server, kind: type[Exception], before: str
+) -> None:
+    """Whatever the account's are by the time that a server reads it."""
+
+    def program(events: Events) -> tuple[int, str]:
+        raise kind(f"{before}hunter2-hunter2 is no command")
+
+    end = server.supervise(FakeWork(program), secrets=["hunter2-hunter2"])
+    assert "hunter" not in end.error
+    assert "***" in end.error or before
 
 
 def until_ended(work: list[FakeWork]) -> Callable[[Events], tuple[int, str]]:
