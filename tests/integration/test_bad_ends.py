@@ -6,8 +6,7 @@ import os
 import signal
 import sqlite3
 import subprocess
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 
 import psutil
@@ -19,6 +18,7 @@ from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol import paths
 from lyceum_magic.server.runners.handle import read_facts
 from tests.tools.embedded import end_server, kill_server, run_folder
+from tests.tools.small_disks import small_disk, use_up_inodes
 from tests.tools.waiting import eventually
 
 from .served_process import LIMIT_S, command, served
@@ -164,66 +164,33 @@ def _state_of(home: Path) -> Path:
 # --- no free inodes --------------------------------------------------------------------------
 
 
-@contextmanager
-def _few_inodes(folder: Path) -> Iterator[Callable[[], None]]:
-    """A disk at `folder`; gives what uses up its inodes."""
-    folder.mkdir(mode=0o700)
-    options = "size=64m,nr_inodes=200,mode=700"
-    mount = ["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this user cannot mount a disk")
-
-    def use_up() -> None:
-        number = 0
-        try:
-            while True:
-                (folder / f"small-{number}").touch()
-                number += 1
-        except OSError:
-            pass
-
-    try:
-        yield use_up
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+FEW_INODES = "size=64m,nr_inodes=200"
 
 
 def test_a_server_without_inodes_says_so_at_its_start(folder: Path) -> None:
-    with _few_inodes(folder) as use_up:
-        use_up()
+    with small_disk(folder, FEW_INODES):
+        use_up_inodes(folder)
         said = refused(folder)
         assert "has no free inodes" in said
         assert "small files" in said
 
 
 def test_a_run_without_inodes_says_so_and_ends(folder: Path) -> None:
-    with _few_inodes(folder) as use_up, served(folder) as server:
+    with small_disk(folder, FEW_INODES), served(folder) as server:
         server.client.post(server.start("print('hello')")["streaming_url"])
-        use_up()
+        give_back = use_up_inodes(folder)
         started = server.start("print('hello')")
         stream = server.client.post(started["streaming_url"]).text
         assert "has no free inodes" in stream
         assert "jobFinished" in stream
-        _inodes_come_back(folder)
+        give_back()
         again = server.start("print('again')")
         assert "again" in server.client.post(again["streaming_url"]).text
 
 
-def _inodes_come_back(folder: Path) -> None:
-    for path in folder.glob("small-*"):
-        path.unlink()
-
-
 def test_a_full_disk_is_told_apart_from_one_without_inodes(folder: Path) -> None:
-    folder.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(folder)]
-    if subprocess.run(mount, capture_output=True, check=False).returncode:
-        pytest.skip("this user cannot mount a disk")
-    try:
-        with served(folder) as server:
-            started = server.start("while True: print('x' * 100_000)")
-            stream = server.client.post(started["streaming_url"]).text
-            assert "is full: make room on it" in stream
-            assert "jobFinished" in stream
-    finally:
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
+    with small_disk(folder), served(folder) as server:
+        started = server.start("while True: print('x' * 100_000)")
+        stream = server.client.post(started["streaming_url"]).text
+        assert "is full: make room on it" in stream
+        assert "jobFinished" in stream

@@ -2,19 +2,15 @@
 
 from __future__ import annotations
 
-import os
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
 from pathlib import Path
-
-import pytest
 
 from lyceum_magic.config import server_folder
 from tests.tools.callbacks import receiving
 from tests.tools.embedded import run_folder
+from tests.tools.small_disks import full, small_disk
 from tests.tools.waiting import eventually
 
 from .served_process import served
@@ -31,32 +27,8 @@ def doctor() -> dict[str, str]:
     return {what: found.strip() for what, _, found in rows}
 
 
-@contextmanager
-def small_disk(folder: Path) -> Iterator[None]:
-    """A disk of 4 MB at a folder."""
-    folder.mkdir(mode=0o700)
-    mount = ["mount", "-t", "tmpfs", "-o", "size=4m,mode=700", "tmpfs", str(folder)]
-    done = subprocess.run(mount, capture_output=True, text=True, check=False)
-    if done.returncode:
-        reason = f"no disk can be mounted here: {done.stderr.strip()}"
-        pytest.fail(reason) if os.environ.get("CI") == "true" else pytest.skip(reason)
-    try:
-        yield
-    finally:
-        # Lazily: what a test started may be ending in it.
-        subprocess.run(["umount", "--lazy", str(folder)], check=True)
-
-
-def fill(path: Path) -> None:
-    descriptor = os.open(path, os.O_WRONLY | os.O_CREAT)
-    with suppress(OSError):
-        while True:
-            os.write(descriptor, bytes(4096))
-    os.close(descriptor)
-
-
 def test_a_full_disk_is_told_with_what_it_holds_up(own_machine: Path, tmp_path: Path) -> None:
-    gate, ballast, folder = tmp_path / "gate", own_machine / "ballast", server_folder()
+    gate, folder = tmp_path / "gate", server_folder()
     code = f"import os, time\nwhile not os.path.exists({str(gate)!r}): time.sleep(0.01)"
     with small_disk(own_machine), receiving() as receiver, served(folder) as server:
         found = doctor()
@@ -65,20 +37,19 @@ def test_a_full_disk_is_told_with_what_it_holds_up(own_machine: Path, tmp_path: 
         url = f"{receiver.origin}/canary"
         run = server.start(code, user_callback_urls=[url])
         eventually(run_folder(folder, run["execution_id"]).exists, "the run has begun")
-        fill(ballast)
-        gate.touch()
+        with full(own_machine):
+            gate.touch()
 
-        def trouble() -> dict[str, str] | None:
-            found = doctor()
-            return found if found["callbacks"].startswith("in trouble") else None
+            def trouble() -> dict[str, str] | None:
+                found = doctor()
+                return found if found["callbacks"].startswith("in trouble") else None
 
-        found = eventually(trouble, "a full disk is told")
-        assert "nobody is called back until they can" in found["callbacks"]
-        assert "is full: make room on it" in found["callbacks"]
-        assert found["journal"].startswith("cannot be used")
-        assert "canary" not in str(found)
-        assert receiver.received == []
-        ballast.unlink()
+            found = eventually(trouble, "a full disk is told")
+            assert "nobody is called back until they can" in found["callbacks"]
+            assert "is full: make room on it" in found["callbacks"]
+            assert found["journal"].startswith("cannot be used")
+            assert "canary" not in str(found)
+            assert receiver.received == []
         receiver.at("/canary")
         eventually(lambda: doctor()["callbacks"] == "none waits", "all is well again")
 

@@ -8,7 +8,6 @@ import fcntl
 import hashlib
 import json
 import os
-import shutil
 import signal
 import subprocess
 import sys
@@ -18,7 +17,6 @@ from collections.abc import AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
 
-import anyio
 import psutil
 import pytest
 
@@ -27,6 +25,7 @@ from lyceum_magic.server.runners.base import RunEnd, RunSpec
 from lyceum_magic.server.runners.handle import SupervisedRun, is_supervised
 from lyceum_magic.server.runners.process import ProcessRunner
 from lyceum_magic.server.spool import SpoolRecord, read_spool
+from tests.tools.small_disks import small_disk
 
 pytestmark = pytest.mark.anyio
 
@@ -303,13 +302,7 @@ async def test_a_killed_idle_interpreter_costs_no_run(
 
 async def test_a_full_disk_ends_a_run_as_lost(runner: ProcessRunner, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
-    disk.mkdir()
-    mount = ["mount", "-t", "tmpfs", "-o", "size=256k", "tmpfs", str(disk)]
-    if not shutil.which("mount") or (await anyio.run_process(mount, check=False)).returncode:
-        # In CI a skipped test is one that nobody misses.
-        give_up = pytest.fail if os.environ.get("CI") == "true" else pytest.skip
-        give_up("needs the right to mount a small file system")
-    try:
+    with small_disk(disk, "size=256k"):
         end, stdout, _ = await run(
             runner, disk / "run", "while True: print('x' * 10_000, flush=True)"
         )
@@ -317,8 +310,6 @@ async def test_a_full_disk_ends_a_run_as_lost(runner: ProcessRunner, tmp_path: P
         assert "is full: make room on it" in end.error
         assert stdout.startswith("x" * 10_000)
         assert (await _found(runner, disk / "run")).reason == "lost"
-    finally:
-        await anyio.run_process(["umount", str(disk)])
 
 
 async def _found(runner: ProcessRunner, folder: Path) -> RunEnd:
