@@ -29,6 +29,7 @@ from . import config, local_server
 from .client.api import Client, billed_of, ended_at_of
 from .exceptions import (
     ConfigError,
+    JournalUnavailable,
     LyceumError,
     OptionError,
     RequestRefused,
@@ -104,7 +105,10 @@ class Session:
         # On the loop thread too, and before that ends.
         self._stack.callback(self._portal.call, _in_loop, journal.close)
         if notebook := os.environ.get(NOTEBOOK_VARIABLE):
-            journal.write_session(self.id, notebook)
+            try:
+                journal.write_session(self.id, notebook)
+            except JournalUnavailable as exc:  # what is there can be read, and runs be followed
+                logger.warning("%s Each kernel of this notebook lists its own runs.", exc)
         self._pruning = asyncio.create_task(_prune(journal))
         return journal
 
@@ -444,9 +448,14 @@ class Session:
     def as_now(self, entries: list[Entry]) -> list[Entry]:
         """Entries, with the present state of those that another kernel left unfinished."""
         return [
-            entry if entry.is_final or entry.tag in self._runs else self._refreshed(entry)
+            entry if entry.is_final or self._is_followed(entry) else self._refreshed(entry)
             for entry in entries
         ]
+
+    def _is_followed(self, entry: Entry) -> bool:
+        """Whether its row is kept up here: it is not once its end could not be written down."""
+        run = self._runs.get(entry.tag)
+        return run is not None and not run.state.is_final
 
     def _refreshed(self, entry: Entry) -> Entry:
         if entry.run_id is None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import logging
 import time
 from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import Future
@@ -37,6 +38,8 @@ from ..protocol.requests import Start
 from ..protocol.states import State
 from .inbox import Inbox
 from .journal import Entry, Journal
+
+logger = logging.getLogger(__name__)
 
 #: The pauses before each look for a run whose start got no reply: it may be listed a bit later.
 LOOK_UP_PAUSES_S = (0.0, 0.5, 2.0)
@@ -88,6 +91,8 @@ class Following:
         self._inboxes: list[Inbox] = []
         self._abort_asked = ""
         self._is_writer = False
+        self._is_unwritten = False
+        self._has_warned = False
         if entry.run_id is not None:
             self.known.set_result(None)
         if entry.is_final:
@@ -119,7 +124,7 @@ class Following:
     async def live(self, request: Start | None) -> None:
         """Starts the run and follows it to its end, or only follows it where `request` is None."""
         try:
-            self._is_writer = self.log.claim()
+            self._is_writer = self._claim_log(is_new=request is not None)
             if request is not None:
                 self.harvest = Harvest(self.mark)
                 await self._start(request)
@@ -141,7 +146,7 @@ class Following:
                 if request is None:
                     await self._learn_end()
         except JournalUnavailable as exc:
-            self.error = exc
+            self.error = exc  # nothing was started
         except LyceumError as exc:
             self.error = exc
             if isinstance(exc, StartUnknown):
@@ -157,6 +162,8 @@ class Following:
             self.error.__cause__ = exc
         finally:
             self.log.close()
+            if self._is_unwritten:
+                self._write()  # there may be room again
             if self.harvest is not None and self.state.is_final:
                 self.harvest.close()
             self._tell_end()
@@ -296,6 +303,8 @@ class Following:
                 if self.state is not State.RUNNING:
                     self._write_state(State.RUNNING)
                 self.log.append(item, event_id)
+                if self.log.problem:
+                    self._warn(self.log.problem)
                 if self.harvest is not None:
                     self.harvest.feed(item)
             case Progress():
@@ -348,10 +357,49 @@ class Following:
             if self.entry.is_final and (ended_at := ended_at_of(record)) is not None:
                 self._write(ended_at=ended_at)
 
+    def _claim_log(self, *, is_new: bool) -> bool:
+        """Whether this process is the one that writes the run down.
+
+        Raises:
+            JournalUnavailable: nothing can be written, and the run has not been started.
+        """
+        try:
+            return self.log.claim()
+        except JournalUnavailable as exc:
+            if is_new:
+                raise
+            self._warn(str(exc))
+            self.log.keep_in_memory()
+            return False
+
     def _write(self, **changes: Any) -> None:
+        """Takes what has become of the run, and writes it down if the journal can be written.
+
+        It is known here in any case: a disk that is full keeps nobody from the run's end.
+        """
         self.entry = replace(self.entry, **changes)
-        if self._is_writer:
+        if not self._is_writer:
+            return
+        self._is_unwritten = True
+        # An end without the output before it would pass for all of the run. As it is, whoever
+        # attaches to it next asks the server for the rest.
+        if self.entry.is_final and not self.log.save():
+            self._warn(self.log.problem)
+            return
+        try:
             self._journal.write(self.entry)
+        except JournalUnavailable as exc:
+            self._warn(str(exc))
+        else:
+            self._is_unwritten = False
+
+    def _warn(self, problem: str) -> None:
+        if not self._has_warned:
+            self._has_warned = True
+            logger.warning(
+                "%s What comes of run %s is kept in this process alone until it can.",
+                problem, self._run_id[:8],
+            )  # fmt: skip
 
 
 def _nothing() -> None:

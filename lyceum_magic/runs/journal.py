@@ -44,6 +44,15 @@ ROW_BYTES = 600
 #: How many changes back a follower of the journal hears of what was forgotten.
 KEPT_CHANGES = 10_000
 
+#: How often what a disk has refused is offered to it again, in seconds.
+SAVE_AGAIN_S = 5.0
+#: How much of such output this process keeps.
+MAX_UNSAVED_BYTES = 64 << 20
+_NOT_KEPT = (
+    "\nThe rest of this output is not kept here, since the journal's disk takes nothing: make room "
+    "on it, and `%lyceum attach` in another kernel brings all of it.\n"
+)
+
 #: Sorts behind every other one.
 _LAST_CHARACTER = "\U0010ffff"
 
@@ -384,15 +393,39 @@ def _entry(row: sqlite3.Row) -> Entry:
     return Entry(**values)
 
 
+class _Unsaved:
+    """The end of a log whose disk takes nothing: it follows the first `start` bytes of the file."""
+
+    def __init__(self, start: int) -> None:
+        self.start = start
+        self.lines = bytearray()
+        self.is_full = False
+        self.tried_at = time.monotonic()
+
+    def add(self, line: bytes) -> None:
+        if not self.is_full and len(self.lines) + len(line) > MAX_UNSAVED_BYTES:
+            self.is_full = True
+            self.lines += _line(Output(_NOT_KEPT, "stderr"), None)
+        if not self.is_full:
+            self.lines += line
+
+
 class EventLog:
     """The output events of one run in a file: a JSON array of stream, time, text, event id a line.
 
     A line is written by one `write`, so that a killed process leaves at most one torn line, at the
     end; readers leave it out and the next writer cuts it off.
+
+    What the disk refuses stays in memory, and is read from there, until the disk takes it.
+
+    Attributes:
+        problem: why the disk took something not, in one sentence; empty if it took everything.
     """
 
     def __init__(self, path: Path) -> None:
         self.path = path
+        self.problem = ""
+        self._unsaved: _Unsaved | None = None
         self._descriptor: int | None = None
         self._shared_bytes = 0
         self._apart: EventLog | None = None
@@ -409,18 +442,30 @@ class EventLog:
             return False
         if self._descriptor is None:
             try:
-                descriptor = open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+                return self._claim()
             except OSError as exc:
+                where = exc.filename or self.path
                 raise JournalUnavailable(
-                    f"The journal's file {self.path} cannot be made: {reason(exc, self.path)}."
+                    f"The journal's file {where} cannot be made: {reason(exc, where)}."
                 ) from exc
-            if not _lock(descriptor):
-                os.close(descriptor)
-                self._go_on_apart()
-                return False
-            os.truncate(descriptor, _line_start(self.path, self.path.stat().st_size))
-            self._descriptor = descriptor
         return True
+
+    def _claim(self) -> bool:
+        descriptor = open_own(self.path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
+        try:
+            if _lock(descriptor):
+                os.truncate(descriptor, _line_start(self.path, self.path.stat().st_size))
+                self._descriptor, descriptor = descriptor, -1
+                return True
+        finally:
+            if descriptor >= 0:
+                os.close(descriptor)
+        self._go_on_apart()
+        return False
+
+    def keep_in_memory(self) -> None:
+        """Goes on without a file of its own, for a log that cannot be claimed."""
+        self._unsaved = _Unsaved(self.size())
 
     def _go_on_apart(self) -> None:
         self._shared_bytes = self.size()
@@ -434,17 +479,59 @@ class EventLog:
         """Adds an event, if this is a writer."""
         if self._apart is not None:
             self._apart.append(event, event_id)
-        if self._descriptor is None:
-            return
-        stamp = event.timestamp if event.timestamp is not None else time.time()
-        line = json.dumps([event.stream, round(stamp, 6), event.text, event_id])
-        data = line.encode() + b"\n"
-        while data:
-            data = data[os.write(self._descriptor, data) :]
+        if self._unsaved is not None:
+            self._unsaved.add(_line(event, event_id))
+            if time.monotonic() >= self._unsaved.tried_at + SAVE_AGAIN_S:
+                self.save()
+        elif self._descriptor is not None:
+            self._write(self._descriptor, _line(event, event_id))
+
+    def _write(self, descriptor: int, data: bytes) -> None:
+        written = 0
+        try:
+            while written < len(data):
+                written += os.write(descriptor, data[written:])
+        except OSError as exc:
+            self._note_problem(exc)
+            unsaved = _Unsaved(os.fstat(descriptor).st_size - written)
+            unsaved.add(data)
+            self._unsaved = unsaved
+
+    def save(self) -> bool:
+        """Writes what only this process has; returns whether all of it is on disk.
+
+        The bytes of the log and their offsets stay the same.
+        """
+        if self._apart is not None:
+            return self._apart.save()
+        if self._unsaved is None or self._descriptor is None:
+            return self._unsaved is None
+        if self._unsaved.is_full:  # a file without the rest would pass for all of it
+            return False
+        self._unsaved.tried_at = time.monotonic()
+        lines = bytes(self._unsaved.lines)
+        try:
+            # A part of them may be there, from the last time.
+            os.ftruncate(self._descriptor, self._unsaved.start)
+            while lines:
+                lines = lines[os.write(self._descriptor, lines) :]
+        except OSError as exc:
+            self._note_problem(exc)
+            return False
+        self._unsaved = None
+        return True
+
+    def _note_problem(self, exc: OSError) -> None:
+        why = reason(exc, self.path)
+        self.problem = f"The journal's file {self.path} cannot be written: {why}."
 
     def close(self) -> None:
+        self.save()
+        self._let_go()
+
+    def _let_go(self) -> None:
         if self._apart is not None:
-            self._apart.close()
+            self._apart._let_go()
         if self._descriptor is not None:
             os.close(self._descriptor)
             self._descriptor = None
@@ -453,12 +540,14 @@ class EventLog:
         """Close it in a forked child, which would keep the parent's lock, and remove its file."""
         if self._removal is not None:
             self._removal.detach()
-        self.close()
+        self._let_go()
 
     def size(self) -> int:
         """How much of the log is whole, in bytes."""
         if self._apart is not None:
             return self._shared_bytes + self._apart.size()
+        if (unsaved := self._unsaved) is not None:
+            return unsaved.start + len(unsaved.lines)
         try:
             return _line_start(self.path, self.path.stat().st_size)
         except FileNotFoundError:
@@ -490,6 +579,16 @@ class EventLog:
             yield from self._blocks(self._shared_bytes)
             yield from self._apart._blocks(left - self._shared_bytes)
             return
+        # Taken before the file is read: what is saved meanwhile is in both, at the same offset.
+        unsaved, lines = self._unsaved, b""
+        if unsaved is not None and left > unsaved.start:
+            lines = bytes(unsaved.lines[: left - unsaved.start])
+            left = unsaved.start
+        yield from self._blocks_of_file(left)
+        if lines:
+            yield _events(lines[:-1])
+
+    def _blocks_of_file(self, left: int) -> Iterator[list[Any]]:
         if not left:
             return
         with open(open_own(self.path, os.O_RDONLY), "rb", buffering=0) as file:
@@ -510,10 +609,20 @@ class EventLog:
             return None
         if self._apart is not None and end > self._shared_bytes:
             return self._apart.last_event_id()
-        with open(open_own(self.path, os.O_RDONLY), "rb") as file:
-            file.seek(_line_start(self.path, end - 1))
-            event_id = json.loads(file.readline())[3]
+        if self._unsaved is not None and self._unsaved.lines:
+            last = bytes(self._unsaved.lines).splitlines()[-1]
+        else:
+            with open(open_own(self.path, os.O_RDONLY), "rb") as file:
+                file.seek(_line_start(self.path, end - 1))
+                last = file.readline()
+        event_id = json.loads(last)[3]
         return str(event_id) if event_id is not None else None
+
+
+def _line(event: Output, event_id: str | None) -> bytes:
+    stamp = event.timestamp if event.timestamp is not None else time.time()
+    text = json.dumps([event.stream, round(stamp, 6), event.text, event_id])
+    return text.encode() + b"\n"
 
 
 def _events(lines: bytes) -> list[Any]:

@@ -49,7 +49,11 @@ def full(folder: Path) -> Iterator[None]:
 
 
 def use_up_inodes(folder: Path) -> Callable[[], None]:
-    """Make small files on the disk of a folder until it takes no more; returns what removes them."""
+    """Make small files on the disk of a folder until it takes no more.
+
+    Returns:
+        Removes them.
+    """
     names = []
     with suppress(OSError):
         while True:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import resource
 import sqlite3
 import stat
 import subprocess
@@ -14,11 +15,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lyceum_magic.exceptions import ConfigError, UnknownRun
+from lyceum_magic.exceptions import ConfigError, JournalUnavailable, UnknownRun
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.protocol.states import State
 from lyceum_magic.runs import journal as journal_module
 from lyceum_magic.runs.journal import Entry, EventLog, Journal
+from tests.tools.small_disks import small_disk, use_up_inodes
 
 DAY_S = 86400.0
 
@@ -296,6 +298,87 @@ def test_the_second_of_two_writers_goes_on_apart(log: EventLog) -> None:
     log.close()
     second.close()
     assert [event.text for event, _ in second.read()] == ["first", "second"]
+
+
+class Disk:
+    """A limit on the size of files: a write breaks off at it, as on a full disk."""
+
+    def __init__(self) -> None:
+        self._before = resource.getrlimit(resource.RLIMIT_FSIZE)
+
+    def __enter__(self) -> Disk:
+        return self
+
+    def fill_up(self, at: int) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (at, self._before[1]))
+
+    def make_room(self, *_: object) -> None:
+        resource.setrlimit(resource.RLIMIT_FSIZE, self._before)
+
+    __exit__ = make_room
+
+
+@pytest.mark.parametrize("left", [0, 1, 40, 70])
+def test_what_a_full_disk_refuses_is_read_from_memory_and_saved_later(
+    log: EventLog, left: int
+) -> None:
+    assert log.claim()
+    texts = [f"{number} {'x' * number}" for number in range(5)]
+    with Disk() as disk:
+        log.append(Output(texts[0], timestamp=0.0), "0")
+        disk.fill_up(log.size() + left)
+        for number, text in enumerate(texts[1:4], 1):
+            log.append(Output(text, timestamp=number), str(number))
+        assert "File too large" in log.problem
+        assert not log.save()
+        end = log.size()
+        assert [event.text for event, _ in log.read()] == texts[:4]
+        assert log.last_event_id() == "3"
+        reading = log.read()
+        assert next(reading)[0].text == texts[0]
+        disk.make_room()
+        assert log.save()
+    assert [event.text for event, _ in reading] == texts[1:4]
+    assert log.size() == end == log.path.stat().st_size
+    log.append(Output(texts[4], timestamp=4.0), "4")
+    log.close()
+    assert [event.text for event, _ in EventLog(log.path).read()] == texts
+    assert [event.text for event, _ in log.read(end)] == texts[:4]
+
+
+def test_a_log_keeps_the_beginning_of_what_is_too_long_for_memory(
+    log: EventLog, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(journal_module, "MAX_UNSAVED_BYTES", 200)
+    assert log.claim()
+    with Disk() as disk:
+        disk.fill_up(0)
+        for number in range(50):
+            log.append(Output(f"{number}\n"), str(number))
+    text = "".join(event.text for event in log.read_text())
+    assert text.startswith("0\n1\n")
+    assert text.count("is not kept here") == 1
+    # Only the whole of it is written: the next process takes it up from its last event.
+    assert not log.save()
+    log.close()
+    assert log.path.stat().st_size == 0
+
+
+def test_a_log_without_a_place_is_named_with_what_the_disk_lacks(tmp_path: Path) -> None:
+    with small_disk(tmp_path / "journal", "size=1m,nr_inodes=20"):
+        use_up_inodes(tmp_path / "journal")
+        log = EventLog(tmp_path / "journal" / "events.jsonl")
+        with pytest.raises(JournalUnavailable, match=r"has no free inodes.* many small files"):
+            log.claim()
+        log.keep_in_memory()
+        log.append(Output("all the same"), "1")
+        assert [event.text for event, _ in log.read()] == ["all the same"]
+
+
+def test_a_log_that_is_a_folder_is_named(log: EventLog) -> None:
+    log.path.mkdir()
+    with pytest.raises(JournalUnavailable, match=rf"{log.path} cannot be made: Is a directory"):
+        log.claim()
 
 
 def test_a_log_is_free_again_when_its_writer_closed_it(log: EventLog) -> None:

@@ -4,15 +4,19 @@ from __future__ import annotations
 
 import asyncio
 import copy
+import errno
 import pickle
+import sqlite3
 import time
 import tracemalloc
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 
 import pytest
 
 from lyceum_magic.client.api import Client, StartUnknown
+from lyceum_magic.config import journal_folder
 from lyceum_magic.exceptions import (
     LyceumError,
     NotAuthorised,
@@ -418,19 +422,47 @@ def test_a_watcher_that_comes_late_gets_each_text_once(wire: WireServer, session
 
 
 @pytest.mark.usefixtures("cloud")
-def test_a_log_that_cannot_be_written_ends_the_wait(
-    wire: WireServer, session: Session, monkeypatch: pytest.MonkeyPatch
+def test_a_log_that_cannot_be_written_keeps_nobody_from_the_run(
+    wire: WireServer,
+    session: Session,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
-    """Nobody may wait for ever because a disk is full."""
-    wire.on("POST", SECRET_PATH, stream(*events(Output("a\n"), END)))
+    wire.on("POST", SECRET_PATH, stream(*events(Output("a\n"), Output("b\n"), END)))
 
     def full(*_: object) -> None:
-        raise OSError(28, "No space left on device")
+        raise OSError(errno.ENOSPC, "No space left on device")
 
-    monkeypatch.setattr("os.write", full)
-    run = session.submit(session.client(), REQUEST)
-    with pytest.raises(LyceumError, match="No space left on device"):
-        run.wait(LIMIT_S)
+    with monkeypatch.context() as patched:
+        patched.setattr("os.write", full)
+        run = session.submit(session.client(), REQUEST).result(LIMIT_S)
+    assert (run.text, run.state) == ("a\nb\n", State.COMPLETED)
+    # As an end, it would pass for all of the run.
+    assert not session.find_entry("run").is_final
+    (warning,) = caplog.messages
+    assert "is full: make room on it" in warning
+    assert "kept in this process" in warning
+
+
+@pytest.mark.usefixtures("cloud")
+def test_an_end_that_the_journal_refuses_is_told_and_asked_for_again(
+    wire: WireServer, session: Session, caplog: pytest.LogCaptureFixture
+) -> None:
+    session.entries()
+    with closing(sqlite3.connect(journal_folder() / "journal.db")) as database:
+        wire.on("POST", SECRET_PATH, stream(*events(Output("a\n"), END)))
+        wire.on("GET", paths.record("run"), json_answer(record("run", status="completed")))
+        database.execute(
+            "CREATE TRIGGER refused BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'no'); END"
+        )
+        run = submit(session).result(LIMIT_S)
+        assert (run.id, run.text, run.state) == ("run", "a\n", State.COMPLETED)
+        (warning,) = caplog.messages
+        assert "journal.db cannot be written: no" in warning
+        (entry,) = session.entries()
+        assert not entry.is_final
+        assert session.attach(entry.tag) is run
+        database.execute("DROP TRIGGER refused")
 
 
 @pytest.mark.anyio
