@@ -10,6 +10,7 @@ import os
 import re
 import stat
 import sys
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -254,6 +255,29 @@ def read_own(path: Path) -> bytes:
         return file.read()
 
 
+def put_own(path: Path, text: str) -> None:
+    """Writes a file of this user's, 0600: a reader sees all of it, or what was there before.
+
+    A folder in its place is moved aside. Nothing else is left where it cannot be written.
+
+    Raises:
+        OSError: it cannot be written.
+    """
+    draft = path.with_name(f".{path.name}.{os.getpid()}")
+    try:
+        draft.unlink(missing_ok=True)
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+        with open(descriptor, "w", encoding="utf-8") as file:
+            file.write(text)
+        if path.is_dir() and not path.is_symlink():
+            path.rename(path.with_name(f"{path.name}.{time.time_ns()}"))
+        draft.replace(path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            draft.unlink()  # a part of it may be there, with a key in it
+        raise
+
+
 def own_database(path: Path) -> None:
     """Makes a file for SQLite, 0600, or checks the one there, with those that belong to it.
 
@@ -372,17 +396,10 @@ def write_login(**members: str | None) -> Path:
     """
     login = {**read_login(), **members}
     path = login_file()
-    temporary = path.with_suffix(f".{os.getpid()}.tmp")
     try:
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        temporary.unlink(missing_ok=True)
-        descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-        with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-            json.dump(login, file, indent=2)
-        temporary.replace(path)
+        put_own(path, json.dumps(login, indent=2))
     except OSError as exc:
-        with contextlib.suppress(OSError):
-            temporary.unlink()  # a part of it may be there, with the key in it
         raise ConfigError(
             f"{path} cannot be written ({exc.strerror}); set LYCEUM_API_KEY instead."
         ) from None

@@ -57,9 +57,9 @@ ARROWS = {
     "server.callbacks": "exceptions protocol server.bell server.settings server.stores.base "
     "server.tasks server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
-    "server.runners": "disks exceptions protocol server.descriptors server.gpus server.masking "
-    "server.regular_files server.run_folders server.spool server.tasks submission.wrapping "
-    "variables",
+    "server.runners": "config disks exceptions protocol server.descriptors server.gpus "
+    "server.masking server.regular_files server.run_folders server.spool server.tasks "
+    "submission.wrapping variables",
     "server.stores": "config disks exceptions protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
     "server.spool": "protocol server.masking server.regular_files",

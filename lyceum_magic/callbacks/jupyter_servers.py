@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import psutil
 
-from ..config import check_owner, own_folder
+from ..config import check_owner, own_folder, put_own
 
 #: How far apart two readings of one process's start may be: they go by the clock, which is set.
 _CLOCK_S = 2.0
@@ -32,12 +32,7 @@ def announce(folder: Path, url: str | None) -> Path:
             left.unlink(missing_ok=True)
     path = _file(folder, os.getpid())
     facts = {"url": url, "pid": os.getpid(), "started_at": psutil.Process().create_time()}
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL
-    with open(os.open(temporary, flags, 0o600), "w") as file:
-        json.dump(facts, file)
-    temporary.replace(path)
+    put_own(path, json.dumps(facts))
     return path
 
 

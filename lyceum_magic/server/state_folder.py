@@ -22,6 +22,7 @@ from ..config import (
     check_owner,
     open_own,
     own_folder,
+    put_own,
     read_own,
     server_facts,
 )
@@ -119,13 +120,8 @@ def forget_deliveries_left(folder: Path) -> None:
 
 
 def put(path: Path, content: object) -> None:
-    """Writes JSON that this user alone may read; a reader sees all of it, or what was before."""
-    temporary = path.with_name(f".{path.name}.{os.getpid()}")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        json.dump(content, file, indent=2)
-    temporary.replace(path)
+    """Writes JSON, see `put_own`."""
+    put_own(path, json.dumps(content, indent=2))
 
 
 def note_interpreter(folder: Path) -> None:

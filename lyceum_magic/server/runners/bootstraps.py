@@ -12,6 +12,7 @@ import os
 import shutil
 from pathlib import Path
 
+from ...config import put_own
 from ...protocol.bootstrap import BOOTSTRAP_FILE
 from ...submission import wrapping
 from .base import Refusal
@@ -44,9 +45,7 @@ class Bootstraps:
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self.file.exists():
-                draft = self.file.with_suffix(".draft")
-                draft.write_text(wrapping.loading_text(), "utf-8")
-                draft.replace(self.file)
+                put_own(self.file, wrapping.loading_text())
             os.utime(self.file)
         except OSError as exc:
             logger.warning("%s cannot be written: %s", self.file, exc.strerror)

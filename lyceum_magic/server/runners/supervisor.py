@@ -120,9 +120,14 @@ class Assignment(TypedDict):
 def write_json(path: str | os.PathLike[str], value: object) -> None:
     """Writes a small file by rename, so that a reader sees all of it or nothing."""
     draft = f"{os.fspath(path)}.draft"
-    with open(draft, "w", encoding="utf-8") as file:
-        json.dump(value, file)
-    os.rename(draft, path)
+    try:
+        with open(draft, "w", encoding="utf-8") as file:
+            json.dump(value, file)
+        os.rename(draft, path)
+    except BaseException:
+        with contextlib.suppress(OSError):
+            os.unlink(draft)  # a part of it may be there, with the account's secrets
+        raise
 
 
 def put_end(draft: int, text: str) -> None:
