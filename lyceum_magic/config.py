@@ -245,6 +245,22 @@ def open_own(path: Path, flags: int) -> int:
     return descriptor
 
 
+def is_private(mode: int) -> bool:
+    """Whether a file is its owner's alone, and no program."""
+    return not stat.S_IMODE(mode) & 0o177
+
+
+def is_misplaced(error: OSError, path: Path) -> bool:
+    """Whether a file could not be opened because something that is none is in its place, or
+    because its mode keeps its own user out: it can be written again."""
+    try:
+        status = path.lstat()
+    except OSError:
+        return False
+    is_ours = sys.platform == "win32" or status.st_uid == os.getuid()
+    return is_ours and (not stat.S_ISREG(status.st_mode) or error.errno == errno.EACCES)
+
+
 def read_own(path: Path) -> bytes:
     """The content of a file of this user's.
 

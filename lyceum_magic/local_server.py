@@ -38,6 +38,8 @@ from .config import (
     Secret,
     check_folders,
     earlier_server_folder,
+    is_misplaced,
+    is_private,
     open_own,
     own_folder,
     read_own,
@@ -347,17 +349,15 @@ def _read(folder: Path) -> Found | None:
     path = folder / SERVER_FILE
     try:
         with open(open_own(path, os.O_RDONLY), "rb") as file:
-            is_open = os.fstat(file.fileno()).st_mode & 0o077
-            facts = server_facts(file.read())
+            mode, facts = os.fstat(file.fileno()).st_mode, server_facts(file.read())
     except PermissionError as exc:
+        if is_misplaced(exc, path):
+            return None
         raise _unusable(folder, exc) from None
     except (OSError, ValueError):
         return None  # absent or broken: its server, or a new one, writes it again
-    if is_open:
-        raise EmbeddedServerError(
-            f"{path} holds the embedded server's key and should be readable by you alone; "
-            f"it is not: remove it, or `chmod 600 {path}`."
-        )
+    if not is_private(mode):
+        return None  # likewise; until then others may have put their own into it
     account = Account(
         facts["base_url"], Secret(facts["api_key"]), "the embedded server", is_embedded=True
     )
@@ -500,6 +500,11 @@ def _open(path: Path) -> int:
     try:
         return open_own(path, os.O_WRONLY | os.O_CREAT)
     except OSError as exc:
+        if is_misplaced(exc, path):
+            raise EmbeddedServerError(
+                f"The embedded server keeps a file at {path}, and cannot use what is there "
+                f"({exc.strerror}); remove it."
+            ) from None
         raise _unusable(path.parent, exc) from None
 
 

@@ -14,7 +14,7 @@ import sqlite3
 import time
 from pathlib import Path
 
-from ..config import MOVES_FILE, RECORDS_FILE, check_folder, check_folders, read_own
+from ..config import MOVES_FILE, RECORDS_FILE, check_folder, check_folders, is_misplaced, read_own
 from ..exceptions import EmbeddedServerError
 from ..protocol.callbacks import LEFT_FILE
 from .run_folders import RunFolders
@@ -108,6 +108,11 @@ def _note_move(earlier: Path, folder: Path) -> None:
         moves = json.loads(read_own(path))
     except (FileNotFoundError, ValueError):
         moves = []
+    except OSError as exc:
+        if not is_misplaced(exc, path):
+            raise
+        moves = []
+    moves = moves if isinstance(moves, list) else []
     put(path, [*moves, {"at": time.time(), "to": os.fspath(folder)}])
 
 

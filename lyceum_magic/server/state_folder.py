@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import secrets
-import stat
 import sys
 import time
 from collections.abc import Iterator
@@ -20,6 +19,8 @@ from ..config import (
     LOCK_ADDRESS_BYTES,
     Secret,
     check_owner,
+    is_misplaced,
+    is_private,
     open_own,
     own_folder,
     put_own,
@@ -72,30 +73,31 @@ def server_file(folder: Path) -> Path:
 def read_server_file(folder: Path) -> ServerFile | None:
     """What the last server of `folder` wrote; None where there has been none, or it is broken.
 
+    What is there then is replaced, and a key that others could read ends with it.
+
     Raises:
-        EmbeddedServerError: the file is open to others, or not ours.
+        EmbeddedServerError: the file is not ours, or the disk fails.
     """
     path = server_file(folder)
     try:
-        descriptor = open_own(path, os.O_RDONLY)
+        with open(open_own(path, os.O_RDONLY), "rb") as file:
+            mode, content = os.fstat(file.fileno()).st_mode, file.read()
+        if not is_private(mode):
+            raise ValueError("others could read its key")
+        members = server_facts(content)
+        return ServerFile(**{**members, "api_key": Secret(members["api_key"])})
     except FileNotFoundError:
         return None
     except OSError as exc:
-        raise EmbeddedServerError(
-            f"{path} cannot be read ({exc.strerror}); remove it."
-        ) from exc  # fmt: skip
-    with os.fdopen(descriptor, "rb") as file:
-        if stat.S_IMODE(os.fstat(file.fileno()).st_mode) & 0o177:
+        if not is_misplaced(exc, path):
             raise EmbeddedServerError(
-                f"{path} holds a key and must be readable by you alone (mode 0600), but others "
-                "may read it; remove it, and the server makes a new key."
-            )
-        try:
-            members = server_facts(file.read())
-            return ServerFile(**{**members, "api_key": Secret(members["api_key"])})
-        except (ValueError, TypeError) as exc:
-            logger.warning("%s is not what a server writes (%s); it is written again", path, exc)
-            return None
+                f"{path} cannot be read ({exc.strerror}); remove it."
+            ) from exc
+        problem: Exception = exc
+    except (ValueError, TypeError) as exc:
+        problem = exc
+    logger.warning("%s is not what a server writes (%s); it is written again", path, problem)
+    return None
 
 
 def write_server_file(folder: Path, content: ServerFile) -> None:
@@ -113,8 +115,11 @@ def write_deliveries_left(folder: Path, content: DeliveriesLeft) -> None:
 
 def forget_deliveries_left(folder: Path) -> None:
     """Removes the word: from now on the server itself can be asked."""
+    path = folder / LEFT_FILE
     try:
-        (folder / LEFT_FILE).unlink(missing_ok=True)
+        if path.is_dir() and not path.is_symlink():
+            put(path, {})  # which moves the folder aside
+        path.unlink(missing_ok=True)
     except OSError as exc:
         logger.warning("%s cannot be removed: %s", folder / LEFT_FILE, exc.strerror)
 
@@ -318,9 +323,12 @@ class Residence:
         self._lock.take_address_back()
 
     def _is_said(self) -> bool:
-        """Whether `server.json` leads to this server."""
+        """Whether `server.json` leads to this server, and is for this user alone."""
+        path = server_file(self._lock.folder)
         try:
-            facts = server_facts(read_own(server_file(self._lock.folder)))
+            facts = server_facts(read_own(path))
+            if not is_private(path.stat().st_mode):
+                return False
         except (OSError, ValueError):
             return False
         content = self._content

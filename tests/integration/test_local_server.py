@@ -373,13 +373,47 @@ def test_a_file_that_names_another_machine_is_not_followed(folder: Path, url: st
 
 
 @pytest.mark.parametrize("mode", [0o644, 0o640, 0o604])
-def test_a_key_that_others_may_read_is_refused(folder: Path, mode: int) -> None:
+def test_a_key_that_others_could_read_is_never_used_again(folder: Path, mode: int) -> None:
     account = local_server.ensure(folder)
+    kill_server(folder)  # after which the key would stay
     (folder / "server.json").chmod(mode)
-    for look in (local_server.ensure, local_server.find):
-        with pytest.raises(EmbeddedServerError, match="chmod 600") as caught:
-            look(folder)
-        assert account.token.reveal() not in str(caught.value)
+    assert local_server.find(folder) is None
+    assert local_server.ensure(folder).token != account.token
+    assert (folder / "server.json").stat().st_mode & 0o777 == 0o600
+
+
+def replace_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
+    """What puts something else in the place of a file."""
+
+    def damage(file: Path) -> None:
+        file.unlink(missing_ok=True)
+        make(file)
+
+    return damage
+
+
+def make_full_folder(place: Path) -> None:
+    place.mkdir()
+    (place / "kept").touch()
+
+
+@pytest.mark.parametrize("name", ["server.json", "deliveries.json", "interpreter.json"])
+@pytest.mark.parametrize("make", [Path.mkdir, make_full_folder, os.mkfifo])
+def test_what_is_no_file_in_the_place_of_one_keeps_no_server_from_its_start(
+    folder: Path, name: str, make: Callable[[Path], object]
+) -> None:
+    folder.mkdir(parents=True)
+    make(folder / name)
+    local_server.ensure()
+    end_server(folder)
+    assert (folder / name).is_file()
+
+
+@pytest.mark.parametrize("name", ["start.lock", "server.log", "server.lock"])
+def test_what_is_no_file_in_the_place_of_a_lock_or_log_is_named(folder: Path, name: str) -> None:
+    (folder / name).mkdir(parents=True)
+    with pytest.raises(EmbeddedServerError, match=rf"{folder / name}.*remove "):
+        local_server.ensure()
 
 
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"api_key": "lk_canary"}', "\x00"])
@@ -401,6 +435,12 @@ DAMAGES: dict[str, Callable[[Path], object]] = {
     "no key": lambda file: change_facts(file.parent, api_key=None),
     "an empty key": lambda file: change_facts(file.parent, api_key=""),
     "a port in words": lambda file: change_facts(file.parent, base_url="http://127.0.0.1:http"),
+    "open to others": lambda file: file.chmod(0o644),
+    "closed to all": lambda file: file.chmod(0),
+    "a folder": replace_by(Path.mkdir),
+    "a folder that is not empty": replace_by(make_full_folder),
+    "a pipe": replace_by(os.mkfifo),
+    "a link": lambda file: file.rename(file.parent / "x") and file.symlink_to(file.parent / "x"),
     "another's": lambda file: change_facts(file.parent, pid=1, base_url="http://127.0.0.1:9"),
 }
 
@@ -414,6 +454,7 @@ def test_a_broken_file_beside_a_live_server_is_written_again(folder: Path, damag
     new = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert new.stdout == f"{before.base_url}\n", new.stderr
     assert server_facts(folder)["pid"] == pid
+    assert not (folder / "server.json").stat().st_mode & 0o177
     assert local_server.find() == before
 
 

@@ -191,16 +191,6 @@ def test_the_lock_names_the_address_as_long_as_the_server_lives(folder: Path) ->
             fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
 
 
-def test_a_key_that_others_could_read_is_refused(folder: Path) -> None:
-    with served(folder) as server:
-        server.end()
-    (folder / "server.json").chmod(0o640)
-    refused = run_serve(folder)
-    assert refused.returncode == 1
-    assert "0600" in refused.stderr
-    assert refused.stderr.count("\n") == 1
-
-
 def test_the_shared_profile_runs_no_processes_and_opens_no_stream_by_id(folder: Path) -> None:
     with served(folder) as server:
         started = server.start("print('hello')")
