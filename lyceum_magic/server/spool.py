@@ -59,12 +59,17 @@ def encode_record(stream: StreamName, timestamp: float, data: bytes) -> bytes:
 class SpoolWriter:
     """Appends output to a spool, holding back the beginning of a character that is not whole.
 
+    The program can cut the file off or take it away. Records keep their offsets all the same, and
+    readers find a gap, and say so.
+
     Args:
         secrets: what is masked in the output, see `masking`. It holds back more.
     """
 
     def __init__(self, path: str | os.PathLike[str], *, secrets: Iterable[str] = ()) -> None:
-        self._file = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o600)
+        self._path = path
+        self._file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_APPEND, 0o600)
+        self._size = os.fstat(self._file).st_size
         texts = SecretTexts(secrets)
         self._maskers = {stream: Masker(texts) for stream in _STREAMS} if texts else {}
         self._held: dict[StreamName, bytes] = {}
@@ -86,6 +91,11 @@ class SpoolWriter:
         while self._held:
             stream, data = self._held.popitem()
             self._write(encode_record(stream, timestamp, data))
+        self._fill_gap()
+        if not os.path.lexists(self._path):
+            lost = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+            os.write(lost, encode_record("stderr", timestamp, LOST.encode()))
+            os.close(lost)
 
     def close(self) -> None:
         os.close(self._file)
@@ -100,7 +110,26 @@ class SpoolWriter:
         self._write(encode_record(stream, timestamp, data[:end]))
         return True
 
+    def _fill_gap(self) -> None:
+        size = os.fstat(self._file).st_size
+        if size < self._size:
+            os.ftruncate(self._file, self._end_of_records(size))  # half a one would pass for whole
+            os.ftruncate(self._file, self._size)
+        else:
+            self._size = size
+
+    def _end_of_records(self, size: int) -> int:
+        """Where the last whole record ends in the first `size` bytes."""
+        end = 0
+        while len(header := os.pread(self._file, _HEADER.size, end)) == _HEADER.size:
+            following = end + _HEADER.size + _HEADER.unpack(header)[2]
+            if following > size:
+                break
+            end = following
+        return end
+
     def _write(self, record: bytes) -> None:
+        self._fill_gap()
         written = 0
         try:
             # One call, except where a disk that is almost full takes a part.
@@ -110,6 +139,7 @@ class SpoolWriter:
             if written:
                 os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise
+        self._size += written
 
 
 def whole_characters(data: bytes) -> int:

@@ -89,6 +89,30 @@ def test_every_route_answers_for_a_run_whose_output_is_garbage(
         assert server.client.get(paths.USER_LOGS).status_code == 200
 
 
+@pytest.mark.parametrize(
+    "damage",
+    ["os.truncate('../spool', 0)", "os.truncate('../spool', 500)", "os.remove('../spool')"],
+)
+@pytest.mark.parametrize("more", [0, 1, 2000])
+def test_a_run_that_takes_its_own_output_away_is_told_that_it_is_lost(
+    folder: Path, damage: str, more: int
+) -> None:
+    code = (
+        "import os, time\nfor n in range(100): print('before', n, 'x' * 50, flush=True)\n"
+        "while os.path.getsize('../spool') < 2000: time.sleep(0.01)\n"
+        f"{damage}\nfor n in range({more}): print('after', n, flush=True)"
+    )
+    with served(folder) as server:
+        started = server.start(code)
+        # Not followed from its beginning: whoever comes later has nothing but the file.
+        status = paths.record(started["execution_id"])
+        eventually(lambda: server.client.get(status).json()["status"] == "completed", "its end")
+        stream = server.client.post(started["streaming_url"]).text
+        assert stream.count("is lost") == 1
+        assert "jobFinished" in stream
+        assert "is lost" in server.client.get(status).json()["combined_output"]
+
+
 def test_a_run_that_had_begun_and_whose_folder_is_gone_is_not_begun_again(folder: Path) -> None:
     with served(folder) as server:
         started = server.start("import time\nprint('on', flush=True)\ntime.sleep(600)")
