@@ -71,6 +71,11 @@ def remove_links(earlier: Path) -> None:
             link.unlink()
 
 
+def has_live_runs(folder: Path) -> bool:
+    """Whether a supervisor has a run of a state folder."""
+    return any(path.is_dir() and is_supervised(path) for path in _entries(folder / _RUNS))
+
+
 def _move(earlier: Path, folder: Path) -> None:
     try:
         alive = relocate(earlier / RECORDS_FILE, earlier, folder)

@@ -102,9 +102,12 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
             port = listener.getsockname()[1]
             # A key lives until a server ends in order: whoever has come by it has nothing then.
             # After a kill it goes on, as the runs do.
+            keeps_key = lock.last_end == "cut short" or (
+                lock.last_end == "unknown" and _has_live_runs(options.state_dir)
+            )
             content = ServerFile(
                 base_url=f"http://127.0.0.1:{port}",
-                api_key=last.api_key if last is not None and lock.was_cut_short else new_key(),
+                api_key=last.api_key if last is not None and keeps_key else new_key(),
                 pid=os.getpid(),
                 boot_id=boot_id(),
                 version=__version__,
@@ -131,6 +134,12 @@ def serve(options: ServeOptions, on_ready: Callable[[ServerFile], None]) -> None
                 on_ready(content)
 
             _serve_on(listener, settings, options.idle_exit_s, ready, Residence(lock, content))
+
+
+def _has_live_runs(folder: Path) -> bool:
+    from .moving import has_live_runs  # imported late, as in `_serve_on`
+
+    return has_live_runs(folder)
 
 
 def _close_to_runs() -> None:

@@ -13,6 +13,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Literal
 
 from ..config import (
     INTERPRETER_FILE,
@@ -206,8 +207,7 @@ def lock_for_life(folder: Path) -> Iterator[ServerLock]:
                 f"Another server of lyceum-magic{pid and f', process {pid},'} already serves "
                 f"{folder}; use that one, or end it{pid and f' with `kill {pid}`'}."
             )
-        was_cut_short = bool(os.pread(descriptor, LOCK_ADDRESS_BYTES, 0).strip())
-        yield ServerLock(path, descriptor, was_cut_short=was_cut_short)
+        yield ServerLock(path, descriptor, _last_end(descriptor))
     finally:
         os.close(descriptor)
 
@@ -230,6 +230,17 @@ def _take(descriptor: int) -> bool:
             return True
 
 
+#: How the last server of a folder ended. Earlier versions never took their address back.
+LastEnd = Literal["in order", "cut short", "unknown"]
+
+
+def _last_end(descriptor: int) -> LastEnd:
+    if not os.pread(descriptor, LOCK_ADDRESS_BYTES, 0).strip():
+        return "in order"
+    # Earlier versions did not write their process id either.
+    return "cut short" if os.pread(descriptor, 1, LOCK_ADDRESS_BYTES) else "unknown"
+
+
 class ServerLock:
     """The lock that a server holds. The locked file names its process, and the address it serves.
 
@@ -237,14 +248,14 @@ class ServerLock:
     client that finds it held may trust what is in it.
 
     Attributes:
-        was_cut_short: whether the last server ended without taking its address back: it was killed.
+        last_end: how the server before this one ended.
     """
 
-    def __init__(self, path: Path, descriptor: int, *, was_cut_short: bool) -> None:
+    def __init__(self, path: Path, descriptor: int, last_end: LastEnd) -> None:
         self._path = path
         self._descriptor = descriptor
         self._folder = path.parent.stat()
-        self.was_cut_short = was_cut_short
+        self.last_end = last_end
         self.take_address_back()
         # Padded, so that nothing of an earlier one is left: a full disk may take no new file.
         os.pwrite(descriptor, f"{os.getpid():<20}\n".encode(), LOCK_ADDRESS_BYTES)

@@ -88,6 +88,25 @@ def test_a_key_does_not_outlive_a_server_that_ends_in_order(folder: Path, end: s
         assert server.client.get(paths.ORG, headers=old).status_code == 401
 
 
+@pytest.mark.parametrize("is_run_alive", [False, True])
+def test_a_key_of_an_earlier_version_lives_as_long_as_a_run_of_its_server(
+    folder: Path, is_run_alive: bool
+) -> None:
+    """It did not say whether it ended in order: its lock file holds the address in any case."""
+    with served(folder) as server:
+        before = server.facts()
+        run_id = server.start("import time; time.sleep(600)")["execution_id"]
+        facts = run_folder(folder, run_id) / "supervisor.json"
+        eventually(facts.exists, "it has begun")
+        if not is_run_alive:
+            server.client.post(paths.abort(run_id))
+        server.end()
+    (folder / "server.lock").write_text(f"{before['base_url']}\n")
+    with served(folder) as server:
+        assert (server.facts()["api_key"] == before["api_key"]) == is_run_alive
+        server.client.post(paths.abort(run_id))
+
+
 def test_a_key_does_not_come_back_by_a_kill_before_the_next_server_listens(folder: Path) -> None:
     with served(folder) as server:
         before = server.facts()

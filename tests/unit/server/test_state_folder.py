@@ -78,15 +78,15 @@ def test_one_holder_of_the_lock_at_a_time(tmp_path: Path) -> None:
 
 def test_the_lock_tells_a_server_that_was_killed_from_one_that_ended(tmp_path: Path) -> None:
     with lock_for_life(tmp_path) as first:
-        assert not first.was_cut_short
+        assert first.last_end == "in order"
         first.show_address("http://127.0.0.1:1")
     with lock_for_life(tmp_path) as second:
-        assert second.was_cut_short
+        assert second.last_end == "cut short"
         second.show_address("http://127.0.0.1:1")
         second.take_address_back()
         assert (tmp_path / "server.lock").read_text().split() == [PID]
     with lock_for_life(tmp_path) as third:
-        assert not third.was_cut_short
+        assert third.last_end == "in order"
 
 
 def content() -> ServerFile:
