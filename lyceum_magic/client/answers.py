@@ -80,12 +80,12 @@ def error_of(response: httpx.Response, *, source: str) -> ApiError | ProtocolErr
         return ServiceUnavailable(
             detail, status_code=status, retry_after_s=_retry_after_s(response)
         )
+    said = (detail or "it gave no reason").rstrip(".")
     if status >= 500:
-        text = f"{_host(response)} failed with status {status}: {detail or 'it gave no reason'}."
+        text = f"{_host(response)} failed with status {status}: {said}."
         return ServerError(text, status_code=status, retry_after_s=_retry_after_s(response))
     if not detail and status in (400, 404, 405) and not _is_json(response):
         return not_lyceum(response)
-    said = (detail or "it gave no reason").rstrip(".")
     text = f"{_host(response)} refused the request ({status}): {said}"
     if status == 401:
         text = f"The API key from {source} was refused (401): {said}"

@@ -207,6 +207,18 @@ async def test_each_refusal_has_its_class_and_its_advice(
     assert "canary-source" not in everything_said(caught.value)
 
 
+@pytest.mark.parametrize("status", [400, 401, 413, 500, 503, 507])
+async def test_a_servers_own_full_stop_is_not_doubled(
+    wire: WireServer, client: Client, status: int
+) -> None:
+    wire.on("POST", paths.START_PYTHON, refusal(status, "Make room. Try again."))
+    with pytest.raises(ApiError) as caught:
+        await client.start(START)
+    assert "Try again" in str(caught.value)
+    assert ".." not in str(caught.value)
+    assert ".;" not in str(caught.value)
+
+
 async def test_a_422_names_field_and_problem(wire: WireServer, client: Client) -> None:
     detail = [
         {"loc": ["body", "timeout"], "msg": "must be at most 600", "type": "x"},
