@@ -33,8 +33,10 @@ _TABLES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
 #: A line after its own address and the remote one: state, queues, timer, retransmits, user,
 #: timeouts, inode. An inode of 0 means that no process holds the socket any more.
 _REST = rb" [0-9A-F]{2} \S+ \S+ \S+ +(\d+) +\d+ (\d+) "
-#: What is looked up together. asyncio must ask for more than this at a time.
-BATCH = 64
+#: What is looked up together. asyncio must ask for more than this at a time. A look at the table
+#: costs as much as some hundred connections; more of these would keep other work waiting, and use
+#: up the descriptors of a server that has few.
+BATCH = 256
 #: The kernel may leave out a line while others come and go: a second look finds it.
 _LOOKS = 2
 _ROOT = 0

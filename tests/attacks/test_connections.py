@@ -14,7 +14,7 @@ import psutil
 import pytest
 
 from lyceum_magic.protocol import paths
-from lyceum_magic.server import descriptors
+from lyceum_magic.server import descriptors, peers
 from lyceum_magic.server.peers import ConnectionTable
 from tests.attacks.stranger import Stranger
 from tests.integration.served_process import ServedProcess, served
@@ -235,3 +235,28 @@ def test_the_limit_is_raised_to_65536_at_most(monkeypatch: pytest.MonkeyPatch) -
         assert limits[-1] == (65_536, resource.RLIM_INFINITY)
     finally:
         descriptors.inherited_limit.cache_clear()
+
+
+def test_the_kernels_table_is_read_once_for_hundreds_of_connections(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A look costs milliseconds, and a stranger's connections come by the thousand."""
+    looks = 0
+    read = peers._read
+
+    def counted(file: int) -> bytes:
+        nonlocal looks
+        looks += 1
+        return read(file)
+
+    with contextlib.ExitStack() as stack:
+        listener = stack.enter_context(peers.OwnUsersListener(socket.AF_INET, socket.SOCK_STREAM))
+        listener.bind(("127.0.0.1", 0))
+        listener.setblocking(False)
+        listener.listen()
+        for _ in range(200):
+            stack.enter_context(socket.create_connection(listener.getsockname()))
+        monkeypatch.setattr(peers, "_read", counted)
+        for _ in range(200):
+            stack.enter_context(listener.accept()[0])
+    assert looks <= 2  # the second where the kernel has left out a line
