@@ -18,7 +18,7 @@ from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol import paths
 from lyceum_magic.server.runners.handle import read_facts
 from tests.tools.embedded import end_server, kill_server, run_folder
-from tests.tools.small_disks import small_disk, use_up_inodes
+from tests.tools.small_disks import full, small_disk, use_up_inodes
 from tests.tools.waiting import eventually
 
 from .served_process import LIMIT_S, command, served
@@ -218,3 +218,17 @@ def test_a_full_disk_is_told_apart_from_one_without_inodes(folder: Path) -> None
         stream = server.client.post(started["streaming_url"]).text
         assert "is full: make room on it" in stream
         assert "jobFinished" in stream
+
+
+@pytest.mark.parametrize("has_served", [False, True])
+def test_a_server_that_cannot_even_log_is_explained(own_machine: Path, has_served: bool) -> None:
+    """On a full disk its log stays empty."""
+    with small_disk(own_machine):
+        if has_served:
+            local_server.ensure()
+            end_server(own_machine)
+        refused_here = pytest.raises(EmbeddedServerError, match="is full: make room on it")
+        with full(own_machine), refused_here:
+            local_server.ensure()
+        local_server.ensure()
+        end_server(own_machine)
