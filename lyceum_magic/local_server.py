@@ -194,6 +194,28 @@ def unreachable(folder: Path) -> str:
     )
 
 
+def earlier_state() -> str:
+    """Whom the state waits for that an earlier version left; empty if none waits.
+
+    `LYCEUM_MAGIC_HOME` itself may have held a server of another environment, with the state of all,
+    when this environment's first server started: that one has begun with an empty state.
+    """
+    own, earlier = server_folder(), earlier_server_folder()
+    if earlier is None or not (earlier / RECORDS_FILE).exists():
+        return ""
+    if not (own / RECORDS_FILE).exists():
+        return ""  # its first server takes it over, or uses the server there
+    which = "the next environment that starts its first server"
+    if (holder := _holder(earlier)) is not None:
+        who = f"process {holder.pid}" if holder.pid else "the server there"
+        which = f"{who}, which serves them; then for {which}"
+    return (
+        f"Runs, secrets and storage of an earlier version lie in {earlier} and wait for {which}. "
+        f"This environment has begun with a state of its own, in {own}. To have the earlier one "
+        f"here, end both servers and move {own} away before the next cell."
+    )
+
+
 def callbacks_left(folder: Path) -> DeliveriesLeft | None:
     """What the last server of a folder left to be sent; None if it has not said, or is not over.
 

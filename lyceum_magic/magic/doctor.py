@@ -26,6 +26,7 @@ def examine() -> list[tuple[str, str, str]]:
         *_packages(),
         _credentials(),
         _server(),
+        *_earlier_state(),
         _callbacks(),
         _callbacks_to_here(),
         *_engine(),
@@ -81,6 +82,14 @@ def _server() -> tuple[str, str, str]:
         return ("embedded server", where, str(exc))
     gpu = "GPU names run on the CPU" if any(map(needs_gpu, usable)) else ""
     return ("embedded server", f"{where}, {len(active)} active runs", gpu)
+
+
+def _earlier_state() -> list[tuple[str, str, str]]:
+    try:
+        waits = local_server.earlier_state()
+    except LyceumError as exc:
+        waits = str(exc)
+    return [("earlier state", "not taken over", waits)] if waits else []
 
 
 def _callbacks() -> tuple[str, str, str]:

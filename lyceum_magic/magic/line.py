@@ -284,12 +284,13 @@ def server(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
     client = session().embedded_if_running()
     if client is None and (problem := local_server.unreachable(folder)):
         return Says(problem)
-    if client is None:
-        return Says(f"No embedded server runs; the first cell starts one. Its folder: {folder}")
-    return Says(
-        f"The embedded server serves at {client.account.base_url} from {folder}.\n"
-        "It runs code as your own user, and ends 30 minutes after the last run."
-    )
+    said = f"No embedded server runs; the first cell starts one. Its folder: {folder}"
+    if client is not None:
+        said = (
+            f"The embedded server serves at {client.account.base_url} from {folder}.\n"
+            "It runs code as your own user, and ends 30 minutes after the last run."
+        )
+    return Says("\n".join(filter(None, [said, local_server.earlier_state()])))
 
 
 def forget(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import httpx
+import psutil
 import pytest
 
 from lyceum_magic import local_server
@@ -23,7 +25,7 @@ from tests.tools.embedded import end_server, kill_server, server_facts, server_p
 from tests.tools.environments import copy_of_this_environment
 from tests.tools.waiting import CLIENT_LIMIT_S, eventually
 
-from .served_process import LIMIT_S, ServedProcess, served
+from .served_process import LIMIT_S, ServedProcess, command, served
 
 #: Lays its state folder out as earlier versions did, which named the folders of runs by their ids.
 EARLIER = (
@@ -179,7 +181,10 @@ def test_an_earlier_server_of_another_environment_is_left_alone(
         account = local_server.ensure(local_server.current_folder(make_room=True))
         assert account.base_url != server.base_url
         assert server.client.get(paths.ORG).is_success
+        assert f"wait for process {server.process.pid}, which serves them" in doctor()
         server.end()
+    assert "wait for the next environment" in doctor()
+    assert f"lie in {own_machine} and" in doctor()
     # It is that environment's, whose next server takes it over; ours has its own state by now.
     end_server(own_machine)
     local_server.ensure()
@@ -198,6 +203,51 @@ def test_an_earlier_server_of_another_environment_is_left_alone(
     )
     assert "TOKEN" in listed.text
     assert not (own_machine / "runs.sqlite3").exists()
+    assert "earlier state" not in doctor()
+    assert local_server.earlier_state() == ""
+
+
+def doctor() -> str:
+    done = subprocess.run(
+        [sys.executable, "-m", "lyceum_magic.cli", "doctor"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    return done.stdout
+
+
+def test_earlier_state_that_waits_is_taken_in_as_it_is_advised(own_machine: Path) -> None:
+    local_server.ensure()
+    end_server(own_machine)
+    with served(own_machine, program=EARLIER) as server:
+        put_secret(server, "TOKEN", "of-before")
+        server.end()
+    said = local_server.earlier_state()
+    assert f"move {server_folder()} away" in said
+    server_folder().rename(own_machine / "away")
+    local_server.ensure()
+    assert local_server.earlier_state() == ""
+    assert not (own_machine / "runs.sqlite3").exists()
+
+
+def test_a_first_start_waits_for_an_earlier_server_that_is_only_starting(
+    own_machine: Path,
+) -> None:
+    """Taken for another environment's, it would be left alone, and its state with it."""
+    with served(own_machine, program=EARLIER) as server:
+        server.end()
+    starting = subprocess.Popen(command("--state-dir", str(own_machine), program=EARLIER))
+    try:
+        eventually(lambda: local_server._holder(own_machine), "it holds the folder")
+        psutil.Process(starting.pid).suspend()
+        with ThreadPoolExecutor() as pool:
+            asked = pool.submit(local_server.current_folder)
+            with pytest.raises(TimeoutError):
+                asked.result(0.5)
+            psutil.Process(starting.pid).resume()
+            assert asked.result(LIMIT_S) == own_machine
+    finally:
+        starting.kill()
+        starting.wait()
 
 
 @pytest.mark.parametrize("left", ["vault.key", "runs", "runs.sqlite3"])
