@@ -83,6 +83,8 @@ def expired(wire: WireServer) -> Account:
         ("a.W10.c", True),  # its claims are a list
         ("a.eyJleHAiOiJzb29uIn0.c", True),  # exp is no number
     ],
+    # Tokens hold the time: parallel workers would give the tests different names.
+    ids=["key", "later", "soon", "over", "no JWT", "opaque", "no claims", "no number"],
 )
 def test_a_token_needs_renewal_five_minutes_before_its_end(token: str, needs: bool) -> None:
     assert needs_refresh(token, NOW) is needs
