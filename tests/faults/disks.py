@@ -117,6 +117,7 @@ class _Failing:
                 else:
                     await server.run(of_this)
             self._fail(server.folder)
+            await self._use_up()
             before = len(receiver.arrivals)
             failed_at = time.monotonic()
             await self._abort(held)
@@ -149,6 +150,16 @@ class _Failing:
                 twice=sum(max(0, len(receiver.accepted(url)) - 1) for url in urls),
                 slots=4 * _ENDPOINTS if self._is_killed else 0,
             )
+
+    async def _use_up(self) -> None:
+        """Starts runs until one is refused: what the database had of the disk before is used up."""
+        body = {"code": "goes on" + "#" * 65536, "execution_type": "cpu"}
+        for _ in range(500):
+            reply = await self._server.client.post(paths.START_PYTHON, json=body)
+            if reply.status_code != 200:
+                assert reply.status_code == 507, reply.text
+                return
+        raise AssertionError("the disk takes everything")
 
     async def _abort(self, runs: list[str]) -> None:
         replies = await asyncio.gather(

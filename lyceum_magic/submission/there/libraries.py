@@ -141,7 +141,7 @@ def show_plots_in_the_cell(renderers: Any) -> None:
 
 
 def refuse_to_ask(getpass: Any) -> None:
-    getpass.getpass = input  # `hooks` has put a refusal there
+    getpass.getpass = refuse_input
 
 
 def refuse_to_debug(pdb: Any) -> None:
