@@ -6,6 +6,7 @@ when the widget changes. `Output` takes what is printed and shown inside it, as 
 
 from __future__ import annotations
 
+import atexit
 import html
 import os
 import re
@@ -105,6 +106,17 @@ def settle() -> None:
         timer.join()
 
 
+def finish() -> None:
+    """Draws what is left when all threads have ended, and follows nothing from then on.
+
+    A bar that is not full closes itself when the interpreter takes it down. A timer cannot start
+    at that time: Python 3.11 and earlier would wait for it for ever.
+    """
+    draw_changes()
+    _shown.clear()
+
+
+atexit.register(finish)
 os.register_at_fork(before=settle, after_in_child=_shown.clear)
 
 

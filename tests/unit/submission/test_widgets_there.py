@@ -52,6 +52,36 @@ def test_a_bar_that_fails_keeps_where_it_was(tmp_path: Path) -> None:
     assert "#f44336" in bar.data["text/html"]
 
 
+@pytest.mark.parametrize("head", ["from tqdm.notebook import tqdm", "from tqdm.auto import tqdm"])
+@pytest.mark.parametrize(
+    ("rest", "shown"),
+    [
+        # tqdm itself draws at most each tenth of a second, also in a kernel.
+        ("for n in range(2): bar.update()", "0/4"),
+        ("other = tqdm(total=9)\nother.update()\nbar.update(2)", "0/4"),
+        ("bar.update(2)\nbar.set_description('half')", "2/4"),
+        ("import atexit\nbar.update(2)\natexit.register(bar.refresh)", "2/4"),
+        (
+            "import threading\n"
+            "threading.Thread(target=lambda: (bar.update(2), bar.refresh())).start()",
+            "2/4",
+        ),
+    ],
+)
+def test_a_bar_that_is_left_open_keeps_no_run_from_its_end(
+    tmp_path: Path, head: str, rest: str, shown: str
+) -> None:
+    (bar, *_) = last_of_each(run_marked(f"{head}\nbar = tqdm(total=4)\n{rest}", tmp_path))
+    assert shown in bar.data["text/html"]
+
+
+def test_an_error_after_an_open_bar_is_the_cells_own(tmp_path: Path) -> None:
+    cell = "from tqdm.notebook import tqdm\nbar = tqdm(total=4)\nbar.update(2)\n1 / 0"
+    done = run_marked(cell, tmp_path)
+    assert done.raised is not None
+    assert [item for item in done.items if isinstance(item, Display)]
+
+
 def test_the_last_of_many_quick_changes_is_shown_also_while_the_cell_goes_on(
     tmp_path: Path,
 ) -> None:
