@@ -393,9 +393,9 @@ def on_finish(function: Callable[[Run], object] | None = None) -> Hook:
     It is called on the main thread, never in the middle of a cell: in a notebook at once where its
     kernel is idle, else behind the cell, and what it shows appears in the cell that named it here
     (with nbclient and papermill in the one that has just ended); in a terminal behind the next
-    cell; in a script when that waits for a run. What it raises is shown, and breaks nothing. A
-    function of the same name takes its place, so that a cell can be run again. To be used as a
-    decorator, too.
+    cell; in a script when its main thread waits for a run. What it raises is shown, and breaks
+    nothing. A function of the same name takes its place, so that a cell can be run again. To be
+    used as a decorator, too.
 
     Returns:
         The function, with `off()`, which ends this.

@@ -32,6 +32,18 @@ def where() -> str:
     return "where the cell runs" if IS_THERE else "here"
 
 
+def unknown(module: str) -> str:
+    """The reason where a pickle needs a module that is not here."""
+    package = module.partition(".")[0]
+    if IS_THERE or package == "lyceum_magic_there":
+        return missing(package)
+    # An index may have another package of the name that the cell made up.
+    return (
+        f"{package} is not installed here: if the cell made it, bring its file home with --save; "
+        f"if not, pip install {package}"
+    )
+
+
 def missing(package: str) -> str:
     if package.partition(".")[0] == "lyceum_magic_there":  # pickled by an earlier version
         return "it holds something of the run itself"

@@ -174,9 +174,17 @@ def real_shell(namespace: dict[str, object]) -> Any:
                 self.user_ns_hidden["get_ipython"] = self.user_ns["get_ipython"]
 
         def run_cell(self, *args: Any, **options: Any) -> Any:
-            result = super().run_cell(*args, **options)
-            result.raise_error()
-            return result
+            """Shows an error and goes on, where the cell calls it; ends a magic that does."""
+            caller = sys._getframe(1).f_globals.get("__name__") or ""
+            if caller.partition(".")[0] in ("IPython", __name__.partition(".")[0]):
+                result = super().run_cell(*args, **options)
+                result.raise_error()
+                return result
+            before, self.shows_end = self.shows_end, True
+            try:
+                return super().run_cell(*args, **options)
+            finally:
+                self.shows_end = before
 
         def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
             """What a magic's code raises ends the cell, instead of being shown and forgotten."""

@@ -29,7 +29,7 @@ import types
 from json.decoder import JSONDecoder
 from json.encoder import JSONEncoder
 
-from .refusals import MAX_BYTES, PackError, TooLarge, UnpackError, missing, said, where
+from .refusals import MAX_BYTES, PackError, TooLarge, UnpackError, missing, said, unknown, where
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -449,7 +449,7 @@ def _guarded(work: Callable[[], T]) -> T:
     except UnpackError:
         raise
     except ModuleNotFoundError as exc:
-        raise UnpackError(missing(str(exc.name))) from exc
+        raise UnpackError(unknown(str(exc.name))) from exc
     except Exception as exc:
         raise UnpackError(f"the value cannot be made ({said(exc)})") from exc
     except BaseException as exc:

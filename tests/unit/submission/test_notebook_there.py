@@ -188,6 +188,26 @@ def test_the_mode_of_tracebacks_travels(tmp_path: Path) -> None:
     assert run_marked("get_ipython()\n1 / 0", tmp_path).raised["xmode"] == ""
 
 
+@pytest.mark.parametrize(
+    ("code", "shown"),
+    [
+        ("1/0", "ZeroDivisionError"),
+        ("def f(:", "SyntaxError"),
+        ("raise SystemExit(3)", "SystemExit"),
+    ],
+)
+def test_an_error_of_run_cell_is_shown_and_the_cell_goes_on(
+    tmp_path: Path, code: str, shown: str
+) -> None:
+    done = run_marked(
+        f"result = get_ipython().run_cell({code!r})\nprint('goes on', result.success)", tmp_path
+    )
+    assert (done.has_raised, done.return_code) == (False, 0)
+    assert shown in done.stdout
+    assert "interactiveshell.py" not in done.stdout
+    assert done.stdout.endswith("goes on False\n")
+
+
 def test_a_result_of_run_cell_is_shown_once_and_without_a_prompt(tmp_path: Path) -> None:
     done = run_marked("get_ipython().run_cell('1 + 1').result == 2", tmp_path)
     assert (done.results, done.stdout) == (["2", "True"], "")

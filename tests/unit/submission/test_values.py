@@ -31,6 +31,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
+from lyceum_magic.exceptions import TransferError
 from lyceum_magic.outputs.decoding import Harvest
 from lyceum_magic.outputs.values import Values
 from lyceum_magic.protocol.events import Output
@@ -1012,3 +1013,26 @@ def test_a_dataclass_of_a_module_that_is_not_here_arrives_with_its_fields(tmp_pa
     values, done = send_through(sys.executable, tmp_path, cell, {}, ["thing"])
     assert done.returncode == 0, done.stderr
     assert (values["thing"].n, type(values["thing"]).__name__) == (3, "There")
+
+
+@pytest.mark.parametrize(
+    "cell",
+    [
+        (
+            "open('config_helpers.py', 'w').write('class Made: n = 1')\n"
+            "import config_helpers\nthing = config_helpers.Made()"
+        ),
+        (
+            "import sys, types\nmade = types.ModuleType('config_helpers')\n"
+            "sys.modules['config_helpers'] = made\nexec('class Made: n = 1', vars(made))\n"
+            "thing = made.Made()"
+        ),
+    ],
+)
+def test_a_module_that_the_cell_made_is_not_looked_for_in_an_index(
+    tmp_path: Path, cell: str
+) -> None:
+    values, done = send_through(sys.executable, tmp_path, cell, {}, ["thing"])
+    assert done.returncode == 0, done.stderr
+    with pytest.raises(TransferError, match="if the cell made it, bring its file home with --save"):
+        values["thing"]

@@ -62,8 +62,10 @@ def test_a_bar_that_fails_keeps_where_it_was(tmp_path: Path) -> None:
         ("bar.update(2)\nbar.set_description('half')", "2/4"),
         ("import atexit\nbar.update(2)\natexit.register(bar.refresh)", "2/4"),
         (
-            "import threading\n"
-            "threading.Thread(target=lambda: (bar.update(2), bar.refresh())).start()",
+            (
+                "import threading\n"
+                "threading.Thread(target=lambda: (bar.update(2), bar.refresh())).start()"
+            ),
             "2/4",
         ),
     ],
