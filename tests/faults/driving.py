@@ -59,9 +59,14 @@ class Server:
 
     async def listens(self) -> bool:
         """Returns when the new process listens, or is gone: whether it came to listen."""
-        with os.fdopen(self._ready_fd, "rb") as ready:
-            # Ends with the process, since nobody else has the other end.
-            said = await asyncio.to_thread(ready.read)
+        # No thread: one that waits in a read would keep a test that is given up from its end.
+        reader = asyncio.StreamReader()
+        transport, _ = await asyncio.get_running_loop().connect_read_pipe(
+            lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(self._ready_fd, "rb", 0)
+        )
+        with contextlib.closing(transport):
+            # Ends with the process, which alone has the other end.
+            said = await reader.read()
         if said != b"ready\n":
             return False
         facts = json.loads((self.folder / "server.json").read_text())

@@ -18,7 +18,7 @@ from .receiver import Receiver
 
 _T = TypeVar("_T")
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(600)
 
 SEED = 20260722
 #: One of each kind; `make faults` has them all.
