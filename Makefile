@@ -40,10 +40,12 @@ check: .venv/installed-dev
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-# Three runs: each worker of the second has a network of its own, each of the third an engine too. The
-# longest modules come first, and the quick ones fill what is left at the end.
+# The longest modules come first, and the quick ones fill what is left at the end. A browser and a
+# JupyterLab need both cores for themselves. Of the last two runs, each worker has a network of its
+# own, or an engine too.
 test: check
-	$(PARALLEL) -n $(WORKERS) tests/faults tests/browser tests/attacks tests/integration tests/unit tests/test_architecture.py
+	$(PARALLEL) -n $(WORKERS) tests/faults tests/attacks tests/integration tests/unit tests/test_architecture.py
+	$(BIN)/pytest tests/browser
 	$(PARALLEL) --tx 'popen//python=tests/tools/network-namespace $(BIN)/python' tests/network
 	PYTHON=$(BIN)/python $(PARALLEL) --tx '2*popen//python=tests/tools/docker-engine $(BIN)/python' tests/containers
 

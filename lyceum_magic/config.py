@@ -246,7 +246,7 @@ def open_own(path: Path, flags: int) -> int:
 
 
 def is_private(mode: int) -> bool:
-    """Whether a file is its owner's alone, and no program."""
+    """Return whether only its owner can read or write a file, and nobody can execute it."""
     return not stat.S_IMODE(mode) & 0o177
 
 

@@ -95,7 +95,7 @@ def _line_that_raised(error: dict[str, Any], files: object) -> str:
 
 
 def _hint_for_module(name: str, line: str = "") -> str:
-    """What to do about a missing module.
+    """Return advice about a missing module.
 
     Args:
         name: Python's own; of a package in a namespace it may be the namespace's.

@@ -32,7 +32,7 @@ from .tables import Says, Table
 #: How long a live run's log may be silent before it counts as read up to now.
 CAUGHT_UP_S = 1.0
 
-#: How much of a log is printed in one message. A kernel that is busy printing would make one of the
+#: Characters of a log in one message. A kernel that is busy printing would make one of the
 #: whole log, and take several times its size for that.
 MESSAGE_CHARS = 1_000_000
 

@@ -358,7 +358,7 @@ class Following:
                 self._write(ended_at=ended_at)
 
     def _claim_log(self, *, is_new: bool) -> bool:
-        """Whether this process is the one that writes the run down.
+        """Return whether this process writes the run down.
 
         Raises:
             JournalUnavailable: nothing can be written, and the run has not been started.
@@ -375,7 +375,7 @@ class Following:
     def _write(self, **changes: Any) -> None:
         """Takes what has become of the run, and writes it down if the journal can be written.
 
-        It is known here in any case: a disk that is full keeps nobody from the run's end.
+        It is known here in any case: a full disk does not hide the run's end.
         """
         self.entry = replace(self.entry, **changes)
         if not self._is_writer:

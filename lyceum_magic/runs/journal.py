@@ -44,9 +44,9 @@ ROW_BYTES = 600
 #: How many changes back a follower of the journal hears of what was forgotten.
 KEPT_CHANGES = 10_000
 
-#: How often what a disk has refused is offered to it again, in seconds.
+#: Seconds between two tries to write what a full disk has refused.
 SAVE_AGAIN_S = 5.0
-#: How much of such output this process keeps.
+#: Maximum size of the output that waits for room on the disk.
 MAX_UNSAVED_BYTES = 64 << 20
 _NOT_KEPT = (
     "\nThe rest of this output is not kept here, since the journal's disk takes nothing: make room "

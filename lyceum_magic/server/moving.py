@@ -72,7 +72,7 @@ def remove_links(earlier: Path) -> None:
 
 
 def has_live_runs(folder: Path) -> bool:
-    """Whether a supervisor has a run of a state folder."""
+    """Return whether a supervisor runs for a state folder."""
     return any(path.is_dir() and is_supervised(path) for path in _entries(folder / _RUNS))
 
 
