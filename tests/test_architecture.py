@@ -29,13 +29,13 @@ ARROWS = {
     "server_extension": "callbacks config",
     "callbacks": "config exceptions protocol",
     "local_server": "config disks exceptions protocol variables",
-    "submission": "exceptions protocol submission.there submission.wrapping",
-    "submission.wrapping": "protocol submission.there",
-    "submission.there": "",
+    "submission": "exceptions protocol remote submission.wrapping",
+    "submission.wrapping": "protocol remote",
+    "remote": "",
     "display": "outputs protocol",
     "runs": "client config disks exceptions outputs protocol",
     "client": "config exceptions protocol",
-    "outputs": "exceptions protocol submission.there",
+    "outputs": "exceptions protocol remote",
     # The embedded server, from the top.
     "server": "",
     "server.serve": "disks exceptions server.app server.connections server.descriptors "

@@ -33,7 +33,7 @@ class ClearOutput:
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """What ended the cell: the object that `submission.there.errors` describes."""
+    """What ended the cell: the object that `remote.errors` describes."""
 
     error: dict[str, Any]
 

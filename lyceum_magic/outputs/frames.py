@@ -1,4 +1,4 @@
-"""Frames in the text of a program -> text and messages; the other end of `submission.there.frames`.
+"""Frames in the text of a program -> text and messages; the other end of `remote.frames`.
 
 The text may come in pieces of any size, with line feeds added or taken away anywhere, and with
 other processes' prints between the frames. What is no whole, sound frame of this run stays text.
@@ -28,7 +28,7 @@ _MAX_MESSAGE = 64 * 1024 * 1024
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """What the program sent: see `submission.there.frames.send`."""
+    """What the program sent: see `remote.frames.send`."""
 
     kind: str
     head: dict[str, Any]

@@ -1,6 +1,6 @@
 """The description of a remote exception -> an exception that shows as it did there.
 
-The description is `submission.there.errors.describe`'s. It was written by the run, so whatever in
+The description is `remote.errors.describe`'s. It was written by the run, so whatever in
 it is not of the expected form is left out.
 """
 

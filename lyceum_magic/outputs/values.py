@@ -6,8 +6,8 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 from ..exceptions import TransferError
-from ..submission.there.refusals import UnpackError
-from ..submission.there.values import unpack
+from ..remote.refusals import UnpackError
+from ..remote.values import unpack
 from .decoding import Value
 
 

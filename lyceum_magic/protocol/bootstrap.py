@@ -1,6 +1,6 @@
 """The first line of a cell that travels without its bootstrap: it names the one that it needs.
 
-The bootstrap makes a program of a cell (`submission.there`). A server that has loaded the same one,
+The bootstrap makes a program of a cell (`remote`). A server that has loaded the same one,
 by its digest, is sent the cell alone; see `submission.wrapping` for both forms.
 """
 

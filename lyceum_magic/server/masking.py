@@ -9,7 +9,7 @@ ends: however long that takes. Letting it go after a while would show, byte by b
 program that writes byte by byte. So the last few characters before a pause may arrive behind it,
 where they are those with which a secret begins.
 
-Rich output travels in the same streams as frames (`submission.there.frames`). A sound frame passes
+Rich output travels in the same streams as frames (`remote.frames`). A sound frame passes
 as it is, but for its readable text: in base64 a secret's characters are an accident, and a change
 would destroy the frame. Where it was made the secrets were masked before. What only looks like a
 frame is text.
@@ -46,7 +46,7 @@ _HTML_QUOTES = (
 def forms_of(value: str) -> set[str]:
     """A text as it is and as Python, JSON and HTML write it.
 
-    `submission.there.masking` has the same for what is encoded before we can see it.
+    `remote.masking` has the same for what is encoded before we can see it.
     """
     written = (
         repr(value), ascii(value), repr(value.encode())[1:],
@@ -274,7 +274,7 @@ class _Automaton:
 
 _OPENING = b"~@lyceum:"
 _END = b"@~"
-#: `submission.there.frames.MAX_FRAME_BYTES`; nothing of that package is at hand here.
+#: `remote.frames.MAX_FRAME_BYTES`; nothing of that package is at hand here.
 _MAX_FRAME_BYTES = 3000
 #: Mark, kind, message, place, checksum, payload.
 _FIELDS = (

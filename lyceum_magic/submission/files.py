@@ -9,8 +9,8 @@ from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path, PureWindowsPath
 
 from ..exceptions import OptionError
-from .there.deflating import deflate
-from .there.refusals import MAX_BYTES
+from ..remote.deflating import deflate
+from ..remote.refusals import MAX_BYTES
 
 #: More files than anybody names on purpose.
 _MAX_FILES = 1000

@@ -13,9 +13,9 @@ from dataclasses import dataclass, field, replace
 
 from ..exceptions import OptionError
 from ..protocol.sizes import in_words
+from ..remote.refusals import MAX_BYTES, PackError, TooLarge
+from ..remote.values import Packer
 from .names import names_bound, names_read
-from .there.refusals import MAX_BYTES, PackError, TooLarge
-from .there.values import Packer
 
 #: Above this, somebody has to say yes.
 ASK_BYTES = 1024 * 1024

@@ -6,13 +6,13 @@ import json
 from collections.abc import Callable, Mapping, Sequence
 
 from ..protocol.requests import StartPython
+from ..remote.values import encode_inputs
 from .files import check_patterns, pack_files
 from .inputs import PackedInputs
 from .modules import find_needs
 from .requirements import names_in, read_named, requirements_of
 from .source import BELOW_MAGIC_LINE
 from .start import Choices, build_start
-from .there.values import encode_inputs
 from .wrapping import stub_of
 
 _NO_INPUTS = PackedInputs()

@@ -1,6 +1,6 @@
 """Python source -> the program that travels: the cell as data, and what makes a program of it.
 
-The latter is the bootstrap: the modules of `there`. A whole program has it in front of the cell. A
+The latter is the bootstrap: the modules of `remote`. A whole program has it in front of the cell. A
 stub only names it, for a server that has it loaded; `with_bootstrap` turns one into the other.
 """
 
@@ -20,7 +20,7 @@ from typing import TypeVar
 
 from ..protocol.bootstrap import BOOTSTRAP_FILE, digest_in, first_line, modules_in
 from ..protocol.requests import Start, StartPython
-from .there.loader import PACKAGE
+from ..remote.loader import PACKAGE
 
 StartT = TypeVar("StartT", bound=Start)
 
@@ -83,7 +83,7 @@ def wrap_cell(cell: str, *, mark: str = "", **job: object) -> str:
     Args:
         cell: Python source.
         mark: the run's own word in its frames (`runs.Run.mark`).
-        job: what else `there.bootstrap.Job` holds.
+        job: what else `remote.bootstrap.Job` holds.
     """
     return with_bootstrap(stub_of(cell, mark=mark, **job), loaded="")
 
@@ -161,7 +161,7 @@ def _bootstrap(left_out: frozenset[str], *, is_compiled: bool = False) -> str:
 
 
 def _folder() -> Traversable:
-    return resources.files(__package__).joinpath("there")
+    return resources.files("lyceum_magic.remote")
 
 
 def _files() -> Iterator[Traversable]:
@@ -173,7 +173,7 @@ def _packed(data: bytes) -> str:
 
 
 def _travelling_text(file: Traversable) -> str:
-    """A module of `there` without comments and docstrings."""
+    """A module of `remote` without comments and docstrings."""
     tree = ast.parse(file.read_text("utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (

@@ -16,7 +16,7 @@ from lyceum_magic.protocol.bootstrap import digest_in
 from lyceum_magic.submission.wrapping import digest, stub_of
 from tests.integration.served_process import command, served
 
-CELL = "import sys\nprint('lyceum_magic_there' in sys.modules)\n1 / 0"
+CELL = "import sys\nprint('lyceum_magic_remote' in sys.modules)\n1 / 0"
 
 
 def sent_program(folder: Path) -> str:
@@ -50,7 +50,7 @@ def test_a_server_of_another_checkout_is_sent_all_of_it(tmp_path: Path) -> None:
     """Of the same version, with one line changed."""
     package = Path(lyceum_magic.__file__).parent
     shutil.copytree(package, tmp_path / "other/lyceum_magic")
-    with (tmp_path / "other/lyceum_magic/submission/there/streams.py").open("a") as file:
+    with (tmp_path / "other/lyceum_magic/remote/streams.py").open("a") as file:
         file.write("CHANGED = True\n")
     folder = server_folder()
     folder.mkdir(parents=True, mode=0o700)

@@ -455,4 +455,4 @@ def test_a_value_that_cannot_be_made_there_names_no_package_of_ours(kernel: Kern
     kernel.run("class Here:\n    def __reduce__(self): return loads_only_here, ()\nhere = Here()")
     cell = kernel.run("%%lyceum --pickle -i here\nhere")
     assert "--in here: the value cannot be made (LookupError: not here)" in said(cell)
-    assert kernel.value("'lyceum_magic_there' in ''.join(_run.failure().traceback)") == "False"
+    assert kernel.value("'lyceum_magic_remote' in ''.join(_run.failure().traceback)") == "False"

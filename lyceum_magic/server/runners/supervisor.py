@@ -77,7 +77,7 @@ DETAIL_FILE = "detail.json"
 SUPERVISOR_ID = "LYCEUM_SUPERVISOR_ID"
 
 #: The package that a bootstrap makes importable, and its modules that need nothing from elsewhere.
-BOOTSTRAP = "lyceum_magic_there"
+BOOTSTRAP = "lyceum_magic_remote"
 BOOTSTRAP_MODULES = [
     "arrays", "bootstrap", "compiling", "deflating", "display", "errors", "figures", "files",
     "frames", "hooks", "libraries", "likeness", "magics", "masking", "own_file", "pickles",

@@ -8,7 +8,7 @@ import pytest
 
 from lyceum_magic.outputs.decoding import Harvest, SavedFile, Value
 from lyceum_magic.protocol.events import Output
-from lyceum_magic.submission.there import frames
+from lyceum_magic.remote import frames
 
 MARK = "0123456789ab"
 

@@ -15,7 +15,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.outputs.frames import FrameDecoder, Message
-from lyceum_magic.submission.there import frames
+from lyceum_magic.remote import frames
 from lyceum_magic.submission.wrapping import wrap_cell
 
 MARK = "0123456789ab"

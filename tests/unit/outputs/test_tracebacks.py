@@ -16,8 +16,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.outputs.tracebacks import lines, name_and_value, rebuild
-from tests.unit.submission.interpreters import INTERPRETERS, run_cell
-from tests.unit.submission.marked import run_marked
+from tests.unit.remote.interpreters import INTERPRETERS, run_cell
+from tests.unit.remote.marked import run_marked
 
 CELLS = {
     "two frames": "def f(x):\n    return [1 / x\n            for _ in 'a']\n\nf(0)",

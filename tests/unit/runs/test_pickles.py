@@ -13,9 +13,9 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output
 from lyceum_magic.protocol.limits import MARK_CHARACTERS, TAG_KEY
 from lyceum_magic.protocol.states import State
+from lyceum_magic.remote import frames
+from lyceum_magic.remote.values import pack
 from lyceum_magic.session import Session
-from lyceum_magic.submission.there import frames
-from lyceum_magic.submission.there.values import pack
 from tests.tools.sessions import only
 from tests.tools.wire_server import STREAM_SECRET, Request, WireServer, frame, stream
 

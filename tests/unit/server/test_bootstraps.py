@@ -8,12 +8,12 @@ from pathlib import Path
 
 import pytest
 
+from lyceum_magic import remote as there
 from lyceum_magic.protocol.bootstrap import BOOTSTRAP_FILE
+from lyceum_magic.remote.loader import PACKAGE
 from lyceum_magic.server.runners.base import Refusal
 from lyceum_magic.server.runners.bootstraps import Bootstraps
 from lyceum_magic.server.runners.supervisor import BOOTSTRAP, BOOTSTRAP_MODULES
-from lyceum_magic.submission import there
-from lyceum_magic.submission.there.loader import PACKAGE
 from lyceum_magic.submission.wrapping import digest
 
 #: They import what may not be installed, or load the others.

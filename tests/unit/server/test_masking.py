@@ -18,6 +18,7 @@ from hypothesis import strategies as st
 
 from lyceum_magic.outputs.frames import FrameDecoder, Message
 from lyceum_magic.protocol.events import StreamName
+from lyceum_magic.remote.frames import MAX_FRAME_BYTES, encode
 from lyceum_magic.server.masking import (
     SECRET_NAMES,
     Masker,
@@ -26,7 +27,6 @@ from lyceum_magic.server.masking import (
     program_variables,
 )
 from lyceum_magic.server.spool import SpoolWriter, read_spool
-from lyceum_magic.submission.there.frames import MAX_FRAME_BYTES, encode
 
 MARK = "0123456789ab"
 STREAMS: tuple[StreamName, ...] = ("stdout", "stderr")

@@ -14,11 +14,11 @@ from hypothesis import strategies as st
 from lyceum_magic.exceptions import OptionError
 from lyceum_magic.outputs.decoding import Harvest
 from lyceum_magic.protocol.events import Output
+from lyceum_magic.remote import files
 from lyceum_magic.runs.saving import write_files
 from lyceum_magic.submission.files import check_patterns, pack_files, read_files
-from lyceum_magic.submission.there import files
 from lyceum_magic.submission.wrapping import wrap_cell
-from tests.unit.submission.interpreters import INTERPRETERS, LIMIT_S
+from tests.unit.remote.interpreters import INTERPRETERS, LIMIT_S
 
 MARK = "abcdefabcdef"
 BINARY = bytes(range(256))

@@ -25,7 +25,7 @@ from lyceum_magic.submission.image_request import (
 )
 from lyceum_magic.submission.registry import aws_account, basic_account
 from lyceum_magic.submission.start import Choices
-from tests.unit.submission.interpreters import INTERPRETERS
+from tests.unit.remote.interpreters import INTERPRETERS
 
 CPU = Choices("cpu", 60)
 

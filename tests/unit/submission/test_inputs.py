@@ -12,6 +12,7 @@ import pytest
 
 from lyceum_magic.api import submit
 from lyceum_magic.exceptions import OptionError
+from lyceum_magic.remote.values import unpack
 from lyceum_magic.submission import inputs as inputs_module
 from lyceum_magic.submission.inputs import (
     check_load,
@@ -19,7 +20,6 @@ from lyceum_magic.submission.inputs import (
     choose_inputs,
     pack_values,
 )
-from lyceum_magic.submission.there.values import unpack
 
 
 def test_auto_says_so_where_the_cell_is_no_python_of_this_version() -> None:

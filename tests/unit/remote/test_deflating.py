@@ -11,12 +11,12 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lyceum_magic.remote import deflating
+from lyceum_magic.remote.deflating import BLOCK_BYTES, deflate
+from lyceum_magic.remote.values import restore_inputs
 from lyceum_magic.submission.inputs import choose_inputs
 from lyceum_magic.submission.python_request import python_request
 from lyceum_magic.submission.start import Choices
-from lyceum_magic.submission.there import deflating
-from lyceum_magic.submission.there.deflating import BLOCK_BYTES, deflate
-from lyceum_magic.submission.there.values import restore_inputs
 
 NOISE = random.Random(1).randbytes(3 * BLOCK_BYTES)
 TEXT = b"".join(b"%d squared is %d\n" % (n, n * n) for n in range(50_000))

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.submission.interpreters import INTERPRETERS, live_cell, run_cell, run_merged
+from tests.unit.remote.interpreters import INTERPRETERS, live_cell, run_cell, run_merged
 
 
 @pytest.fixture(params=INTERPRETERS.values(), ids=INTERPRETERS.keys())

@@ -35,10 +35,10 @@ from lyceum_magic.exceptions import TransferError
 from lyceum_magic.outputs.decoding import Harvest
 from lyceum_magic.outputs.values import Values
 from lyceum_magic.protocol.events import Output
-from lyceum_magic.submission.there.refusals import MAX_BYTES, PackError, TooLarge, UnpackError
-from lyceum_magic.submission.there.values import Packer, encode_inputs, pack, unpack
+from lyceum_magic.remote.refusals import MAX_BYTES, PackError, TooLarge, UnpackError
+from lyceum_magic.remote.values import Packer, encode_inputs, pack, unpack
 from lyceum_magic.submission.wrapping import wrap_cell
-from tests.unit.submission.interpreters import INTERPRETERS, LIMIT_S
+from tests.unit.remote.interpreters import INTERPRETERS, LIMIT_S
 
 MARK = "abcdefabcdef"
 ZONES = ["UTC", "Europe/Berlin", "America/St_Johns", "Asia/Kolkata"]
@@ -784,7 +784,7 @@ def test_damaged_values_are_refused_or_harmless(sample: bytes, draw: st.DataObje
 
 
 def kinds() -> list[str]:
-    from lyceum_magic.submission.there import arrays, tables, values
+    from lyceum_magic.remote import arrays, tables, values
 
     return sorted(map(str, {*values._KINDS, *arrays.KINDS, *tables.KINDS, "pickle"}))
 
@@ -869,7 +869,7 @@ def test_what_would_blow_up_is_refused_in_little_memory() -> None:
     program = (
         "import resource, sys\n"
         "import numpy, pandas\n"
-        "from lyceum_magic.submission.there.values import unpack, UnpackError\n"
+        "from lyceum_magic.remote.values import unpack, UnpackError\n"
         "data = sys.stdin.buffer.read()\n"
         "used = int(open('/proc/self/statm').read().split()[0]) * resource.getpagesize()\n"
         "resource.setrlimit(resource.RLIMIT_AS, (used + 2**28, used + 2**28))\n"

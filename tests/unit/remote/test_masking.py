@@ -11,12 +11,12 @@ from hypothesis import strategies as st
 
 from lyceum_magic.outputs.decoding import Display, Value
 from lyceum_magic.protocol.limits import MIN_MASKED_CHARACTERS
+from lyceum_magic.remote import frames, masking
+from lyceum_magic.remote.values import unpack
 from lyceum_magic.server.masking import forms_of
-from lyceum_magic.submission.there import frames, masking
-from lyceum_magic.submission.there.values import unpack
+from tests.unit.remote.interpreters import INTERPRETERS
+from tests.unit.remote.marked import Ended, run_marked
 from tests.unit.server.test_masking import reference
-from tests.unit.submission.interpreters import INTERPRETERS
-from tests.unit.submission.marked import Ended, run_marked
 
 TOKEN = "t0ken<&'\"\\>é\nend"
 
@@ -104,7 +104,7 @@ def test_without_the_variable_nothing_is_masked_and_nothing_imported(
     python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.delenv("LYCEUM_SECRET_NAMES")
-    cell = "import os, sys\n(os.environ['TOKEN'], 'lyceum_magic_there.masking' in sys.modules)"
+    cell = "import os, sys\n(os.environ['TOKEN'], 'lyceum_magic_remote.masking' in sys.modules)"
     assert run_marked(cell, tmp_path, python).results == [repr((TOKEN, False))]
 
 

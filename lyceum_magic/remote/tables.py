@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from .arrays import pack_array
-from .refusals import IS_THERE, UnpackError, missing
+from .refusals import IS_REMOTE, UnpackError, missing
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -431,7 +431,7 @@ def _arrow_table(data: bytes, library: str) -> Any:
         import pyarrow as pa
     except ImportError:
         raise UnpackError(missing(library)) from None
-    if not IS_THERE and _version(pa) < (14, 0, 1):
+    if not IS_REMOTE and _version(pa) < (14, 0, 1):
         raise UnpackError(
             f"pyarrow {pa.__version__} would run code that a table may hold (CVE-2023-47248): "
             "pip install 'pyarrow>=14.0.1'"

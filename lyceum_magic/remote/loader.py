@@ -9,7 +9,7 @@ import builtins
 import sys
 import types
 
-PACKAGE = "lyceum_magic_there"
+PACKAGE = "lyceum_magic_remote"
 
 #: For this package alone, in each of its modules: what the cell replaces is the cell's.
 __builtins__ = dict(vars(builtins))  # type: ignore[assignment]
@@ -62,7 +62,7 @@ def code_of(name: str) -> types.CodeType:
 
 if __name__ == PACKAGE:  # it travels; here, it is imported as any module
     sys.meta_path.insert(0, Modules)  # type: ignore[arg-type]
-    from lyceum_magic_there.bootstrap import run_cell  # type: ignore[import-not-found]
+    from lyceum_magic_remote.bootstrap import run_cell  # type: ignore[import-not-found]
 
     if JOB is not None:
         # The namespace is the sender's, and nothing here keeps it: what the cell leaves in it has

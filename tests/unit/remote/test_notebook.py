@@ -11,8 +11,8 @@ import pytest
 from lyceum_magic.outputs.decoding import Display
 from lyceum_magic.submission.source import code_of
 from lyceum_magic.submission.wrapping import wrap_cell
-from tests.unit.submission.interpreters import INTERPRETERS
-from tests.unit.submission.marked import MARK, Ended, run_marked
+from tests.unit.remote.interpreters import INTERPRETERS
+from tests.unit.remote.marked import MARK, Ended, run_marked
 
 WITHOUT_IPYTHON = [p for p in INTERPRETERS.values() if p != sys.executable][:1]
 
@@ -51,7 +51,7 @@ def modules_loaded_by(cell: str, folder: Path) -> set[str]:
 def test_a_cell_that_does_not_ask_for_the_shell_loads_nothing(tmp_path: Path, cell: str) -> None:
     loaded = modules_loaded_by(cell, tmp_path)
     assert not {name for name in loaded if name.startswith(("IPython.", "ipykernel."))}
-    assert "lyceum_magic_there.shell" not in loaded
+    assert "lyceum_magic_remote.shell" not in loaded
 
 
 @pytest.mark.parametrize(

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.submission.interpreters import INTERPRETERS
-from tests.unit.submission.marked import run_marked
+from tests.unit.remote.interpreters import INTERPRETERS
+from tests.unit.remote.marked import run_marked
 
 
 @pytest.fixture(params=INTERPRETERS.values(), ids=INTERPRETERS.keys())

@@ -5,7 +5,9 @@ from __future__ import annotations
 #: What all values may take that travel with a cell, or back; all files as well.
 MAX_BYTES = 10 * 1024 * 1024
 #: There the package of this module lies in no other.
-IS_THERE = __name__.count(".") == 1
+IS_REMOTE = __name__.count(".") == 1
+#: The package of these modules on the run's machine, by its names of today and before.
+_OURS = ("lyceum_magic_remote", "lyceum_magic_there")
 
 
 class PackError(ValueError):
@@ -29,13 +31,13 @@ def said(exc: BaseException) -> str:
 
 
 def where() -> str:
-    return "where the cell runs" if IS_THERE else "here"
+    return "where the cell runs" if IS_REMOTE else "here"
 
 
 def unknown(module: str) -> str:
     """The reason where a pickle needs a module that is not here."""
     package = module.partition(".")[0]
-    if IS_THERE or package == "lyceum_magic_there":
+    if IS_REMOTE or package in _OURS:
         return missing(package)
     # An index may have another package of the name that the cell made up.
     return (
@@ -45,10 +47,10 @@ def unknown(module: str) -> str:
 
 
 def missing(package: str) -> str:
-    if package.partition(".")[0] == "lyceum_magic_there":  # pickled by an earlier version
+    if package.partition(".")[0] in _OURS:  # pickled by an earlier version
         return "it holds something of the run itself"
-    if package == "cloudpickle" and not IS_THERE:
+    if package == "cloudpickle" and not IS_REMOTE:
         package = "'lyceum-magic[pickle]'"
         return f"cloudpickle is not installed here: pip install {package}"
-    cure = f"add -r {package}" if IS_THERE else f"pip install {package}"
+    cure = f"add -r {package}" if IS_REMOTE else f"pip install {package}"
     return f"{package} is not installed {where()}: {cure}"

@@ -22,11 +22,11 @@ from IPython.lib.pretty import pretty as as_ipython
 
 from lyceum_magic.outputs.decoding import ClearOutput, Decoded, Display, Raised, decode
 from lyceum_magic.protocol.events import Output
-from lyceum_magic.submission.there.display import bundle_of, jsonable, merged, readable
-from lyceum_magic.submission.there.pretty import pretty
+from lyceum_magic.remote.display import bundle_of, jsonable, merged, readable
+from lyceum_magic.remote.pretty import pretty
 from lyceum_magic.submission.wrapping import wrap_cell
-from tests.unit.submission.interpreters import INTERPRETERS
-from tests.unit.submission.marked import run_marked
+from tests.unit.remote.interpreters import INTERPRETERS
+from tests.unit.remote.marked import run_marked
 
 MARK = "0123456789ab"
 LIMIT_S = 60
@@ -180,7 +180,7 @@ def test_display_has_ipythons_signature() -> None:
 
     from IPython.core import display_functions
 
-    from lyceum_magic.submission.there import display as ours
+    from lyceum_magic.remote import display as ours
 
     def parameters(function: object) -> list[tuple[str, object, object]]:
         return [

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.unit.submission.interpreters import INTERPRETERS
-from tests.unit.submission.marked import run_marked
+from tests.unit.remote.interpreters import INTERPRETERS
+from tests.unit.remote.marked import run_marked
 
 
 @pytest.fixture(params=INTERPRETERS.values(), ids=INTERPRETERS.keys())
@@ -17,7 +17,7 @@ def python(request: pytest.FixtureRequest) -> str:
 
 
 #: What only our lines have.
-OURS = ("lyceum_magic_there", "sent by lyceum-magic", "a2b_base64")
+OURS = ("lyceum_magic_remote", "sent by lyceum-magic", "a2b_base64")
 
 
 @pytest.mark.parametrize("file", ["config", "/tmp/gone.py", "<template>", "cell.py"])

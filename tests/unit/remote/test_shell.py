@@ -12,8 +12,8 @@ import pytest
 
 from lyceum_magic.outputs.decoding import Display
 from lyceum_magic.submission.source import code_of
-from tests.unit.submission.interpreters import INTERPRETERS, live_cell
-from tests.unit.submission.marked import run_marked
+from tests.unit.remote.interpreters import INTERPRETERS, live_cell
+from tests.unit.remote.marked import run_marked
 
 #: This one has IPython, the others have not.
 PYTHONS = {"IPython": sys.executable} | {

@@ -15,7 +15,7 @@ import sys
 import types
 import weakref
 
-from .refusals import IS_THERE
+from .refusals import IS_REMOTE
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -102,7 +102,7 @@ def _as_what_it_stands_for(obj: Any, name: str) -> Any:
 
 def _part_of_the_process(obj: Any) -> Any:
     """The shell and the streams of one side stand for those of the other."""
-    if IS_THERE:
+    if IS_REMOTE:
         shell = sys.modules.get(f"{OURS}.shell")
         own = shell and shell._shell
     else:

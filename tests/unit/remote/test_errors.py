@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from tests.unit.submission.interpreters import INTERPRETERS, run_cell
-from tests.unit.submission.marked import run_marked
+from tests.unit.remote.interpreters import INTERPRETERS, run_cell
+from tests.unit.remote.marked import run_marked
 
 
 @pytest.fixture(params=INTERPRETERS.values(), ids=INTERPRETERS.keys())

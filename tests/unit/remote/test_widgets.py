@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.outputs.decoding import Display
-from tests.unit.submission.marked import Ended, run_marked
+from tests.unit.remote.marked import Ended, run_marked
 
 pytest.importorskip("ipywidgets")
 
@@ -90,7 +90,7 @@ def test_the_last_of_many_quick_changes_is_shown_also_while_the_cell_goes_on(
     cell = (
         "import ipywidgets, time\nbar = ipywidgets.IntProgress(max=1000)\ndisplay(bar)\n"
         "for n in range(1001): bar.value = n\n"
-        "import lyceum_magic_there.widgets as widgets\n"
+        "import lyceum_magic_remote.widgets as widgets\n"
         "while widgets._timer: time.sleep(0.01)\n"
         "display('later')"
     )
