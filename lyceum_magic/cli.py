@@ -225,7 +225,7 @@ def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _demo(options: argparse.Namespace) -> int:
-    from .demo import run_demo
+    from .embedded.demo import run_demo
 
     return 0 if run_demo(options.notebook, options.output_dir) else EXIT_ERROR
 

@@ -25,8 +25,9 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import anyio
 
-from . import config, local_server
+from . import config
 from .client.api import Client, billed_of, ended_at_of
+from .embedded import local_server
 from .exceptions import (
     ConfigError,
     JournalUnavailable,

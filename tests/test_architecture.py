@@ -18,17 +18,18 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lyceum_magic"
 ARROWS = {
     # The notebook side, from the top.
     "": "api client exceptions magic runs",
-    "cli": "config demo exceptions keys magic protocol server.log server.serve server.state_folder",
-    "demo": "exceptions local_server",
+    "cli": "config embedded.demo exceptions keys magic protocol server.log server.serve "
+    "server.state_folder",
+    "embedded.demo": "embedded exceptions",
     "keys": "client config exceptions magic protocol session",
-    "magic": "client config display exceptions local_server outputs protocol runs session "
+    "magic": "client config display exceptions embedded outputs protocol runs session "
     "submission submission.wrapping",
     "api": "config exceptions protocol runs session submission submission.wrapping",
-    "session": "client config exceptions here local_server protocol runs",
+    "session": "client config exceptions here embedded protocol runs",
     "here": "callbacks config exceptions protocol runs",
     "server_extension": "callbacks config",
     "callbacks": "config exceptions protocol",
-    "local_server": "config disks exceptions protocol variables",
+    "embedded": "config disks exceptions protocol variables",
     "submission": "exceptions protocol remote submission.wrapping",
     "submission.wrapping": "protocol remote",
     "remote": "",

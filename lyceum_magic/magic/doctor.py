@@ -11,7 +11,8 @@ import sys
 import time
 from pathlib import Path
 
-from .. import __version__, config, local_server
+from .. import __version__, config
+from ..embedded import local_server
 from ..exceptions import LyceumError
 from ..protocol.machines import needs_gpu
 from ..session import session

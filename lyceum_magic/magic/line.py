@@ -10,8 +10,9 @@ from contextlib import closing
 from itertools import chain
 from typing import TextIO
 
-from .. import config, local_server
+from .. import config
 from ..display.summary import duration
+from ..embedded import local_server
 from ..exceptions import LyceumError, OptionError, UnknownRun
 from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Display, OutputDecoder, Raised

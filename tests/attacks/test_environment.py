@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lyceum_magic import local_server
 from lyceum_magic.config import server_folder
+from lyceum_magic.embedded import local_server
 from lyceum_magic.variables import for_run, for_server, for_uv
 from tests.tools.embedded import server_facts, server_process
 from tests.tools.waiting import eventually

@@ -24,8 +24,9 @@ from typing import Any
 import httpx
 import psutil
 
-from lyceum_magic import config, local_server
-from lyceum_magic.demo import throwaway_home
+from lyceum_magic import config
+from lyceum_magic.embedded import local_server
+from lyceum_magic.embedded.demo import throwaway_home
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.protocol.limits import TAG_KEY

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 import lyceum_magic
-from lyceum_magic import local_server
+from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol import paths
 from lyceum_magic.server.runners.handle import read_facts

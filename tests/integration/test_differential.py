@@ -8,7 +8,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from lyceum_magic.demo import throwaway_home
+from lyceum_magic.embedded.demo import throwaway_home
 from tests.integration.cells import CELLS
 
 #: All cells together, each twice.

@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from lyceum_magic import local_server
 from lyceum_magic.config import server_folder
+from lyceum_magic.embedded import local_server
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_TIMEOUT_S
 from lyceum_magic.protocol.requests import StartPython

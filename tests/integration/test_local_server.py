@@ -17,8 +17,8 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from lyceum_magic import local_server
 from lyceum_magic.config import server_folder
+from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import EmbeddedServerError, RunFailed
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_TIMEOUT_S

@@ -11,7 +11,7 @@ from typing import Any
 import nbformat
 import pytest
 
-from lyceum_magic.demo import throwaway_home
+from lyceum_magic.embedded.demo import throwaway_home
 from tests.tools.environments import QUICKSTART_MATRIX, ROOT, Environment
 from tests.tools.notebooks import texts
 

@@ -21,7 +21,7 @@ from typing import Any
 import httpx
 import pytest
 
-from lyceum_magic.demo import throwaway_home
+from lyceum_magic.embedded.demo import throwaway_home
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output
 from lyceum_magic.protocol.limits import TAG_KEY

@@ -8,9 +8,9 @@ from collections.abc import AsyncIterator
 import httpx
 import pytest
 
-from lyceum_magic import local_server
 from lyceum_magic.client.api import Client
 from lyceum_magic.config import Account
+from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import LyceumError
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output, decode

@@ -16,8 +16,8 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from ..exceptions import LyceumError
 from . import local_server
-from .exceptions import LyceumError
 
 _CELL_LIMIT_S = 300
 #: What is printed of one cell; the page has it whole.

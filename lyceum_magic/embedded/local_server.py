@@ -28,8 +28,8 @@ from urllib.parse import urlsplit
 
 import httpx
 
-from . import __version__
-from .config import (
+from .. import __version__
+from ..config import (
     INTERPRETER_FILE,
     LOCK_ADDRESS_BYTES,
     MOVES_FILE,
@@ -47,12 +47,12 @@ from .config import (
     server_folder,
     user_folder,
 )
-from .disks import reason, shortage
-from .exceptions import EmbeddedServerError
-from .protocol import paths
-from .protocol.callbacks import LEFT_FILE, DeliveriesLeft
-from .protocol.proof import proof
-from .variables import for_server
+from ..disks import reason, shortage
+from ..exceptions import EmbeddedServerError
+from ..protocol import paths
+from ..protocol.callbacks import LEFT_FILE, DeliveriesLeft
+from ..protocol.proof import proof
+from ..variables import for_server
 
 _Seen = TypeVar("_Seen")
 
