@@ -276,7 +276,7 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
 
 
 def _create_key(options: argparse.Namespace) -> int:
-    from .keys import create
+    from .embedded.keys import create
 
     key, note = create(options.name, options.days, _state_dir(options))
     # The key alone on stdout, so that a script can take it from there.
@@ -286,14 +286,14 @@ def _create_key(options: argparse.Namespace) -> int:
 
 
 def _list_keys(options: argparse.Namespace) -> int:
-    from .keys import listed
+    from .embedded.keys import listed
 
     print(listed(_state_dir(options)))
     return 0
 
 
 def _revoke_key(options: argparse.Namespace) -> int:
-    from .keys import revoke
+    from .embedded.keys import revoke
 
     print(revoke(options.key, _state_dir(options)))
     return 0

@@ -18,10 +18,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lyceum_magic"
 ARROWS = {
     # The notebook side, from the top.
     "": "api client exceptions magic runs",
-    "cli": "config embedded.demo exceptions keys magic protocol server.log server.serve "
+    "cli": "config embedded.demo embedded.keys exceptions magic protocol server.log server.serve "
     "server.state_folder",
     "embedded.demo": "embedded exceptions",
-    "keys": "client config exceptions magic protocol session",
+    "embedded.keys": "client config exceptions magic protocol session",
     "magic": "client config display exceptions embedded outputs protocol runs session "
     "submission submission.wrapping",
     "api": "config exceptions protocol runs session submission submission.wrapping",

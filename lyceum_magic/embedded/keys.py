@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-from .client.api import Client
-from .client.keys import ApiKey
-from .config import Secret
-from .exceptions import OptionError
-from .magic.tables import Table
-from .protocol.proof import public_part
-from .session import session
+from ..client.api import Client
+from ..client.keys import ApiKey
+from ..config import Secret
+from ..exceptions import OptionError
+from ..magic.tables import Table
+from ..protocol.proof import public_part
+from ..session import session
 
 _MAX_NAME = 255
 
