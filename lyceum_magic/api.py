@@ -13,12 +13,12 @@ import anyio
 
 from .config import Secret
 from .exceptions import OptionError
+from .journal.journal import Entry
 from .protocol.limits import MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from .protocol.lines import one_line
 from .protocol.redaction import HiddenText, hidden_urls
 from .protocol.requests import EntryPoint, Start
 from .runs.hooks import Hook
-from .runs.journal import Entry
 from .runs.run import Run
 from .session import Place, session
 from .submission.compose_request import compose_request

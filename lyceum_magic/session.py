@@ -38,6 +38,7 @@ from .exceptions import (
     UnknownRun,
 )
 from .here import Here
+from .journal.journal import Entry, Journal
 from .protocol import money
 from .protocol.callbacks import HERE
 from .protocol.limits import MAX_BODY_BYTES, MIN_TIMEOUT_S, TAG_KEY
@@ -45,7 +46,6 @@ from .protocol.lines import one_line
 from .protocol.requests import Start
 from .protocol.states import State, parse_state
 from .runs.hooks import Hooks
-from .runs.journal import Entry, Journal
 from .runs.loop import LoopThread
 from .runs.once import Once
 from .runs.run import Run, new_tag

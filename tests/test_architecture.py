@@ -22,10 +22,10 @@ ARROWS = {
     "server.state_folder",
     "embedded.demo": "embedded exceptions",
     "embedded.keys": "client config exceptions magic protocol session",
-    "magic": "client config display exceptions embedded outputs protocol runs session "
+    "magic": "client config display embedded exceptions journal outputs protocol runs session "
     "submission submission.wrapping",
-    "api": "config exceptions protocol runs session submission submission.wrapping",
-    "session": "client config exceptions here embedded protocol runs",
+    "api": "config exceptions journal protocol runs session submission submission.wrapping",
+    "session": "client config embedded exceptions here journal protocol runs",
     "here": "callbacks config exceptions protocol runs",
     "server_extension": "callbacks config",
     "callbacks": "config exceptions protocol",
@@ -34,7 +34,8 @@ ARROWS = {
     "submission.wrapping": "protocol remote",
     "remote": "",
     "display": "outputs protocol",
-    "runs": "client config disks exceptions outputs protocol",
+    "runs": "client exceptions journal outputs protocol",
+    "journal": "config disks exceptions protocol",
     "client": "config exceptions protocol",
     "outputs": "exceptions protocol remote",
     # The embedded server, from the top.

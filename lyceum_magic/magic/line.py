@@ -14,12 +14,12 @@ from .. import config
 from ..display.summary import duration
 from ..embedded import local_server
 from ..exceptions import LyceumError, OptionError, UnknownRun
+from ..journal.journal import Entry
 from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Display, OutputDecoder, Raised
 from ..protocol import money
 from ..protocol.events import Output
 from ..runs.inbox import Inbox
-from ..runs.journal import Entry
 from ..runs.run import Run
 from ..session import session
 from .asking import ask_secret

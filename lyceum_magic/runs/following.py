@@ -28,6 +28,7 @@ from ..exceptions import (
     ServiceUnavailable,
     UnknownRun,
 )
+from ..journal.journal import Entry, Journal
 from ..outputs import tracebacks
 from ..outputs.decoding import Harvest
 from ..protocol.events import Finished, Output, Progress
@@ -37,7 +38,6 @@ from ..protocol.records import finished_of
 from ..protocol.requests import Start
 from ..protocol.states import State
 from .inbox import Inbox
-from .journal import Entry, Journal
 
 logger = logging.getLogger(__name__)
 

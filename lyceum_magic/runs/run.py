@@ -30,6 +30,7 @@ from ..exceptions import (
     RunTimedOut,
     TransferError,
 )
+from ..journal.journal import Entry, Journal
 from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Harvest, decode
 from ..outputs.notebook import ErrorOutput, NotebookOutput, to_outputs
@@ -42,7 +43,6 @@ from .following import CONFIRM_S, Following
 from .hooks import Hooks
 from .inbox import Inbox
 from .interrupts import noted_interrupts
-from .journal import Entry, Journal
 from .loop import log_failure
 from .saving import Saved, write_files
 

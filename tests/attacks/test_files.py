@@ -13,7 +13,7 @@ from lyceum_magic.callbacks.inbox import CallbackInbox
 from lyceum_magic.config import journal_folder, server_folder
 from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import EmbeddedServerError, JournalUnavailable, LyceumError
-from lyceum_magic.runs.journal import Journal
+from lyceum_magic.journal.journal import Journal
 from lyceum_magic.session import Session
 from tests.attacks.stranger import Stranger
 from tests.tools.embedded import end_server

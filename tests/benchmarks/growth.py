@@ -27,12 +27,12 @@ import psutil
 from lyceum_magic import config
 from lyceum_magic.embedded import local_server
 from lyceum_magic.embedded.demo import throwaway_home
+from lyceum_magic.journal.journal import Entry, Journal
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.protocol.limits import TAG_KEY
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
-from lyceum_magic.runs.journal import Entry, Journal
 from lyceum_magic.server import retention
 from lyceum_magic.server.run_folders import RunFolders
 from lyceum_magic.server.runners.handle import is_supervised

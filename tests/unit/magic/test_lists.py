@@ -8,9 +8,9 @@ import pytest
 
 from lyceum_magic import session as session_module
 from lyceum_magic.exceptions import OptionError
+from lyceum_magic.journal.journal import Entry, Journal
 from lyceum_magic.magic.cell import Defaults
 from lyceum_magic.magic.line import run_line
-from lyceum_magic.runs.journal import Entry, Journal
 from lyceum_magic.session import Session
 from tests.tools.wire_server import WireServer
 

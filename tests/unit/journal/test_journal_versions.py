@@ -15,8 +15,8 @@ from pathlib import Path
 
 import pytest
 
+from lyceum_magic.journal.journal import KEPT_CHANGES, Entry, Journal
 from lyceum_magic.protocol.ages import DAY_S
-from lyceum_magic.runs.journal import KEPT_CHANGES, Entry, Journal
 
 from .test_journal import entry, written
 
@@ -171,7 +171,7 @@ def test_changes_come_in_pages_and_a_follower_that_was_away_for_long_is_told(
 def test_processes_that_open_an_earlier_file_at_once_find_it_ready(folder: Path) -> None:
     program = (
         "import sys; from pathlib import Path;"
-        "from lyceum_magic.runs.journal import Journal;"
+        "from lyceum_magic.journal.journal import Journal;"
         "input(); print(len(Journal(Path(sys.argv[1])).changes().entries))"
     )
     openers = [

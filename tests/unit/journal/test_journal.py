@@ -16,10 +16,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.exceptions import ConfigError, JournalUnavailable, UnknownRun
+from lyceum_magic.journal import journal as journal_module
+from lyceum_magic.journal.journal import Entry, EventLog, Journal
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.protocol.states import State
-from lyceum_magic.runs import journal as journal_module
-from lyceum_magic.runs.journal import Entry, EventLog, Journal
 from tests.tools.small_disks import small_disk, use_up_inodes
 
 DAY_S = 86400.0
@@ -87,7 +87,7 @@ def test_the_journal_is_its_users_alone(journal: Journal, tmp_path: Path) -> Non
 def test_two_processes_write_one_journal(journal: Journal, tmp_path: Path) -> None:
     program = (
         "import sys; from pathlib import Path; from dataclasses import replace;"
-        "from lyceum_magic.runs.journal import Journal;"
+        "from lyceum_magic.journal.journal import Journal;"
         "from tests.unit.runs.test_journal import entry;"
         "journal = Journal(Path(sys.argv[1]));"
         "[journal.write(entry(f'{sys.argv[2]}-{n}')) for n in range(100)]"
@@ -395,7 +395,7 @@ def test_a_log_is_free_again_when_its_writer_closed_it(log: EventLog) -> None:
 def test_a_writer_that_was_killed_leaves_the_log_to_the_next(log: EventLog) -> None:
     program = (
         "import os, sys; from pathlib import Path;"
-        "from lyceum_magic.runs.journal import EventLog, Output;"
+        "from lyceum_magic.journal.journal import EventLog, Output;"
         "log = EventLog(Path(sys.argv[1])); assert log.claim();"
         "log.append(Output('from the dead'), '7'); os.kill(os.getpid(), 9)"
     )

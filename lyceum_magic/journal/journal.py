@@ -29,7 +29,7 @@ from ..protocol.ages import DAY_S, Mark
 from ..protocol.events import Output
 from ..protocol.money import cost_of
 from ..protocol.states import State
-from .journal_schema import IS_FINAL, open_database, transaction
+from .schema import IS_FINAL, open_database, transaction
 
 KEEP_DAYS = 30
 KEEP_BYTES = 2 * 1024**3
