@@ -37,7 +37,7 @@ from .exceptions import (
     ServerError,
     UnknownRun,
 )
-from .here import Here
+from .inbox.here import Here
 from .journal.journal import Entry, Journal
 from .protocol import money
 from .protocol.callbacks import HERE

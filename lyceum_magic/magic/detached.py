@@ -13,7 +13,7 @@ from ..display.strip import Strip
 from ..display.summary import to_text
 from ..protocol.events import Output
 from ..protocol.requests import Start
-from ..runs.inbox import Inbox
+from ..runs.backlog import Inbox
 from ..runs.run import Run
 from .view import View, facts_of
 

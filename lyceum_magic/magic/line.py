@@ -19,7 +19,7 @@ from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Display, OutputDecoder, Raised
 from ..protocol import money
 from ..protocol.events import Output
-from ..runs.inbox import Inbox
+from ..runs.backlog import Inbox
 from ..runs.run import Run
 from ..session import session
 from .asking import ask_secret

@@ -37,7 +37,7 @@ from ..protocol.lines import one_line
 from ..protocol.records import finished_of
 from ..protocol.requests import Start
 from ..protocol.states import State
-from .inbox import Inbox
+from .backlog import Inbox
 
 logger = logging.getLogger(__name__)
 

@@ -39,9 +39,9 @@ from ..protocol.events import Output
 from ..protocol.lines import one_line
 from ..protocol.requests import Start
 from ..protocol.states import State
+from .backlog import Inbox
 from .following import CONFIRM_S, Following
 from .hooks import Hooks
-from .inbox import Inbox
 from .interrupts import noted_interrupts
 from .loop import log_failure
 from .saving import Saved, write_files

@@ -25,10 +25,10 @@ from tornado.routing import Matcher, Rule
 from tornado.web import Finish, stream_request_body
 
 from .. import config
-from ..callbacks.inbox import CallbackInbox
-from ..callbacks.jupyter_servers import announce
-from ..callbacks.loopback import PATH
-from ..callbacks.receiving import Reception
+from ..inbox.jupyter_servers import announce
+from ..inbox.loopback import PATH
+from ..inbox.receiving import Reception
+from ..inbox.store import CallbackInbox
 
 #: What pages are told of an arrival; they ask the API for more.
 EVENT = "urn:lyceum-magic:callback:1"

@@ -9,10 +9,10 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic import config
-from lyceum_magic.callbacks.inbox import CallbackInbox
 from lyceum_magic.config import journal_folder, server_folder
 from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import EmbeddedServerError, JournalUnavailable, LyceumError
+from lyceum_magic.inbox.store import CallbackInbox
 from lyceum_magic.journal.journal import Journal
 from lyceum_magic.session import Session
 from tests.attacks.stranger import Stranger

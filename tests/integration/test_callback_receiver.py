@@ -18,9 +18,9 @@ from pathlib import Path
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from lyceum_magic.callbacks import jupyter_servers, loopback
-from lyceum_magic.callbacks.inbox import CallbackInbox
-from lyceum_magic.callbacks.loopback import PATH, LoopbackReceiver
+from lyceum_magic.inbox import jupyter_servers, loopback
+from lyceum_magic.inbox.loopback import PATH, LoopbackReceiver
+from lyceum_magic.inbox.store import CallbackInbox
 from lyceum_magic.protocol.callbacks import MAX_BODY_BYTES
 from tests.tools.jupyter_server import JupyterServer, running_jupyter_server
 from tests.tools.waiting import LIMIT_S, eventually

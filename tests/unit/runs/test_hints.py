@@ -11,8 +11,8 @@ from pathlib import Path
 
 import pytest
 
-from lyceum_magic.callbacks.inbox import CallbackInbox
 from lyceum_magic.exceptions import ConfigError, LyceumError, RunTimedOut
+from lyceum_magic.inbox.store import CallbackInbox
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.callbacks import HERE
 from lyceum_magic.protocol.events import Finished, Output

@@ -20,9 +20,9 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
-from lyceum_magic.runs import inbox as inbox_module
+from lyceum_magic.runs import backlog as inbox_module
 from lyceum_magic.runs import run as run_module
-from lyceum_magic.runs.inbox import Inbox
+from lyceum_magic.runs.backlog import Inbox
 from lyceum_magic.runs.run import Run
 from lyceum_magic.session import Session
 from tests.tools.sessions import only

@@ -12,10 +12,10 @@ from collections import Counter
 from collections.abc import Iterable
 from http import HTTPStatus
 
+from ..callbacks.events import CallbackEvent, read
 from ..exceptions import InvalidCallback
 from ..protocol.callbacks import ID_HEADER, MAX_BODY_BYTES, TIMESTAMP_HEADER
-from .events import CallbackEvent, read
-from .inbox import Address, CallbackInbox, is_taken
+from .store import Address, CallbackInbox, is_taken
 
 #: What a browser says where a page sends a request, and no sender of callbacks does.
 _OF_BROWSERS = ("origin", "sec-fetch-site")

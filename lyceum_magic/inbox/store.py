@@ -18,9 +18,9 @@ from dataclasses import dataclass, replace
 from hashlib import sha256
 from pathlib import Path
 
+from ..callbacks.events import CallbackEvent, read
 from ..config import own_database, own_folder
 from ..exceptions import InvalidCallback
-from .events import CallbackEvent, read
 
 logger = logging.getLogger(__name__)
 

@@ -11,9 +11,9 @@ from pathlib import Path
 
 import pytest
 
-from lyceum_magic.callbacks import inbox as inbox_module
 from lyceum_magic.callbacks.events import read
-from lyceum_magic.callbacks.inbox import CallbackInbox, digest_of
+from lyceum_magic.inbox import store as inbox_module
+from lyceum_magic.inbox.store import CallbackInbox, digest_of
 
 BODY = b'{"execution_id": "run-1", "status": "completed"}'
 

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from lyceum_magic.callbacks.jupyter_servers import announce, is_any_receiving, url_of_mine
+from lyceum_magic.inbox.jupyter_servers import announce, is_any_receiving, url_of_mine
 
 URL = "http://127.0.0.1:8888/lyceum/callbacks/"
 MINE = {"JPY_PARENT_PID": str(os.getpid())}

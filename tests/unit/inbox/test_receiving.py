@@ -8,8 +8,8 @@ from http import HTTPStatus
 from pathlib import Path
 
 from lyceum_magic.callbacks.events import read
-from lyceum_magic.callbacks.inbox import CallbackInbox
-from lyceum_magic.callbacks.receiving import Reception
+from lyceum_magic.inbox.receiving import Reception
+from lyceum_magic.inbox.store import CallbackInbox
 
 BODY = b'{"execution_id": "run-1", "status": "completed"}'
 

@@ -19,8 +19,8 @@ import anyio
 
 from ..exceptions import OptionError
 from . import jupyter_servers
-from .inbox import Arrival, CallbackInbox
 from .loopback import PATH, LoopbackReceiver
+from .store import Arrival, CallbackInbox
 
 logger = logging.getLogger(__name__)
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from lyceum_magic.callbacks import mailbox as mailbox_module
 from lyceum_magic.callbacks.events import read
-from lyceum_magic.callbacks.inbox import Arrival, CallbackInbox
-from lyceum_magic.callbacks.mailbox import Mailbox
+from lyceum_magic.inbox import mailbox as mailbox_module
+from lyceum_magic.inbox.mailbox import Mailbox
+from lyceum_magic.inbox.store import Arrival, CallbackInbox
 from tests.tools.waiting import LIMIT_S, eventually
 
 BODY = b'{"execution_id": "run-1", "status": "completed"}'

@@ -14,8 +14,8 @@ import anyio
 import h11
 from anyio.abc import SocketListener, SocketStream
 
-from .inbox import CallbackInbox
 from .receiving import Reception
+from .store import CallbackInbox
 
 logger = logging.getLogger(__name__)
 

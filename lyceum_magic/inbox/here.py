@@ -17,18 +17,18 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from . import config
-from .exceptions import ConfigError, OptionError
-from .protocol.addresses import is_loopback
-from .protocol.callback_urls import problem_of_url
-from .runs.loop import log_failure
-from .runs.run import Run
+from .. import config
+from ..exceptions import ConfigError, OptionError
+from ..protocol.addresses import is_loopback
+from ..protocol.callback_urls import problem_of_url
+from ..runs.loop import log_failure
+from ..runs.run import Run
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-    from .callbacks.inbox import Arrival
-    from .callbacks.mailbox import Mailbox
+    from .mailbox import Mailbox
+    from .store import Arrival
 
 #: The public https address of this user's Jupyter server: its base URL, for senders elsewhere.
 BASE_VARIABLE = "LYCEUM_CALLBACK_BASE_URL"
@@ -122,7 +122,7 @@ class Here:
 
     def receiver(self) -> str:
         """Who receives callbacks for this process, in some words."""
-        from .callbacks.jupyter_servers import is_any_receiving, url_of_mine
+        from .jupyter_servers import is_any_receiving, url_of_mine
 
         if url_of_mine(callback_folder()) is not None:
             return "by this Jupyter server"
@@ -149,7 +149,7 @@ class Here:
         Raises:
             ConfigError: it cannot be removed.
         """
-        from .callbacks.inbox import CallbackInbox
+        from .store import CallbackInbox
 
         if _has_inbox():
             try:
@@ -171,7 +171,7 @@ class Here:
             raise _unusable(exc) from None
 
     def _mailbox(self) -> Mailbox:
-        from .callbacks.mailbox import Mailbox
+        from .mailbox import Mailbox
 
         with self._opening:
             if self._life is not None and self._life.done():

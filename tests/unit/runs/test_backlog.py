@@ -14,8 +14,8 @@ import pytest
 from lyceum_magic.client.stream import Item
 from lyceum_magic.protocol.events import Output, Progress
 from lyceum_magic.protocol.states import State
-from lyceum_magic.runs import inbox as inbox_module
-from lyceum_magic.runs.inbox import Inbox
+from lyceum_magic.runs import backlog as inbox_module
+from lyceum_magic.runs.backlog import Inbox
 from tests.tools.waiting import eventually
 
 LIMIT_S = 30

@@ -9,15 +9,15 @@ from concurrent import futures
 import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from lyceum_magic.callbacks.jupyter_servers import announce
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.here import (
+from lyceum_magic.inbox.here import (
     BASE_VARIABLE,
     HUB_VARIABLE,
     Here,
     callback_folder,
     public_base,
 )
+from lyceum_magic.inbox.jupyter_servers import announce
 from tests.tools.waiting import LIMIT_S
 
 A, B, C = ("https://a.example/", "https://b.example/user/ann/", "https://c.example")

@@ -1,0 +1,1 @@
+"""Where callbacks to this notebook arrive: addresses, receivers, and what came in."""
