@@ -88,7 +88,7 @@ def test_two_processes_write_one_journal(journal: Journal, tmp_path: Path) -> No
     program = (
         "import sys; from pathlib import Path; from dataclasses import replace;"
         "from lyceum_magic.journal.journal import Journal;"
-        "from tests.unit.runs.test_journal import entry;"
+        "from tests.unit.journal.test_journal import entry;"
         "journal = Journal(Path(sys.argv[1]));"
         "[journal.write(entry(f'{sys.argv[2]}-{n}')) for n in range(100)]"
     )

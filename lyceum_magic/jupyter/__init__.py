@@ -9,7 +9,7 @@ from typing import Any
 
 
 def _jupyter_server_extension_points() -> list[dict[str, str]]:
-    return [{"module": "lyceum_magic.server_extension"}]
+    return [{"module": "lyceum_magic.jupyter"}]
 
 
 def _load_jupyter_server_extension(app: Any) -> None:

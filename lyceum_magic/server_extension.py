@@ -1,0 +1,7 @@
+"""The former name of `lyceum_magic.jupyter`: configuration that is installed may still name it."""
+
+from __future__ import annotations
+
+from .jupyter import _jupyter_server_extension_points, _load_jupyter_server_extension
+
+__all__ = ["_jupyter_server_extension_points", "_load_jupyter_server_extension"]
