@@ -20,7 +20,7 @@ from .protocol.redaction import HiddenText, hidden_urls
 from .protocol.requests import EntryPoint, Start
 from .runs.hooks import Hook
 from .runs.run import Run
-from .session import Place, session
+from .runs.workspace import Place, workspace
 from .submission.compose_request import compose_request
 from .submission.files import read_files, sizes_of
 from .submission.image_request import image_request, shell_command
@@ -332,7 +332,7 @@ def _start(
     _check_place(place)
     if budget is not None and not (isinstance(budget, int | float) and 0 < budget < math.inf):
         raise OptionError(f"budget takes dollars such as 0.50, not {budget!r}.")
-    here = session()
+    here = workspace()
     client = here.client(cast(Place, place))
     if not client.account.is_embedded:
         for sentence in [*notes, *request.cloud_remarks]:
@@ -351,7 +351,7 @@ def _several(what: str, texts: str | Sequence[str]) -> list[str]:
 
 def runs() -> list[Entry]:
     """Every run of this user that the journal holds, newest first."""
-    return session().entries()
+    return workspace().entries()
 
 
 def attach(run_id: str = "last") -> Run:
@@ -363,7 +363,7 @@ def attach(run_id: str = "last") -> Run:
     Raises:
         UnknownRun: there is none, or more than one.
     """
-    return session().attach(run_id)
+    return workspace().attach(run_id)
 
 
 def signing_secret(place: str = "auto") -> Secret:
@@ -378,7 +378,7 @@ def signing_secret(place: str = "auto") -> Secret:
         LyceumError: the server cannot be asked, or signs nothing: Lyceum Cloud does not.
     """
     _check_place(place)
-    here = session()
+    here = workspace()
     return here.ask(here.client(cast(Place, place)).callbacks.signing_secret).secret
 
 
@@ -407,7 +407,7 @@ def on_finish(function: Callable[[Run], object] | None = None) -> Hook:
         raise TypeError(
             "on_finish takes a function of one run; as a decorator it is `@on_finish`, without ()"
         )
-    return session().hooks.add(function)
+    return workspace().hooks.add(function)
 
 
 def nest_loops() -> None:

@@ -21,11 +21,11 @@ ARROWS = {
     "cli": "config embedded.demo embedded.keys exceptions magic protocol server.log server.serve "
     "server.state_folder",
     "embedded.demo": "embedded exceptions",
-    "embedded.keys": "client config exceptions magic protocol session",
-    "magic": "client config display embedded exceptions journal outputs protocol runs session "
-    "submission submission.wrapping",
-    "api": "config exceptions journal protocol runs session submission submission.wrapping",
-    "session": "client config embedded exceptions inbox journal protocol runs",
+    "embedded.keys": "client config exceptions magic protocol runs.workspace",
+    "magic": "client config display embedded exceptions journal outputs protocol runs "
+    "runs.workspace submission submission.wrapping",
+    "api": "config exceptions journal protocol runs runs.workspace submission submission.wrapping",
+    "runs.workspace": "client config embedded exceptions inbox journal protocol runs",
     "inbox": "callbacks config exceptions protocol runs",
     "server_extension": "jupyter",
     "jupyter": "config inbox",

@@ -12,7 +12,7 @@ from ..config import Secret
 from ..exceptions import OptionError
 from ..magic.tables import Table
 from ..protocol.proof import public_part
-from ..session import session
+from ..runs.workspace import workspace
 
 _MAX_NAME = 255
 
@@ -32,14 +32,14 @@ def create(name: str, days: float | None, folder: Path | None) -> tuple[Secret, 
         raise OptionError(
             f"The name of a key has 1 to {_MAX_NAME} printable characters; {name!r:.80} is none."
         )
-    client = session().embedded(folder)
-    if any(key.name == name for key in session().ask(client.keys.list)):
+    client = workspace().embedded(folder)
+    if any(key.name == name for key in workspace().ask(client.keys.list)):
         raise OptionError(
             f"There is a key {name!r} already; choose another name, or revoke that one first with "
             f"`lyceum-magic keys revoke`."
         )
     expires_at = None if days is None else datetime.now(UTC) + timedelta(days=days)
-    key, secret = session().ask(client.keys.create, name, expires_at)
+    key, secret = workspace().ask(client.keys.create, name, expires_at)
     url = client.account.base_url
     return secret, (
         f"This is the key {name!r} for {url}, good {_until(key)}; it is not shown again.\n"
@@ -50,7 +50,7 @@ def create(name: str, days: float | None, folder: Path | None) -> tuple[Secret, 
 
 def listed(folder: Path | None) -> Table:
     """All keys, without themselves."""
-    client = session().embedded(folder)
+    client = workspace().embedded(folder)
     rows = [
         (
             key.name,
@@ -60,7 +60,7 @@ def listed(folder: Path | None) -> Table:
             _shown(key.last_used_at) or "never",
             "until its server ends" if _is_own(key, client) else _state(key),
         )
-        for key in session().ask(client.keys.list)
+        for key in workspace().ask(client.keys.list)
     ]
     return Table(["name", "id", "key", "made", "last used", "good"], rows)
 
@@ -74,9 +74,9 @@ def revoke(wanted: str, folder: Path | None) -> str:
     Raises:
         OptionError: no key is meant, or more than one.
     """
-    client = session().embedded(folder)
-    key = _only(session().ask(client.keys.list), wanted)
-    session().ask(client.keys.revoke, key.key_id)
+    client = workspace().embedded(folder)
+    key = _only(workspace().ask(client.keys.list), wanted)
+    workspace().ask(client.keys.revoke, key.key_id)
     return f"The key {key.name!r} ({key.prefix}...) is revoked: it opens nothing any more."
 
 

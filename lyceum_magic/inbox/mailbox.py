@@ -1,6 +1,6 @@
 """This process's end of the inbox: makes addresses, hears of what comes in, hands it on.
 
-All of it lives on the session's loop thread. Nothing is polled: whoever receives a callback sends
+All of it lives on the workspace's loop thread. Nothing is polled: whoever receives a callback sends
 an empty datagram to a port of ours.
 """
 

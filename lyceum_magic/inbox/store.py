@@ -59,7 +59,7 @@ class Address:
 
     Attributes:
         digest: of its secret.
-        session: the process that waits for them; see `Session.id`.
+        session: the process that waits for them; see `Workspace.id`.
         tag: of the run they are about; None where they may be about any.
         poke_port: of 127.0.0.1, where that process wants an empty datagram after each new one.
     """

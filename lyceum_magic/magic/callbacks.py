@@ -12,7 +12,7 @@ from ..client.callbacks import MAX_PAGE, Callbacks
 from ..display.summary import duration
 from ..exceptions import OptionError, UnknownRun
 from ..protocol.callbacks import AttemptRecord, DeliveryDetails, DeliveryRecord, DeliveryState
-from ..session import session
+from ..runs.workspace import workspace
 from ..submission.callback_urls import check_callback_urls
 from .tables import Says, Table
 
@@ -42,13 +42,13 @@ def run_callbacks(parsed: argparse.Namespace) -> object:
         case "secret":
             return _secret(is_shown=parsed.show, rotate=parsed.rotate)
     if parsed.id is None:
-        callbacks = session().client().callbacks
-        newest = session().ask(functools.partial(callbacks.deliveries, limit=_NEWEST))
+        callbacks = workspace().client().callbacks
+        newest = workspace().ask(functools.partial(callbacks.deliveries, limit=_NEWEST))
         return _table(newest, "no callbacks yet; `--callback URL` behind %%lyceum asks for one")
     callbacks, found = _chosen(parsed.id)
     if not _is_delivery(parsed.id):
         return _table(found, "this run has no callbacks, or has not ended")
-    return _attempts(session().ask(callbacks.delivery, found[0]["delivery_id"]))
+    return _attempts(workspace().ask(callbacks.delivery, found[0]["delivery_id"]))
 
 
 # What an ID means.
@@ -60,7 +60,7 @@ def _is_delivery(named: str) -> bool:
 
 def _chosen(named: str) -> tuple[Callbacks, list[DeliveryRecord]]:
     """The deliveries that an ID means, one by its own or all of a run, and whom to ask for them."""
-    here = session()
+    here = workspace()
     if "/" in named:  # not quoted: a URL may hold a secret
         raise OptionError(
             "The ID of a run or of a delivery (msg_...) is expected here; a URL is tried by "
@@ -107,7 +107,7 @@ def _all(callbacks: Callbacks) -> list[DeliveryRecord]:
     found: list[DeliveryRecord] = []
     while True:
         ask = functools.partial(callbacks.deliveries, limit=MAX_PAGE, offset=len(found))
-        page = session().ask(ask)
+        page = workspace().ask(ask)
         found += page
         if len(page) < MAX_PAGE:
             return found
@@ -187,7 +187,7 @@ def until(moment: str | None, now: float) -> str:
 
 def _test(url: str) -> Says:
     check_callback_urls([url])
-    delivery = session().ask(session().client().callbacks.test, url)
+    delivery = workspace().ask(workspace().client().callbacks.test, url)
     if not delivery["log"]:
         return Says(f"{delivery['url']} has not been tried yet; {_see(_short(delivery))}.")
     attempt = delivery["log"][-1]
@@ -209,7 +209,7 @@ def _redeliver(named: str) -> Says:
     if not found:
         return Says("No callback of this run is left to be sent; one alone goes by its own id.")
     for item in found:
-        session().ask(callbacks.redeliver, item["delivery_id"])
+        workspace().ask(callbacks.redeliver, item["delivery_id"])
     if len(found) == 1:
         return Says(
             f"The callback to {found[0]['url']} is sent again now; {_see(_short(found[0]))}."
@@ -224,7 +224,7 @@ def _remove(named: str) -> Says:
     if not found:
         return Says("No callback of this run was given up; one alone is removed by its own id.")
     for item in found:
-        session().ask(callbacks.remove, item["delivery_id"])
+        workspace().ask(callbacks.remove, item["delivery_id"])
     if len(found) > 1:
         return Says(f"{len(found)} callbacks that were given up are removed.")
     said = f"The callback to {found[0]['url']} is removed"
@@ -242,9 +242,9 @@ def _see(named: str) -> str:
 
 
 def _secret(*, is_shown: bool, rotate: bool) -> Says:
-    callbacks = session().client().callbacks
+    callbacks = workspace().client().callbacks
     ask = callbacks.rotate_signing_secret if rotate else callbacks.signing_secret
-    signing = session().ask(ask)
+    signing = workspace().ask(ask)
     value = signing.secret.reveal()
     lines = [
         f"{value if is_shown else f'whsec_…{value[-4:]}'} signs the callbacks of this account."

@@ -14,7 +14,7 @@ from ..display.strip import Strip
 from ..protocol.requests import Start
 from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
-from ..session import Place, check_body, session
+from ..runs.workspace import Place, check_body, workspace
 from ..submission.wrapping import for_server
 from .errors import failure_of
 from .options import RunOptions
@@ -98,7 +98,7 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
     if options.dry_run:
         show_request(cell)
         return
-    here = session()
+    here = workspace()
     client = here.client(cast(Place, options.place))
     here.check_machine(client, cell.request.execution_type)
     # What is installed here is installed for the embedded server, wherever it came from.
@@ -151,7 +151,7 @@ def show_request(cell: Cell) -> None:
 
     options, request, notes = cell.options, cell.request, cell.notes
     if options.place != "local" and (options.place == "cloud" or config.find_account()):
-        here = session()
+        here = workspace()
         client = here.client("cloud")
         place = client.account.base_url
         request = for_server(request, client.account.bootstrap)

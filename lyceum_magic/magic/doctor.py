@@ -15,7 +15,7 @@ from .. import __version__, config
 from ..embedded import local_server
 from ..exceptions import LyceumError
 from ..protocol.machines import needs_gpu
-from ..session import session
+from ..runs.workspace import workspace
 from .callbacks import until
 
 
@@ -58,14 +58,14 @@ def _credentials() -> tuple[str, str, str]:
     if account is None:
         return ("credentials", "none", "cells run on the embedded server (LOCAL)")
     try:
-        session().check_account(account)
+        workspace().check_account(account)
     except LyceumError as exc:
         return ("credentials", f"from {account.source}", str(exc))
     return ("credentials", f"from {account.source}", f"cells run on {account.base_url}")
 
 
 def _server() -> tuple[str, str, str]:
-    here = session()
+    here = workspace()
     try:
         folder = local_server.current_folder()
         client = here.embedded_if_running()
@@ -96,10 +96,10 @@ def _earlier_state() -> list[tuple[str, str, str]]:
 def _callbacks() -> tuple[str, str, str]:
     """How the callbacks of the embedded server are doing."""
     try:
-        client = session().embedded_if_running()
+        client = workspace().embedded_if_running()
         if client is None:
             return callbacks_left(local_server.current_folder())
-        health = session().ask(client.callbacks.health)
+        health = workspace().ask(client.callbacks.health)
     except LyceumError as exc:
         return ("callbacks", "cannot be asked for", str(exc))
     found = ["in trouble"] if health["errors"] else []
@@ -112,7 +112,7 @@ def _callbacks() -> tuple[str, str, str]:
 
 def _callbacks_to_here() -> tuple[str, str, str]:
     try:
-        return ("callbacks to `here`", f"received {session().here.receiver()}", "")
+        return ("callbacks to `here`", f"received {workspace().here.receiver()}", "")
     except LyceumError as exc:
         return ("callbacks to `here`", "cannot be received", str(exc))
 
@@ -168,7 +168,7 @@ def _answer(command: list[str], advice: str) -> tuple[str, str]:
 
 def _journal() -> tuple[str, str, str]:
     try:
-        session().entries(limit=1)
+        workspace().entries(limit=1)
     except LyceumError as exc:
         return ("journal", "cannot be used", str(exc))
     folder = config.journal_folder()

@@ -21,7 +21,7 @@ from ..protocol import money
 from ..protocol.events import Output
 from ..runs.backlog import Inbox
 from ..runs.run import Run
-from ..session import session
+from ..runs.workspace import workspace
 from .asking import ask_secret
 from .cell import Bind, Defaults, run_in_cell
 from .doctor import examine
@@ -59,20 +59,20 @@ def login(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> str:
     if not key.startswith("lk_"):
         raise LyceumError("An API key begins with lk_; nothing was written.")
     account = config.account_to_log_in(config.read_login(), key, "what you typed")
-    session().check_account(account)
+    workspace().check_account(account)
     path = config.write_login(api_key=key, refresh_token=None)
     return Says(f"Signed in: the key is in {path}. Cells run on the cloud from now on.")
 
 
 def status(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object:
     if parsed.id is not None:
-        return _status_of(session().attach(parsed.id))
+        return _status_of(workspace().attach(parsed.id))
     account = config.find_account()
     where = (
         "the embedded server of this machine (LOCAL); set LYCEUM_API_KEY or use `%lyceum login` "
         "for the cloud" if account is None else f"{account.base_url} (key from {account.source})"
     )  # fmt: skip
-    here = session()
+    here = workspace()
     if account is not None:
         here.ask(here.client("cloud").machine_types)  # raises what would keep a cell from running
     active = [entry for entry in here.as_now(here.unfinished()) if not entry.is_final]
@@ -108,7 +108,7 @@ def _status_of(run: Run) -> Table:
 
 
 def machines(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Table:
-    here = session()
+    here = workspace()
     client = here.client()
     prices = here.ask(client.machine_types)
     usable = here.ask(client.available_hardware)
@@ -121,7 +121,7 @@ def machines(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Tabl
 
 
 def list_runs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Table:
-    here = session()
+    here = workspace()
     limit = parsed.limit or (ALL_RUNS if parsed.all else OWN_RUNS)
     entries = here.as_now(here.entries(limit) if parsed.all else here.entries_here(limit))
     title = _said_of(len(entries), here.count(here=not parsed.all), parsed.all)
@@ -166,7 +166,7 @@ def _cost(entry: Entry, now: float) -> str:
 
 def logs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
     asked_at = time.time()
-    run = session().attach(parsed.id)
+    run = workspace().attach(parsed.id)
     before, inbox = run.watch()
     with closing(inbox):
         show = _Printer(parsed.grep, OutputDecoder(run.mark))
@@ -233,7 +233,7 @@ class _Printer:
 
 
 def attach(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
-    run = session().attach(parsed.id)
+    run = workspace().attach(parsed.id)
     bind("_run", run)
     run_in_cell(run, defaults)
     if (failure := failure_of(run)) is not None:
@@ -241,19 +241,19 @@ def attach(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
 
 
 def abort(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
-    run = session().own(parsed.id)
+    run = workspace().own(parsed.id)
     return Says(f"run {run.id[:8]}: {run.abort()}")
 
 
 def stop(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
-    run = session().own(parsed.id)
+    run = workspace().own(parsed.id)
     return Says(f"run {run.id[:8]}: {run.stop()}")
 
 
 def metrics(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object:
     from .metrics import metrics_of
 
-    return metrics_of(session().attach(parsed.id))
+    return metrics_of(workspace().attach(parsed.id))
 
 
 def secrets(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object:
@@ -282,7 +282,7 @@ def listen(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
 
 def server(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
     folder = local_server.current_folder()
-    client = session().embedded_if_running()
+    client = workspace().embedded_if_running()
     if client is None and (problem := local_server.unreachable(folder)):
         return Says(problem)
     said = f"No embedded server runs; the first cell starts one. Its folder: {folder}"
@@ -295,7 +295,7 @@ def server(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
 
 
 def forget(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
-    here = session()
+    here = workspace()
     chosen = [here.find_entry(run_id) for run_id in parsed.id]
     if live := [entry for entry in chosen if not entry.is_final]:
         raise UnknownRun(

@@ -15,7 +15,7 @@ from ..display.slot import Slot
 from ..exceptions import LyceumError, UnknownRun
 from ..protocol.lines import one_line
 from ..protocol.redaction import origin_of
-from ..session import Session, session
+from ..runs.workspace import Workspace, workspace
 from .tables import Table
 
 logger = logging.getLogger(__name__)
@@ -37,7 +37,7 @@ def listen(setting: str) -> None:
     Raises:
         LyceumError: nothing can come in.
     """
-    here = session()
+    here = workspace()
     address, base = here.here.listening_address(setting)
     _listening(here).show(address, _reach(base))
 
@@ -54,7 +54,7 @@ def _reach(base: str | None) -> str:
 class _Listening:
     """What has come in for one process, and the cell that shows it: the last that asked."""
 
-    def __init__(self, here: Session) -> None:
+    def __init__(self, here: Workspace) -> None:
         self._queue = here.here.listen()
         self._rows: deque[tuple[str, ...]] = deque(maxlen=SHOWN)
         self._count = 0
@@ -130,7 +130,7 @@ class _Listening:
 
 def _by_server(run_id: str) -> str:
     """The state of a run as the server knows it: a callback is a hint, which anybody could send."""
-    here = session()
+    here = workspace()
     try:
         entry = here.find_entry(run_id)
         if entry.run_id != run_id:
@@ -151,7 +151,7 @@ def _by_server(run_id: str) -> str:
         return "unknown run" if is_unknown else f"cannot be asked ({type(exc).__name__})"
 
 
-def _listening(here: Session) -> _Listening:
+def _listening(here: Workspace) -> _Listening:
     if not isinstance(here.listening, _Listening):
         here.listening = _Listening(here)
     return here.listening

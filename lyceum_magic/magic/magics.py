@@ -96,9 +96,9 @@ class LyceumMagics(Magics):  # type: ignore[misc]
 
     def run_ids(self) -> list[str]:
         """Ids to offer for completion: the newest runs."""
-        from ..session import session
+        from ..runs.workspace import workspace
 
-        return [entry.run_id[:8] for entry in session().entries(limit=20) if entry.run_id]
+        return [entry.run_id[:8] for entry in workspace().entries(limit=20) if entry.run_id]
 
     def _defaults(self) -> Defaults:
         from .cell import Defaults

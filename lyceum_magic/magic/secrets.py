@@ -7,7 +7,7 @@ import re
 
 from ..exceptions import OptionError
 from ..protocol.limits import MIN_MASKED_CHARACTERS
-from ..session import session
+from ..runs.workspace import workspace
 from .asking import ask_secret
 from .tables import Says, Table
 
@@ -19,7 +19,7 @@ def run_secrets(parsed: argparse.Namespace) -> object:
         OptionError: a name that no variable can have, or that is not known.
         LyceumError: what the server says.
     """
-    here = session()
+    here = workspace()
     client = here.client()
     if parsed.action in (None, "list"):
         rows = [(secret.name, secret.updated_at[:19]) for secret in here.ask(client.secrets)]

@@ -16,7 +16,7 @@ from ..display.progress import ProgressBar, size
 from ..display.summary import duration
 from ..exceptions import OptionError, RequestRefused
 from ..runs.saving import name_file
-from ..session import session
+from ..runs.workspace import workspace
 from .tables import Says, Table
 
 
@@ -27,7 +27,7 @@ def run_storage(parsed: argparse.Namespace) -> object:
         OptionError: a path or a key that is not there, or is taken.
         LyceumError: what the server says.
     """
-    here = session()
+    here = workspace()
     storage = here.client().storage
     match parsed.action:
         case "ls":
@@ -119,7 +119,7 @@ def _draft(folder: Path) -> Iterator[tuple[BinaryIO, Path]]:
 def _transfer(bar: ProgressBar, work: Callable[[], Awaitable[None]], done: str) -> None:
     began_at = time.monotonic()
     try:
-        session().wait_for(work, while_waiting=bar.show)
+        workspace().wait_for(work, while_waiting=bar.show)
     except BaseException:
         bar.leave()
         raise

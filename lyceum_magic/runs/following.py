@@ -1,4 +1,4 @@
-"""The life of one run on the session's loop thread: started, followed, aborted, written down.
+"""The life of one run on the workspace's loop thread: started, followed, aborted, written down.
 
 `Run` is what users hold; this is what works for it. Everything here happens in one event loop.
 """

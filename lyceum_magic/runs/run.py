@@ -1,7 +1,7 @@
 """`Run`: the handle of one run, from before its start to after its end.
 
-All its work (start, follow, abort, write down) is done by `Following` on the session's loop thread.
-The methods here are called from any other thread, or from the user's own event loop.
+`Following` does all its work (start, follow, abort, write down) on the workspace's loop thread. The
+methods here are called from any other thread, or from the user's own event loop.
 """
 
 from __future__ import annotations

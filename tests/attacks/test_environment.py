@@ -44,7 +44,7 @@ print(json.dumps(opened))
 #: Starts the server, runs the cell in a file, and prints its text.
 KERNEL = """
 import sys, lyceum_magic
-from lyceum_magic import local_server
+from lyceum_magic.embedded import local_server
 from lyceum_magic.config import server_folder
 import json
 local_server.ensure()

@@ -14,7 +14,7 @@ from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import EmbeddedServerError, JournalUnavailable, LyceumError
 from lyceum_magic.inbox.store import CallbackInbox
 from lyceum_magic.journal.journal import Journal
-from lyceum_magic.session import Session
+from lyceum_magic.runs.workspace import Workspace
 from tests.attacks.stranger import Stranger
 from tests.tools.embedded import end_server
 
@@ -211,11 +211,11 @@ def test_a_foreign_folder_takes_no_callbacks(foreign: Path, stranger: Stranger) 
 
 
 def test_the_reader_is_told_in_one_sentence(foreign: Path) -> None:
-    session = Session()
+    workspace = Workspace()
     try:
-        for ask in (session.client, session.entries):
+        for ask in (workspace.client, workspace.entries):
             with pytest.raises(LyceumError, match=r"another user.*LYCEUM_MAGIC_HOME") as caught:
                 ask()
             assert "\n" not in str(caught.value)
     finally:
-        session.close()
+        workspace.close()

@@ -24,7 +24,7 @@ from lyceum_magic.magic import line
 from lyceum_magic.magic.cell import Defaults
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.requests import StartPython
-from lyceum_magic.session import Session
+from lyceum_magic.runs.workspace import Workspace
 from tests.attacks.stranger import Stranger
 from tests.integration.served_process import ServedProcess, served
 from tests.integration.test_lyceum_cli import LYCEUM
@@ -149,10 +149,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def session() -> Iterator[Session]:
-    session = Session()
-    yield session
-    session.close()
+def workspace() -> Iterator[Workspace]:
+    workspace = Workspace()
+    yield workspace
+    workspace.close()
 
 
 # A login whose server has ended.
@@ -204,27 +204,27 @@ def test_nothing_else_tells_them_either(stranger: Stranger, folder: Path, progra
 
 
 def test_a_process_that_has_talked_to_the_server_tells_them_nothing(
-    stranger: Stranger, folder: Path, session: Session
+    stranger: Stranger, folder: Path, workspace: Workspace
 ) -> None:
     """Its connection was proved, and the next one is another."""
     with served(folder) as server:
         key = new_key(server)
         log_in(server.base_url, key)
-        client = session.client()
-        assert session.ask(client.machine_types)
+        client = workspace.client()
+        assert workspace.ask(client.machine_types)
         with listening(stranger, port_of(server.base_url)) as listener:
             server.end()
             listener.wait()
             for ask in (client.machine_types, client.active, client.history):
                 with pytest.raises(ConfigError):
-                    session.ask(ask)
+                    workspace.ask(ask)
             assert "nonce=" in listener.heard
             assert key[8:] not in listener.heard
 
 
 @pytest.mark.parametrize("stale", [True, False])
 def test_neither_token_of_a_sign_in_is_told(
-    stranger: Stranger, folder: Path, session: Session, stale: bool
+    stranger: Stranger, folder: Path, workspace: Workspace, stale: bool
 ) -> None:
     with served(folder) as server:
         body = {"email": "", "password": new_key(server)}
@@ -237,18 +237,18 @@ def test_neither_token_of_a_sign_in_is_told(
     with listening(stranger, port_of(server.base_url)) as listener:
         listener.wait()
         with pytest.raises(ConfigError):
-            session.ask(session.client().machine_types)
+            workspace.ask(workspace.client().machine_types)
         assert "nonce=" in listener.heard
         for token in (access, refresh):
             assert token.rpartition(".")[2] not in listener.heard
 
 
 def test_a_key_that_is_typed_for_the_logins_server_is_not_told_either(
-    stranger: Stranger, session: Session, monkeypatch: pytest.MonkeyPatch
+    stranger: Stranger, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     key, port = f"lk_typed-{'k' * 37}", _free_port()
     write_login(base_url=f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(line, "session", lambda: session)
+    monkeypatch.setattr(line, "workspace", lambda: workspace)
     monkeypatch.setattr(line, "ask_secret", lambda *question: key)
     defaults = Defaults(machine="cpu", timeout_s=60, max_lines=100, max_bytes=10_000)
     with listening(stranger, port) as listener:
@@ -264,7 +264,7 @@ def test_a_key_that_is_typed_for_the_logins_server_is_not_told_either(
 
 
 def test_a_proof_from_the_server_at_another_port_does_not_help(
-    stranger: Stranger, folder: Path, session: Session
+    stranger: Stranger, folder: Path, workspace: Workspace
 ) -> None:
     with served(folder, "--profile", "shared") as server:
         key = new_key(server)
@@ -277,14 +277,14 @@ def test_a_proof_from_the_server_at_another_port_does_not_help(
     ):
         listener.wait()
         with pytest.raises((ConfigError, ServerUnreachable)):
-            session.ask(session.client().machine_types)
+            workspace.ask(workspace.client().machine_types)
         assert "nonce=" in listener.heard
         assert key[8:] not in listener.heard
 
 
 @pytest.mark.parametrize("host", ["[::1]", "localhost"])
 def test_a_program_at_the_same_port_of_another_address_does_not_help(
-    stranger: Stranger, folder: Path, session: Session, host: str
+    stranger: Stranger, folder: Path, workspace: Workspace, host: str
 ) -> None:
     with served(folder, "--profile", "shared") as server:
         key = new_key(server)
@@ -293,7 +293,7 @@ def test_a_program_at_the_same_port_of_another_address_does_not_help(
         with listening(stranger, port, host="::1", relay_to=port) as listener:
             listener.wait()
             try:
-                session.ask(session.client().machine_types)
+                workspace.ask(workspace.client().machine_types)
             except (ConfigError, ServerUnreachable):
                 assert "nonce=" in listener.heard
             else:  # by the name it has found the server itself
@@ -337,7 +337,7 @@ def test_the_servers_own_key_is_worth_nothing_after_its_end(
 
 
 def test_a_run_is_followed_past_a_stranger_who_took_the_port(
-    stranger: Stranger, own_machine: Path, session: Session, tmp_path: Path
+    stranger: Stranger, own_machine: Path, workspace: Workspace, tmp_path: Path
 ) -> None:
     """While its server ends, nobody is told the key, nor the secret of the run's stream."""
     gate = tmp_path / "gate"
@@ -345,7 +345,7 @@ def test_a_run_is_followed_past_a_stranger_who_took_the_port(
     request = StartPython(
         code=f"{code}time.sleep(.01)\nprint('b')", execution_type="cpu", timeout=600
     )
-    run = session.submit(session.embedded(), request)
+    run = workspace.submit(workspace.embedded(), request)
     eventually(lambda: run.text == "a\n", "the first line")
     port = port_of(server_facts(own_machine)["base_url"])
     process = server_process(own_machine)

@@ -109,16 +109,16 @@ loop_run(main)
 def test_a_start_that_is_cancelled_leaves_no_run(library: str) -> None:
     code = """
 import lyceum_magic, threading
-from lyceum_magic import session
+from lyceum_magic.runs import workspace as workspace_module
 
 # The start goes on in its thread until the test lets it.
 is_starting, may_start = threading.Event(), threading.Event()
-begin = session.Session.submit
+begin = workspace_module.Workspace.submit
 def late(*args, **kwargs):
     is_starting.set()
     may_start.wait()
     return begin(*args, **kwargs)
-session.Session.submit = late
+workspace_module.Workspace.submit = late
 endless = "import time; time.sleep(600)"
 
 async def main():

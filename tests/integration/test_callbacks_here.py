@@ -64,7 +64,7 @@ def kernel(request: pytest.FixtureRequest) -> Iterator[Kernel]:
     it.is_attended = True
     yield it
     # Not the hooks of the test before.
-    it.run("from lyceum_magic.session import session; session().hooks._hooks.clear()")
+    it.run("from lyceum_magic.runs.workspace import workspace; workspace().hooks._hooks.clear()")
 
 
 def ok(cell: Cell) -> Cell:
@@ -139,9 +139,9 @@ def test_the_cloud_cannot_reach_a_laptop(alone: Kernel) -> None:
     code = """
 import os
 from lyceum_magic.config import Account, Secret
-from lyceum_magic.session import session
+from lyceum_magic.runs.workspace import workspace
 cloud = Account("https://api.lyceum.technology", Secret("lk_x"), "a test")
-here = session().here
+here = workspace().here
 try:
     here.address_for("tag", cloud)
 except Exception as exc:

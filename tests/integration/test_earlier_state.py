@@ -19,7 +19,7 @@ from lyceum_magic.embedded import local_server
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_TIMEOUT_S
 from lyceum_magic.protocol.requests import StartPython
-from lyceum_magic.session import Session
+from lyceum_magic.runs.workspace import Workspace
 from tests.tools.callbacks import receiving
 from tests.tools.embedded import end_server, kill_server, server_facts, server_process
 from tests.tools.environments import copy_of_this_environment
@@ -53,10 +53,10 @@ print(late.word, open(__file__).readline(), end='')
 
 
 @pytest.fixture
-def session() -> Iterator[Session]:
-    session = Session()
-    yield session
-    session.close()
+def workspace() -> Iterator[Workspace]:
+    workspace = Workspace()
+    yield workspace
+    workspace.close()
 
 
 @pytest.fixture
@@ -76,7 +76,7 @@ def begun(server: ServedProcess, run_id: str) -> bool:
 
 
 def test_all_of_it_moves_to_the_first_server_with_the_run_that_goes_on(
-    own_machine: Path, session: Session, tmp_path: Path
+    own_machine: Path, workspace: Workspace, tmp_path: Path
 ) -> None:
     gate = tmp_path / "gate"
     with receiving() as receiver, served(own_machine, program=EARLIER) as server:
@@ -89,8 +89,8 @@ def test_all_of_it_moves_to_the_first_server_with_the_run_that_goes_on(
         eventually(lambda: begun(server, alive["execution_id"]), "it has begun")
         server.end(signal.SIGKILL)
 
-        run = session.submit(
-            session.client("local"),
+        run = workspace.submit(
+            workspace.client("local"),
             StartPython(
                 code="import os; print(os.environ['TOKEN'][::-1])",
                 execution_type="cpu",
@@ -98,14 +98,14 @@ def test_all_of_it_moves_to_the_first_server_with_the_run_that_goes_on(
             ),
         )
         assert run.result().text == "erofeb-fo\n"
-        client = session.embedded()
+        client = workspace.embedded()
         folder = server_folder()
         assert server_facts(folder)["base_url"] == client.account.base_url
-        assert session.ask(client.record, over["execution_id"])["stdout"] == "over\n"
+        assert workspace.ask(client.record, over["execution_id"])["stdout"] == "over\n"
         assert (folder / "storage" / "local" / "kept.txt").read_text() == "kept"
         gate.touch()
         receiver.at("/told")
-        record = session.ask(client.record, alive["execution_id"])
+        record = workspace.ask(client.record, alive["execution_id"])
     assert (record["status"], record["stdout"]) == (
         "completed", "begun\nlate import os, sys, time\n",
     )  # fmt: skip
@@ -133,19 +133,19 @@ def test_the_old_paths_go_once_the_runs_are_over(own_machine: Path, tmp_path: Pa
 
 
 def test_a_run_that_began_before_the_move_is_found_where_it_is_now(
-    own_machine: Path, session: Session, earlier: ServedProcess
+    own_machine: Path, workspace: Workspace, earlier: ServedProcess
 ) -> None:
     """The journal names the folder of that time."""
-    run = session.submit(
-        session.embedded(own_machine),
+    run = workspace.submit(
+        workspace.embedded(own_machine),
         StartPython(code="print(1)", execution_type="cpu", timeout=MAX_TIMEOUT_S),
     )
     assert run.result().text == "1\n"
-    assert session.find_entry("last").server_folder == str(own_machine)
+    assert workspace.find_entry("last").server_folder == str(own_machine)
     earlier.end()
     assert run.record()["status"] == "completed"
     assert server_process(server_folder()) is not None
-    other = Session()
+    other = Workspace()
     try:
         assert other.attach(str(run.id)).record()["stdout"] == "1\n"
     finally:
@@ -154,13 +154,13 @@ def test_a_run_that_began_before_the_move_is_found_where_it_is_now(
 
 
 def test_an_earlier_server_with_runs_is_used_and_left_alone(
-    own_machine: Path, session: Session, earlier: ServedProcess
+    own_machine: Path, workspace: Workspace, earlier: ServedProcess
 ) -> None:
     started = earlier.start("import time\nprint('begun', flush=True)\ntime.sleep(600)")
     eventually(lambda: begun(earlier, started["execution_id"]), "it has begun")
-    assert session.embedded().account.base_url == earlier.base_url
-    run = session.submit(
-        session.embedded(), StartPython(code="print(1)", execution_type="cpu", timeout=60)
+    assert workspace.embedded().account.base_url == earlier.base_url
+    run = workspace.submit(
+        workspace.embedded(), StartPython(code="print(1)", execution_type="cpu", timeout=60)
     )
     assert run.result().text == "1\n"
     assert server_process(server_folder()) is None
@@ -190,7 +190,8 @@ def test_an_earlier_server_of_another_environment_is_left_alone(
     local_server.ensure()
     assert (own_machine / "runs.sqlite3").exists()
     ask = (
-        "from lyceum_magic import config, local_server; local_server.ensure(); "
+        "from lyceum_magic import config; from lyceum_magic.embedded import local_server; "
+        "local_server.ensure(); "
         "print(config.server_folder())"
     )
     done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
@@ -251,7 +252,9 @@ def test_a_first_start_waits_for_an_earlier_server_that_is_only_starting(
 
 
 @pytest.mark.parametrize("left", ["vault.key", "runs", "runs.sqlite3"])
-def test_a_move_that_was_cut_off_goes_on(own_machine: Path, session: Session, left: str) -> None:
+def test_a_move_that_was_cut_off_goes_on(
+    own_machine: Path, workspace: Workspace, left: str
+) -> None:
     """What stood last in the order of the move is still there, the rest has gone."""
     with served(own_machine, program=EARLIER) as server:
         put_secret(server, "TOKEN", "of-before")
@@ -263,14 +266,14 @@ def test_a_move_that_was_cut_off_goes_on(own_machine: Path, session: Session, le
     order = ["server.json", "vault.key", "storage", "runs", "runs.sqlite3"]
     for name in order[: order.index(left)]:
         (own_machine / name).rename(folder / name)
-    run = session.submit(
-        session.client("local"),
+    run = workspace.submit(
+        workspace.client("local"),
         StartPython(
             code="import os; print(os.environ['TOKEN'][::-1])", execution_type="cpu", timeout=60
         ),
     )
     assert run.result().text == "erofeb-fo\n"
-    assert session.ask(session.embedded().record, over["execution_id"])["stdout"] == "over\n"
+    assert workspace.ask(workspace.embedded().record, over["execution_id"])["stdout"] == "over\n"
 
 
 def test_a_folder_that_was_never_a_servers_loses_nothing(own_machine: Path) -> None:
@@ -288,7 +291,8 @@ def test_a_server_is_started_with_the_python_of_its_folder(
     """Whoever asks for it: to look at another environment's run is no reason to serve it."""
     python = copy_of_this_environment(tmp_path / "other")
     ask = (
-        "from lyceum_magic import config, local_server; local_server.ensure(); "
+        "from lyceum_magic import config; from lyceum_magic.embedded import local_server; "
+        "local_server.ensure(); "
         "print(config.server_folder())"
     )
     done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)

@@ -10,12 +10,12 @@ from pathlib import Path
 import pytest
 
 import lyceum_magic
-from lyceum_magic import session as session_module
 from lyceum_magic.exceptions import JournalUnavailable, RunFailed
-from lyceum_magic.session import Session
-from tests.tools.sessions import only
+from lyceum_magic.runs import workspace as workspace_module
+from lyceum_magic.runs.workspace import Workspace
 from tests.tools.small_disks import full, small_disk
 from tests.tools.waiting import eventually
+from tests.tools.workspaces import only
 
 #: Waits for a gate, then prints more than the rest of a page and ends.
 CODE = """\
@@ -30,10 +30,10 @@ total = 42
 
 @pytest.fixture(autouse=True)
 def own_session(own_machine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
-    session = Session()
-    monkeypatch.setattr(session_module, "_sessions", only(session))
+    workspace = Workspace()
+    monkeypatch.setattr(workspace_module, "_workspaces", only(workspace))
     yield
-    session.close()
+    workspace.close()
 
 
 def attached(run_id: str) -> str:

@@ -24,7 +24,7 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_TIMEOUT_S
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.runs.run import Run
-from lyceum_magic.session import Session
+from lyceum_magic.runs.workspace import Workspace
 from tests.tools.embedded import end_server, kill_server, server_facts, server_process
 from tests.tools.environments import copy_of_this_environment
 from tests.tools.waiting import eventually
@@ -37,15 +37,15 @@ def folder(own_machine: Path) -> Path:
 
 
 @pytest.fixture
-def session() -> Iterator[Session]:
-    session = Session()
-    yield session
-    session.close()
+def workspace() -> Iterator[Workspace]:
+    workspace = Workspace()
+    yield workspace
+    workspace.close()
 
 
-def submit(session: Session, code: str) -> Run:
+def submit(workspace: Workspace, code: str) -> Run:
     request = StartPython(code=code, execution_type="cpu", timeout=MAX_TIMEOUT_S)
-    return session.submit(session.client("local"), request)
+    return workspace.submit(workspace.client("local"), request)
 
 
 def change_facts(folder: Path, **changes: object) -> None:
@@ -108,7 +108,7 @@ def test_a_server_that_runs_is_found_again(folder: Path) -> None:
 
 def test_processes_that_ask_at_once_share_one_server(folder: Path) -> None:
     program = (
-        "from lyceum_magic import local_server;"
+        "from lyceum_magic.embedded import local_server;"
         "account = local_server.ensure(); print(account.base_url, account.token.reveal())"
     )
     asking = [
@@ -212,21 +212,23 @@ def test_after_a_kill_the_next_asks_for_the_same_key_at_the_same_place(folder: P
 
 
 def test_a_request_to_a_server_that_was_killed_starts_it_again(
-    folder: Path, session: Session
+    folder: Path, workspace: Workspace
 ) -> None:
-    assert submit(session, "print(1)").result().text == "1\n"
+    assert submit(workspace, "print(1)").result().text == "1\n"
     kill_server(folder)
-    assert submit(session, "print(2)").result().text == "2\n"
+    assert submit(workspace, "print(2)").result().text == "2\n"
     kill_server(folder)
-    assert all(entry.is_final for entry in session.as_now(session.entries()))
-    assert session.ask(session.embedded().active) == []
+    assert all(entry.is_final for entry in workspace.as_now(workspace.entries()))
+    assert workspace.ask(workspace.embedded().active) == []
 
 
-def test_a_run_goes_on_without_its_server(folder: Path, session: Session, tmp_path: Path) -> None:
+def test_a_run_goes_on_without_its_server(
+    folder: Path, workspace: Workspace, tmp_path: Path
+) -> None:
     gate = tmp_path / "gate"
     code = "import os, time\nprint('a', flush=True)\n"
     code += f"while not os.path.exists({str(gate)!r}): time.sleep(.01)"
-    run = submit(session, f"{code}\nprint('b')")
+    run = submit(workspace, f"{code}\nprint('b')")
     eventually(lambda: run.text == "a\n", "the first line")
     for _ in range(3):
         kill_server(folder)
@@ -252,12 +254,12 @@ def test_a_server_that_is_ending_is_waited_for_and_followed_by_another(folder: P
 
 
 def test_runs_are_followed_and_started_across_ends(
-    folder: Path, session: Session, tmp_path: Path
+    folder: Path, workspace: Workspace, tmp_path: Path
 ) -> None:
     """Two processes follow one run while its server ends thrice; each end changes the key."""
-    gate, other = tmp_path / "gate", Session()
+    gate, other = tmp_path / "gate", Workspace()
     code = f"import os, time\nprint('a', flush=True)\nwhile not os.path.exists({str(gate)!r}): "
-    run = submit(session, f"{code}time.sleep(.01)\nprint('b')")
+    run = submit(workspace, f"{code}time.sleep(.01)\nprint('b')")
     run.wait_started()
     followed = other.attach(run.id)
     try:
@@ -270,7 +272,7 @@ def test_runs_are_followed_and_started_across_ends(
             process.terminate()
             process.wait()
             eventually(lambda: server_process(folder), "a server again")
-            assert submit(session, "print(1)").result().text == "1\n"
+            assert submit(workspace, "print(1)").result().text == "1\n"
         assert len(keys) == 3
         gate.touch()
         assert run.result().text == followed.result().text == "a\nb\n"
@@ -280,14 +282,14 @@ def test_runs_are_followed_and_started_across_ends(
 
 
 def test_a_process_that_saw_nothing_of_the_end_goes_on_with_the_new_key(
-    folder: Path, session: Session
+    folder: Path, workspace: Workspace
 ) -> None:
     """The server serves at the same place again, so that nothing but its refusal tells."""
-    run = submit(session, "print(1)").result()
-    other = Session()
+    run = submit(workspace, "print(1)").result()
+    other = Workspace()
     assert other.attach(run.id).record()["status"] == "completed"
     assert local_server.end(folder)
-    assert submit(session, "print(2)").result().text == "2\n"
+    assert submit(workspace, "print(2)").result().text == "2\n"
     assert other.attach(run.id).record()["status"] == "completed"
     assert submit(other, "print(3)").result().text == "3\n"
     other.close()
@@ -314,16 +316,16 @@ def test_a_program_on_the_servers_port_is_never_told_the_key(
 
 
 def test_a_kernel_that_knew_the_old_server_does_not_tell_the_stranger_either(
-    folder: Path, session: Session
+    folder: Path, workspace: Workspace
 ) -> None:
-    run = submit(session, "print(1)").result()
+    run = submit(workspace, "print(1)").result()
     key = server_facts(folder)["api_key"]
     port = int(server_facts(folder)["base_url"].rpartition(":")[2])
     kill_server(folder)
     stranger = Stranger(port)
     try:
         assert run.record()["status"] == "completed"
-        assert submit(session, "print(2)").result().text == "2\n"
+        assert submit(workspace, "print(2)").result().text == "2\n"
     finally:
         stranger.close()
     assert key.encode() not in stranger.heard
@@ -450,7 +452,9 @@ def test_a_broken_file_beside_a_live_server_is_written_again(folder: Path, damag
     before = local_server.ensure()
     pid = server_facts(folder)["pid"]
     DAMAGES[damage](folder / "server.json")
-    program = "from lyceum_magic import local_server; print(local_server.ensure().base_url)"
+    program = (
+        "from lyceum_magic.embedded import local_server; print(local_server.ensure().base_url)"
+    )
     new = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert new.stdout == f"{before.base_url}\n", new.stderr
     assert server_facts(folder)["pid"] == pid
@@ -513,8 +517,8 @@ def test_an_older_server_that_is_idle_makes_room(folder: Path) -> None:
     assert not psutil.pid_exists(pid)
 
 
-def test_an_older_server_that_has_a_run_is_used(folder: Path, session: Session) -> None:
-    run = submit(session, "import time; time.sleep(600)")
+def test_an_older_server_that_has_a_run_is_used(folder: Path, workspace: Workspace) -> None:
+    run = submit(workspace, "import time; time.sleep(600)")
     change_facts(folder, version="0.0.1")
     account = local_server.ensure(folder)
     assert account.base_url == server_facts(folder)["base_url"]
@@ -534,9 +538,9 @@ def test_a_newer_server_is_used(folder: Path) -> None:
 # The end.
 
 
-def test_ending_a_server_is_refused_while_it_has_runs(folder: Path, session: Session) -> None:
+def test_ending_a_server_is_refused_while_it_has_runs(folder: Path, workspace: Workspace) -> None:
     assert local_server.end(folder)
-    run = submit(session, "import time; time.sleep(600)")
+    run = submit(workspace, "import time; time.sleep(600)")
     assert not local_server.end(folder)
     run.abort()
     assert local_server.end(folder)

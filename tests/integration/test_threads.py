@@ -67,17 +67,17 @@ def test_four_first_runs_share_one_workspace_and_its_hooks(way: str) -> None:
         "lyceum_magic.on_finish(lambda run: None)",
         "lyceum_magic.runs()",
         "lyceum_magic.signing_secret()",
-        "session().here.listening_address()",
+        "workspace().here.listening_address()",
     ],
 )
 def test_any_call_may_be_the_first(way: str, call: str) -> None:
     code = f"""
 import lyceum_magic
-from lyceum_magic.session import session
+from lyceum_magic.runs.workspace import workspace
 
 def first(_number):
     {call}
-    here = session()
+    here = workspace()
     return id(here), id(here._journal), id(here.embedded())
 
 print(len(set(together(first, 4))))

@@ -1,4 +1,4 @@
-"""A scripted cloud, and the process's session with it."""
+"""A scripted cloud, and the process's workspace with it."""
 
 from __future__ import annotations
 
@@ -6,12 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 
-from lyceum_magic import session as session_module
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output
 from lyceum_magic.protocol.states import State
-from lyceum_magic.session import Session
-from tests.tools.sessions import only
+from lyceum_magic.runs import workspace as workspace_module
+from lyceum_magic.runs.workspace import Workspace
 from tests.tools.wire_server import (
     STREAM_SECRET,
     WireServer,
@@ -21,6 +20,7 @@ from tests.tools.wire_server import (
     stream,
     wire_thread,
 )
+from tests.tools.workspaces import only
 
 
 @pytest.fixture
@@ -33,12 +33,12 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[WireServer]:
         for path in paths.STARTS.values():
             server.on("POST", path, started(server))
         ends(server, Finished(State.COMPLETED, 0))
-        session = Session()
-        patch.setattr(session_module, "_sessions", only(session))
+        workspace = Workspace()
+        patch.setattr(workspace_module, "_workspaces", only(workspace))
         try:
             yield server
         finally:
-            session.close()
+            workspace.close()
 
 
 def ends(wire: WireServer, end: Finished) -> None:

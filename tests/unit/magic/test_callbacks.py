@@ -17,8 +17,8 @@ from lyceum_magic.magic.line import run_line
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.callbacks import LEFT_FILE, DeliveriesLeft
 from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.runs.workspace import workspace
 from lyceum_magic.server.state_folder import write_deliveries_left
-from lyceum_magic.session import session
 from tests.tools.wire_server import WireServer, json_answer, record, started
 
 DEFAULTS = Defaults(machine="cpu", timeout_s=600, max_lines=10, max_bytes=1000)
@@ -113,12 +113,12 @@ def test_a_long_list_says_that_there_is_more(wire: WireServer) -> None:
 
 
 def begin(wire: WireServer) -> None:
-    """A run that this session knows."""
+    """A run that this workspace knows."""
     for path in paths.STARTS.values():
         wire.on("POST", path, started(wire, RUN))
     wire.on("POST", f"{paths.stream(RUN)}/canary-stream-secret-77aa", json_answer({}))
     wire.on("GET", paths.record(RUN), json_answer(record(RUN)))
-    here = session()
+    here = workspace()
     here.submit(here.client("cloud"), StartPython(code="1", execution_type="cpu"))
 
 

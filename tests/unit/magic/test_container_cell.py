@@ -21,7 +21,7 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished
 from lyceum_magic.protocol.states import State
 from lyceum_magic.runs.run import Run
-from lyceum_magic.session import session
+from lyceum_magic.runs.workspace import workspace
 from tests.tools.wire_server import WireServer, refusal
 from tests.unit.magic.conftest import ends
 
@@ -60,7 +60,7 @@ def test_a_script_runs_in_its_image(wire: WireServer, capsys: pytest.CaptureFixt
     assert (body["docker_run_env"], body["timeout"]) == ("A=1", 9)
     assert capsys.readouterr().out == "hello\n"
     assert bound["mine"] is bound["_run"]
-    (entry,) = session().entries()
+    (entry,) = workspace().entries()
     assert (entry.run_id, entry.state) == ("run", "completed")
 
 
@@ -220,7 +220,7 @@ def test_where_nobody_can_be_asked_the_other_way_is_named(
     with pytest.raises(OptionError, match=r"nobody can be asked here.*--registry-password-env"):
         run(ImageCell(f"alpine {REGISTRY}", "ls", DEFAULTS))
     assert not wire.asked("POST", paths.START_IMAGE)
-    assert session().entries() == []
+    assert workspace().entries() == []
 
 
 def test_a_variable_that_is_not_set_is_named(wire: WireServer) -> None:

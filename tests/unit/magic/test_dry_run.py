@@ -15,7 +15,7 @@ from lyceum_magic.magic.dry_run import describe
 from lyceum_magic.magic.python_cell import PythonCell
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.requests import StartPython
-from lyceum_magic.session import Session
+from lyceum_magic.runs.workspace import Workspace
 from tests.tools.wire_server import json_answer, refusal, wire_thread
 
 DEFAULTS = Defaults(machine="gpu.a100", timeout_s=600, max_lines=10, max_bytes=1000)
@@ -92,8 +92,8 @@ def test_without_an_account_nothing_is_started_and_nothing_costs(
 def test_on_the_cloud_the_price_is_known_and_the_budget_kept(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    session = Session()
-    monkeypatch.setattr(cell_module, "session", lambda: session)
+    workspace = Workspace()
+    monkeypatch.setattr(cell_module, "workspace", lambda: workspace)
     monkeypatch.setenv("LYCEUM_API_KEY", "lk_canary_key")
     machine = {"hardware_profile": "gpu.a100", "price_per_hour": 3.6}
     with wire_thread() as wire:
@@ -111,7 +111,7 @@ def test_on_the_cloud_the_price_is_known_and_the_budget_kept(
             with pytest.raises(OptionError, match="does not pay"):
                 dry_run("1", "--budget 0.0001")
         finally:
-            session.close()
+            workspace.close()
         assert {request.method for request in wire.requests} == {"GET"}
 
 

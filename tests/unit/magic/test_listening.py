@@ -9,16 +9,16 @@ from collections.abc import Iterator
 import pytest
 
 from lyceum_magic.magic import listening
-from lyceum_magic.session import Session
+from lyceum_magic.runs.workspace import Workspace
 from tests.tools.waiting import LIMIT_S, eventually
 
 
 @pytest.fixture
-def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Session]:
-    session = Session()
-    monkeypatch.setattr(listening, "session", lambda: session)
-    yield session
-    session.close()
+def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
+    workspace = Workspace()
+    monkeypatch.setattr(listening, "workspace", lambda: workspace)
+    yield workspace
+    workspace.close()
 
 
 def post(url: str, run_id: str, name: str = "") -> None:
@@ -30,7 +30,7 @@ def post(url: str, run_id: str, name: str = "") -> None:
 
 
 def test_one_that_cannot_be_shown_keeps_no_other_from_it(
-    here: Session,
+    here: Workspace,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
@@ -52,7 +52,7 @@ def test_one_that_cannot_be_shown_keeps_no_other_from_it(
     assert "callback of run second at" in said[0]
 
 
-def test_each_process_listens_for_itself(here: Session) -> None:
+def test_each_process_listens_for_itself(here: Workspace) -> None:
     listening.listen("")
     first = here.listening
     listening.listen("")
@@ -60,7 +60,7 @@ def test_each_process_listens_for_itself(here: Session) -> None:
 
 
 def test_no_sender_commands_the_terminal(
-    here: Session, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+    here: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(listening, "_by_server", lambda run_id: "completed")
     listening.listen("")

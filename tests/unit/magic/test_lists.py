@@ -6,12 +6,12 @@ import time
 
 import pytest
 
-from lyceum_magic import session as session_module
 from lyceum_magic.exceptions import OptionError
 from lyceum_magic.journal.journal import Entry, Journal
 from lyceum_magic.magic.cell import Defaults
 from lyceum_magic.magic.line import run_line
-from lyceum_magic.session import Session
+from lyceum_magic.runs import workspace as workspace_module
+from lyceum_magic.runs.workspace import Workspace
 from tests.tools.wire_server import WireServer
 
 DEFAULTS = Defaults(machine="cpu", timeout_s=600, max_lines=10, max_bytes=1000)
@@ -27,7 +27,7 @@ def shown(line: str = "") -> tuple[str, list[str]]:
     return title, [row.split()[3] for row in rows]
 
 
-def past_runs(journal: Journal, session: str, *names: str) -> None:
+def past_runs(journal: Journal, workspace: str, *names: str) -> None:
     for name in names:
         number = journal.count()
         journal.write(
@@ -35,17 +35,17 @@ def past_runs(journal: Journal, session: str, *names: str) -> None:
                 tag=name, run_id=f"id-{name}", base_url="http://127.0.0.1:1", is_embedded=False,
                 server_folder="", streaming_url=None, machine="cpu", name=name, timeout_s=60,
                 created_at=time.time() - 1000 + number, ended_at=time.time(), state="completed",
-                session=session,
+                session=workspace,
             )
         )  # fmt: skip
 
 
 @pytest.fixture
-def here() -> Session:
-    return session_module.session()
+def here() -> Workspace:
+    return workspace_module.workspace()
 
 
-def fill(here: Session, mine: int, others: int) -> None:
+def fill(here: Workspace, mine: int, others: int) -> None:
     async def write() -> None:
         past_runs(here._journal, "another", *(f"other{n}" for n in range(others)))
         past_runs(here._journal, here.id, *(f"mine{n}" for n in range(mine)))
@@ -54,7 +54,7 @@ def fill(here: Session, mine: int, others: int) -> None:
     here.ask(write)
 
 
-def test_a_list_without_runs_says_where_the_others_are(here: Session) -> None:
+def test_a_list_without_runs_says_where_the_others_are(here: Workspace) -> None:
     fill(here, mine=0, others=1)
     said = repr(run_line("list", DEFAULTS, lambda name, value: None))
     assert said == "no runs of this notebook; --all shows all others"
@@ -85,13 +85,13 @@ def test_a_list_without_runs_says_where_the_others_are(here: Session) -> None:
     ],
 )
 def test_a_list_shows_the_newest_and_says_so(
-    here: Session, line: str, title: str, names: list[str]
+    here: Workspace, line: str, title: str, names: list[str]
 ) -> None:
     fill(here, mine=25, others=40)
     assert shown(line) == (title, names)
 
 
-def test_a_list_of_all_there_is_says_so(here: Session) -> None:
+def test_a_list_of_all_there_is_says_so(here: Workspace) -> None:
     fill(here, mine=1, others=0)
     assert shown() == (
         "the only run of this notebook; --all shows those of all notebooks",
@@ -112,14 +112,14 @@ def test_a_kernel_that_is_started_again_goes_on_with_its_notebook(
     wire: WireServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for notebook, names in (("/home/ann/a.ipynb", ["before"]), ("/home/ann/b.ipynb", ["other"])):
-        monkeypatch.setenv(session_module.NOTEBOOK_VARIABLE, notebook)
-        kernel = Session()
+        monkeypatch.setenv(workspace_module.NOTEBOOK_VARIABLE, notebook)
+        kernel = Workspace()
         kernel.entries()
 
-        async def write(kernel: Session = kernel, names: list[str] = names) -> None:
+        async def write(kernel: Workspace = kernel, names: list[str] = names) -> None:
             past_runs(kernel._journal, kernel.id, *names)
 
         kernel.ask(write)
         kernel.close()
-    monkeypatch.setenv(session_module.NOTEBOOK_VARIABLE, "/home/ann/a.ipynb")
+    monkeypatch.setenv(workspace_module.NOTEBOOK_VARIABLE, "/home/ann/a.ipynb")
     assert shown()[1] == ["before"]

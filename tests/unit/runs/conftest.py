@@ -1,4 +1,4 @@
-"""A session of a test's own, closed behind it, and a scripted cloud."""
+"""A workspace of a test's own, closed behind it, and a scripted cloud."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ from lyceum_magic.client import transport
 from lyceum_magic.protocol import paths
 from lyceum_magic.runs import following as following_module
 from lyceum_magic.runs import run as run_module
-from lyceum_magic.session import Session
+from lyceum_magic.runs.workspace import Workspace
 from tests.tools.wire_server import WireServer, json_answer, started, wire_thread
 
 
 @pytest.fixture
-def session() -> Iterator[Session]:
-    session = Session()
-    yield session
-    session.close()
+def workspace() -> Iterator[Workspace]:
+    workspace = Workspace()
+    yield workspace
+    workspace.close()
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from lyceum_magic.protocol.states import State
 from lyceum_magic.runs import following as following_module
 from lyceum_magic.runs import run as run_module
 from lyceum_magic.runs.run import Run
-from lyceum_magic.session import Session
+from lyceum_magic.runs.workspace import Workspace
 from tests.tools.waiting import eventually
 from tests.tools.wire_server import (
     STREAM_SECRET,
@@ -57,8 +57,8 @@ def silent(wire: WireServer) -> None:
     wire.on("POST", SECRET_PATH, stream(*pieces, hold=asyncio.Event()))
 
 
-def submit(session: Session) -> Run:
-    return session.submit(session.client(), REQUEST)
+def submit(workspace: Workspace) -> Run:
+    return workspace.submit(workspace.client(), REQUEST)
 
 
 def address(request: Request) -> str:
@@ -78,38 +78,40 @@ def tell(wire: WireServer, status: str = "completed") -> None:
     call_back(address(wire.asked("POST", paths.START_PYTHON)[0]), status)
 
 
-def test_the_end_is_known_though_the_stream_is_silent(wire: WireServer, session: Session) -> None:
+def test_the_end_is_known_though_the_stream_is_silent(
+    wire: WireServer, workspace: Workspace
+) -> None:
     silent(wire)
     ended = record("run", "failed", return_code=3, system_errors=["it broke"])
     wire.on("GET", RECORD, json_answer(ended))
     told: list[Run] = []
-    session.hooks.add(told.append)
-    run = submit(session)
+    workspace.hooks.add(told.append)
+    run = submit(workspace)
     tell(wire, "completed")  # it may say what it likes
     assert run.wait_callback(LIMIT_S) is State.FAILED
     assert (run.return_code, run.reason) == (3, "it broke")
     assert run.callback is not None
     assert run.callback["status"] == "completed"
     assert told == [run]
-    assert session.entries()[0].state == "failed"
+    assert workspace.entries()[0].state == "failed"
 
 
 def test_a_callbacks_end_is_read_as_the_streams_would_be(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
     silent(wire)
     wire.on("GET", RECORD, json_answer({"status": "timeout", "return_code": "137"}))
-    run = submit(session)
+    run = submit(workspace)
     tell(wire)
     assert run.wait_callback(LIMIT_S) is State.FAILED
     assert (run.return_code, run.reason) == (137, "the program ended with exit code 137")
     assert isinstance(run.failure(), RunTimedOut)
 
 
-def test_a_hint_that_is_not_true_ends_nothing(wire: WireServer, session: Session) -> None:
+def test_a_hint_that_is_not_true_ends_nothing(wire: WireServer, workspace: Workspace) -> None:
     silent(wire)
     wire.on("GET", RECORD, json_answer(record("run", "running")))
-    run = submit(session)
+    run = submit(workspace)
     tell(wire)
     with pytest.raises(TimeoutError, match=r"run run has not ended within 0\.3 s"):
         run.wait_callback(0.3)
@@ -118,7 +120,7 @@ def test_a_hint_that_is_not_true_ends_nothing(wire: WireServer, session: Session
 
 
 def test_a_callback_may_be_faster_than_the_answer_to_the_start(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
     silent(wire)
     wire.on("GET", RECORD, json_answer(record("run", "completed")))
@@ -129,15 +131,15 @@ def test_a_callback_may_be_faster_than_the_answer_to_the_start(
         await answer(request, writer)
 
     wire.on("POST", paths.START_PYTHON, reply)
-    assert submit(session).wait_callback(LIMIT_S) is State.COMPLETED
+    assert submit(workspace).wait_callback(LIMIT_S) is State.COMPLETED
 
 
 def test_a_run_that_cannot_be_followed_is_over_when_a_callback_says_so(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
     wire.on("POST", SECRET_PATH, refusal(404))
     wire.on("GET", RECORD, refusal(401))
-    run = submit(session)
+    run = submit(workspace)
     with pytest.raises(LyceumError):
         run.wait(LIMIT_S)
     wire.on("GET", RECORD, json_answer(record("run", "completed")))
@@ -146,10 +148,10 @@ def test_a_run_that_cannot_be_followed_is_over_when_a_callback_says_so(
     assert run.wait(0) is State.COMPLETED
 
 
-def test_a_run_that_cannot_be_followed_has_started(wire: WireServer, session: Session) -> None:
+def test_a_run_that_cannot_be_followed_has_started(wire: WireServer, workspace: Workspace) -> None:
     wire.on("POST", SECRET_PATH, refusal(404))
     wire.on("GET", RECORD, refusal(401))
-    run = submit(session)
+    run = submit(workspace)
     with pytest.raises(LyceumError):
         run.wait(LIMIT_S)
     wire.on("GET", RECORD, json_answer(record("run", "running")))
@@ -157,11 +159,11 @@ def test_a_run_that_cannot_be_followed_has_started(wire: WireServer, session: Se
 
 
 def test_what_a_callback_says_is_asked_of_the_server_until_it_answers(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
     wire.on("POST", SECRET_PATH, refusal(404))
     wire.on("GET", RECORD, refusal(401))
-    run = submit(session)
+    run = submit(workspace)
     with pytest.raises(LyceumError):
         run.wait(LIMIT_S)
     tell(wire)
@@ -175,66 +177,66 @@ def test_what_a_callback_says_is_asked_of_the_server_until_it_answers(
 
 
 def test_hooks_hear_of_a_run_that_nobody_holds_and_whose_stream_is_lost(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
     wire.on("POST", SECRET_PATH, refusal(404))
     wire.on("GET", RECORD, refusal(401))
     told: list[Run] = []
-    session.hooks.add(told.append)
-    run = submit(session)
+    workspace.hooks.add(told.append)
+    run = submit(workspace)
     with pytest.raises(LyceumError):
         run.wait(LIMIT_S)
     del run
     gc.collect()
     wire.on("GET", RECORD, json_answer(record("run", "completed")))
     tell(wire)
-    eventually(lambda: session.entries()[0].state == "completed", "its end")
-    eventually(lambda: session.hooks._due, "a hook that is due")
-    session.hooks.script_waits()
+    eventually(lambda: workspace.entries()[0].state == "completed", "its end")
+    eventually(lambda: workspace.hooks._due, "a hook that is due")
+    workspace.hooks.script_waits()
     assert [run.state for run in told] == [State.COMPLETED]
 
 
-def test_no_callback_is_waited_for_for_ever(wire: WireServer, session: Session) -> None:
+def test_no_callback_is_waited_for_for_ever(wire: WireServer, workspace: Workspace) -> None:
     wire.on("POST", SECRET_PATH, stream(frame(Finished(State.COMPLETED, 0), "1")))
-    run = submit(session)
+    run = submit(workspace)
     assert run.expects_callback
     assert run.wait_callback(LIMIT_S) is State.COMPLETED
     assert run.callback is None
 
 
 def test_what_came_for_a_run_is_forgotten_with_it(
-    wire: WireServer, session: Session, own_machine: Path
+    wire: WireServer, workspace: Workspace, own_machine: Path
 ) -> None:
     wire.on("POST", SECRET_PATH, stream(frame(Finished(State.COMPLETED, 0), "1")))
     wire.on("GET", RECORD, json_answer(record("run", "completed")))
-    run = submit(session)
+    run = submit(workspace)
     tell(wire)
     run.wait_callback(LIMIT_S)
     inbox = CallbackInbox(own_machine / "callbacks")
-    [entry] = session.entries()
+    [entry] = workspace.entries()
     assert inbox.arrivals_of_run(entry.tag)
-    session.forget([entry])
+    workspace.forget([entry])
     assert inbox.arrivals_of_run(entry.tag) == []
     with pytest.raises(urllib.error.HTTPError, match="404"):
         tell(wire)
 
 
 def test_where_nothing_can_be_kept_nothing_is_started(
-    wire: WireServer, session: Session, own_machine: Path
+    wire: WireServer, workspace: Workspace, own_machine: Path
 ) -> None:
     own_machine.mkdir(exist_ok=True)
     (own_machine / "callbacks").write_text("in the way")
     with pytest.raises(ConfigError, match=r"Callbacks cannot be kept in .*LYCEUM_MAGIC_HOME"):
-        submit(session)
+        submit(workspace)
     assert wire.asked("POST", paths.START_PYTHON) == []
 
 
 def test_a_run_is_attached_though_its_callbacks_cannot_be_read(
-    wire: WireServer, session: Session, own_machine: Path
+    wire: WireServer, workspace: Workspace, own_machine: Path
 ) -> None:
     silent(wire)
-    submit(session)
-    later = Session()
+    submit(workspace)
+    later = Workspace()
     try:
         later.here.listening_address()
         (own_machine / "callbacks" / "callbacks.db").write_bytes(b"no database at all" * 100)
@@ -244,13 +246,13 @@ def test_a_run_is_attached_though_its_callbacks_cannot_be_read(
 
 
 def test_another_process_hears_of_a_run_that_it_attaches(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
     """Its kernel was started again: the address of a Jupyter server would still hold."""
     silent(wire)
     wire.on("GET", RECORD, json_answer(record("run", "running")))
-    submit(session)
-    later = Session()
+    submit(workspace)
+    later = Workspace()
     try:
         run = later.attach("run")
         assert run.expects_callback

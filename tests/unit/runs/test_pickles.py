@@ -7,7 +7,6 @@ import asyncio
 import pytest
 
 import lyceum_magic
-from lyceum_magic import session as session_module
 from lyceum_magic.exceptions import TransferError
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output
@@ -15,19 +14,20 @@ from lyceum_magic.protocol.limits import MARK_CHARACTERS, TAG_KEY
 from lyceum_magic.protocol.states import State
 from lyceum_magic.remote import frames
 from lyceum_magic.remote.values import pack
-from lyceum_magic.session import Session
-from tests.tools.sessions import only
+from lyceum_magic.runs import workspace as workspace_module
+from lyceum_magic.runs.workspace import Workspace
 from tests.tools.wire_server import STREAM_SECRET, Request, WireServer, frame, stream
+from tests.tools.workspaces import only
 
 LIMIT_S = 60
 
 
 @pytest.fixture(autouse=True)
 def server(
-    wire: WireServer, cloud: None, session: Session, monkeypatch: pytest.MonkeyPatch
+    wire: WireServer, cloud: None, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """It sends a function home, as a program does that was asked for it."""
-    monkeypatch.setattr(session_module, "_sessions", only(session))
+    monkeypatch.setattr(workspace_module, "_workspaces", only(workspace))
 
     async def send_value(request: Request, writer: asyncio.StreamWriter) -> None:
         (start,) = wire.asked("POST", paths.START_PYTHON)

@@ -10,7 +10,6 @@ from collections.abc import Callable
 
 import pytest
 
-from lyceum_magic import session as session_module
 from lyceum_magic.client.stream import Item
 from lyceum_magic.display.panel import Panel
 from lyceum_magic.display.strip import Strip
@@ -22,12 +21,13 @@ from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.runs import backlog as inbox_module
 from lyceum_magic.runs import run as run_module
+from lyceum_magic.runs import workspace as workspace_module
 from lyceum_magic.runs.backlog import Inbox
 from lyceum_magic.runs.run import Run
-from lyceum_magic.session import Session
-from tests.tools.sessions import only
+from lyceum_magic.runs.workspace import Workspace
 from tests.tools.waiting import eventually
 from tests.tools.wire_server import STREAM_SECRET, Request, WireServer, frame, stream
+from tests.tools.workspaces import only
 
 #: Far above what the events below take.
 LIMIT_S = 20
@@ -38,7 +38,7 @@ FLOOD = [Output("x" * 60 + "\n") for _ in range(40)]
 class HeldRun:
     """A run that has said one line; `release` lets it print a flood and end."""
 
-    def __init__(self, wire: WireServer, session: Session) -> None:
+    def __init__(self, wire: WireServer, workspace: Workspace) -> None:
         self._go_on = asyncio.Event()
         self._loops: list[asyncio.AbstractEventLoop] = []
         first, *rest = (
@@ -55,7 +55,7 @@ class HeldRun:
         address = f"{paths.stream('run')}/{STREAM_SECRET}"
         wire.on("POST", address, held, stream(*rest))
         request = StartPython(code="print(1)", execution_type="cpu")
-        self.run = session.submit(session.client(), request)
+        self.run = workspace.submit(workspace.client(), request)
         eventually(lambda: self.run.text == "first\n", "the first line")
 
     def release(self) -> None:
@@ -64,11 +64,11 @@ class HeldRun:
 
 @pytest.fixture
 def held(
-    wire: WireServer, cloud: None, session: Session, monkeypatch: pytest.MonkeyPatch
+    wire: WireServer, cloud: None, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> HeldRun:
     monkeypatch.setattr(inbox_module, "MAX_PENDING_CHARACTERS", 100)
-    monkeypatch.setattr(session_module, "_sessions", only(session))
-    return HeldRun(wire, session)
+    monkeypatch.setattr(workspace_module, "_workspaces", only(workspace))
+    return HeldRun(wire, workspace)
 
 
 class Stopped(BaseException):

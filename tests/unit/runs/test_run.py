@@ -34,7 +34,7 @@ from lyceum_magic.protocol.limits import TAG_KEY
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.runs.run import Run
-from lyceum_magic.session import Session
+from lyceum_magic.runs.workspace import Workspace
 from tests.tools.wire_server import (
     STREAM_SECRET,
     Reply,
@@ -55,8 +55,8 @@ SECRET_PATH = f"{paths.stream('run')}/{STREAM_SECRET}"
 LIMIT_S = 60
 
 
-def submit(session: Session) -> Run:
-    return session.submit(session.client(), REQUEST)
+def submit(workspace: Workspace) -> Run:
+    return workspace.submit(workspace.client(), REQUEST)
 
 
 def events(*events: Output | Progress | Finished) -> list[bytes]:
@@ -86,10 +86,10 @@ def holding(wire: WireServer, member: str) -> Reply:
 
 
 @pytest.mark.usefixtures("cloud")
-def test_a_run_tells_and_keeps_all_of_it(wire: WireServer, session: Session) -> None:
+def test_a_run_tells_and_keeps_all_of_it(wire: WireServer, workspace: Workspace) -> None:
     said = [Output("a\n"), Output("e\n", "stderr"), Output("b\n"), END]
     wire.on("POST", SECRET_PATH, stream(*events(*said)))
-    run = submit(session)
+    run = submit(workspace)
     assert run.result(LIMIT_S) is run
     assert (run.id, run.text, run.state, run.return_code) == ("run", "a\ne\nb\n", "completed", 0)
     assert [(out["name"], out["text"]) for out in run.outputs] == [
@@ -97,8 +97,8 @@ def test_a_run_tells_and_keeps_all_of_it(wire: WireServer, session: Session) -> 
         ("stderr", "e\n"),
         ("stdout", "b\n"),
     ]
-    assert session.entries()[0].is_final
-    assert STREAM_SECRET not in f"{run!r}{session.entries()!r}"
+    assert workspace.entries()[0].is_final
+    assert STREAM_SECRET not in f"{run!r}{workspace.entries()!r}"
 
 
 @pytest.mark.parametrize(
@@ -115,10 +115,10 @@ def test_a_run_tells_and_keeps_all_of_it(wire: WireServer, session: Session) -> 
 )
 @pytest.mark.usefixtures("cloud")
 def test_each_end_has_its_exception(
-    wire: WireServer, session: Session, end: Finished, kind: type[RunFailed], reason: str
+    wire: WireServer, workspace: Workspace, end: Finished, kind: type[RunFailed], reason: str
 ) -> None:
     wire.on("POST", SECRET_PATH, stream(*events(end)))
-    run = submit(session)
+    run = submit(workspace)
     with pytest.raises(kind, match=reason) as caught:
         run.result(LIMIT_S)
     assert type(caught.value) is kind
@@ -127,9 +127,9 @@ def test_each_end_has_its_exception(
 
 
 @pytest.mark.usefixtures("cloud")
-def test_a_wait_with_a_limit_leaves_the_run_alone(wire: WireServer, session: Session) -> None:
+def test_a_wait_with_a_limit_leaves_the_run_alone(wire: WireServer, workspace: Workspace) -> None:
     wire.on("POST", SECRET_PATH, stream(hold=asyncio.Event()))
-    run = submit(session)
+    run = submit(workspace)
     for wait in (run.wait, run.wait_callback):
         with pytest.raises(TypeError, match="a number of seconds or None, not 'x'"):
             wait("x")  # type: ignore[arg-type]
@@ -142,7 +142,9 @@ def test_a_wait_with_a_limit_leaves_the_run_alone(wire: WireServer, session: Ses
 
 
 @pytest.mark.usefixtures("cloud")
-def test_the_run_is_in_the_journal_before_it_is_sent(wire: WireServer, session: Session) -> None:
+def test_the_run_is_in_the_journal_before_it_is_sent(
+    wire: WireServer, workspace: Workspace
+) -> None:
     held = asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -153,10 +155,10 @@ def test_the_run_is_in_the_journal_before_it_is_sent(wire: WireServer, session: 
 
     wire.on("POST", paths.START_PYTHON, slow)
     wire.on("POST", SECRET_PATH, stream(*events(END)))
-    run, request = session.new_run(session.client(), REQUEST)
+    run, request = workspace.new_run(workspace.client(), REQUEST)
     run.begin(request)
     until(lambda: loops)
-    (entry,) = session.entries()
+    (entry,) = workspace.entries()
     assert (entry.run_id, entry.state, entry.tag) == (None, "pending", tag_of(wire))
     loops[0].call_soon_threadsafe(held.set)
     run.result(LIMIT_S)
@@ -173,14 +175,14 @@ def until(condition: Callable[[], object]) -> None:
 @pytest.mark.parametrize("place", [paths.WORKLOADS, paths.HISTORY])
 @pytest.mark.usefixtures("cloud")
 def test_a_start_whose_reply_was_lost_is_found_by_its_tag(
-    wire: WireServer, session: Session, trouble: Reply, place: str
+    wire: WireServer, workspace: Workspace, trouble: Reply, place: str
 ) -> None:
     wire.on("POST", paths.START_PYTHON, trouble)
     wire.on("GET", paths.WORKLOADS, json_answer([]))
     wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
     wire.on("GET", place, holding(wire, "executions" if place == paths.HISTORY else ""))
     wire.on("POST", paths.stream("run"), stream(*events(Output("found\n"), END)))
-    assert submit(session).result(LIMIT_S).text == "found\n"
+    assert submit(workspace).result(LIMIT_S).text == "found\n"
     assert len(wire.asked("POST", paths.START_PYTHON)) == 1
 
 
@@ -189,15 +191,15 @@ def test_a_start_whose_reply_was_lost_is_found_by_its_tag(
 )
 @pytest.mark.usefixtures("cloud")
 def test_a_start_that_cannot_be_found_is_an_error_and_not_sent_again(
-    wire: WireServer, session: Session, trouble: Reply, kind: type[LyceumError]
+    wire: WireServer, workspace: Workspace, trouble: Reply, kind: type[LyceumError]
 ) -> None:
     wire.on("POST", paths.START_PYTHON, trouble)
     wire.on("GET", paths.WORKLOADS, json_answer([record("other", metadata={TAG_KEY: "x"})]))
     wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
     with pytest.raises(kind):
-        submit(session)
+        submit(workspace)
     assert len(wire.asked("POST", paths.START_PYTHON)) == 1
-    (entry,) = session.entries()
+    (entry,) = workspace.entries()
     assert (entry.run_id, entry.is_final) == (None, True)
 
 
@@ -211,28 +213,30 @@ def test_a_start_that_cannot_be_found_is_an_error_and_not_sent_again(
 )
 @pytest.mark.usefixtures("cloud")
 def test_a_start_that_was_refused_is_not_looked_for(
-    wire: WireServer, session: Session, refusal_: Reply, kind: type[LyceumError], state: str
+    wire: WireServer, workspace: Workspace, refusal_: Reply, kind: type[LyceumError], state: str
 ) -> None:
     wire.on("POST", paths.START_PYTHON, refusal_)
     with pytest.raises(kind):
-        submit(session)
+        submit(workspace)
     assert not wire.asked("GET", paths.WORKLOADS)
-    assert session.entries()[0].state == state
+    assert workspace.entries()[0].state == state
 
 
 # Aborts.
 
 
 @pytest.mark.usefixtures("cloud")
-def test_an_abort_is_confirmed_by_the_runs_end(wire: WireServer, session: Session) -> None:
+def test_an_abort_is_confirmed_by_the_runs_end(wire: WireServer, workspace: Workspace) -> None:
     wire.on("POST", SECRET_PATH, stream(*events(Output("a")), cut=True),
             stream(*events(Finished(State.ABORTED, None, "aborted"))))  # fmt: skip
     wire.on("POST", paths.abort("run"), json_answer({"status": "aborted"}))
-    assert submit(session).abort() is State.ABORTED
+    assert submit(workspace).abort() is State.ABORTED
 
 
 @pytest.mark.usefixtures("cloud")
-def test_an_abort_that_was_not_heard_is_asked_for_again(wire: WireServer, session: Session) -> None:
+def test_an_abort_that_was_not_heard_is_asked_for_again(
+    wire: WireServer, workspace: Workspace
+) -> None:
     said = asyncio.Event()
 
     async def heard(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -244,7 +248,7 @@ def test_an_abort_that_was_not_heard_is_asked_for_again(wire: WireServer, sessio
 
     wire.on("POST", SECRET_PATH, held, stream(*events(Finished(State.ABORTED))))
     wire.on("POST", paths.abort("run"), hang_up, refusal(503), heard)
-    run = submit(session)
+    run = submit(workspace)
     run.request_abort("stopped by its Stop button")
     with pytest.raises(RunAborted, match="stopped by its Stop button"):
         run.result(LIMIT_S)
@@ -252,14 +256,16 @@ def test_an_abort_that_was_not_heard_is_asked_for_again(wire: WireServer, sessio
 
 
 @pytest.mark.usefixtures("cloud")
-def test_a_run_that_could_not_be_started_is_not_aborted(wire: WireServer, session: Session) -> None:
+def test_a_run_that_could_not_be_started_is_not_aborted(
+    wire: WireServer, workspace: Workspace
+) -> None:
     wire.on("POST", paths.START_PYTHON, refusal(402, "no credits"))
-    run, request = session.new_run(session.client(), REQUEST)
+    run, request = workspace.new_run(workspace.client(), REQUEST)
     run.begin(request)
     run.request_abort("interrupted")
     with pytest.raises(LyceumError, match="no credits"):
         run.wait(LIMIT_S)
-    session.entries()  # whatever the loop had still to do is done
+    workspace.entries()  # whatever the loop had still to do is done
     assert [request.path for request in wire.requests if "abort" in request.path] == []
 
 
@@ -267,141 +273,145 @@ def test_a_run_that_could_not_be_started_is_not_aborted(wire: WireServer, sessio
 
 
 @pytest.mark.usefixtures("cloud")
-def test_a_later_process_goes_on_behind_the_last_event(wire: WireServer, session: Session) -> None:
+def test_a_later_process_goes_on_behind_the_last_event(
+    wire: WireServer, workspace: Workspace
+) -> None:
     whole = events(Output("a\n"), Output("b\n"), END)
     wire.on("POST", SECRET_PATH, stream(whole[0], hold=asyncio.Event()))
-    first = Session()
+    first = Workspace()
     run = submit(first)
     until(lambda: run.text == "a\n")
     first.close()
     wire.on("POST", SECRET_PATH, stream(*whole[1:]))
-    again = session.attach("last")
+    again = workspace.attach("last")
     assert again.result(LIMIT_S).text == "a\nb\n"
     assert wire.asked("POST", SECRET_PATH)[-1].headers["last-event-id"] == "1"
 
 
 @pytest.mark.usefixtures("cloud")
 def test_a_later_process_writes_nothing_twice_where_there_are_no_ids(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
     whole = [frame(Output("a\n")), frame(Output("b\n")), frame(END)]
     wire.on("POST", SECRET_PATH, stream(whole[0], hold=asyncio.Event()))
     wire.on("GET", paths.record("run"), json_answer(record(combined_output="a\nb\n")))
-    first = Session()
+    first = Workspace()
     run = submit(first)
     until(lambda: run.text == "a\n")
     first.close()
     wire.on("POST", SECRET_PATH, stream(*whole))
-    assert session.attach("run").result(LIMIT_S).text == "a\nb\n"
+    assert workspace.attach("run").result(LIMIT_S).text == "a\nb\n"
 
 
-def orphan(session: Session, wire: WireServer, *, run_id: str | None = None) -> str:
+def orphan(workspace: Workspace, wire: WireServer, *, run_id: str | None = None) -> str:
     """A run whose process was killed between sending the start and hearing the answer."""
-    run, _ = session.new_run(session.client(), REQUEST)
+    run, _ = workspace.new_run(workspace.client(), REQUEST)
     entry = replace(run._life.entry, run_id=run_id, created_at=time.time() - 3600)
-    session._portal.call(_write, session, entry)
-    session._runs.clear()
+    workspace._portal.call(_write, workspace, entry)
+    workspace._runs.clear()
     return entry.tag
 
 
-async def _write(session: Session, entry: object) -> None:
-    session._journal.write(entry)  # type: ignore[arg-type]
+async def _write(workspace: Workspace, entry: object) -> None:
+    workspace._journal.write(entry)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("cloud")
 def test_a_run_whose_answer_nobody_heard_is_found_by_its_tag(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
-    tag = orphan(session, wire)
+    tag = orphan(workspace, wire)
     wire.on("GET", paths.WORKLOADS, json_answer([record("run", metadata={TAG_KEY: tag})]))
     wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
     wire.on("POST", paths.stream("run"), stream(*events(Output("a\n"), END)))
-    (entry,) = session.as_now(session.entries())
+    (entry,) = workspace.as_now(workspace.entries())
     assert entry.run_id == "run"
-    assert session.attach("run").result(LIMIT_S).text == "a\n"
+    assert workspace.attach("run").result(LIMIT_S).text == "a\n"
 
 
 @pytest.mark.usefixtures("cloud")
 def test_a_start_of_which_nobody_could_be_asked_is_found_later_by_its_tag(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
     for method, path in (("POST", paths.START_PYTHON), ("GET", paths.WORKLOADS)):
         wire.on(method, path, hang_up)
     with pytest.raises(StartUnknown, match="Nobody can be asked now"):
-        submit(session)
-    (entry,) = session.entries()
+        submit(workspace)
+    (entry,) = workspace.entries()
     assert (entry.run_id, entry.is_final) == (None, False)
     assert "Nobody can be asked now" in entry.reason
     with pytest.raises(LyceumError):  # still nobody there
-        session.attach(entry.tag).wait(LIMIT_S)
+        workspace.attach(entry.tag).wait(LIMIT_S)
     wire.on("GET", paths.WORKLOADS, json_answer([record("run", metadata={TAG_KEY: entry.tag})]))
     wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
     wire.on("POST", paths.stream("run"), stream(*events(Output("a\n"), END)))
-    run = session.attach(entry.tag).result(LIMIT_S)
+    run = workspace.attach(entry.tag).result(LIMIT_S)
     assert (run.id, run.text, run.reason) == ("run", "a\n", "")
     assert len(wire.asked("POST", paths.START_PYTHON)) == 1
 
 
 @pytest.mark.usefixtures("cloud")
 def test_a_run_that_ended_while_nobody_looked_ended_when_its_record_says(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
     ended = {"job_end": "2026-01-02T03:04:05.500+00:00"}
     ended_at = 1767323045.5
-    orphan(session, wire, run_id="run")
+    orphan(workspace, wire, run_id="run")
     wire.on("GET", paths.record("run"), json_answer(record("run", "completed", **ended)))
     wire.on("POST", paths.stream("run"), stream(*events(END)))
-    (entry,) = session.as_now(session.entries())
+    (entry,) = workspace.as_now(workspace.entries())
     assert (entry.state, entry.ended_at) == ("completed", ended_at)
-    run = session.attach("run")
+    run = workspace.attach("run")
     assert run.result(LIMIT_S).elapsed_s == pytest.approx(ended_at - run.created_at)
 
 
 @pytest.mark.usefixtures("cloud")
 def test_a_run_that_never_reached_the_server_is_said_to_be_over(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
-    orphan(session, wire)
+    orphan(workspace, wire)
     wire.on("GET", paths.WORKLOADS, json_answer([]))
     wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
-    (entry,) = session.as_now(session.entries())
+    (entry,) = workspace.as_now(workspace.entries())
     assert entry.is_final
     assert "never started" in entry.reason
 
 
 @pytest.mark.usefixtures("cloud")
 def test_a_run_that_nobody_can_be_asked_about_is_not_given_up(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
-    orphan(session, wire)
+    orphan(workspace, wire)
     wire.on("GET", paths.WORKLOADS, hang_up)
-    (entry,) = session.as_now(session.entries())
+    (entry,) = workspace.as_now(workspace.entries())
     assert not entry.is_final
 
 
 @pytest.mark.usefixtures("cloud")
-def test_an_id_that_fits_nothing_or_several_is_refused(session: Session) -> None:
+def test_an_id_that_fits_nothing_or_several_is_refused(workspace: Workspace) -> None:
     with pytest.raises(UnknownRun):
-        session.attach("nothing")
+        workspace.attach("nothing")
 
 
 @pytest.mark.usefixtures("cloud")
 def test_a_run_of_another_server_is_not_asked_for_with_this_key(
-    wire: WireServer, session: Session, monkeypatch: pytest.MonkeyPatch
+    wire: WireServer, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     wire.on("POST", SECRET_PATH, stream(hold=asyncio.Event()))
-    submit(session)
-    session._runs.clear()
+    submit(workspace)
+    workspace._runs.clear()
     monkeypatch.setenv("LYCEUM_BASE_URL", "http://127.0.0.1:1")
     with pytest.raises(LyceumError, match=r"set LYCEUM_BASE_URL and LYCEUM_API_KEY for it"):
-        session.attach("last")
+        workspace.attach("last")
 
 
 # Watching.
 
 
 @pytest.mark.usefixtures("cloud")
-def test_a_watcher_that_comes_late_gets_each_text_once(wire: WireServer, session: Session) -> None:
+def test_a_watcher_that_comes_late_gets_each_text_once(
+    wire: WireServer, workspace: Workspace
+) -> None:
     go_on = asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
 
@@ -411,7 +421,7 @@ def test_a_watcher_that_comes_late_gets_each_text_once(wire: WireServer, session
 
     rest = events(Output("a\n"), Output("b\n"), END)[1:]
     wire.on("POST", SECRET_PATH, halves, stream(*rest))
-    run = submit(session)
+    run = submit(workspace)
     until(lambda: run.text == "a\n")
     before, inbox = run.watch()
     loops[0].call_soon_threadsafe(go_on.set)
@@ -424,7 +434,7 @@ def test_a_watcher_that_comes_late_gets_each_text_once(wire: WireServer, session
 @pytest.mark.usefixtures("cloud")
 def test_a_log_that_cannot_be_written_keeps_nobody_from_the_run(
     wire: WireServer,
-    session: Session,
+    workspace: Workspace,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
@@ -435,10 +445,10 @@ def test_a_log_that_cannot_be_written_keeps_nobody_from_the_run(
 
     with monkeypatch.context() as patched:
         patched.setattr("os.write", full)
-        run = session.submit(session.client(), REQUEST).result(LIMIT_S)
+        run = workspace.submit(workspace.client(), REQUEST).result(LIMIT_S)
     assert (run.text, run.state) == ("a\nb\n", State.COMPLETED)
     # As an end, it would pass for all of the run.
-    assert not session.find_entry("run").is_final
+    assert not workspace.find_entry("run").is_final
     (warning,) = caplog.messages
     assert "is full: make room on it" in warning
     assert "kept in this process" in warning
@@ -446,29 +456,29 @@ def test_a_log_that_cannot_be_written_keeps_nobody_from_the_run(
 
 @pytest.mark.usefixtures("cloud")
 def test_an_end_that_the_journal_refuses_is_told_and_asked_for_again(
-    wire: WireServer, session: Session, caplog: pytest.LogCaptureFixture
+    wire: WireServer, workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    session.entries()
+    workspace.entries()
     with closing(sqlite3.connect(journal_folder() / "journal.db")) as database:
         wire.on("POST", SECRET_PATH, stream(*events(Output("a\n"), END)))
         wire.on("GET", paths.record("run"), json_answer(record("run", status="completed")))
         database.execute(
             "CREATE TRIGGER refused BEFORE UPDATE ON runs BEGIN SELECT RAISE(ABORT, 'no'); END"
         )
-        run = submit(session).result(LIMIT_S)
+        run = submit(workspace).result(LIMIT_S)
         assert (run.id, run.text, run.state) == ("run", "a\n", State.COMPLETED)
         (warning,) = caplog.messages
         assert "journal.db cannot be written: no" in warning
-        (entry,) = session.entries()
+        (entry,) = workspace.entries()
         assert not entry.is_final
-        assert session.attach(entry.tag) is run
+        assert workspace.attach(entry.tag) is run
         database.execute("DROP TRIGGER refused")
 
 
 @pytest.mark.anyio
 @pytest.mark.usefixtures("cloud")
 async def test_a_run_can_be_awaited_and_a_cancelled_wait_leaves_it_alone(
-    wire: WireServer, session: Session
+    wire: WireServer, workspace: Workspace
 ) -> None:
     go_on = asyncio.Event()
     loops: list[asyncio.AbstractEventLoop] = []
@@ -478,7 +488,7 @@ async def test_a_run_can_be_awaited_and_a_cancelled_wait_leaves_it_alone(
         await stream(*events(Output("a\n")), hold=go_on)(request, writer)
 
     wire.on("POST", SECRET_PATH, held, stream(*events(Output("a\n"), END)[1:]))
-    run = submit(session)
+    run = submit(workspace)
     with pytest.raises(TimeoutError):
         async with asyncio.timeout(0.05):
             await run
@@ -488,21 +498,23 @@ async def test_a_run_can_be_awaited_and_a_cancelled_wait_leaves_it_alone(
 
 
 def test_clients_are_made_once_for_an_account(
-    session: Session, monkeypatch: pytest.MonkeyPatch
+    workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("LYCEUM_API_KEY", "lk_one")
-    one: Client = session.client()
-    assert session.client() is one
+    one: Client = workspace.client()
+    assert workspace.client() is one
     monkeypatch.setenv("LYCEUM_API_KEY", "lk_two")
-    assert session.client() is not one
+    assert workspace.client() is not one
 
 
 @pytest.mark.usefixtures("cloud")
-def test_long_text_takes_little_more_memory_than_itself(wire: WireServer, session: Session) -> None:
+def test_long_text_takes_little_more_memory_than_itself(
+    wire: WireServer, workspace: Workspace
+) -> None:
     line, events_ = "x" * 999 + "\n", 300
     pieces = [Output(100 * line) for _ in range(events_)]
     wire.on("POST", f"{paths.stream('run')}/{STREAM_SECRET}", stream(*events(*pieces, END)))
-    run = submit(session).result(LIMIT_S)
+    run = submit(workspace).result(LIMIT_S)
     tracemalloc.start()
     try:
         text = run.text
@@ -515,9 +527,9 @@ def test_long_text_takes_little_more_memory_than_itself(wire: WireServer, sessio
 
 @pytest.mark.parametrize("copied", [pickle.dumps, copy.copy, copy.deepcopy])
 def test_a_run_is_refused_where_it_would_be_copied(
-    wire: WireServer, cloud: None, session: Session, copied: Callable[[object], object]
+    wire: WireServer, cloud: None, workspace: Workspace, copied: Callable[[object], object]
 ) -> None:
     wire.on("POST", SECRET_PATH, stream(*events(END)))
-    run = submit(session)
+    run = submit(workspace)
     with pytest.raises(TypeError, match=r"lyceum_magic.attach\('run'\)"):
         copied(run)

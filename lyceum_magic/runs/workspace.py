@@ -25,10 +25,10 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 
 import anyio
 
-from . import config
-from .client.api import Client, billed_of, ended_at_of
-from .embedded import local_server
-from .exceptions import (
+from .. import config
+from ..client.api import Client, billed_of, ended_at_of
+from ..embedded import local_server
+from ..exceptions import (
     ConfigError,
     JournalUnavailable,
     LyceumError,
@@ -37,18 +37,18 @@ from .exceptions import (
     ServerError,
     UnknownRun,
 )
-from .inbox.here import Here
-from .journal.journal import Entry, Journal
-from .protocol import money
-from .protocol.callbacks import HERE
-from .protocol.limits import MAX_BODY_BYTES, MIN_TIMEOUT_S, TAG_KEY
-from .protocol.lines import one_line
-from .protocol.requests import Start
-from .protocol.states import State, parse_state
-from .runs.hooks import Hooks
-from .runs.loop import LoopThread
-from .runs.once import Once
-from .runs.run import Run, new_tag
+from ..inbox.here import Here
+from ..journal.journal import Entry, Journal
+from ..protocol import money
+from ..protocol.callbacks import HERE
+from ..protocol.limits import MAX_BODY_BYTES, MIN_TIMEOUT_S, TAG_KEY
+from ..protocol.lines import one_line
+from ..protocol.requests import Start
+from ..protocol.states import State, parse_state
+from .hooks import Hooks
+from .loop import LoopThread
+from .once import Once
+from .run import Run, new_tag
 
 logger = logging.getLogger(__name__)
 
@@ -71,8 +71,8 @@ TICK_S = 0.2
 Place = Literal["auto", "local", "cloud"]
 
 
-class Session:
-    """What the runs of one process share. Use `session()` to get it."""
+class Workspace:
+    """What the runs of one process share. Use `workspace()` to get it."""
 
     def __init__(self, hooks: Hooks | None = None) -> None:
         self._stack = ExitStack()
@@ -549,41 +549,41 @@ async def _prune(journal: Journal) -> None:
         logger.info("old runs could not be removed from the journal: %s", exc)
 
 
-_sessions: Once[int, Session] = Once()
+_workspaces: Once[int, Workspace] = Once()
 #: The functions of `on_finish`: the one thing that a forked child takes over from its parent.
 _hooks = Hooks()
 
 
-def session() -> Session:
-    """This process's session, made at its first use; a forked child makes its own."""
-    return _sessions.get(os.getpid(), _make_session)
+def workspace() -> Workspace:
+    """This process's workspace, made at its first use; a forked child makes its own."""
+    return _workspaces.get(os.getpid(), _make_workspace)
 
 
-def _make_session() -> Session:
-    made = Session(_hooks)
+def _make_workspace() -> Workspace:
+    made = Workspace(_hooks)
     atexit.register(_close_at_exit, os.getpid(), made)
     return made
 
 
-def _close_at_exit(pid: int, made: Session) -> None:
+def _close_at_exit(pid: int, made: Workspace) -> None:
     if pid == os.getpid():
         made.close()
 
 
 def _before_fork() -> None:
-    if _sessions.made():
+    if _workspaces.made():
         import ctypes  # noqa: F401 - while imports are safe
 
 
 def _begin_child() -> None:
-    """Start a forked child without the session of its parent, whose loop thread it has not got.
+    """Start a forked child without the workspace of its parent, whose loop thread it has not got.
 
     What belongs to the parent is never destroyed here. Its coroutines would run their `finally`
     blocks, its database would be closed, and its loop would be told, all of it at this child's
     exit, which would then hang or do damage to the parent.
     """
-    global _sessions
-    inherited, _sessions = _sessions, Once()
+    global _workspaces
+    inherited, _workspaces = _workspaces, Once()
     if not inherited.made():
         return
     import ctypes
