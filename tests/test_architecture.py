@@ -43,21 +43,21 @@ ARROWS = {
     "server": "",
     "server.serve": "disks exceptions server.app server.connections server.descriptors "
     "server.moving server.peers server.settings server.state_folder server.tasks",
-    "server.app": "protocol server.account server.bell server.bucket server.callbacks server.gpus "
-    "server.guard server.retention server.routes server.runners server.s3_endpoint server.service "
-    "server.settings server.state_folder server.stores server.stores.base server.stream_secrets "
-    "server.tasks server.troubles server.vault",
-    "server.routes": "config exceptions protocol server.account server.bucket server.callbacks "
-    "server.event_stream server.metrics server.output_tail server.runners server.s3_endpoint "
+    "server.app": "protocol server.account server.bell server.bucket server.gpus server.guard "
+    "server.outbox server.retention server.routes server.runners server.s3_endpoint "
+    "server.service server.settings server.state_folder server.stores server.stores.base "
+    "server.stream_secrets server.tasks server.troubles server.vault",
+    "server.routes": "config exceptions protocol server.account server.bucket server.event_stream "
+    "server.metrics server.outbox server.output_tail server.runners server.s3_endpoint "
     "server.service server.settings server.stores.base server.stream_secrets server.tracked_run",
     "server.account": "config exceptions protocol server.stores.base server.vault",
     "server.guard": "protocol server.settings",
     "server.event_stream": "protocol server.service server.spool server.tracked_run",
     "server.output_tail": "protocol server.spool",
-    "server.service": "disks exceptions protocol server.bell server.callbacks server.masking "
-    "server.metrics server.run_folders server.runners server.stores.base server.tasks "
+    "server.service": "disks exceptions protocol server.bell server.masking server.metrics "
+    "server.outbox server.run_folders server.runners server.stores.base server.tasks "
     "server.tracked_run server.troubles",
-    "server.callbacks": "exceptions protocol server.bell server.settings server.stores.base "
+    "server.outbox": "exceptions protocol server.bell server.settings server.stores.base "
     "server.tasks server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
     "server.runners": "config disks exceptions protocol server.descriptors server.gpus "

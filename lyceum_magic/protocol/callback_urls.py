@@ -1,7 +1,7 @@
 """How the URL of a callback may read, for who gives one and for who sends to it.
 
 This is about its text. Where it may lead is decided by the address that is really connected to,
-see `server.callbacks.targets`.
+see `server.outbox.targets`.
 """
 
 from __future__ import annotations

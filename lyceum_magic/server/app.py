@@ -17,13 +17,13 @@ from .account.secrets import AccountSecrets
 from .account.tokens import Tokens
 from .bell import Bell
 from .bucket import Bucket
-from .callbacks.delivery import Deliverer
-from .callbacks.schedule import Schedule
-from .callbacks.sending import HttpSender, Sender
-from .callbacks.signing import Signing
-from .callbacks.targets import Targets, problem_of
 from .gpus import read_gpus
 from .guard import Guard
+from .outbox.delivery import Deliverer
+from .outbox.schedule import Schedule
+from .outbox.sending import HttpSender, Sender
+from .outbox.signing import Signing
+from .outbox.targets import Targets, problem_of
 from .retention import Retention
 from .routes import (
     account,

@@ -16,7 +16,7 @@ from typing import Any
 
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
-from lyceum_magic.server.callbacks.outbox import deliveries_of
+from lyceum_magic.server.outbox.planning import deliveries_of
 from lyceum_magic.server.state_folder import prepare
 from lyceum_magic.server.stores.base import RunRecord
 from lyceum_magic.server.stores.sqlite import SqliteStore

@@ -41,10 +41,10 @@ time.time = _clock
 from lyceum_magic import cli  # noqa: E402
 from lyceum_magic.protocol.requests import STARTS  # noqa: E402
 from lyceum_magic.server import app as app_module  # noqa: E402
-from lyceum_magic.server.callbacks.results import Outcome  # noqa: E402
-from lyceum_magic.server.callbacks.schedule import Schedule  # noqa: E402
-from lyceum_magic.server.callbacks.sending import HttpSender, Sender  # noqa: E402
-from lyceum_magic.server.callbacks.targets import Targets  # noqa: E402
+from lyceum_magic.server.outbox.results import Outcome  # noqa: E402
+from lyceum_magic.server.outbox.schedule import Schedule  # noqa: E402
+from lyceum_magic.server.outbox.sending import HttpSender, Sender  # noqa: E402
+from lyceum_magic.server.outbox.targets import Targets  # noqa: E402
 from lyceum_magic.server.runners.base import (  # noqa: E402
     EndReason,
     ProgressListener,

@@ -22,7 +22,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 from dnslib import AAAA, QTYPE, RCODE, RR, A, DNSRecord
 from dnslib.server import BaseResolver, DNSHandler, DNSLogger, DNSServer
 
-from tests.unit.server.callbacks.hostile_urls import LOCAL_PORT, NAMES, OWN_PORT, PUBLIC
+from tests.unit.server.outbox.hostile_urls import LOCAL_PORT, NAMES, OWN_PORT, PUBLIC
 
 TLS_PORTS = (443, 8443)
 PLAIN_PORTS = (80, LOCAL_PORT, OWN_PORT)

@@ -9,7 +9,7 @@ import pytest
 from ssrfguard import Policy
 from ssrfguard.httpx import AsyncClient
 
-from tests.unit.server.callbacks.hostile_urls import ALLOWED, HOSTILE, REBINDING
+from tests.unit.server.outbox.hostile_urls import ALLOWED, HOSTILE, REBINDING
 
 from .small_internet import SmallInternet
 from .test_targets import BODY, HEADERS, sender

@@ -10,8 +10,8 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lyceum_magic.server.settings import Profile
-from tests.unit.server.callbacks.hostile_urls import OWN_PORT
-from tests.unit.server.callbacks.made_up_urls import urls
+from tests.unit.server.outbox.hostile_urls import OWN_PORT
+from tests.unit.server.outbox.made_up_urls import urls
 
 from .small_internet import SmallInternet
 from .test_targets import PROFILES, send

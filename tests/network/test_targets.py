@@ -11,11 +11,11 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from lyceum_magic.server.callbacks.results import Outcome
-from lyceum_magic.server.callbacks.sending import HttpSender
-from lyceum_magic.server.callbacks.targets import Targets
+from lyceum_magic.server.outbox.results import Outcome
+from lyceum_magic.server.outbox.sending import HttpSender
+from lyceum_magic.server.outbox.targets import Targets
 from lyceum_magic.server.settings import Profile
-from tests.unit.server.callbacks.hostile_urls import (
+from tests.unit.server.outbox.hostile_urls import (
     ALLOWED,
     HOSTILE,
     LOCAL_PORT,

@@ -25,9 +25,9 @@ from ...protocol.callbacks import (
 )
 from ...protocol.limits import MAX_CALLBACK_URL
 from ...protocol.times import iso
-from ..callbacks.delivery import Deliverer
-from ..callbacks.signing import Signing
-from ..callbacks.targets import problem_of
+from ..outbox.delivery import Deliverer
+from ..outbox.signing import Signing
+from ..outbox.targets import problem_of
 from ..runners.base import InvalidField
 from ..service import RunService
 from ..settings import Profile

@@ -15,8 +15,8 @@ from lyceum_magic.protocol.callback_urls import (
     read_url,
     references,
 )
-from tests.unit.server.callbacks.hostile_urls import ALLOWED, HOSTILE, NAMES
-from tests.unit.server.callbacks.made_up_urls import urls
+from tests.unit.server.outbox.hostile_urls import ALLOWED, HOSTILE, NAMES
+from tests.unit.server.outbox.made_up_urls import urls
 
 NO_SCHEME = f"A callback URL begins with https://, and this one does not: {FORM}."
 PORT = f"The port of a callback URL is a number from 1 to 65535: {FORM}."

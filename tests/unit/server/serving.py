@@ -19,7 +19,7 @@ from lyceum_magic.config import Secret
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.requests import STARTS
 from lyceum_magic.server.app import create_app
-from lyceum_magic.server.callbacks.schedule import Schedule
+from lyceum_magic.server.outbox.schedule import Schedule
 from lyceum_magic.server.runners.base import Runner
 from lyceum_magic.server.settings import Profile, ServerSettings
 from lyceum_magic.server.stores.base import WholeStore

@@ -23,7 +23,7 @@ from lyceum_magic.protocol.requests import (
 )
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server import service as service_module
-from lyceum_magic.server.callbacks.schedule import Schedule
+from lyceum_magic.server.outbox.schedule import Schedule
 from lyceum_magic.server.runners.base import EndReason, InvalidField
 from lyceum_magic.server.service import RunService
 from lyceum_magic.server.stores.base import Delivery, RunRecord, StoreUnavailable, WholeStore

@@ -6,7 +6,7 @@ import pytest
 
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
-from lyceum_magic.server.callbacks.outbox import deliveries_of
+from lyceum_magic.server.outbox.planning import deliveries_of
 from lyceum_magic.server.stores.base import RunRecord
 
 RECORD = RunRecord("run", StartPython(code=""), 1.0, State.COMPLETED, finished_at=2.0)

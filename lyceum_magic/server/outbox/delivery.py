@@ -31,7 +31,7 @@ from ..stores.base import (
 from ..tasks import log_failure
 from ..troubles import Troubles
 from .bodies import body_of_test
-from .outbox import new_delivery
+from .planning import new_delivery
 from .results import Outcome, result_of
 from .schedule import Schedule
 from .sending import Sender

@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.protocol.addresses import Address, is_public
-from lyceum_magic.server.callbacks.slots import ALL_SLOTS
-from lyceum_magic.server.callbacks.targets import TargetRefused, Targets
+from lyceum_magic.server.outbox.slots import ALL_SLOTS
+from lyceum_magic.server.outbox.targets import TargetRefused, Targets
 
 from .hostile_urls import ALLOWED, HOSTILE, NAMES, OWN_PORT
 from .made_up_urls import urls

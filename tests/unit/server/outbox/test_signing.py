@@ -13,7 +13,7 @@ import pytest
 from lyceum_magic.callbacks import verify
 from lyceum_magic.exceptions import EmbeddedServerError, InvalidCallback
 from lyceum_magic.protocol.callbacks import SIGNATURE_HEADER
-from lyceum_magic.server.callbacks.signing import OVERLAP_S, Signing
+from lyceum_magic.server.outbox.signing import OVERLAP_S, Signing
 from lyceum_magic.server.stores.base import SigningSecret, StoreUnavailable
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore

@@ -12,7 +12,7 @@ from lyceum_magic.callbacks import read
 from lyceum_magic.protocol.callbacks import MAX_BODY_BYTES
 from lyceum_magic.protocol.requests import Start, StartCompose, StartImage, StartPython
 from lyceum_magic.protocol.states import State
-from lyceum_magic.server.callbacks.bodies import body_of, body_of_test
+from lyceum_magic.server.outbox.bodies import body_of, body_of_test
 from lyceum_magic.server.stores.base import RunRecord
 
 

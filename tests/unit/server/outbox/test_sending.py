@@ -16,10 +16,10 @@ from contextlib import asynccontextmanager
 import pytest
 
 from lyceum_magic import __version__
-from lyceum_magic.server.callbacks.posting import retry_after_s
-from lyceum_magic.server.callbacks.results import Outcome
-from lyceum_magic.server.callbacks.sending import HttpSender
-from lyceum_magic.server.callbacks.targets import Targets
+from lyceum_magic.server.outbox.posting import retry_after_s
+from lyceum_magic.server.outbox.results import Outcome
+from lyceum_magic.server.outbox.sending import HttpSender
+from lyceum_magic.server.outbox.targets import Targets
 
 pytestmark = pytest.mark.anyio
 
@@ -345,7 +345,7 @@ def test_seconds_and_dates_say_how_long_to_wait(value: str, seconds: float | Non
 
 def test_what_sends_is_loaded_when_something_is_sent():
     program = (
-        "import sys, lyceum_magic.server.callbacks.sending\n"
+        "import sys, lyceum_magic.server.outbox.sending\n"
         "print({'httpcore', 'h11', 'certifi'} & set(sys.modules))"
     )
     done = subprocess.run(

@@ -18,15 +18,15 @@ from lyceum_magic.callbacks import verify
 from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol.callbacks import DeliveryState
 from lyceum_magic.server.bell import Bell
-from lyceum_magic.server.callbacks import delivery as delivery_module
-from lyceum_magic.server.callbacks.delivery import LONGEST_WAIT_S, Deliverer
-from lyceum_magic.server.callbacks.outbox import new_delivery
-from lyceum_magic.server.callbacks.results import Outcome
-from lyceum_magic.server.callbacks.schedule import Schedule
-from lyceum_magic.server.callbacks.sending import HttpSender, Sender
-from lyceum_magic.server.callbacks.signing import Signing
-from lyceum_magic.server.callbacks.slots import ALL_SLOTS
-from lyceum_magic.server.callbacks.targets import Targets
+from lyceum_magic.server.outbox import delivery as delivery_module
+from lyceum_magic.server.outbox.delivery import LONGEST_WAIT_S, Deliverer
+from lyceum_magic.server.outbox.planning import new_delivery
+from lyceum_magic.server.outbox.results import Outcome
+from lyceum_magic.server.outbox.schedule import Schedule
+from lyceum_magic.server.outbox.sending import HttpSender, Sender
+from lyceum_magic.server.outbox.signing import Signing
+from lyceum_magic.server.outbox.slots import ALL_SLOTS
+from lyceum_magic.server.outbox.targets import Targets
 from lyceum_magic.server.stores.base import (
     Attempt,
     Delivery,
