@@ -47,26 +47,24 @@ ARROWS = {
     "server.outbox server.retention server.routes server.runners server.s3_endpoint "
     "server.service server.settings server.state_folder server.stores server.stores.base "
     "server.stream_secrets server.tasks server.troubles server.vault",
-    "server.routes": "config exceptions protocol server.account server.bucket server.event_stream "
-    "server.metrics server.outbox server.output_tail server.runners server.s3_endpoint "
+    "server.routes": "config exceptions protocol server.account server.bucket server.metrics "
+    "server.outbox server.output server.output.event_stream server.runners server.s3_endpoint "
     "server.service server.settings server.stores.base server.stream_secrets server.tracked_run",
     "server.account": "config exceptions protocol server.stores.base server.vault",
     "server.guard": "protocol server.settings",
-    "server.event_stream": "protocol server.service server.spool server.tracked_run",
-    "server.output_tail": "protocol server.spool",
-    "server.service": "disks exceptions protocol server.bell server.masking server.metrics "
-    "server.outbox server.run_folders server.runners server.stores.base server.tasks "
+    "server.output": "protocol server.regular_files",
+    "server.output.event_stream": "protocol server.output server.service server.tracked_run",
+    "server.service": "disks exceptions protocol server.bell server.metrics server.outbox "
+    "server.output server.run_folders server.runners server.stores.base server.tasks "
     "server.tracked_run server.troubles",
     "server.outbox": "exceptions protocol server.bell server.settings server.stores.base "
     "server.tasks server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
     "server.runners": "config disks exceptions protocol server.descriptors server.gpus "
-    "server.masking server.regular_files server.run_folders server.spool server.tasks "
-    "submission.wrapping variables",
+    "server.output server.regular_files server.run_folders server.tasks submission.wrapping "
+    "variables",
     "server.stores": "config disks exceptions protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
-    "server.spool": "protocol server.masking server.regular_files",
-    "server.masking": "protocol",
     "server.bucket": "exceptions",
     "server.metrics": "server.regular_files server.runners",
     "server.gpus": "",

@@ -33,9 +33,9 @@ from ..protocol.machines import MACHINES
 from ..protocol.requests import Kind, Start
 from ..protocol.states import State
 from .bell import Bell
-from .masking import masked
 from .metrics import GpuReader, record_usage
 from .outbox.planning import deliveries_of
+from .output.masking import masked
 from .run_folders import RunFolders
 from .runners.base import InvalidField, RunEnd, RunHandle, Runner, RunSpec
 from .stores.base import (

@@ -15,9 +15,9 @@ from textwrap import dedent
 import psutil
 import pytest
 
+from lyceum_magic.server.output.spool import DamagedSpool
 from lyceum_magic.server.runners.handle import Patience, SupervisedRun, read_end
 from lyceum_magic.server.runners.process import ProcessRunner
-from lyceum_magic.server.spool import DamagedSpool
 from tests.tools.waiting import eventually
 
 from .test_process_runner import is_alive, output, run, spec, start, until

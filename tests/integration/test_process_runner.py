@@ -21,10 +21,10 @@ import psutil
 import pytest
 
 from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.server.output.spool import SpoolRecord, read_spool
 from lyceum_magic.server.runners.base import RunEnd, RunSpec
 from lyceum_magic.server.runners.handle import SupervisedRun, is_supervised
 from lyceum_magic.server.runners.process import ProcessRunner
-from lyceum_magic.server.spool import SpoolRecord, read_spool
 from tests.tools.small_disks import small_disk
 
 pytestmark = pytest.mark.anyio

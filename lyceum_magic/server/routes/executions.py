@@ -13,7 +13,7 @@ from ...protocol.records import Record
 from ...protocol.requests import Start, StartCompose, StartImage, StartPython
 from ...protocol.states import legacy_name
 from ...protocol.times import iso
-from ..output_tail import read_tail
+from ..output.tail import read_tail
 from ..service import RunService
 from ..stream_secrets import StreamSecrets
 from .description import problems

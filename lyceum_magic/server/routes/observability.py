@@ -17,7 +17,7 @@ from ...protocol import paths
 from ...protocol.machines import MACHINES
 from ...protocol.times import iso
 from ..metrics import read_samples, series
-from ..output_tail import NewestLines
+from ..output.tail import NewestLines
 from ..service import RunService
 from .description import problems
 from .wire import log_entry

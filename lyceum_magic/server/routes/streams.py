@@ -10,7 +10,7 @@ from starlette.responses import Response
 
 from ...exceptions import UnknownRun
 from ...protocol import paths
-from ..event_stream import EventStreamResponse, is_record_end
+from ..output.event_stream import EventStreamResponse, is_record_end
 from ..service import RunService
 from ..stream_secrets import StreamSecrets
 from .description import Responses, problems

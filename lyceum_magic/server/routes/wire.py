@@ -7,7 +7,7 @@ from typing import Any
 from ...protocol.events import TIMEOUT
 from ...protocol.records import Record
 from ...protocol.times import iso
-from ..output_tail import Line, OutputTail
+from ..output.tail import Line, OutputTail
 from ..settings import ORG_SLUG
 from ..stores.base import RunRecord
 from ..tracked_run import machine_note

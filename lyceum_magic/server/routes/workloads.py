@@ -12,7 +12,7 @@ from fastapi import APIRouter, Query
 from ...protocol import paths
 from ...protocol.records import Record
 from ...protocol.states import parse_state
-from ..output_tail import read_lines
+from ..output.tail import read_lines
 from ..service import RunService
 from ..stores.base import RunRecord
 from .description import problems

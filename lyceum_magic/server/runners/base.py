@@ -112,7 +112,7 @@ class RunHandle(Protocol):
 
     Attributes:
         run_id: whose handle this is.
-        spool: the path of its output (see `server.spool`); the file may not exist yet.
+        spool: the path of its output (see `server.output.spool`); the file may not exist yet.
         started_at: when the program itself began; None while it is being prepared.
         detail: what it waits for while it runs, as a phrase; empty where there is nothing to say.
         on_detail: called when that has changed.

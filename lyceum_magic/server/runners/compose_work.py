@@ -19,7 +19,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypedDict, cast
 
-from ..masking import SecretTexts, program_variables
+from ..output.masking import SecretTexts, program_variables
 from .base import Refusal
 from .compose_command import failure_of, start_stack
 from .compose_model import Model, awaited, replicas, with_environment

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ...protocol.machines import needs_gpu
 from ...protocol.requests import Start, StartImage
 from ..gpus import has_gpu
-from ..masking import program_variables
+from ..output.masking import program_variables
 from .base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
 from .container_work import ContainerPlan, Mount
 from .engine import (

@@ -27,8 +27,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TypedDict
 
 from ...disks import reason
 from ..descriptors import set_limit
-from ..masking import masked
-from ..spool import SpoolWriter
+from ..output.masking import masked
+from ..output.spool import SpoolWriter
 from .base import EndReason, Refusal
 from .engine import explanation
 from .supervisor import (

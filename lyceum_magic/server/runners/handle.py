@@ -27,8 +27,8 @@ from typing import Any, TypeVar, get_args
 import psutil
 
 from ...disks import reason
+from ..output.spool import SpoolWriter
 from ..regular_files import read_regular
-from ..spool import SpoolWriter
 from ..tasks import log_failure
 from .base import EndReason, EngineUnavailable, Refusal, RunEnd, RunSpec, Usage
 from .pool import Interpreter

@@ -18,7 +18,7 @@ from datetime import datetime
 from http import HTTPStatus
 from typing import TYPE_CHECKING, Literal
 
-from ..masking import Masker, SecretTexts
+from ..output.masking import Masker, SecretTexts
 from .engine import PATIENCE_S
 
 if TYPE_CHECKING:

@@ -55,8 +55,8 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
 from ...disks import reason
 from ..descriptors import set_limit
-from ..masking import program_variables
-from ..spool import SpoolWriter
+from ..output.masking import program_variables
+from ..output.spool import SpoolWriter
 from . import memory
 
 if TYPE_CHECKING:

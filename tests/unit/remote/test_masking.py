@@ -13,7 +13,7 @@ from lyceum_magic.outputs.decoding import Display, Value
 from lyceum_magic.protocol.limits import MIN_MASKED_CHARACTERS
 from lyceum_magic.remote import frames, masking
 from lyceum_magic.remote.values import unpack
-from lyceum_magic.server.masking import forms_of
+from lyceum_magic.server.output.masking import forms_of
 from tests.unit.remote.interpreters import INTERPRETERS
 from tests.unit.remote.marked import Ended, run_marked
 from tests.unit.server.test_masking import reference

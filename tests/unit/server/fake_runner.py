@@ -10,8 +10,8 @@ from pathlib import Path
 from lyceum_magic.protocol.events import StreamName
 from lyceum_magic.protocol.requests import Start
 from lyceum_magic.server.bell import Bell
+from lyceum_magic.server.output.spool import encode_record
 from lyceum_magic.server.runners.base import EndReason, ProgressListener, RunEnd, RunSpec, Usage
-from lyceum_magic.server.spool import encode_record
 
 
 class FakeHandle:

@@ -11,10 +11,10 @@ from typing import Any
 
 import pytest
 
+from lyceum_magic.server.output.spool import read_spool
 from lyceum_magic.server.runners.base import Refusal, RunEnd
 from lyceum_magic.server.runners.engine_supervisor import EngineAssignment, EngineSupervisor, Events
 from lyceum_magic.server.runners.supervisor import KILL, STARTED, STOP
-from lyceum_magic.server.spool import read_spool
 
 LIMIT_S = 60
 

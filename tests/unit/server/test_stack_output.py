@@ -6,7 +6,7 @@ import struct
 
 import pytest
 
-from lyceum_magic.server.masking import SecretTexts
+from lyceum_magic.server.output.masking import SecretTexts
 from lyceum_magic.server.runners.stack_output import FrameDecoder, LinePrefixer, LogCursor
 
 

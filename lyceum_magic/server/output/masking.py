@@ -23,7 +23,7 @@ from binascii import crc32
 from collections import deque
 from collections.abc import Iterable, Mapping
 
-from ..protocol.limits import MIN_MASKED_CHARACTERS
+from ...protocol.limits import MIN_MASKED_CHARACTERS
 
 MASK = b"***"
 _MAX_HEAD_BYTES = 8

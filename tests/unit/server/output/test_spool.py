@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from lyceum_magic.server.spool import (
+from lyceum_magic.server.output.spool import (
     DamagedSpool,
     SpoolWriter,
     encode_record,

@@ -19,14 +19,14 @@ from hypothesis import strategies as st
 from lyceum_magic.outputs.frames import FrameDecoder, Message
 from lyceum_magic.protocol.events import StreamName
 from lyceum_magic.remote.frames import MAX_FRAME_BYTES, encode
-from lyceum_magic.server.masking import (
+from lyceum_magic.server.output.masking import (
     SECRET_NAMES,
     Masker,
     SecretTexts,
     TextMasker,
     program_variables,
 )
-from lyceum_magic.server.spool import SpoolWriter, read_spool
+from lyceum_magic.server.output.spool import SpoolWriter, read_spool
 
 MARK = "0123456789ab"
 STREAMS: tuple[StreamName, ...] = ("stdout", "stderr")

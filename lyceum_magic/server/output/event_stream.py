@@ -20,11 +20,11 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
-from ..protocol.events import Event, Finished, Output, Progress, StreamName, encode
-from ..protocol.states import State
-from .service import RunService
+from ...protocol.events import Event, Finished, Output, Progress, StreamName, encode
+from ...protocol.states import State
+from ..service import RunService
+from ..tracked_run import TrackedRun
 from .spool import LOST, DamagedSpool, SpoolRecord, read_spool
-from .tracked_run import TrackedRun
 
 #: Adjacent records of one stream travel as one event up to this size.
 MAX_EVENT_BYTES = 64 * 1024

@@ -13,9 +13,9 @@ import pytest
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
-from lyceum_magic.server.event_stream import MAX_EVENT_BYTES, follow, is_record_end, merge
-from lyceum_magic.server.output_tail import read_lines, read_tail
-from lyceum_magic.server.spool import LOST, SpoolRecord, encode_record
+from lyceum_magic.server.output.event_stream import MAX_EVENT_BYTES, follow, is_record_end, merge
+from lyceum_magic.server.output.spool import LOST, SpoolRecord, encode_record
+from lyceum_magic.server.output.tail import read_lines, read_tail
 from lyceum_magic.server.stores.base import RunRecord
 from lyceum_magic.server.tracked_run import TrackedRun
 

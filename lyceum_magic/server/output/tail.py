@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..protocol.events import StreamName
+from ...protocol.events import StreamName
 from .spool import LOST, DamagedSpool, SpoolRecord, read_spool
 
 _BLOCK_BYTES = 1 << 20

@@ -14,13 +14,13 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from ..regular_files import open_regular
 from .masking import Masker, SecretTexts
-from .regular_files import open_regular
 
 if TYPE_CHECKING:  # the supervisor imports this module, and little else
     from pathlib import Path
 
-    from ..protocol.events import StreamName
+    from ...protocol.events import StreamName
 
 _HEADER = struct.Struct(">BQI")
 _STREAMS: tuple[StreamName, ...] = ("stdout", "stderr")

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from lyceum_magic.server.output_tail import read_lines, read_tail
-from lyceum_magic.server.spool import encode_record
+from lyceum_magic.server.output.spool import encode_record
+from lyceum_magic.server.output.tail import read_lines, read_tail
 
 
 @pytest.fixture
