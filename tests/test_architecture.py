@@ -43,13 +43,13 @@ ARROWS = {
     "server": "",
     "server.serve": "disks exceptions server.app server.connections server.descriptors "
     "server.moving server.peers server.settings server.state_folder server.tasks",
-    "server.app": "protocol server.account server.bell server.bucket server.gpus server.guard "
-    "server.outbox server.retention server.routes server.runners server.s3_endpoint "
-    "server.service server.settings server.state_folder server.stores server.stores.base "
-    "server.stream_secrets server.tasks server.troubles server.vault",
-    "server.routes": "config exceptions protocol server.account server.bucket server.metrics "
-    "server.outbox server.output server.output.event_stream server.runners server.s3_endpoint "
-    "server.service server.settings server.stores.base server.stream_secrets server.tracked_run",
+    "server.app": "protocol server.account server.bell server.gpus server.guard server.outbox "
+    "server.retention server.routes server.runners server.service server.settings "
+    "server.state_folder server.storage server.stores server.stores.base server.stream_secrets "
+    "server.tasks server.troubles server.vault",
+    "server.routes": "config exceptions protocol server.account server.metrics server.outbox "
+    "server.output server.output.event_stream server.runners server.service server.settings "
+    "server.storage server.stores.base server.stream_secrets server.tracked_run",
     "server.account": "config exceptions protocol server.stores.base server.vault",
     "server.guard": "protocol server.settings",
     "server.output": "protocol server.regular_files",
@@ -65,12 +65,10 @@ ARROWS = {
     "variables",
     "server.stores": "config disks exceptions protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
-    "server.bucket": "exceptions",
+    "server.storage": "config exceptions",
     "server.metrics": "server.regular_files server.runners",
     "server.gpus": "",
     "server.retention": "server.run_folders server.stores.base",
-    "server.s3_endpoint": "config exceptions",
-    "server.s3_process": "",
     "server.state_folder": "config disks exceptions protocol",
     "server.moving": "config exceptions protocol server.run_folders server.runners "
     "server.state_folder server.stores",

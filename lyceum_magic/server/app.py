@@ -16,7 +16,6 @@ from .account.keys import Keys
 from .account.secrets import AccountSecrets
 from .account.tokens import Tokens
 from .bell import Bell
-from .bucket import Bucket
 from .gpus import read_gpus
 from .guard import Guard
 from .outbox.delivery import Deliverer
@@ -46,10 +45,11 @@ from .runners.compose import ComposeRunner
 from .runners.container import ContainerRunner
 from .runners.handle import is_supervised
 from .runners.process import ProcessRunner
-from .s3_endpoint import S3Endpoint
 from .service import RunService
 from .settings import ServerSettings
 from .state_folder import forget_deliveries_left, new_key, write_deliveries_left
+from .storage.bucket import Bucket
+from .storage.s3_endpoint import S3Endpoint
 from .stores.base import WholeStore
 from .stores.sqlite import SqliteStore
 from .stream_secrets import StreamSecrets

@@ -179,7 +179,7 @@ def test_the_kernel_keeps_the_endpoint_inside(tmp_path: Path) -> None:
     (tmp_path / "inside" / "way").symlink_to(tmp_path)
     program = f"""
 import os, sys
-from lyceum_magic.server.s3_process import confine
+from lyceum_magic.server.storage.s3_process import confine
 if not confine({str(tmp_path / "inside")!r}, sys.executable):
     sys.exit(77)
 os.chdir({str(tmp_path / "inside")!r})
@@ -248,7 +248,7 @@ def test_without_rclone_it_says_how_to_get_it(
     monkeypatch.setattr("sysconfig.get_path", lambda name: str(tmp_path))
     monkeypatch.setattr("sys.executable", str(tmp_path / "python"))
     monkeypatch.setenv("PATH", str(tmp_path))
-    from lyceum_magic.server.s3_endpoint import StorageUnavailable, find_rclone
+    from lyceum_magic.server.storage.s3_endpoint import StorageUnavailable, find_rclone
 
     with pytest.raises(StorageUnavailable, match=r"lyceum-magic\[storage\]"):
         find_rclone()

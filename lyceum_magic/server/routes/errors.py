@@ -14,10 +14,10 @@ from ...exceptions import EmbeddedServerError, LyceumError, UnknownRun
 from ...protocol.lines import safe_lines
 from ..account.keys import KeyInUse, SignInRefused, UnknownApiKey
 from ..account.secrets import SecretsTooLarge, UnknownSecret
-from ..bucket import InvalidKey, KeyConflict, StorageFull, UnknownFile
 from ..runners.base import EngineUnavailable, InvalidField
-from ..s3_endpoint import StorageUnavailable
 from ..service import ServerBusy, UnknownMachine
+from ..storage.bucket import InvalidKey, KeyConflict, StorageFull, UnknownFile
+from ..storage.s3_endpoint import StorageUnavailable
 from ..stores.base import StoreUnavailable
 from .callbacks import UnknownDelivery
 from .orgs import UnknownOrg

@@ -16,8 +16,8 @@ from starlette.types import Receive, Scope, Send
 
 from ...protocol import paths
 from ...protocol.times import iso
-from ..bucket import Bucket, StoredFile, UnknownFile
-from ..s3_endpoint import S3Endpoint
+from ..storage.bucket import Bucket, StoredFile, UnknownFile
+from ..storage.s3_endpoint import S3Endpoint
 from .description import problems
 from .uploads import BadUpload, Form, Upload, receive_form
 

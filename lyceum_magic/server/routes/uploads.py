@@ -14,7 +14,7 @@ from python_multipart.multipart import MultipartParser, parse_options_header
 from starlette.requests import ClientDisconnect
 
 from ...exceptions import LyceumError
-from ..bucket import room_needed
+from ..storage.bucket import room_needed
 
 MAX_FILES = 1000
 MAX_FIELD_BYTES = 8192

@@ -16,9 +16,9 @@ import pytest
 from fastapi import FastAPI
 
 from lyceum_magic.protocol import paths
-from lyceum_magic.server.bucket import Bucket
 from lyceum_magic.server.routes import storage
-from lyceum_magic.server.s3_endpoint import S3Endpoint
+from lyceum_magic.server.storage.bucket import Bucket
+from lyceum_magic.server.storage.s3_endpoint import S3Endpoint
 
 from .serving import Served, serving
 

@@ -19,7 +19,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..exceptions import LyceumError
+from ...exceptions import LyceumError
 
 #: S3's own limit.
 MAX_KEY_BYTES = 1024

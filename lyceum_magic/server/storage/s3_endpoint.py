@@ -33,8 +33,8 @@ from collections.abc import Collection
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from ..config import Secret
-from ..exceptions import LyceumError
+from ...config import Secret
+from ...exceptions import LyceumError
 
 REGION = "us-east-1"
 _STARTUP_S = 30.0

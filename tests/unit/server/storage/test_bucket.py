@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from lyceum_magic.server.bucket import Bucket, InvalidKey, KeyConflict, UnknownFile
+from lyceum_magic.server.storage.bucket import Bucket, InvalidKey, KeyConflict, UnknownFile
 
 
 @pytest.fixture
