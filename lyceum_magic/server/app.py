@@ -40,11 +40,11 @@ from .routes import (
 from .routes.description import EVERYWHERE, install_description
 from .routes.errors import install_handlers
 from .runners.base import Runner
-from .runners.bootstraps import Bootstraps
-from .runners.compose import ComposeRunner
-from .runners.container import ContainerRunner
+from .runners.compose.runner import ComposeRunner
+from .runners.engine.container import ContainerRunner
 from .runners.handle import is_supervised
-from .runners.process import ProcessRunner
+from .runners.process.bootstraps import Bootstraps
+from .runners.process.runner import ProcessRunner
 from .service import RunService
 from .settings import ServerSettings
 from .state_folder import forget_deliveries_left, new_key, write_deliveries_left

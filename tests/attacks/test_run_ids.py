@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.protocol import paths
-from lyceum_magic.server.runners import memory
+from lyceum_magic.server.runners.process import memory
 from tests.attacks.stranger import Stranger
 from tests.integration.served_process import ServedProcess, served
 from tests.tools.embedded import run_folder

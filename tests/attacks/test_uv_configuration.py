@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.server.runners.base import Refusal
-from lyceum_magic.server.runners.requirements import Installer
+from lyceum_magic.server.runners.process.requirements import Installer
 from tests.attacks.stranger import Stranger
 from tests.tools.wheels import write_wheel
 

@@ -11,7 +11,7 @@ import pytest
 
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output
-from lyceum_magic.server.runners.stack import Stack
+from lyceum_magic.server.runners.compose.stack import Stack
 from tests.integration.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 
-from lyceum_magic.server.runners.engine import Engine, connect
+from lyceum_magic.server.runners.engine.engine import Engine, connect
 
 
 def open_files() -> int:

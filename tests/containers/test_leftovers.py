@@ -12,7 +12,7 @@ from pathlib import Path
 import docker as sdk
 import pytest
 
-from lyceum_magic.server.runners import leftovers
+from lyceum_magic.server.runners.engine import leftovers
 
 from .runs import docker
 

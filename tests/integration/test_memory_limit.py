@@ -12,9 +12,9 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lyceum_magic.server.runners import memory
 from lyceum_magic.server.runners.handle import read_facts
-from lyceum_magic.server.runners.process import ProcessRunner
+from lyceum_magic.server.runners.process import memory
+from lyceum_magic.server.runners.process.runner import ProcessRunner
 from tests.tools.waiting import eventually
 
 from .test_process_runner import output, run, start, until

@@ -17,7 +17,7 @@ import pytest
 
 from lyceum_magic.server.output.spool import DamagedSpool
 from lyceum_magic.server.runners.handle import Patience, SupervisedRun, read_end
-from lyceum_magic.server.runners.process import ProcessRunner
+from lyceum_magic.server.runners.process.runner import ProcessRunner
 from tests.tools.waiting import eventually
 
 from .test_process_runner import is_alive, output, run, spec, start, until

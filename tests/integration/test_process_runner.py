@@ -24,7 +24,7 @@ from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.server.output.spool import SpoolRecord, read_spool
 from lyceum_magic.server.runners.base import RunEnd, RunSpec
 from lyceum_magic.server.runners.handle import SupervisedRun, is_supervised
-from lyceum_magic.server.runners.process import ProcessRunner
+from lyceum_magic.server.runners.process.runner import ProcessRunner
 from tests.tools.small_disks import small_disk
 
 pytestmark = pytest.mark.anyio
@@ -435,7 +435,7 @@ import asyncio, sys
 from pathlib import Path
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.server.runners.base import RunSpec
-from lyceum_magic.server.runners.process import ProcessRunner
+from lyceum_magic.server.runners.process.runner import ProcessRunner
 
 async def main():
     runner = ProcessRunner(Path(sys.argv[1]))

@@ -1,7 +1,7 @@
 """The server's end of a run that belongs to a supervisor: a `RunHandle` over the run's folder.
 
-The supervisor is a process of its own that outlives the server: `supervisor` for Python programs,
-`engine_supervisor` for containers and stacks. Both take a run over the same way, tell of it and
+The supervisor is a process of its own that outlives the server: `process.supervisor` for Python programs,
+`engine.supervisor` for containers and stacks. Both take a run over the same way, tell of it and
 obey by single bytes on the same socket, and leave the same files behind.
 """
 
@@ -32,7 +32,7 @@ from ..regular_files import read_regular
 from ..tasks import log_failure
 from .base import EndReason, EngineUnavailable, Refusal, RunEnd, RunSpec, Usage
 from .pool import Interpreter
-from .supervisor import DETAIL, DETAIL_FILE, KILL, STARTED, STOP, SUPERVISOR_ID, write_json
+from .process.supervisor import DETAIL, DETAIL_FILE, KILL, STARTED, STOP, SUPERVISOR_ID, write_json
 
 _T = TypeVar("_T")
 

@@ -17,7 +17,7 @@ from pathlib import Path
 from ...variables import for_run
 from ..descriptors import inherited_limit
 from ..tasks import log_failure
-from .supervisor import SUPERVISOR_ID
+from .process.supervisor import SUPERVISOR_ID
 
 logger = logging.getLogger(__name__)
 
@@ -53,14 +53,14 @@ class Interpreter:
 
 
 def spawn_interpreter(
-    module: str = "supervisor",
+    module: str = "process.supervisor",
     environment: Mapping[str, str] | None = None,
     arguments: Sequence[str] = (),
 ) -> Interpreter:
     """Starts a process that waits for a run.
 
     Args:
-        module: `supervisor`, `container_work` or `compose_work`.
+        module: `process.supervisor`, `engine.container_work` or `compose.work`.
         environment: variables to add for it.
         arguments: of its command line, after the number of descriptors that it may have.
     """
@@ -108,7 +108,7 @@ class InterpreterPool:
         self,
         *,
         size: int = 2,
-        module: str = "supervisor",
+        module: str = "process.supervisor",
         environment: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
     ) -> None:

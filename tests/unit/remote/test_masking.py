@@ -16,7 +16,7 @@ from lyceum_magic.remote.values import unpack
 from lyceum_magic.server.output.masking import forms_of
 from tests.unit.remote.interpreters import INTERPRETERS
 from tests.unit.remote.marked import Ended, run_marked
-from tests.unit.server.test_masking import reference
+from tests.unit.server.output.test_masking import reference
 
 TOKEN = "t0ken<&'\"\\>é\nend"
 

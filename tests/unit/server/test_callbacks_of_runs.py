@@ -32,7 +32,7 @@ from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.troubles import Troubles
 from lyceum_magic.server.vault import Vault
 
-from .callbacks.receiver import Request, receiving
+from .outbox.receiver import Request, receiving
 from .fake_runner import FakeRunner
 from .serving import serving
 from .test_service_rules import state_becomes

@@ -19,7 +19,7 @@ from lyceum_magic.server.output.tail import read_lines, read_tail
 from lyceum_magic.server.stores.base import RunRecord
 from lyceum_magic.server.tracked_run import TrackedRun
 
-from .serving import Received, Served, parse, read_stream, serving
+from ..serving import Received, Served, parse, read_stream, serving
 
 pytestmark = pytest.mark.anyio
 

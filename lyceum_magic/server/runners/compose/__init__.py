@@ -1,0 +1,1 @@
+"""Compose stacks in a Docker engine."""

@@ -1,0 +1,1 @@
+"""Image runs as containers of a Docker engine."""

@@ -1,0 +1,219 @@
+"""Runs Docker images: a `RunSpec` in, a `RunHandle` out.
+
+The server pulls the image, since its credentials shall reach no disk; from then on the run belongs
+to its supervisor (see `runner` and `container_work`).
+"""
+
+from __future__ import annotations
+
+import asyncio
+import re
+from collections.abc import Iterable, Mapping
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+from ....protocol.machines import needs_gpu
+from ....protocol.requests import Start, StartImage
+from ...gpus import has_gpu
+from ...output.masking import program_variables
+from ..base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
+from ..handle import report
+from .container_work import ContainerPlan, Mount
+from .engine import (
+    NEEDS_TOOLKIT,
+    RUN_LABEL,
+    container_name,
+    hands_out_gpus,
+    remove_container,
+    usage_of,
+)  # fmt: skip
+from .images import parse_reference, provide
+from .registry import check_credentials, sign_in
+from .runner import EngineRunner
+
+if TYPE_CHECKING:
+    from docker import DockerClient
+
+#: What Linux takes for one argument or variable, with the zero byte behind it.
+_MAX_ARGUMENT_BYTES = 128 * 1024 - 1
+
+#: The name of an environment variable as engines take it; a `.` or `-` in it is not rare.
+_VARIABLE_NAME = re.compile(r"[^\s=\0]+")
+
+#: Folders that a program needs: nothing is mounted over them, nor inside of those of the kernel.
+_SYSTEM_FOLDERS = frozenset(
+    f"/{name}"
+    for name in (
+        *("", "bin", "boot", "dev", "etc", "lib", "lib32", "lib64", "libx32", "proc", "run"),
+        *("sbin", "sys", "usr", "usr/bin", "usr/lib", "usr/lib64", "usr/local", "usr/local/bin"),
+        *("usr/local/lib", "usr/sbin", "usr/share", "var", "var/lib", "var/run"),
+    )
+)
+_KERNEL_FOLDERS = ("/dev/", "/proc/", "/sys/")
+
+
+class ContainerRunner(EngineRunner):
+    """Runs each image in a container of the engine that DOCKER_HOST names.
+
+    Args:
+        state_dir: marks the containers of this server among others.
+        bucket: the folder that is mounted as the account's storage.
+    """
+
+    def __init__(self, state_dir: Path, *, bucket: Path) -> None:
+        super().__init__(state_dir, bucket=bucket, kind="image", supervisor="engine.container_work")
+
+    async def check(self, request: Start) -> None:
+        assert isinstance(request, StartImage)
+        check_fields(request)
+        check_credentials(request)
+        await self._engine.client()
+
+    async def prepare(self, spec: RunSpec, on_progress: ProgressListener) -> Mapping[str, Any]:
+        request = spec.request
+        assert isinstance(request, StartImage)
+        client = await self._engine.client()
+        credentials = await asyncio.to_thread(sign_in, request)
+        image = await provide(request.docker_image_ref, client, credentials, on_progress)
+        on_progress("starting the container")
+        wants_gpus = needs_gpu(request.execution_type)
+        has_gpus = wants_gpus and await asyncio.to_thread(hands_out_gpus, client)
+        if wants_gpus and not has_gpus and has_gpu():
+            report(spec, NEEDS_TOOLKIT)
+        mount = None
+        if request.enable_s3_mount:
+            mount = Mount(source=self.mounted_bucket(), target=request.s3_mount_path)
+        plan = ContainerPlan(
+            name=container_name(spec.run_id),
+            image=image,
+            # An empty list is no command either.
+            command=request.docker_run_cmd or None,
+            environment=container_environment(spec, request),
+            user=request.docker_user or None,
+            entry_point=request.docker_entrypoint or "keep",
+            has_init=request.docker_init is not False,
+            mount=mount,
+            has_gpus=has_gpus,
+            labels=self.labels(spec.run_id),
+        )
+        return {**plan}
+
+    def usage(self, client: DockerClient, run_id: str) -> Usage | None:
+        return usage_of(client.api.stats(container_name(run_id), stream=False, one_shot=True))
+
+    def remove(self, client: DockerClient, run_id: str) -> None:
+        remove_container(client, container_name(run_id))
+
+    def found(self, client: DockerClient) -> Iterable[str]:
+        for container in client.api.containers(all=True, filters=self.own):
+            yield container["Labels"][RUN_LABEL]
+
+
+# --- what is asked for -----------------------------------------------------------------------
+
+
+def check_fields(request: StartImage) -> None:
+    """Looks at what no engine is needed for.
+
+    Raises:
+        InvalidField: a field cannot be used.
+    """
+    try:
+        parse_reference(request.docker_image_ref)
+    except ValueError as exc:
+        raise InvalidField(
+            "docker_image_ref must be the name of an image such as python:3.12 or "
+            f"registry.example.com/team/tool:1.0, in lower case; {exc}.",
+            field="docker_image_ref",
+        ) from None
+    for number, argument in enumerate(request.docker_run_cmd or (), start=1):
+        _check_size(argument, f"argument {number}", "docker_run_cmd")
+    if request.docker_entrypoint == "skip" and not request.docker_run_cmd:
+        raise InvalidField(
+            "docker_entrypoint can be `skip` only where there is a command to run instead; give "
+            "docker_run_cmd.",
+            field="docker_entrypoint",
+        )
+    decode_environment(request.docker_run_env or "")
+    if request.docker_user is not None:
+        _check_size(request.docker_user, "the user", "docker_user")
+    if request.enable_s3_mount:
+        _check_mount_path(request.s3_mount_path)
+
+
+def decode_environment(text: str) -> dict[str, str | None]:
+    """The variables in a `docker_run_env` field, lines `NAME=value`.
+
+    A line without `=` gives None, as `docker run -e NAME` does where NAME is not set.
+
+    Raises:
+        InvalidField: a line has no name, or is too long; the message does not quote it.
+    """
+    field = "docker_run_env"
+    variables: dict[str, str | None] = {}
+    # Not splitlines(): a value may contain what else that takes for the end of a line.
+    for number, line in enumerate(text.split("\n"), start=1):
+        line = line.removesuffix("\r")
+        if not line.strip():
+            continue
+        _check_size(line, f"line {number}", field)
+        name, equals, value = line.partition("=")
+        if not _VARIABLE_NAME.fullmatch(name):
+            raise InvalidField(
+                f"{field} must be lines NAME=value; line {number} has no name that a variable can "
+                "have (a value cannot go on in the next line).",
+                field=field,
+            )
+        variables[name] = value if equals else None
+    return variables
+
+
+def _check_size(text: str, what: str, field: str) -> None:
+    size = len(text.encode())
+    if size > _MAX_ARGUMENT_BYTES:
+        raise InvalidField(
+            f"{what} of {field} has {size} bytes, and a program takes at most "
+            f"{_MAX_ARGUMENT_BYTES}; put it into a file of the storage or of the image.",
+            field=field,
+        )
+    if "\0" in text:
+        raise InvalidField(f"{what} of {field} contains a zero byte, which ends it.", field=field)
+
+
+def _check_mount_path(path: str) -> None:
+    field = "s3_mount_path"
+    parts = PurePosixPath(path)
+    if not parts.is_absolute() or ".." in parts.parts or "\0" in path:
+        raise InvalidField(
+            f"{field} must be an absolute path without `..` such as /mnt/s3; it is {path[:300]!r}.",
+            field=field,
+        )
+    plain = "/" + "/".join(parts.parts[1:])
+    if plain in _SYSTEM_FOLDERS or plain.startswith(_KERNEL_FOLDERS):
+        raise InvalidField(
+            f"{field} must not hide what programs need, as {plain} would; choose another one "
+            "such as /mnt/s3.",
+            field=field,
+        )
+
+
+def container_environment(spec: RunSpec, request: StartImage) -> list[str]:
+    """The account's secrets, and what the request says instead, as engines take them.
+
+    Raises:
+        Refusal: a secret is too long.
+    """
+    variables: dict[str, str | None] = {
+        **program_variables(spec.environment), "LYCEUM_RUN_ID": spec.run_id,
+    }  # fmt: skip
+    for name, value in spec.environment.items():
+        if len(f"{name}={value}".encode()) > _MAX_ARGUMENT_BYTES:
+            raise Refusal(
+                f"the secret {name} is too long for a variable: with its name it may have "
+                f"{_MAX_ARGUMENT_BYTES} bytes"
+            )
+    for name, asked in decode_environment(request.docker_run_env or "").items():
+        # A name alone means the variable around: here that is the account's.
+        if asked is not None or name not in variables:
+            variables[name] = asked
+    return [name if value is None else f"{name}={value}" for name, value in variables.items()]

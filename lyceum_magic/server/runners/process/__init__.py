@@ -1,0 +1,1 @@
+"""Python runs as processes of this machine."""

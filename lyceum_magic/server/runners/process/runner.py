@@ -1,0 +1,215 @@
+"""Runs Python programs as processes of this machine: a `RunSpec` in, a `RunHandle` out.
+
+The server prepares the run's folder and hands it to a waiting interpreter; from then on the run
+belongs to its supervisor (see `supervisor`), and the handle only listens to it.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import re
+import shutil
+import time
+from collections.abc import Container, Mapping, Sequence
+from pathlib import Path
+
+import psutil
+
+from ....protocol.bootstrap import digest_in
+from ....protocol.requests import Start, StartPython, decode_import_files, import_statements
+from ..base import EngineUnavailable, ProgressListener, Refusal, RunSpec, Usage
+from ..handle import SupervisedRun, kill_marked, read_facts, report
+from ..pool import InterpreterPool
+from ..supervised_runner import SupervisedRunner
+from .bootstraps import Bootstraps
+from .memory import MEMORY_ERROR, remove_group
+from .requirements import Installer, Wanted, installed_versions, missing_requirements
+from .supervisor import SUPERVISOR_ID, Assignment, write_json
+
+#: More than lies between the installation of a run's requirements and its beginning.
+_PREPARATION_S = 3600.0
+
+_REFUSED = (
+    "a server of profile `shared` runs nothing as processes of its own user; start an image or a "
+    "stack, or serve with `--profile local`"
+)
+
+
+class ProcessRunner(SupervisedRunner):
+    """Runs each program in a process of its own, as the server's own user.
+
+    Args:
+        state_dir: where installed requirements are kept.
+        bootstraps: what makes programs of cells that come without it; None for a folder of its own.
+        pool_size: how many interpreters wait for a run.
+        index_url, find_links: where requirements are installed from; None for uv's defaults.
+        install_limit_s: how long the installation of a run's requirements may take.
+        memory_limit_bytes: how much memory a run may use; None for no limit.
+        is_refused: runs nothing, since the server's user is not the runs' user.
+    """
+
+    def __init__(
+        self,
+        state_dir: Path,
+        *,
+        bootstraps: Bootstraps | None = None,
+        pool_size: int = 2,
+        index_url: str | None = None,
+        find_links: str | None = None,
+        install_limit_s: float = 600.0,
+        memory_limit_bytes: int | None = None,
+        is_refused: bool = False,
+    ) -> None:
+        self._bootstraps = bootstraps or Bootstraps(state_dir / "bootstraps")
+        super().__init__(
+            InterpreterPool(
+                size=0 if is_refused else pool_size, arguments=[str(self._bootstraps.file)]
+            )
+        )
+        self._memory_limit_bytes = memory_limit_bytes
+        self._is_refused = is_refused
+        self._installer = Installer(
+            state_dir / "requirements",
+            index_url=index_url,
+            find_links=find_links,
+            limit_s=install_limit_s,
+        )
+
+    async def open(self) -> None:
+        if not self._is_refused:
+            self._bootstraps.open()
+        self._supervisors.refill()
+
+    async def check(self, request: Start) -> None:
+        if self._is_refused:
+            raise EngineUnavailable(f"{_REFUSED[0].upper()}{_REFUSED[1:]}.")
+
+    async def sweep(self, unused_since: float) -> None:
+        """Removes installed requirements that no run has asked for since a moment, in seconds since
+        1970, and that no run which is not over can have."""
+        oldest = time.time()
+        for handle in self._handles:
+            if handle.started_at is None:  # it may be about to use any of them
+                return
+            oldest = min(oldest, handle.started_at)
+        await self._installer.sweep(min(unused_since, oldest - _PREPARATION_S))
+        await asyncio.to_thread(self._bootstraps.sweep, unused_since)
+
+    async def launch(
+        self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
+    ) -> None:
+        if self._is_refused:  # an earlier server, of another profile, accepted it
+            raise Refusal(_REFUSED)
+        limit = self._memory_limit_bytes
+        if digest := digest_in(_python(spec).code):
+            self._bootstraps.provide(digest, spec.folder)
+        wanted = await asyncio.to_thread(_prepare, spec, limit)
+        if wanted.requirements:
+            on_progress("installing requirements")
+            folder = await self._installer.install(wanted.requirements)
+            await asyncio.to_thread(_write_assignment, spec, [str(folder)], limit)
+        # No await from here on: a kill() finds either no program at all or its supervisor.
+        self.hand_over(spec, handle)
+
+    def measure(self, folder: Path) -> Usage | None:
+        """What the program and all that it started use now; None where it is over by now."""
+        try:
+            supervisor = psutil.Process(read_facts(folder)["pid"])
+            family = supervisor.children(recursive=True)
+            # What has ended is counted with the one that it left its exit code to.
+            cpu_s = sum(supervisor.cpu_times()[2:4])
+        except (OSError, psutil.Error, KeyError, TypeError, ValueError):
+            return None
+        memory_bytes = 0
+        for process in family:
+            with contextlib.suppress(psutil.Error), process.oneshot():  # it may have ended just now
+                cpu_s += sum(process.cpu_times()[:4])
+                memory_bytes += process.memory_info().rss
+        return Usage(cpu_s, memory_bytes)
+
+    def clean_up(self, folder: Path) -> None:
+        facts = read_facts(folder)  # none where its supervisor died before the program began
+        if mark := facts.get("id"):
+            kill_marked(SUPERVISOR_ID, mark)
+        # Runs that an older version started have none.
+        if isinstance(group := facts.get("memory_group"), str):
+            remove_group(group)
+
+
+# --- the run's folder ------------------------------------------------------------------------
+
+
+def _prepare(spec: RunSpec, memory_limit_bytes: int | None) -> Wanted:
+    """Writes what the supervisor and the program need; returns what is to be installed.
+
+    Raises:
+        Refusal: the request cannot be carried out.
+    """
+    request = _python(spec)
+    # An earlier server may have got this far.
+    for remains in ("spool", "control.sock", MEMORY_ERROR):
+        (spec.folder / remains).unlink(missing_ok=True)
+    files = decode_import_files(request.import_files) if request.import_files else {}
+    modules = {name.partition("/")[0].removesuffix(".py") for name in files}
+    wanted = Wanted()
+    if request.requirements_content:
+        wanted = missing_requirements(request.requirements_content, modules, installed_versions())
+    if wanted.notices:
+        report(spec, "\n".join(wanted.notices).encode() + b"\n")
+    _write_program(spec.folder / "work", {**files, _script_name(request, files): request.code})
+    if not wanted.requirements:
+        _write_assignment(spec, [], memory_limit_bytes)
+    return wanted
+
+
+def _python(spec: RunSpec) -> StartPython:
+    assert isinstance(spec.request, StartPython)
+    return spec.request
+
+
+def _write_program(work: Path, files: Mapping[str, str]) -> None:
+    if work.exists():
+        shutil.rmtree(work)
+    work.mkdir()
+    for name, source in files.items():
+        try:
+            if "/" in name:
+                (work / name).parent.mkdir(parents=True, exist_ok=True)
+            (work / name).write_bytes(source.encode())
+        except UnicodeEncodeError as exc:
+            raise Refusal(f"{name} holds characters that are not valid Unicode") from exc
+        except OSError as exc:
+            if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
+                raise
+            raise Refusal(f"{name!r} cannot be written: {exc.strerror}") from exc
+
+
+def _write_assignment(spec: RunSpec, path: Sequence[str], memory_limit_bytes: int | None) -> None:
+    request = _python(spec)
+    files = decode_import_files(request.import_files) if request.import_files else {}
+    assignment = Assignment(
+        run_id=spec.run_id,
+        script=_script_name(request, files),
+        prior_imports=import_statements(request.prior_imports or []),
+        path=list(path),
+        environment=dict(spec.environment),
+        timeout_s=request.timeout,
+        stop_grace_s=spec.stop_grace_s,
+        memory_limit_bytes=memory_limit_bytes,
+        bootstrap=digest_in(request.code),
+    )
+    write_json(spec.folder / "assignment.json", assignment)
+
+
+def _script_name(request: StartPython, taken: Container[str]) -> str:
+    name = os.path.basename(request.file_name or "")
+    if not re.fullmatch(r"\w[\w .-]{0,100}\.py", name):
+        name = "main.py"
+    if name in taken:
+        name = "main.py"
+    while name in taken:
+        name = f"_{name}"
+    return name
