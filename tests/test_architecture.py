@@ -86,14 +86,15 @@ ARROWS = {
     "server.vault": "config disks exceptions",
     # What both sides stand on.
     "config": "exceptions protocol",
-    "variables": "",
+    "variables": "trail",
+    "trail": "",
     "disks": "",
     "protocol": "",
     "exceptions": "",
 }
 ALLOWED = {room: frozenset(rooms.split()) for room, rooms in ARROWS.items()}
 #: Both sides stand on these; the server loads ahead of need what cells would bring along.
-COMMON = {"config", "disks", "variables", "protocol", "exceptions", "submission.wrapping"}
+COMMON = {"config", "disks", "trail", "variables", "protocol", "exceptions", "submission.wrapping"}
 
 
 def module_name(path: Path) -> str:
