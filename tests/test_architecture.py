@@ -61,7 +61,7 @@ ARROWS = {
     "server.tasks server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
     "server.runners": "config disks exceptions protocol server.descriptors server.gpus "
-    "server.output server.regular_files server.run_folders server.tasks submission.wrapping "
+    "server.output server.regular_files server.run_folders server.tasks submission.wrapping trail "
     "variables",
     "server.stores": "config disks exceptions protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",

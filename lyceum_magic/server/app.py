@@ -41,8 +41,8 @@ from .routes.description import EVERYWHERE, install_description
 from .routes.errors import install_handlers
 from .runners.base import Runner
 from .runners.compose.runner import ComposeRunner
+from .runners.control import is_supervised
 from .runners.engine.container import ContainerRunner
-from .runners.handle import is_supervised
 from .runners.process.bootstraps import Bootstraps
 from .runners.process.runner import ProcessRunner
 from .service import RunService

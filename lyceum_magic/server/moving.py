@@ -18,7 +18,7 @@ from ..config import MOVES_FILE, RECORDS_FILE, check_folder, check_folders, is_m
 from ..exceptions import EmbeddedServerError
 from ..protocol.callbacks import LEFT_FILE
 from .run_folders import RunFolders
-from .runners.handle import is_supervised
+from .runners.control import is_supervised
 from .state_folder import SERVER_FILE, AlreadyServed, lock_for_life, put
 from .stores.sqlite import relocate
 

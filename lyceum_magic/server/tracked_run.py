@@ -11,7 +11,7 @@ from ..protocol.machines import needs_gpu
 from .bell import Bell
 from .gpus import NO_GPU, has_gpu
 from .runners.base import RunHandle
-from .runners.handle import read_note
+from .runners.folder import read_note
 from .stores.base import RunRecord
 
 

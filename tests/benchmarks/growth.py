@@ -36,7 +36,7 @@ from lyceum_magic.protocol.states import State
 from lyceum_magic.server import retention
 from lyceum_magic.server.output.spool import SpoolWriter
 from lyceum_magic.server.run_folders import RunFolders
-from lyceum_magic.server.runners.handle import is_supervised
+from lyceum_magic.server.runners.control import is_supervised
 from lyceum_magic.server.stores.base import RunRecord
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault

@@ -74,6 +74,11 @@ class SpoolWriter:
         self._maskers = {stream: Masker(texts) for stream in _STREAMS} if texts else {}
         self._held: dict[StreamName, bytes] = {}
 
+    @property
+    def end(self) -> int:
+        """The end offset of the last record."""
+        return self._size
+
     def append(self, stream: StreamName, timestamp: float, data: bytes) -> bool:
         """Adds what arrived on one stream; False where all of it was held back.
 

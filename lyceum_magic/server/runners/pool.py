@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...variables import for_run
+from ...variables import for_supervisor
 from ..descriptors import inherited_limit
 from ..tasks import log_failure
-from .process.supervisor import SUPERVISOR_ID
+from .control import SUPERVISOR_ID
 
 logger = logging.getLogger(__name__)
 
@@ -66,7 +66,7 @@ def spawn_interpreter(
     """
     mark = uuid.uuid4().hex
     ours, theirs = socket.socketpair()
-    variables = for_run() | {
+    variables = for_supervisor() | {
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
         SUPERVISOR_ID: mark,

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +21,8 @@ from ..engine.engine import NEEDS_TOOLKIT, RUN_LABEL, hands_out_gpus
 from ..engine.images import parse_reference, provide
 from ..engine.registry import check_credentials, sign_in
 from ..engine.runner import EngineRunner
-from ..handle import kill_marked, note, report
+from ..folder import new_work_folder, note, report
+from ..marks import kill_marked
 from .command import PROJECT_VARIABLE, check_compose, model_of, project_name
 from .file import naming_lines, read_compose_file, refuse
 from .model import Model, bind_paths, complete_model, images, without_gpus
@@ -114,10 +114,7 @@ class ComposeRunner(EngineRunner):
         Raises:
             Refusal: this server does not accept the file, though an earlier one did.
         """
-        work = spec.folder / "work"
-        if work.exists():  # an earlier server may have got this far
-            shutil.rmtree(work)
-        work.mkdir()
+        work = new_work_folder(spec.folder)
         project = project_name(spec.run_id)
         try:
             model, remarks = self._checked_model(request.compose_file_code, work, project)

@@ -50,7 +50,7 @@ class StackPlan(TypedDict):
 
 
 @dataclass(frozen=True)
-class _Began:
+class _ContainerStarted:
     """A container has been started, perhaps not for the first time."""
 
     container_id: str
@@ -59,7 +59,7 @@ class _Began:
 
 
 @dataclass(frozen=True)
-class _Started:
+class _StackStarted:
     """`docker compose up` is over; `failure` says why it failed, and is empty where it did not."""
 
     failure: str
@@ -70,6 +70,9 @@ class _Changed:
     """There is a reason to look whether all is over; `error` if nothing will tell of the next."""
 
     error: Exception | None = None
+
+
+_Change = _ContainerStarted | _StackStarted | _Changed
 
 
 class ComposeWork:
@@ -87,7 +90,7 @@ class ComposeWork:
         folder = os.fspath(self._folder)
         self._model = with_account_files(with_environment(plan["model"], added), secrets, folder)
         self._replicas = replicas(self._model)
-        self._changes: queue.SimpleQueue[_Began | _Started | _Changed] = queue.SimpleQueue()
+        self._changes: queue.SimpleQueue[_Change] = queue.SimpleQueue()
         self._readers: dict[str, OutputReader] = {}
         # Guards what follows: orders come from other threads.
         self._lock = threading.Lock()
@@ -155,7 +158,7 @@ class ComposeWork:
     def _start(self) -> None:
         with self._lock:
             if self._is_ordered_to_end:
-                self._changes.put(_Started(""))
+                self._changes.put(_StackStarted(""))
                 return
             command = self._command = start_stack(self._project, self._folder)
 
@@ -166,7 +169,7 @@ class ComposeWork:
             except Exception as exc:  # noqa: BLE001 - the top of a thread; _follow() raises it
                 self._changes.put(_Changed(exc))
             else:
-                self._changes.put(_Started(failure))
+                self._changes.put(_StackStarted(failure))
 
         threading.Thread(target=wait, name="start", daemon=True).start()
 
@@ -185,13 +188,13 @@ class ComposeWork:
         while True:
             change = self._changes.get()
             match change:
-                case _Began(container_id, service, number):
+                case _ContainerStarted(container_id, service, number):
                     events.started()
                     self._reader(events, container_id, service, number).started()
                     if self._is_ordered_to_end:
                         # Ordered from the engine before the order to end, and only done now.
                         self._stack.kill()
-                case _Started(failure):
+                case _StackStarted(failure):
                     is_started = True
                     if failure and not self._is_ordered_to_end:
                         return failure
@@ -249,12 +252,12 @@ class ComposeWork:
         return self._readers[container_id]
 
 
-def _change(event: dict[str, Any]) -> _Began | _Changed:
+def _change(event: dict[str, Any]) -> _ContainerStarted | _Changed:
     if event["Action"] != "start":
         return _Changed()
     labels = event["Actor"]["Attributes"]
     number = int(labels.get(NUMBER_LABEL, 1))
-    return _Began(event["Actor"]["ID"], labels.get(SERVICE_LABEL, ""), number)
+    return _ContainerStarted(event["Actor"]["ID"], labels.get(SERVICE_LABEL, ""), number)
 
 
 def _waiting_for(missing: Sequence[ContainerState]) -> str:

@@ -17,7 +17,7 @@ from ....protocol.requests import Start, StartImage
 from ...gpus import has_gpu
 from ...output.masking import program_variables
 from ..base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
-from ..handle import report
+from ..folder import report
 from .container_work import ContainerPlan, Mount
 from .engine import (
     NEEDS_TOOLKIT,

@@ -12,8 +12,8 @@ from posixpath import basename
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from ..base import Refusal
+from ..control import describe_return_code
 from ..process.memory import out_of_memory
-from ..process.supervisor import describe_return_code
 from .engine import NEEDS_PID_1, connect, explanation, remove_container, unless_over
 from .entry_points import hands_over, read_script
 from .soft_end import end_softly

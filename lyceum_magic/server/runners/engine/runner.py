@@ -19,10 +19,11 @@ from typing import TYPE_CHECKING, Any
 from ....protocol.requests import Kind, Start
 from ...run_folders import RunFolders
 from ..base import EngineUnavailable, ProgressListener, RunSpec, Usage
-from ..handle import Patience, SupervisedRun, is_supervised
+from ..control import is_supervised
+from ..folder import clear, remove_assignment, write_assignment
+from ..handle import Patience, SupervisedHandle
 from ..pool import InterpreterPool
-from ..process.supervisor import write_json
-from ..supervised_runner import SupervisedRunner
+from ..supervised import SupervisedRunner
 from .engine import KIND_LABEL, RUN_LABEL, STATE_LABEL, Engine, connect, engine_environment
 from .supervisor import EngineAssignment
 
@@ -143,10 +144,9 @@ class EngineRunner(SupervisedRunner):
     # Underneath.
 
     async def launch(
-        self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
+        self, spec: RunSpec, handle: SupervisedHandle, on_progress: ProgressListener
     ) -> None:
-        for remains in ("spool", "control.sock"):  # an earlier server may have got this far
-            (spec.folder / remains).unlink(missing_ok=True)
+        clear(spec.folder)
         work = await self.prepare(spec, on_progress)
         self._mark.touch(mode=0o600)
         # No await from here on: a kill() finds either nothing in the engine or the supervisor.
@@ -158,11 +158,11 @@ class EngineRunner(SupervisedRunner):
             stop_grace_s=spec.stop_grace_s,
             work=dict(work),
         )
-        write_json(spec.folder / "assignment.json", assignment)
+        write_assignment(spec.folder, assignment)
         try:
             self.hand_over(spec, handle)
         except OSError:
-            (spec.folder / "assignment.json").unlink(missing_ok=True)  # it holds secrets
+            remove_assignment(spec.folder)
             raise
 
     def measure(self, folder: Path) -> Usage | None:
@@ -192,7 +192,7 @@ class EngineRunner(SupervisedRunner):
             # The next server sweeps it up.
             logger.warning("run %s is still in the engine", run_id, exc_info=True)
 
-    def ended(self, handle: SupervisedRun) -> None:
+    def ended(self, handle: SupervisedHandle) -> None:
         super().ended(handle)
         if handle.is_abandoned:  # with an engine that failed, maybe, and comes back
             self._sweep_soon()

@@ -8,12 +8,8 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
-import re
-import shutil
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
@@ -21,13 +17,16 @@ import psutil
 from ....protocol.bootstrap import digest_in
 from ....protocol.requests import Start, StartPython, decode_import_files, import_statements
 from ..base import EngineUnavailable, ProgressListener, Refusal, RunSpec, Usage
-from ..handle import SupervisedRun, kill_marked, read_facts, report
+from ..control import SUPERVISOR_ID
+from ..folder import clear, read_facts, report, script_name, write_assignment, write_program
+from ..handle import SupervisedHandle
+from ..marks import kill_marked
 from ..pool import InterpreterPool
-from ..supervised_runner import SupervisedRunner
+from ..supervised import SupervisedRunner
 from .bootstraps import Bootstraps
 from .memory import MEMORY_ERROR, remove_group
 from .requirements import Installer, Wanted, installed_versions, missing_requirements
-from .supervisor import SUPERVISOR_ID, Assignment, write_json
+from .supervisor import Assignment
 
 #: More than lies between the installation of a run's requirements and its beginning.
 _PREPARATION_S = 3600.0
@@ -99,7 +98,7 @@ class ProcessRunner(SupervisedRunner):
         await asyncio.to_thread(self._bootstraps.sweep, unused_since)
 
     async def launch(
-        self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
+        self, spec: RunSpec, handle: SupervisedHandle, on_progress: ProgressListener
     ) -> None:
         if self._is_refused:  # an earlier server, of another profile, accepted it
             raise Refusal(_REFUSED)
@@ -149,9 +148,7 @@ def _prepare(spec: RunSpec, memory_limit_bytes: int | None) -> Wanted:
         Refusal: the request cannot be carried out.
     """
     request = _python(spec)
-    # An earlier server may have got this far.
-    for remains in ("spool", "control.sock", MEMORY_ERROR):
-        (spec.folder / remains).unlink(missing_ok=True)
+    clear(spec.folder, MEMORY_ERROR)
     files = decode_import_files(request.import_files) if request.import_files else {}
     modules = {name.partition("/")[0].removesuffix(".py") for name in files}
     wanted = Wanted()
@@ -159,7 +156,7 @@ def _prepare(spec: RunSpec, memory_limit_bytes: int | None) -> Wanted:
         wanted = missing_requirements(request.requirements_content, modules, installed_versions())
     if wanted.notices:
         report(spec, "\n".join(wanted.notices).encode() + b"\n")
-    _write_program(spec.folder / "work", {**files, _script_name(request, files): request.code})
+    write_program(spec.folder, request, files)
     if not wanted.requirements:
         _write_assignment(spec, [], memory_limit_bytes)
     return wanted
@@ -170,29 +167,12 @@ def _python(spec: RunSpec) -> StartPython:
     return spec.request
 
 
-def _write_program(work: Path, files: Mapping[str, str]) -> None:
-    if work.exists():
-        shutil.rmtree(work)
-    work.mkdir()
-    for name, source in files.items():
-        try:
-            if "/" in name:
-                (work / name).parent.mkdir(parents=True, exist_ok=True)
-            (work / name).write_bytes(source.encode())
-        except UnicodeEncodeError as exc:
-            raise Refusal(f"{name} holds characters that are not valid Unicode") from exc
-        except OSError as exc:
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-                raise
-            raise Refusal(f"{name!r} cannot be written: {exc.strerror}") from exc
-
-
 def _write_assignment(spec: RunSpec, path: Sequence[str], memory_limit_bytes: int | None) -> None:
     request = _python(spec)
     files = decode_import_files(request.import_files) if request.import_files else {}
     assignment = Assignment(
         run_id=spec.run_id,
-        script=_script_name(request, files),
+        script=script_name(request, files),
         prior_imports=import_statements(request.prior_imports or []),
         path=list(path),
         environment=dict(spec.environment),
@@ -201,15 +181,4 @@ def _write_assignment(spec: RunSpec, path: Sequence[str], memory_limit_bytes: in
         memory_limit_bytes=memory_limit_bytes,
         bootstrap=digest_in(request.code),
     )
-    write_json(spec.folder / "assignment.json", assignment)
-
-
-def _script_name(request: StartPython, taken: Container[str]) -> str:
-    name = os.path.basename(request.file_name or "")
-    if not re.fullmatch(r"\w[\w .-]{0,100}\.py", name):
-        name = "main.py"
-    if name in taken:
-        name = "main.py"
-    while name in taken:
-        name = f"_{name}"
-    return name
+    write_assignment(spec.folder, assignment)

@@ -6,7 +6,8 @@ from abc import ABC, abstractmethod
 from pathlib import Path
 
 from .base import ProgressListener, RunSpec, Usage
-from .handle import PATIENCE, SupervisedRun, hand_over
+from .control import listening, locked
+from .handle import PATIENCE, SupervisedHandle
 from .pool import InterpreterPool
 
 
@@ -22,11 +23,11 @@ class SupervisedRunner(ABC):
 
     def __init__(self, supervisors: InterpreterPool) -> None:
         self._supervisors = supervisors
-        self._handles: set[SupervisedRun] = set()
+        self._handles: set[SupervisedHandle] = set()
 
     @abstractmethod
     async def launch(
-        self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
+        self, spec: RunSpec, handle: SupervisedHandle, on_progress: ProgressListener
     ) -> None:
         """Prepares a run and hands it over.
 
@@ -43,12 +44,12 @@ class SupervisedRunner(ABC):
     def clean_up(self, folder: Path) -> None:
         """Takes away what is left of a run whose supervisor died."""
 
-    async def start(self, spec: RunSpec, on_progress: ProgressListener) -> SupervisedRun:
+    async def start(self, spec: RunSpec, on_progress: ProgressListener) -> SupervisedHandle:
         handle = self._new_handle(spec)
         handle.launch(self.launch(spec, handle, on_progress))
         return handle
 
-    async def find(self, spec: RunSpec) -> SupervisedRun | None:
+    async def find(self, spec: RunSpec) -> SupervisedHandle | None:
         handle = self._new_handle(spec)
         if await handle.recover():
             return handle
@@ -60,16 +61,35 @@ class SupervisedRunner(ABC):
             await handle.leave()
         await self._supervisors.close()
 
-    def hand_over(self, spec: RunSpec, handle: SupervisedRun) -> None:
-        """Gives a prepared run to a supervisor; see `handle.hand_over`."""
-        hand_over(spec, handle, self._supervisors.take, self._supervisors.bury)
+    def hand_over(self, spec: RunSpec, handle: SupervisedHandle) -> None:
+        """Give a prepared run to an interpreter that becomes its supervisor, and follow that one.
 
-    def ended(self, handle: SupervisedRun) -> None:
+        Raises:
+            OSError: the machine lacks something for it.
+        """
+        supervisors = self._supervisors
+        with locked(spec.folder) as lock, listening(spec.folder) as listener:
+            while True:
+                interpreter = supervisors.take()
+                try:
+                    interpreter.hand_over(spec.folder, lock, listener)
+                except (BrokenPipeError, ConnectionResetError):
+                    supervisors.bury(interpreter)  # it died while it waited
+                else:
+                    break
+        handle.follow(
+            interpreter.control,
+            interpreter.mark,
+            bury=lambda: supervisors.bury(interpreter),
+            hand_over_again=lambda: self.hand_over(spec, handle),
+        )
+
+    def ended(self, handle: SupervisedHandle) -> None:
         """Called with each run that is over."""
         self._handles.discard(handle)
 
-    def _new_handle(self, spec: RunSpec) -> SupervisedRun:
-        handle = SupervisedRun(
+    def _new_handle(self, spec: RunSpec) -> SupervisedHandle:
+        handle = SupervisedHandle(
             spec,
             on_end=self.ended,
             clean_up=self.clean_up,
