@@ -43,23 +43,24 @@ ARROWS = {
     "server": "",
     "server.serve": "disks exceptions server.app server.connections server.descriptors "
     "server.moving server.peers server.settings server.state_folder server.tasks",
-    "server.app": "protocol server.account server.bell server.gpus server.guard server.outbox "
+    "server.app": "server.account server.bell server.guard server.outbox "
     "server.retention server.routes server.runners server.service server.settings "
     "server.state_folder server.storage server.stores server.stores.base server.stream_secrets "
     "server.tasks server.troubles server.vault",
-    "server.routes": "config exceptions protocol server.account server.metrics server.outbox "
-    "server.output server.output.event_stream server.runners server.service server.settings "
-    "server.storage server.stores.base server.stream_secrets server.tracked_run",
+    "server.routes": "config exceptions protocol server.account server.machines server.metrics "
+    "server.outbox server.output server.output.event_stream server.runners server.service server.settings "
+    "server.storage server.stores.base server.run server.stream_secrets",
     "server.account": "config exceptions protocol server.stores.base server.vault",
     "server.guard": "protocol server.settings",
     "server.output": "protocol server.regular_files",
-    "server.output.event_stream": "protocol server.output server.service server.tracked_run",
-    "server.service": "disks exceptions protocol server.bell server.metrics server.outbox "
-    "server.output server.run_folders server.runners server.stores.base server.tasks "
-    "server.tracked_run server.troubles",
+    "server.output.event_stream": "protocol server.output server.run server.service",
+    "server.service": "disks exceptions protocol server.bell server.machines server.metrics "
+    "server.outbox server.output server.run server.run_folders server.runners server.stores.base "
+    "server.tasks server.troubles",
     "server.outbox": "exceptions protocol server.bell server.settings server.stores.base "
     "server.tasks server.troubles",
-    "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
+    "server.run": "protocol server.bell server.machines server.runners server.stores.base",
+    "server.machines": "exceptions protocol server.gpus server.runners",
     "server.runners": "config disks exceptions protocol server.descriptors server.gpus "
     "server.output server.regular_files server.run_folders server.tasks submission.wrapping trail "
     "variables",

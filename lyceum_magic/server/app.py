@@ -11,12 +11,10 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from .. import __version__
-from ..protocol.requests import Kind
 from .account.keys import Keys
 from .account.secrets import AccountSecrets
 from .account.tokens import Tokens
 from .bell import Bell
-from .gpus import read_gpus
 from .guard import Guard
 from .outbox.delivery import Deliverer
 from .outbox.schedule import Schedule
@@ -62,7 +60,7 @@ def create_app(
     settings: ServerSettings,
     *,
     store: WholeStore | None = None,
-    runners: Mapping[Kind, Runner] | None = None,
+    runners: Mapping[str, Runner] | None = None,
     schedule: Schedule | None = None,
     sender: Sender | None = None,
     end_server: Callable[[], None] = lambda: None,
@@ -104,7 +102,6 @@ def create_app(
         next_delivery_at=lambda: deliverer.next_at,
         troubles=troubles,
         activity=activity,
-        read_gpus=read_gpus,
     )
     retention = Retention(
         store,
@@ -204,9 +201,9 @@ async def _leave_word(state_dir: Path, deliverer: Deliverer, app: FastAPI) -> No
     )
 
 
-def _runners(settings: ServerSettings, bootstraps: Bootstraps) -> Mapping[Kind, Runner]:
+def _runners(settings: ServerSettings, bootstraps: Bootstraps) -> Mapping[str, Runner]:
     return {
-        "python": ProcessRunner(
+        "process": ProcessRunner(
             settings.state_dir,
             bootstraps=bootstraps,
             index_url=settings.index_url,
@@ -214,7 +211,7 @@ def _runners(settings: ServerSettings, bootstraps: Bootstraps) -> Mapping[Kind, 
             memory_limit_bytes=settings.memory_limit_bytes,
             is_refused=settings.profile == "shared",
         ),
-        "image": ContainerRunner(settings.state_dir, bucket=settings.bucket),
+        "container": ContainerRunner(settings.state_dir, bucket=settings.bucket),
         "compose": ComposeRunner(
             settings.state_dir,
             bucket=settings.bucket,

@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -39,9 +39,6 @@ GPU_SERIES = (
 CPU, RAM_USED, RAM_TOTAL = "systemCpuUsagePercent", "systemRamUsedBytes", "systemRamTotalBytes"
 SERIES = (*GPU_SERIES, RAM_TOTAL, RAM_USED, CPU)
 
-#: Reads the machine's GPUs: name of a series -> value; empty where there are none.
-GpuReader = Callable[[], Mapping[str, float]]
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:
@@ -51,7 +48,7 @@ class Sample:
         at: seconds since 1970.
         cpu_s: seconds of processor time that it had used by then.
         memory_bytes: resident memory.
-        gpu: name of a series -> value, of the machine's GPUs.
+        gpu: name of a series -> value, of its machine's GPUs.
     """
 
     at: float
@@ -73,7 +70,7 @@ def samples_file(spool: Path) -> Path:
     return spool.with_name("usage")
 
 
-async def record_usage(handle: RunHandle, read_gpus: GpuReader) -> None:
+async def record_usage(handle: RunHandle) -> None:
     """Samples a run that has begun, until it is cancelled."""
     path = samples_file(handle.spool)
     due_s = FIRST_S
@@ -82,9 +79,7 @@ async def record_usage(handle: RunHandle, read_gpus: GpuReader) -> None:
             await asyncio.sleep(due_s)
             due_s = PERIOD_S
             if (usage := await handle.usage()) is not None:
-                at = time.time()
-                gpu = await asyncio.to_thread(read_gpus)
-                sample = Sample(at, usage.cpu_s, usage.memory_bytes, gpu)
+                sample = Sample(time.time(), usage.cpu_s, usage.memory_bytes, usage.gpu)
                 await asyncio.to_thread(_append, path, sample)
     except OSError as exc:  # the disk is full, or the program has taken its folder away
         logger.warning("what run %s uses is recorded no more: %s", handle.run_id, exc.strerror)

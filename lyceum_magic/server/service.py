@@ -29,13 +29,14 @@ from ..exceptions import EmbeddedServerError, LyceumError, UnknownRun
 from ..protocol.callback_urls import problem_of_url
 from ..protocol.limits import MAX_CALLBACK_URLS
 from ..protocol.lines import one_line
-from ..protocol.machines import MACHINES
-from ..protocol.requests import Kind, Start
+from ..protocol.requests import Start
 from ..protocol.states import State
 from .bell import Bell
-from .metrics import GpuReader, record_usage
+from .machines import machine_named, runner_name
+from .metrics import record_usage
 from .outbox.planning import deliveries_of
 from .output.masking import masked
+from .run import ServerRun
 from .run_folders import RunFolders
 from .runners.base import InvalidField, RunEnd, RunHandle, Runner, RunSpec
 from .stores.base import (
@@ -47,7 +48,6 @@ from .stores.base import (
     StoreUnavailable,
 )
 from .tasks import log_failure
-from .tracked_run import TrackedRun
 from .troubles import Troubles
 
 logger = logging.getLogger(__name__)
@@ -63,7 +63,7 @@ PAGE_RUNS = 100
 
 #: The account's secrets, name -> value.
 Secrets = Callable[[], Awaitable[Mapping[str, str]]]
-_Steps = Callable[[TrackedRun], Awaitable[None]]
+_Steps = Callable[[ServerRun], Awaitable[None]]
 
 _NOTEBOOK_JOB = "customer_notebook"
 _NO_TRACE = (
@@ -74,10 +74,6 @@ _READING = "what was asked for cannot be read, and its runs are not taken up unt
 _WRITING = "the ends of runs cannot be written down, and nobody is called back until they can"
 
 
-class UnknownMachine(LyceumError):
-    """No machine has the name that a request asks for."""
-
-
 class ServerBusy(LyceumError):
     """The server will not end while runs are not over."""
 
@@ -86,7 +82,7 @@ class RunService:
     """Starts, follows and ends runs.
 
     Args:
-        runners: one for each kind of run.
+        runners: name -> runner, for every name in `machines.MACHINES`.
         runs_folder: where every run gets a folder of its own.
         max_running: how many runs are under way at a time.
         secrets: gives the account's secrets, name -> value, when a run starts.
@@ -96,14 +92,13 @@ class RunService:
         next_delivery_at: when the next callback is due, in seconds since 1970; None if none is.
         troubles: told what fails.
         activity: rung when a run, a follower or a delivery comes or goes.
-        read_gpus: what the machine's GPUs do, for the metrics of runs.
         clock: seconds since 1970.
     """
 
     def __init__(
         self,
         store: Store,
-        runners: Mapping[Kind, Runner],
+        runners: Mapping[str, Runner],
         runs_folder: Path,
         *,
         max_running: int,
@@ -113,7 +108,6 @@ class RunService:
         next_delivery_at: Callable[[], float | None] = lambda: None,
         troubles: Troubles | None = None,
         activity: Bell | None = None,
-        read_gpus: GpuReader = dict,
         clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
@@ -125,13 +119,12 @@ class RunService:
         self._troubles = troubles or Troubles()
         self._folders = RunFolders(runs_folder)
         self._max_running = max_running
-        self._read_gpus = read_gpus
         self._clock = clock
-        self._tracked: dict[str, TrackedRun] = {}
-        self._queue: list[TrackedRun] = []
+        self._tracked: dict[str, ServerRun] = {}
+        self._queue: list[ServerRun] = []
         self._drivers: set[asyncio.Task[None]] = set()
         # Runs that are over, and whose end could not be written down yet.
-        self._unwritten: dict[str, TrackedRun] = {}
+        self._unwritten: dict[str, ServerRun] = {}
         self._followers: Counter[str] = Counter()  # by run
         self.activity = activity or Bell()
 
@@ -158,21 +151,17 @@ class RunService:
                 no callback can go to a URL.
             EngineUnavailable: there is no container engine.
         """
-        if request.execution_type not in MACHINES:
-            raise UnknownMachine(
-                f"There is no machine {request.execution_type!r}; "
-                f"choose one of: {', '.join(MACHINES)}."
-            )
+        runner = self._runner_of(request)
         _check_texts(request)
         self._check_callback_urls(request.user_callback_urls or ())
-        await self._runners[request.kind].check(request)
+        await runner.check(request)
         record = RunRecord(str(uuid.uuid4()), request, self._clock())
         await self._store.add(record)
         self._queue.append(self._track(record))
         self._start_what_fits()
         return record
 
-    async def find(self, run_id: str) -> TrackedRun:
+    async def find(self, run_id: str) -> ServerRun:
         """The run of this id, over or not.
 
         Raises:
@@ -181,7 +170,7 @@ class RunService:
         if run := self._tracked.get(run_id) or self._unwritten.get(run_id):
             return run
         if record := await self._store.get(run_id):
-            return TrackedRun(record)
+            return ServerRun(record)
         raise UnknownRun(f"No run has the id {run_id!r}.")
 
     def active(self) -> Sequence[RunRecord]:
@@ -279,14 +268,14 @@ class RunService:
         for ahead, run in enumerate(self._queue, start=1):
             run.show(detail=f"{ahead} {'run' if ahead == 1 else 'runs'} ahead")
 
-    async def _take_up(self, run: TrackedRun) -> None:
+    async def _take_up(self, run: ServerRun) -> None:
         problem: EmbeddedServerError | None = None
         try:
             # With what is sealed: its callback URLs, and what it needs if it has not begun.
             run.show(replace(run.record, request=await self._request(run.run_id)))
         except EmbeddedServerError as exc:
             problem = exc
-        handle = await self._runner_of(run.record).find(self._spec(run.record))
+        handle = await self._runner_of(run.record.request).find(self._spec(run.record))
         if handle is not None:
             if problem is not None:
                 logger.error("nobody will be called back of run %s: %s", run.run_id, problem)
@@ -318,7 +307,7 @@ class RunService:
                 self._troubles.end(_READING)
                 return request
 
-    async def _run(self, run: TrackedRun) -> None:
+    async def _run(self, run: ServerRun) -> None:
         run.show(replace(run.record, state=State.STARTING))
         try:
             secrets = await self._secrets()
@@ -333,11 +322,11 @@ class RunService:
             why = f"the run could not be started: {reason(exc, spec.folder)}"
             await self._lose(run, EmbeddedServerError(why))
             return
-        runner = self._runner_of(run.record)
+        runner = self._runner_of(run.record.request)
         handle = await runner.start(spec, lambda step: run.show(detail=step))
         await self._follow_to_the_end(run, handle)
 
-    async def _follow_to_the_end(self, run: TrackedRun, handle: RunHandle) -> None:
+    async def _follow_to_the_end(self, run: ServerRun, handle: RunHandle) -> None:
         run.handle = handle
         run.show(replace(run.record, state=State.STARTING, spool=handle.spool))
         if run.order is not None:
@@ -349,7 +338,7 @@ class RunService:
                 record = replace(run.record, state=State.RUNNING, started_at=handle.started_at)
                 run.show(record, detail=handle.detail)
                 handle.on_detail = lambda: run.show(detail=handle.detail)
-                recording = asyncio.create_task(record_usage(handle, self._read_gpus))
+                recording = asyncio.create_task(record_usage(handle))
                 # A run goes on where nobody can write that it does.
                 with contextlib.suppress(StoreUnavailable):
                     await self._store.update(record)
@@ -359,11 +348,11 @@ class RunService:
                 recording.cancel()
         await self._finish(run, end)
 
-    async def _lose(self, run: TrackedRun, error: EmbeddedServerError) -> None:
+    async def _lose(self, run: ServerRun, error: EmbeddedServerError) -> None:
         """Ends a run that cannot start, for a reason that people can do something about."""
         await self._finish(run, RunEnd("lost", None, str(error), None, self._clock()))
 
-    async def _finish(self, run: TrackedRun, end: RunEnd) -> None:
+    async def _finish(self, run: ServerRun, end: RunEnd) -> None:
         record = final_record(run.record, await self._masked(run, end))
         # Once: their ids stay the same however often they must be written.
         deliveries = deliveries_of(record, record.request.user_callback_urls or (), self._clock())
@@ -382,7 +371,7 @@ class RunService:
             self.activity.ring()
             self._start_what_fits()
 
-    async def _write_end(self, run: TrackedRun, deliveries: Sequence[Delivery]) -> None:
+    async def _write_end(self, run: ServerRun, deliveries: Sequence[Delivery]) -> None:
         while run.run_id in self._unwritten:
             await asyncio.sleep(REWRITE_S)
             now = self._clock()  # somebody may have set it back since
@@ -401,7 +390,7 @@ class RunService:
         if deliveries:
             self._on_deliveries({delivery.endpoint for delivery in deliveries})
 
-    async def _masked(self, run: TrackedRun, end: RunEnd) -> RunEnd:
+    async def _masked(self, run: ServerRun, end: RunEnd) -> RunEnd:
         """The end without the secrets of the run and of the account: an engine's error may quote
         the program's, which has those of its start, whatever became of them since."""
         if not end.error:
@@ -441,13 +430,13 @@ class RunService:
             if problem := self._problem_of_url(url):
                 raise InvalidField(problem, field=field)
 
-    def _drive(self, run: TrackedRun, steps: _Steps) -> None:
+    def _drive(self, run: ServerRun, steps: _Steps) -> None:
         driver = asyncio.create_task(self._end_in_any_case(run, steps), name=f"run {run.run_id}")
         driver.add_done_callback(log_failure)
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
 
-    async def _end_in_any_case(self, run: TrackedRun, steps: _Steps) -> None:
+    async def _end_in_any_case(self, run: ServerRun, steps: _Steps) -> None:
         try:
             await steps(run)
         except Exception:  # the top of a run: whatever failed, nobody may wait for it for ever
@@ -457,13 +446,13 @@ class RunService:
             error = "the server failed while it worked on the run; its log says why"
             await self._finish(run, RunEnd("lost", None, error, None, self._clock()))
 
-    def _track(self, record: RunRecord) -> TrackedRun:
-        run = self._tracked[record.run_id] = TrackedRun(record)
+    def _track(self, record: RunRecord) -> ServerRun:
+        run = self._tracked[record.run_id] = ServerRun(record)
         self.activity.ring()
         return run
 
-    def _runner_of(self, record: RunRecord) -> Runner:
-        return self._runners[record.request.kind]
+    def _runner_of(self, request: Start) -> Runner:
+        return self._runners[runner_name(request.kind, request.execution_type)]
 
     def _spec(self, record: RunRecord) -> RunSpec:
         return RunSpec(
@@ -471,6 +460,7 @@ class RunService:
             self._folders.of(record.run_id),
             record.request,
             stop_grace_s=record.request.grace_s,
+            has_gpu=machine_named(record.request.execution_type).has_gpu,
         )
 
 
@@ -538,7 +528,7 @@ async def _pass_on(order: Literal["kill", "stop"], handle: RunHandle) -> None:
     await (handle.kill() if order == "kill" else handle.stop())
 
 
-async def _over(run: TrackedRun) -> None:
+async def _over(run: ServerRun) -> None:
     while True:
         change = run.changed.listen()
         if run.is_over:

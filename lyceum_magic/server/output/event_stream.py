@@ -22,8 +22,8 @@ from starlette.types import Receive, Scope, Send
 
 from ...protocol.events import Event, Finished, Output, Progress, StreamName, encode
 from ...protocol.states import State
+from ..run import ServerRun
 from ..service import RunService
-from ..tracked_run import TrackedRun
 from .spool import LOST, DamagedSpool, SpoolRecord, read_spool
 
 #: Adjacent records of one stream travel as one event up to this size.
@@ -45,7 +45,7 @@ class EventStreamResponse(Response):
     media_type = "text/event-stream"
 
     def __init__(
-        self, service: RunService, run: TrackedRun, offset: int, closing: asyncio.Event
+        self, service: RunService, run: ServerRun, offset: int, closing: asyncio.Event
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -89,7 +89,7 @@ async def _watch_for_disconnect(receive: Receive, scope: anyio.CancelScope) -> N
 
 
 async def follow(
-    run: TrackedRun, offset: int, closing: asyncio.Event
+    run: ServerRun, offset: int, closing: asyncio.Event
 ) -> AsyncGenerator[bytes, None]:
     """The run's events from `offset` on, as the bytes to send.
 
@@ -145,7 +145,7 @@ async def follow(
 
 
 async def _something_happens(
-    run: TrackedRun,
+    run: ServerRun,
     offset: int,
     change: asyncio.Event,
     closing: asyncio.Event,
@@ -202,7 +202,7 @@ def frame(event: Event, event_id: int | None = None) -> bytes:
     return (text if event_id is None else f"id: {event_id}\n{text}").encode("ascii")
 
 
-def finished_event(run: TrackedRun) -> Finished:
+def finished_event(run: ServerRun) -> Finished:
     """The last event of a run that is over."""
     record = run.record
     return Finished(record.state, record.return_code, record.error, record.timed_out)

@@ -10,9 +10,9 @@ from fastapi import APIRouter, Query
 from ... import __version__
 from ...config import Secret
 from ...protocol import paths
-from ...protocol.machines import MACHINES
 from ...protocol.proof import key_proof, proof
 from ..account.keys import Keys
+from ..machines import MACHINES
 from ..service import RunService
 from .keys import MAX_TOKEN
 
@@ -49,7 +49,10 @@ def add_routes(
 
     @router.get(paths.MACHINE_TYPES)
     async def list_machines() -> dict[str, Any]:
-        machines = [{"hardware_profile": name, "price_per_hour": 0.0} for name in MACHINES]
+        machines = [
+            {"hardware_profile": machine.name, "price_per_hour": machine.price_per_hour}
+            for machine in MACHINES.values()
+        ]
         return {"machine_types": machines, "count": len(machines)}
 
     @router.get(paths.AVAILABLE_HARDWARE)

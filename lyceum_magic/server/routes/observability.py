@@ -14,8 +14,8 @@ from fastapi import APIRouter, Query
 from fastapi.exceptions import RequestValidationError
 
 from ...protocol import paths
-from ...protocol.machines import MACHINES
 from ...protocol.times import iso
+from ..machines import MACHINES
 from ..metrics import read_samples, series
 from ..output.tail import NewestLines
 from ..service import RunService
@@ -97,12 +97,12 @@ def add_routes(router: APIRouter, service: RunService, *, memory_limit_bytes: in
         prices = [
             {
                 "meter_slug": "execution",
-                "unit_price": 0.0,
-                "unit_price_per_hour": 0.0,
-                "group_by": {"hardware_profile": name},
+                "unit_price": machine.price_per_hour,
+                "unit_price_per_hour": machine.price_per_hour,
+                "group_by": {"hardware_profile": machine.name},
                 "applies_to": {},
             }
-            for name in MACHINES
+            for machine in MACHINES.values()
         ]
         return {"prices": prices}
 

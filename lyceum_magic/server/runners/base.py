@@ -64,6 +64,7 @@ class RunSpec:
         environment: the account's secrets: variables for the program, whose values are masked in
             its output. Empty where a run is looked for rather than started.
         stop_grace_s: seconds between SIGTERM and SIGKILL when the run is stopped or times out.
+        has_gpu: whether the run may expect a GPU on its machine.
     """
 
     run_id: str
@@ -71,6 +72,7 @@ class RunSpec:
     request: Start
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     stop_grace_s: float = DEFAULT_GRACE_S
+    has_gpu: bool = False
 
 
 @dataclass(frozen=True)
@@ -80,10 +82,13 @@ class Usage:
     Attributes:
         cpu_s: seconds of processor time so far; only the difference of two says something.
         memory_bytes: resident memory now.
+        gpu: the GPUs of its machine now, name of a series (see `gpus`) -> value; empty if it has
+            none.
     """
 
     cpu_s: float
     memory_bytes: int
+    gpu: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)

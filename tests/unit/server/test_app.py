@@ -49,8 +49,8 @@ async def test_what_was_opened_is_closed_where_another_part_fails(tmp_path: Path
         ServerSettings(tmp_path, 1, Secret("lk_test"), "boot"),
         store=NotingStore(told),
         runners={
-            "python": NotingRunner("first", told),
-            "image": NotingRunner("second", told, fails=True),
+            "process": NotingRunner("first", told),
+            "container": NotingRunner("second", told, fails=True),
             "compose": NotingRunner("third", told),
         },
     )

@@ -17,8 +17,8 @@ from fastapi.routing import APIRoute
 from lyceum_magic.config import Secret
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_BODY_BYTES
-from lyceum_magic.protocol.requests import STARTS
 from lyceum_magic.server.app import create_app
+from lyceum_magic.server.machines import RUNNERS
 from lyceum_magic.server.settings import ServerSettings
 from lyceum_magic.server.stores.memory import MemoryStore
 from tests.tools.waiting import CLIENT_LIMIT_S
@@ -31,7 +31,7 @@ pytestmark = pytest.mark.anyio
 
 def _routes() -> Iterator[tuple[str, str]]:
     settings = ServerSettings(Path("/nowhere"), 1, Secret("lk_x"), "boot")
-    app = create_app(settings, store=MemoryStore(), runners=dict.fromkeys(STARTS, FakeRunner()))
+    app = create_app(settings, store=MemoryStore(), runners=dict.fromkeys(RUNNERS, FakeRunner()))
     for route in app.routes:
         assert isinstance(route, APIRoute)
         for method in sorted(route.methods):

@@ -12,7 +12,6 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ....protocol.machines import needs_gpu
 from ....protocol.requests import Start, StartImage
 from ...gpus import has_gpu
 from ...output.masking import program_variables
@@ -76,9 +75,8 @@ class ContainerRunner(EngineRunner):
         credentials = await asyncio.to_thread(sign_in, request)
         image = await provide(request.docker_image_ref, client, credentials, on_progress)
         on_progress("starting the container")
-        wants_gpus = needs_gpu(request.execution_type)
-        has_gpus = wants_gpus and await asyncio.to_thread(hands_out_gpus, client)
-        if wants_gpus and not has_gpus and has_gpu():
+        has_gpus = spec.has_gpu and await asyncio.to_thread(hands_out_gpus, client)
+        if spec.has_gpu and not has_gpus and has_gpu():
             report(spec, NEEDS_TOOLKIT)
         mount = None
         if request.enable_s3_mount:

@@ -13,10 +13,12 @@ import logging
 import threading
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....protocol.requests import Kind, Start
+from ...gpus import read_gpus
 from ...run_folders import RunFolders
 from ..base import EngineUnavailable, ProgressListener, RunSpec, Usage
 from ..control import is_supervised
@@ -173,7 +175,8 @@ class EngineRunner(SupervisedRunner):
         from docker.errors import DockerException
 
         with contextlib.suppress(DockerException, OSError):
-            return self.usage(client, self._folders.run_id_of(folder.name))
+            if usage := self.usage(client, self._folders.run_id_of(folder.name)):
+                return replace(usage, gpu=read_gpus())
         return None
 
     def clean_up(self, folder: Path) -> None:

@@ -16,6 +16,7 @@ import psutil
 
 from ....protocol.bootstrap import digest_in
 from ....protocol.requests import Start, StartPython, decode_import_files, import_statements
+from ...gpus import read_gpus
 from ..base import EngineUnavailable, ProgressListener, Refusal, RunSpec, Usage
 from ..control import SUPERVISOR_ID
 from ..folder import clear, read_facts, report, script_name, write_assignment, write_program
@@ -127,7 +128,7 @@ class ProcessRunner(SupervisedRunner):
             with contextlib.suppress(psutil.Error), process.oneshot():  # it may have ended just now
                 cpu_s += sum(process.cpu_times()[:4])
                 memory_bytes += process.memory_info().rss
-        return Usage(cpu_s, memory_bytes)
+        return Usage(cpu_s, memory_bytes, read_gpus())
 
     def clean_up(self, folder: Path) -> None:
         facts = read_facts(folder)  # none where its supervisor died before the program began
