@@ -14,19 +14,21 @@ what a program wrote, a secret or a URL.
 The stations, in the order of a run's life:
 
     server      accepted   the request is valid; its record comes next
-    server      queued     the record is written and the run waits for a slot
-    server      started    a runner has the run
+    server      queued     the record is written, and the run waits for a slot
+    server      started    a runner has the run, whose id stands in a record
     supervisor  up         the supervisor has taken the run over
     supervisor  program    the run's program begins
-    supervisor  output     bytes came from the program
-    supervisor  spool      a record lies in the spool; `offset` is its end
-    server      running    the server has heard that the program began
-    server      read       a follower read records from the spool
-    server      sent       a frame went to the follower
-    supervisor  end        the end lies in the run's folder
+    server      running    the server has heard so
+    supervisor  spool      the program wrote `bytes`; the spool ends at `offset` then, which stays
+                           where it was if all of them are held back
+    server      follow     a follower reads the events after `from`
+    server      read       it has read the spool from one offset to another
+    server      sent       so many bytes of frames went out to it
+    server      left       the follower is gone, or has been told of the end
+    supervisor  end        the end lies in the run's folder; the spool ends at `offset`
     server      end        the end is recorded
-    server      outbox     one row for each callback is written, with the end
-    server      attempt    a callback was tried
+    server      outbox     the row of a callback is written, with the end
+    server      attempt    a callback was tried; `status` is the answer's, if there was one
     client      stream     an event came out of the stream
     client      decoded    an event became outputs
     client      journalled an event lies in the journal

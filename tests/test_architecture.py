@@ -48,17 +48,17 @@ ARROWS = {
     "server.state_folder server.storage server.stores server.stores.base server.stream_secrets "
     "server.tasks server.troubles server.vault",
     "server.routes": "config exceptions protocol server.account server.machines server.metrics "
-    "server.outbox server.output server.output.event_stream server.runners server.service server.settings "
-    "server.storage server.stores.base server.run server.stream_secrets",
+    "server.outbox server.output server.output.event_stream server.runners server.service "
+    "server.settings server.storage server.stores.base server.run server.stream_secrets",
     "server.account": "config exceptions protocol server.stores.base server.vault",
     "server.guard": "protocol server.settings",
     "server.output": "protocol server.regular_files",
-    "server.output.event_stream": "protocol server.output server.run server.service",
+    "server.output.event_stream": "protocol server.output server.run server.service trail",
     "server.service": "disks exceptions protocol server.bell server.machines server.metrics "
     "server.outbox server.output server.run server.run_folders server.runners server.stores.base "
-    "server.tasks server.troubles",
+    "server.tasks server.troubles trail",
     "server.outbox": "exceptions protocol server.bell server.settings server.stores.base "
-    "server.tasks server.troubles",
+    "server.tasks server.troubles trail",
     "server.run": "protocol server.bell server.machines server.runners server.stores.base",
     "server.machines": "exceptions protocol server.gpus server.runners",
     "server.runners": "config disks exceptions protocol server.descriptors server.gpus "

@@ -518,9 +518,9 @@ def _make_folder(folder: Path) -> None:
 
 
 def _open(path: Path) -> int:
-    """A file of the folder's, made if it is not there, to be written."""
+    """Open a file of the folder, made if it is not there, to be appended to."""
     try:
-        return open_own(path, os.O_WRONLY | os.O_CREAT)
+        return open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except OSError as exc:
         if is_misplaced(exc, path):
             raise EmbeddedServerError(

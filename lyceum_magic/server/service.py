@@ -24,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Literal
 
+from .. import trail
 from ..disks import reason
 from ..exceptions import EmbeddedServerError, LyceumError, UnknownRun
 from ..protocol.callback_urls import problem_of_url
@@ -156,7 +157,9 @@ class RunService:
         self._check_callback_urls(request.user_callback_urls or ())
         await runner.check(request)
         record = RunRecord(str(uuid.uuid4()), request, self._clock())
+        trail.mark("server", record.run_id, "accepted", kind=request.kind)
         await self._store.add(record)
+        trail.mark("server", record.run_id, "queued", ahead=len(self._queue))
         self._queue.append(self._track(record))
         self._start_what_fits()
         return record
@@ -324,6 +327,7 @@ class RunService:
             return
         runner = self._runner_of(run.record.request)
         handle = await runner.start(spec, lambda step: run.show(detail=step))
+        trail.mark("server", run.run_id, "started")
         await self._follow_to_the_end(run, handle)
 
     async def _follow_to_the_end(self, run: ServerRun, handle: RunHandle) -> None:
@@ -338,6 +342,7 @@ class RunService:
                 record = replace(run.record, state=State.RUNNING, started_at=handle.started_at)
                 run.show(record, detail=handle.detail)
                 handle.on_detail = lambda: run.show(detail=handle.detail)
+                trail.mark("server", run.run_id, "running")
                 recording = asyncio.create_task(record_usage(handle))
                 # A run goes on where nobody can write that it does.
                 with contextlib.suppress(StoreUnavailable):
@@ -387,6 +392,9 @@ class RunService:
     async def _write_down(self, record: RunRecord, deliveries: Sequence[Delivery]) -> None:
         await self._store.finish(record, deliveries)
         self._troubles.end(_WRITING)
+        trail.mark("server", record.run_id, "end", state=record.state.value)
+        for delivery in deliveries:
+            trail.mark("server", record.run_id, "outbox", delivery=delivery.delivery_id)
         if deliveries:
             self._on_deliveries({delivery.endpoint for delivery in deliveries})
 

@@ -20,6 +20,7 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ... import trail
 from ...protocol.events import Event, Finished, Output, Progress, StreamName, encode
 from ...protocol.states import State
 from ..run import ServerRun
@@ -69,16 +70,20 @@ class EventStreamResponse(Response):
                 "headers": self.raw_headers,
             }
         )
+        trail.mark("server", self._run.run_id, "follow", from_=self._offset)
         with self._service.following(self._run.run_id):
             async with anyio.create_task_group() as group:
                 group.start_soon(_watch_for_disconnect, receive, group.cancel_scope)
                 await self._send_events(send)
                 group.cancel_scope.cancel()
+        trail.mark("server", self._run.run_id, "left")
 
     async def _send_events(self, send: Send) -> None:
         async with aclosing(follow(self._run, self._offset, self._closing)) as chunks:
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if trail.is_on:
+                    trail.mark("server", self._run.run_id, "sent", bytes=len(chunk))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -132,6 +137,8 @@ async def follow(
                 continue
             behind = end - offset >= BLOCK_BYTES // 2
             if chunk:
+                if trail.is_on:
+                    trail.mark("server", run.run_id, "read", from_=offset, to=end)
                 offset = end
                 yield chunk
                 continue
