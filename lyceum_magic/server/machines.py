@@ -19,7 +19,7 @@ RUNNERS = ("process", "container", "compose")
 
 
 class UnknownMachine(LyceumError):
-    """No machine has the name that a request asks for."""
+    """A request asks for a machine that does not exist."""
 
 
 @dataclass(frozen=True)

@@ -30,9 +30,9 @@ class ServerRun:
     Attributes:
         record: the newest record.
         handle: the runner's handle; None while the run is queued, and for a run of the past.
-        order: what was asked of a run before there was a handle to pass it on to.
-        secrets: those that it was started with; none where an earlier server started it, whose
-            supervisor masks its end by itself.
+        order: an order that came before there was a handle to pass it on to.
+        secrets: those that the run was started with; empty if an earlier server started it. Its
+            supervisor masks its end in any case.
         changed: rings when the record, the detail or the handle changed.
     """
 
@@ -58,11 +58,11 @@ class ServerRun:
 
     @property
     def progress(self) -> Progress:
-        """Where a run that is not over stands."""
+        """The state, detail and machine note of a run that is not over."""
         return Progress(self.record.state, self._detail, machine_note(self.record))
 
     def show(self, record: RunRecord | None = None, *, detail: str = "") -> None:
-        """Replaces the record, if one is given, and the phrase; tells everybody."""
+        """Replace the phrase, and the record if one is given; ring for every follower."""
         if record is not None:
             self.record = record
         self._detail = detail

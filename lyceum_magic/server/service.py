@@ -1,4 +1,4 @@
-"""The rules of the embedded server: what a run may ask for, when it starts, how its end reads.
+"""The rules of the embedded server: what a run may ask for, when it starts, how its end is told.
 
 Requests come in validated, records go out; there is no HTTP, no SQL and no subprocess here.
 """
@@ -72,26 +72,27 @@ _NO_TRACE = (
     "its result is needed"
 )
 _READING = "what was asked for cannot be read, and its runs are not taken up until it can"
-_WRITING = "the ends of runs cannot be written down, and nobody is called back until they can"
+_WRITING = "the ends of runs cannot be written down, and callbacks wait until they can"
 
 
 class ServerBusy(LyceumError):
-    """The server will not end while runs are not over."""
+    """The server does not end while runs are not over."""
 
 
 class RunService:
-    """Starts, follows and ends runs.
+    """The service that starts, follows and ends runs.
 
     Args:
         runners: name -> runner, for every name in `machines.MACHINES`.
         runs_folder: where every run gets a folder of its own.
         max_running: how many runs are under way at a time.
         secrets: gives the account's secrets, name -> value, when a run starts.
-        on_deliveries: told to which endpoints callbacks have been written down; must return at
-            once.
-        problem_of_url: why none can be sent to a URL, in one sentence; None if it can.
-        next_delivery_at: when the next callback is due, in seconds since 1970; None if none is.
-        troubles: told what fails.
+        on_deliveries: called with the endpoints of the callbacks that were written down; must
+            return at once.
+        problem_of_url: returns why no callback can go to a URL, in one sentence; None if one can.
+        next_delivery_at: returns when the next callback is due, in seconds since 1970; None if none
+            is.
+        troubles: hears of what fails.
         activity: rung when a run, a follower or a delivery comes or goes.
         clock: seconds since 1970.
     """
@@ -130,21 +131,21 @@ class RunService:
         self.activity = activity or Bell()
 
     async def open(self) -> None:
-        """Finds the runs of earlier servers again."""
+        """Find the runs of earlier servers again."""
         self._folders.make()
         for record in await self._store.unfinished():
             run = self._track(record)
             self._drive(run, self._take_up)
 
     async def close(self) -> None:
-        """Lets go of the runs; they go on, and the next server finds them."""
+        """Let go of the runs; they go on, and the next server finds them."""
         for driver in self._drivers:
             driver.cancel()
         if self._drivers:
             await asyncio.wait(self._drivers)  # what they raise is logged
 
     async def start(self, request: Start) -> RunRecord:
-        """Writes a new run down and starts it as soon as a slot is free.
+        """Write a new run down and start it as soon as a slot is free.
 
         Raises:
             UnknownMachine: no machine has that name; the message lists those that exist.
@@ -165,7 +166,7 @@ class RunService:
         return record
 
     async def find(self, run_id: str) -> ServerRun:
-        """The run of this id, over or not.
+        """Return the run of this id, over or not.
 
         Raises:
             UnknownRun: there is none.
@@ -177,11 +178,11 @@ class RunService:
         raise UnknownRun(f"No run has the id {run_id!r}.")
 
     def active(self) -> Sequence[RunRecord]:
-        """The runs that are not over, newest first."""
+        """Return the runs that are not over, newest first."""
         return [run.record for run in reversed(self._tracked.values())]
 
     async def history(self, *, limit: int, offset: int) -> HistoryPage:
-        """A page of all runs, newest first."""
+        """Return a page of all runs, newest first."""
         page = await self._store.history(limit=limit, offset=offset)
         records = [
             run.record if (run := self._unwritten.get(record.run_id)) else record
@@ -190,7 +191,7 @@ class RunService:
         return replace(page, records=records)
 
     def spools_going_on(self) -> Mapping[str, Path]:
-        """Id and output of every run that is not over."""
+        """Return the id and output of every run that is not over."""
         return {run.run_id: run.spool for run in self._tracked.values() if run.spool}
 
     async def ended_since(self, moment: float) -> AsyncIterator[Sequence[EndedRun]]:
@@ -201,7 +202,7 @@ class RunService:
             last = runs[-1]
 
     async def abort(self, run_id: str) -> RunRecord:
-        """Kills a run; returns its record when it is over, or after `CONFIRMATION_S`.
+        """Kill a run; return its record when it is over, or after `CONFIRMATION_S`.
 
         Raises:
             UnknownRun: there is none of this id.
@@ -209,11 +210,11 @@ class RunService:
         return await self._order(run_id, "kill")
 
     async def abort_all(self) -> None:
-        """Kills all runs; returns when all are over, or after `CONFIRMATION_S`."""
+        """Kill all runs; return when all are over, or after `CONFIRMATION_S`."""
         await asyncio.gather(*(self.abort(run_id) for run_id in list(self._tracked)))
 
     async def stop(self, run_id: str) -> RunRecord:
-        """Asks a run to end, kills it after its grace; returns its record as `abort` does.
+        """Ask a run to end, kill it after its grace; return its record as `abort` does.
 
         Raises:
             UnknownRun: there is none of this id.
@@ -222,7 +223,7 @@ class RunService:
 
     @contextlib.contextmanager
     def following(self, run_id: str) -> Iterator[None]:
-        """Counts a follower for as long as the block lasts: a server with one is not idle."""
+        """Count a follower for as long as the block lasts: a server with one is not idle."""
         self._followers[run_id] += 1
         self.activity.ring()
         try:
@@ -234,15 +235,15 @@ class RunService:
 
     @property
     def followers(self) -> int:
-        """How many readers follow runs now."""
+        """The number of readers that follow runs now."""
         return self._followers.total()
 
     def is_in_use(self, run_id: str) -> bool:
-        """Whether a run is not over, or somebody follows it all the same."""
+        """Return whether a run is not over, or still has a follower."""
         return run_id in self._tracked or run_id in self._followers
 
     async def idle(self, for_s: float) -> None:
-        """Returns once there has been neither a live run nor a follower for `for_s` seconds.
+        """Wait until there has been neither a live run nor a follower for `for_s` seconds.
 
         Not while a callback is due within as many seconds; later ones are for the next server.
         """
@@ -258,7 +259,7 @@ class RunService:
                     return
 
     def check_idle(self) -> None:
-        """Raises ServerBusy while a run is not over."""
+        """Raise ServerBusy while a run is not over."""
         if number := len(self._tracked):
             raise ServerBusy(f"{_count(number)} not over yet; abort or wait, then ask again.")
 
@@ -281,7 +282,7 @@ class RunService:
         handle = await self._runner_of(run.record.request).find(self._spec(run.record))
         if handle is not None:
             if problem is not None:
-                logger.error("nobody will be called back of run %s: %s", run.run_id, problem)
+                logger.error("run %s will send no callbacks: %s", run.run_id, problem)
             await self._follow_to_the_end(run, handle)
             return
         if run.record.started_at is not None:  # what has begun is never begun a second time
@@ -295,7 +296,7 @@ class RunService:
         self._start_what_fits()
 
     async def _request(self, run_id: str) -> Start:
-        """All that was asked for, as soon as the disk gives it.
+        """Return all that was asked for, as soon as the disk gives it.
 
         Raises:
             EmbeddedServerError: it cannot be decrypted.
@@ -344,7 +345,7 @@ class RunService:
                 handle.on_detail = lambda: run.show(detail=handle.detail)
                 trail.mark("server", run.run_id, "running")
                 recording = asyncio.create_task(record_usage(handle))
-                # A run goes on where nobody can write that it does.
+                # A run goes on even if that cannot be written.
                 with contextlib.suppress(StoreUnavailable):
                     await self._store.update(record)
             end = await handle.ended()
@@ -354,7 +355,7 @@ class RunService:
         await self._finish(run, end)
 
     async def _lose(self, run: ServerRun, error: EmbeddedServerError) -> None:
-        """Ends a run that cannot start, for a reason that people can do something about."""
+        """End a run that cannot start, for a reason that the user can do something about."""
         await self._finish(run, RunEnd("lost", None, str(error), None, self._clock()))
 
     async def _finish(self, run: ServerRun, end: RunEnd) -> None:
@@ -362,11 +363,11 @@ class RunService:
         # Once: their ids stay the same however often they must be written.
         deliveries = deliveries_of(record, record.request.user_callback_urls or (), self._clock())
         try:
-            # First on disk, then told: whoever hears of the end can read it.
+            # First on disk, then told: a client that hears of the end can read it.
             await self._write_down(record, deliveries)
         except Exception as exc:  # noqa: BLE001 - what it says is logged
-            # Told all the same, for nobody may wait for ever. From now on it stays as told: this
-            # server remembers it until it can be written, and the next one finds the run again.
+            # Told all the same, so that no client waits for ever. It stays as told from now on:
+            # this server keeps it until it can be written, and the next one finds the run again.
             self._troubles.begin(_WRITING, exc)
             self._unwritten[run.run_id] = run
             self._drive(run, lambda run: self._write_end(run, deliveries))
@@ -379,7 +380,7 @@ class RunService:
     async def _write_end(self, run: ServerRun, deliveries: Sequence[Delivery]) -> None:
         while run.run_id in self._unwritten:
             await asyncio.sleep(REWRITE_S)
-            now = self._clock()  # somebody may have set it back since
+            now = self._clock()  # it may have been set back since
             due = [replace(delivery, planned_at=now, next_at=now) for delivery in deliveries]
             try:
                 await self._write_down(run.record, due)
@@ -399,8 +400,11 @@ class RunService:
             self._on_deliveries({delivery.endpoint for delivery in deliveries})
 
     async def _masked(self, run: ServerRun, end: RunEnd) -> RunEnd:
-        """The end without the secrets of the run and of the account: an engine's error may quote
-        the program's, which has those of its start, whatever became of them since."""
+        """Return the end without the secrets of the run and of the account.
+
+        An engine's error may quote the program's, which has the secrets of its start, even if they
+        have changed since.
+        """
         if not end.error:
             return end
         values = {*run.secrets.values()}
@@ -447,7 +451,7 @@ class RunService:
     async def _end_in_any_case(self, run: ServerRun, steps: _Steps) -> None:
         try:
             await steps(run)
-        except Exception:  # the top of a run: whatever failed, nobody may wait for it for ever
+        except Exception:  # the top of a run: whatever failed, the run has to end
             logger.exception("run %s failed inside the server", run.run_id)
             if run.is_over:
                 return
@@ -473,7 +477,7 @@ class RunService:
 
 
 def final_record(record: RunRecord, end: RunEnd) -> RunRecord:
-    """The record of a run that ended as `end` says."""
+    """Return the record of a run that ended as `end` says."""
     state, error = _outcome(record, end)
     return replace(
         record,
@@ -489,7 +493,7 @@ def final_record(record: RunRecord, end: RunEnd) -> RunRecord:
 
 
 def _outcome(record: RunRecord, end: RunEnd) -> tuple[State, str]:
-    """The final state, and the sentence that every end other than `completed` carries."""
+    """Return the final state, and the sentence that every end other than `completed` carries."""
     match end.reason:
         case "exited" if end.return_code == 0:
             return State.COMPLETED, ""
@@ -511,7 +515,7 @@ def _outcome(record: RunRecord, end: RunEnd) -> tuple[State, str]:
 
 
 def _check_texts(request: Start) -> None:
-    """Raises InvalidField for half of a surrogate pair: JSON can say it, no file can hold it."""
+    """Raise InvalidField for half of a surrogate pair: JSON can hold it, no file can."""
     for field, value in request:
         try:
             for text in _texts(value):

@@ -157,7 +157,7 @@ def read_facts(folder: Path, name: str = FACTS) -> dict[str, Any]:
 
 
 def facts_or_none(folder: Path, name: str = FACTS) -> dict[str, Any]:
-    """Return the same; empty also if it cannot be read now."""
+    """Return the same; empty also if the file cannot be read now."""
     try:
         return read_facts(folder, name)
     except OSError:

@@ -40,10 +40,10 @@ _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
-#: How many interpreters may die over one run before it is given up.
+#: How many interpreters may die over one run before the run is lost.
 MAX_HAND_OVERS = 3
 
-#: The pause before another attempt at what such a shortage has prevented.
+#: The pause before another attempt at what a shortage has prevented.
 RETRY_S = 0.5
 #: How long a supervisor that was killed may take to be gone.
 _KILLED_S = 10.0
@@ -54,13 +54,14 @@ _LOOK_S = 0.02
 
 @dataclass(frozen=True)
 class Patience:
-    """How long the server waits for a supervisor before it ends the run itself. In seconds.
+    """The time that the server gives a supervisor before it ends the run itself. In seconds.
 
     A supervisor that was stopped, or hangs, would keep its run going for ever.
 
     Attributes:
-        start_s: for the program to begin, once the run was handed over.
-        end_s: for the end, once the run was to be over: by its limit and its grace, or by an order.
+        start_s: from the hand-over to the program's beginning.
+        end_s: from the moment at which the run has to end, by its limit and its grace or by an
+            order, to its end.
     """
 
     start_s: float
@@ -74,14 +75,14 @@ _OUT_OF_REACH = "the supervisor of the run can no longer be reached"
 
 
 class SupervisedHandle:
-    """A run that belongs to a supervisor; see `RunHandle`.
+    """A `RunHandle` for a run that belongs to a supervisor.
 
     Args:
-        on_end: told of the end, once.
+        on_end: called once, at the end.
         clean_up: takes away what a supervisor that died left running, given the run's folder; it
             is called on a thread.
-        measure: what a run uses now, given its folder; it is called on a thread.
-        patience: with its supervisor.
+        measure: returns what a run uses now, given its folder; it is called on a thread.
+        patience: with the run's supervisor.
     """
 
     def __init__(
@@ -118,11 +119,11 @@ class SupervisedHandle:
         self._hand_overs_left = MAX_HAND_OVERS - 1
         self._begun = asyncio.Event()
         self._over = asyncio.Event()
-        self._changed = asyncio.Event()  # set once and replaced: wakes all who wait
+        self._changed = asyncio.Event()  # set once and replaced: wakes all waiters
 
     @property
     def is_abandoned(self) -> bool:
-        """Whether its supervisor did not see to its end."""
+        """True if the run ended without its supervisor's doing."""
         return self._end is not None and (self._end.reason == "lost" or self._forced is not None)
 
     # What the service sees.
@@ -158,7 +159,7 @@ class SupervisedHandle:
     # What the runner does.
 
     def launch(self, steps: Coroutine[Any, Any, None]) -> None:
-        """Carries out the steps that lead to a program, in the background."""
+        """Carry out, in the background, the steps that lead to a program."""
 
         async def carry_out() -> None:
             try:
@@ -172,7 +173,7 @@ class SupervisedHandle:
             except OSError as exc:
                 why = reason(exc, self._folder)
                 self._finish(_unstarted("lost", f"the run could not be started: {why}"))
-            except Exception:  # the top of a task: nobody may wait for the run for ever
+            except Exception:  # the top of a task: the run has to end
                 logger.exception("run %s failed while it was prepared", self.run_id)
                 sentence = "the server failed while it prepared the run; its log says why"
                 self._finish(_unstarted("lost", sentence))
@@ -194,7 +195,7 @@ class SupervisedHandle:
         bury: Callable[[], None] = lambda: None,
         hand_over_again: Callable[[], None] | None = None,
     ) -> None:
-        """Listens to the run's supervisor until it ends.
+        """Listen to the run's supervisor until it ends.
 
         Args:
             mark: what all its processes have as control.SUPERVISOR_ID.
@@ -209,7 +210,7 @@ class SupervisedHandle:
         self._expect_end(self._patience.start_s, "lost")
 
     async def recover(self) -> bool:
-        """Takes up a run that an earlier server handed over; False where none did."""
+        """Take up a run that an earlier server handed over; return False if none did."""
         if await self._as_soon_as_possible(self._take_up):
             return True
         remove_assignment(self._folder)  # the next hand-over writes another
@@ -249,7 +250,7 @@ class SupervisedHandle:
         return True
 
     async def leave(self) -> None:
-        """Lets go of the run."""
+        """Let go of the run."""
         if self._connection is not None:
             self._stop_following()
         tasks = [task for task in (self._launching, self._ending, self._killing) if task]
@@ -313,7 +314,7 @@ class SupervisedHandle:
         self._connection = None
 
     def _leave_supervisor(self) -> None:
-        """Sees to the end of a run whose supervisor is gone, or as good as gone."""
+        """Begin the end of a run whose supervisor is gone, or cannot be killed."""
         self._stop_following()
         self._bury()
         self._ending = self._in_background(self._end_in_any_case())
@@ -321,7 +322,7 @@ class SupervisedHandle:
     # A supervisor that does not do its work.
 
     def _expect_end(self, within_s: float, reason: EndReason) -> None:
-        """Ends the run by force if it is not over by then, unless that is due before."""
+        """End the run by force if it is not over by then, unless that is due earlier."""
         if self._connection is None:
             return
         loop = asyncio.get_running_loop()
@@ -357,7 +358,7 @@ class SupervisedHandle:
     async def _end_in_any_case(self) -> None:
         try:
             await self._after_supervisor()
-        except Exception:  # the top of a task: nobody may wait for the run for ever
+        except Exception:  # the top of a task: the run has to end
             logger.exception("the end of run %s could not be read", self.run_id)
             sentence = "the server failed while it looked for the run's end; its log says why"
             self._finish(_unstarted("lost", sentence))
@@ -370,7 +371,7 @@ class SupervisedHandle:
             and is_untouched(self._folder)
         ):
             # It was killed while it waited, after it had been handed the run and before it had
-            # looked at it: another one shall have it.
+            # looked at it: another one gets it.
             self._hand_overs_left -= 1
             with contextlib.suppress(OSError):
                 await self._as_soon_as_possible(_at_once(self._hand_over_again))
@@ -378,10 +379,10 @@ class SupervisedHandle:
         await self._conclude()
 
     async def _conclude(self, loss: str = "the run's supervisor died") -> None:
-        """Reads how the run ended, once its supervisor is gone.
+        """Read how the run ended, after its supervisor is gone.
 
         Args:
-            loss: the sentence for a run whose end nobody has written down.
+            loss: the sentence for a run whose end is not written down.
         """
         read = _at_once(lambda: read_end(self._folder))
         end = await self._as_soon_as_possible(read)
@@ -392,7 +393,7 @@ class SupervisedHandle:
         self._finish(end)
 
     def _bury_lost_run(self, loss: str) -> RunEnd:
-        """Ends what is left of a run whose supervisor died, and writes its end in its place."""
+        """End what is left of a run whose supervisor died; write and return its end."""
         started_at = moment(facts_or_none(self._folder).get("started_at")) or self.started_at
         if self._mark:
             kill_marked(control.SUPERVISOR_ID, self._mark)
@@ -410,7 +411,7 @@ class SupervisedHandle:
         return end
 
     async def _as_soon_as_possible(self, work: Callable[[], Awaitable[_T]]) -> _T:
-        """What `work` gives, repeated as long as the machine lacks something for it."""
+        """Return what `work` gives, repeating it while the machine lacks something for it."""
         while True:
             try:
                 return await work()

@@ -1,4 +1,4 @@
-"""Processes that are told from all others by a variable of their environment."""
+"""Processes that a variable of their environment tells from all others."""
 
 from __future__ import annotations
 

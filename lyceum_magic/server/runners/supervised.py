@@ -1,4 +1,4 @@
-"""What runners have in common: their runs belong to supervisors, and they only follow them."""
+"""The base of runners whose runs belong to supervisors: it makes their handles."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .pool import InterpreterPool
 
 
 class SupervisedRunner(ABC):
-    """The part of a `Runner` that is about handles.
+    """The part of a `Runner` that hands runs to supervisors, and keeps their handles.
 
     Args:
         supervisors: where supervisors come from.
@@ -29,7 +29,7 @@ class SupervisedRunner(ABC):
     async def launch(
         self, spec: RunSpec, handle: SupervisedHandle, on_progress: ProgressListener
     ) -> None:
-        """Prepares a run and hands it over.
+        """Prepare a run and hand it over.
 
         Raises:
             Refusal: the run cannot be started.
@@ -38,11 +38,11 @@ class SupervisedRunner(ABC):
 
     @abstractmethod
     def measure(self, folder: Path) -> Usage | None:
-        """What the run in `folder` uses now. Blocks, as the next one does."""
+        """Return what the run in `folder` uses now. Blocks, as the next one does."""
 
     @abstractmethod
     def clean_up(self, folder: Path) -> None:
-        """Takes away what is left of a run whose supervisor died."""
+        """Take away what is left of a run whose supervisor died."""
 
     async def start(self, spec: RunSpec, on_progress: ProgressListener) -> SupervisedHandle:
         handle = self._new_handle(spec)
@@ -85,7 +85,7 @@ class SupervisedRunner(ABC):
         )
 
     def ended(self, handle: SupervisedHandle) -> None:
-        """Called with each run that is over."""
+        """Forget a run that is over; called with each."""
         self._handles.discard(handle)
 
     def _new_handle(self, spec: RunSpec) -> SupervisedHandle:

@@ -258,7 +258,7 @@ async def test_where_the_urls_cannot_be_decrypted_the_run_ends_and_the_log_says_
         await state_becomes(await service.find(run_id), State.COMPLETED)
         assert await second.deliveries() == []
     await second.close()
-    assert caplog.text.count(f"nobody will be called back of run {run_id}") == 1
+    assert caplog.text.count(f"run {run_id} will send no callbacks") == 1
     assert CANARY not in caplog.text
 
 

@@ -1,4 +1,4 @@
-"""What a stack run does in the engine: a stack, from its first container to the removal of all.
+"""The work of a stack run in the engine, from its first container to the removal of all.
 
 See `engine.supervisor`, whose process this is. `docker compose up` starts the stack in the order
 that its dependencies ask for; whatever else happens to it is read from the engine and asked of it
@@ -38,7 +38,7 @@ _MOST_NAMES = 3
 
 
 class StackPlan(TypedDict):
-    """The stack to be: a complete model, without the account's secrets.
+    """The stack to start: a complete model, without the account's secrets.
 
     Attributes:
         grace_s: the grace that the run names, in seconds; None where each service has its own.
@@ -51,7 +51,7 @@ class StackPlan(TypedDict):
 
 @dataclass(frozen=True)
 class _ContainerStarted:
-    """A container has been started, perhaps not for the first time."""
+    """A container that was started, perhaps not for the first time."""
 
     container_id: str
     service: str
@@ -60,14 +60,14 @@ class _ContainerStarted:
 
 @dataclass(frozen=True)
 class _StackStarted:
-    """`docker compose up` is over; `failure` says why it failed, and is empty where it did not."""
+    """The end of `docker compose up`; `failure` says why it failed, and is empty if it did not."""
 
     failure: str
 
 
 @dataclass(frozen=True)
 class _Changed:
-    """There is a reason to look whether all is over; `error` if nothing will tell of the next."""
+    """A reason to look whether all is over; `error` if no further change will be told."""
 
     error: Exception | None = None
 
@@ -76,7 +76,7 @@ _Change = _ContainerStarted | _StackStarted | _Changed
 
 
 class ComposeWork:
-    """A `Work`."""
+    """A stack as a `Work`."""
 
     def __init__(self, assignment: EngineAssignment) -> None:
         plan = cast(StackPlan, assignment["work"])
@@ -183,7 +183,7 @@ class ComposeWork:
     # Going on.
 
     def _follow(self, events: Events) -> str:
-        """Returns when the stack is over, or could not be started as a whole: then it says why."""
+        """Wait until the stack is over, or could not be started as a whole: then return why."""
         is_started = False
         while True:
             change = self._changes.get()
@@ -211,7 +211,7 @@ class ComposeWork:
                     events.waiting(_waiting_for(missing))
 
     def _missing(self, states: Sequence[ContainerState]) -> list[ContainerState]:
-        """The containers that have to end before the stack is over."""
+        """Return the containers that have to end before the stack is over."""
         alive = [state for state in states if state.is_alive]
         if self._is_ordered_to_end:
             return alive
@@ -225,11 +225,11 @@ class ComposeWork:
                 events.started()
                 self._reader(events, state.id, state.service, state.number)
         if self._readers.keys() - {state.id for state in states}:
-            raise RuntimeError("somebody has removed a container of the stack from the engine")
+            raise RuntimeError("a container of the stack was removed from the engine by hand")
         return states
 
     def _outcome(self, ended: Iterable[ContainerState]) -> tuple[int, str]:
-        """The code and the sentence of the first failure; 0 and nothing where there is none."""
+        """Return the code and the sentence of the first failure; 0 and nothing if there is none."""
         for state in sorted(ended, key=lambda state: state.finished_at):
             if state.return_code:
                 return state.return_code, self._describe(state)
@@ -261,7 +261,7 @@ def _change(event: dict[str, Any]) -> _ContainerStarted | _Changed:
 
 
 def _waiting_for(missing: Sequence[ContainerState]) -> str:
-    """What the stack waits for, as a phrase."""
+    """Return what the stack waits for, as a phrase."""
     if any(state.is_job for state in missing):
         return f"waiting for {_names(missing)} to end"
     return f"{_names(missing)} serving until the run is stopped"

@@ -1,4 +1,4 @@
-"""What the runners of images and of stacks have in common: runs that belong to a supervisor.
+"""The base of the runners of images and of stacks, whose runs belong to supervisors.
 
 The server prepares a run (checks, pulls, decides); from then on the run is its supervisor's (see
 `supervisor`), and the handle only listens to it. Whatever a supervisor that died leaves in
@@ -80,7 +80,7 @@ class EngineRunner(SupervisedRunner):
 
     @abstractmethod
     async def prepare(self, spec: RunSpec, on_progress: ProgressListener) -> Mapping[str, Any]:
-        """Makes all ready for the supervisor; returns what its `Work` needs, as JSON.
+        """Prepare everything for the supervisor; return what its `Work` needs, as JSON.
 
         Raises:
             Refusal: the run cannot be started.
@@ -89,15 +89,15 @@ class EngineRunner(SupervisedRunner):
 
     @abstractmethod
     def usage(self, client: DockerClient, run_id: str) -> Usage | None:
-        """What a run uses now. Blocks, as the following do."""
+        """Return what a run uses now, GPUs left out. Blocks, as the following do."""
 
     @abstractmethod
     def remove(self, client: DockerClient, run_id: str) -> None:
-        """Takes all of a run out of the engine; nothing there is no error."""
+        """Take all of a run out of the engine. Nothing left to remove is no error."""
 
     @abstractmethod
     def found(self, client: DockerClient) -> Iterable[str]:
-        """The ids of the runs of this state folder of which there is something in the engine."""
+        """Return the ids of this state folder's runs that have something in the engine."""
 
     # The runner's face.
 
@@ -107,7 +107,7 @@ class EngineRunner(SupervisedRunner):
             self._sweep_soon()
 
     async def sweep(self, unused_since: float) -> None:
-        """Removes what runs have left behind in the engine.
+        """Remove what runs have left in the engine.
 
         Not images: the engine is not this server's, and its owner prunes it.
         """
@@ -125,7 +125,7 @@ class EngineRunner(SupervisedRunner):
     # What the kinds share.
 
     def labels(self, run_id: str) -> dict[str, str]:
-        """The labels of all that a run has in the engine."""
+        """Return the labels of everything that a run has in the engine."""
         return {RUN_LABEL: run_id, **self._marks}
 
     @property
@@ -134,7 +134,7 @@ class EngineRunner(SupervisedRunner):
         return {"label": [RUN_LABEL, *(f"{name}={value}" for name, value in self._marks.items())]}
 
     def mounted_bucket(self) -> str:
-        """The path of the account's storage, which any program may write to."""
+        """Return the path of the account's storage, which any program may write to."""
         self._bucket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._bucket.mkdir(exist_ok=True)
         if self._bucket.stat().st_mode & 0o777 != 0o777:
@@ -212,7 +212,7 @@ class EngineRunner(SupervisedRunner):
                 pass
 
     def _sweep(self) -> bool:
-        """Removes what runs have left that nobody supervises; False where it did not work."""
+        """Remove what runs without a supervisor have left; return False if that failed."""
         try:
             client = connect()
         except EngineUnavailable:
@@ -220,7 +220,7 @@ class EngineRunner(SupervisedRunner):
         try:
             with contextlib.closing(client):
                 for run_id in self.found(client):
-                    # Looked at after the engine was: whoever put it there had the run by then.
+                    # Looked at after the engine was: its supervisor had the run by then.
                     if not is_supervised(self._folders.of(run_id)):
                         self.remove(client, run_id)
         except Exception:  # the top of a thread that works for the server's whole life

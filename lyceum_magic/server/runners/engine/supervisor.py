@@ -43,7 +43,7 @@ _MAX_SENTENCE = 600
 
 
 class EngineAssignment(TypedDict):
-    """What the server writes to `assignment.json`. Times in seconds.
+    """The content of `assignment.json`. Times in seconds.
 
     Attributes:
         environment: the account's secrets; their values are masked in the output.
@@ -59,30 +59,33 @@ class EngineAssignment(TypedDict):
 
 
 class Events(Protocol):
-    """What a `Work` tells; any thread may call."""
+    """The events that a `Work` reports; any thread may call."""
 
     def started(self) -> None:
-        """The first program began: the time limit counts from here."""
+        """Report that the first program began: the time limit counts from here."""
         ...
 
     def output(self, stream: StreamName, data: bytes) -> None:
-        """A program wrote."""
+        """Report what a program wrote."""
         ...
 
     def waiting(self, phrase: str) -> None:
-        """The run goes on until something ends, which the phrase names."""
+        """Report that the run goes on until something ends, which the phrase names."""
         ...
 
 
 class Work(Protocol):
-    """What one run does in the engine. `run` has a thread of its own; the others may be called
-    meanwhile from another one, at any moment and more than once."""
+    """The part of a run that happens in the engine.
+
+    `run` has a thread of its own; the others may be called meanwhile from another one, at any
+    moment and more than once.
+    """
 
     def run(self, events: Events) -> tuple[int, str]:
-        """Starts everything, and returns when all of it is over and all output has been told.
+        """Start everything; return when all of it is over and all output has been reported.
 
         Returns:
-            The return code, and a sentence for people where the code alone does not say it all.
+            The return code, and a sentence for the user if the code alone does not say it all.
 
         Raises:
             Refusal: it cannot be started for a reason that lies in the run.
@@ -91,21 +94,24 @@ class Work(Protocol):
         ...
 
     def stop(self) -> None:
-        """SIGTERM to all, SIGKILL after their grace; returns when all have ended."""
+        """Send SIGTERM to all, and SIGKILL after their grace; return when all have ended."""
         ...
 
     def kill(self) -> None:
-        """Kills all at once, also what is only about to start."""
+        """Kill all at once, including what is about to start."""
         ...
 
     def remove(self) -> None:
-        """Takes everything of the run out of the engine; nothing there is no error."""
+        """Take everything of the run out of the engine. Nothing left to remove is no error."""
         ...
 
 
 @dataclass(frozen=True)
 class _End:
-    """How `work` ended, before it is known why. `finished_at` in seconds since 1970."""
+    """The end of a `Work`, before the reason for it is known.
+
+    `finished_at` in seconds since 1970.
+    """
 
     reason: EndReason
     return_code: int | None
@@ -114,7 +120,7 @@ class _End:
 
 
 class EngineSupervisor:
-    """Keeps a run's output and its time limit, passes orders on, writes down how it ended."""
+    """The supervisor: it keeps a run's output and time limit, passes orders on, writes the end."""
 
     def __init__(self, assignment: EngineAssignment, work: Work, servers: Servers) -> None:
         self._assignment = assignment
@@ -125,14 +131,14 @@ class EngineSupervisor:
         self._lock = threading.Lock()
         self._wake_reader, self._wake_writer = os.pipe()
         self._started_at: float | None = None
-        self._reason: EndReason | None = None  # why we ended it; None where it ended by itself
+        self._reason: EndReason | None = None  # why we ended it; None if it ended by itself
         self._failure = ""  # why we cannot go on
         self._phrase = ""  # what the run waits for
         self._end: _End | None = None
         self._limit_due = float("inf")  # a moment of time.monotonic()
 
     def supervise(self) -> None:
-        """Returns when the run is over, out of the engine and written down."""
+        """Return when the run is over, out of the engine and written down."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         end_file = EndFile()
         self._mark("up")
@@ -154,7 +160,7 @@ class EngineSupervisor:
         with self._lock:
             self._servers.close()
 
-    # What `work` tells, on its threads.
+    # What `work` reports, on its threads.
 
     def started(self) -> None:
         with self._lock:
@@ -219,7 +225,10 @@ class EngineSupervisor:
         self._wake()
 
     def _on_thread(self, name: str, steps: Callable[[], object]) -> None:
-        """Whatever fails there ends the run: nobody shall wait for it for ever."""
+        """Carry steps out on a thread.
+
+        A failure there ends the run, which would otherwise never end.
+        """
 
         def attempt() -> None:
             try:
@@ -232,13 +241,13 @@ class EngineSupervisor:
         threading.Thread(target=attempt, name=name, daemon=True).start()
 
     def _written(self, end: _End) -> dict[str, Any]:
-        """The fields of a `RunEnd`."""
+        """Return the fields of a `RunEnd`."""
         reason: EndReason = end.reason
         code, error = end.return_code, end.error
         if self._failure:
             reason, code, error = "lost", None, self._failure
         elif reason == "lost":
-            pass  # also where it was ended: nobody knows whether it has
+            pass  # also if it was ended: it is unknown whether it did
         elif self._reason:
             reason, code = self._reason, code if self._reason == "stopped" else None
             error = control.order_sentence(reason, self._assignment["timeout_s"])

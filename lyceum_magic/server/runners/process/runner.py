@@ -1,4 +1,4 @@
-"""Runs Python programs as processes of this machine: a `RunSpec` in, a `RunHandle` out.
+"""The runner of Python programs as processes of this machine: a `RunSpec` in, a `RunHandle` out.
 
 The server prepares the run's folder and hands it to a waiting interpreter; from then on the run
 belongs to its supervisor (see `supervisor`), and the handle only listens to it.
@@ -39,7 +39,7 @@ _REFUSED = (
 
 
 class ProcessRunner(SupervisedRunner):
-    """Runs each program in a process of its own, as the server's own user.
+    """A `Runner` that starts each program in a process of its own, as the server's own user.
 
     Args:
         state_dir: where installed requirements are kept.
@@ -88,8 +88,9 @@ class ProcessRunner(SupervisedRunner):
             raise EngineUnavailable(f"{_REFUSED[0].upper()}{_REFUSED[1:]}.")
 
     async def sweep(self, unused_since: float) -> None:
-        """Removes installed requirements that no run has asked for since a moment, in seconds since
-        1970, and that no run which is not over can have."""
+        """Remove installed requirements that no run has asked for since a moment, in seconds since
+        1970. Those that an unfinished run may use stay.
+        """
         oldest = time.time()
         for handle in self._handles:
             if handle.started_at is None:  # it may be about to use any of them
@@ -115,7 +116,7 @@ class ProcessRunner(SupervisedRunner):
         self.hand_over(spec, handle)
 
     def measure(self, folder: Path) -> Usage | None:
-        """What the program and all that it started use now; None where it is over by now."""
+        """Return what the program and all that it started use now; None if it is over by now."""
         try:
             supervisor = psutil.Process(read_facts(folder)["pid"])
             family = supervisor.children(recursive=True)
@@ -143,7 +144,7 @@ class ProcessRunner(SupervisedRunner):
 
 
 def _prepare(spec: RunSpec, memory_limit_bytes: int | None) -> Wanted:
-    """Writes what the supervisor and the program need; returns what is to be installed.
+    """Write what the supervisor and the program need; return what is to be installed.
 
     Raises:
         Refusal: the request cannot be carried out.

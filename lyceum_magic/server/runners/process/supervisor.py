@@ -15,7 +15,7 @@ Only the standard library is imported here, and lightly: the program inherits th
 
 from __future__ import annotations
 
-# Programs from notebooks begin with those that nothing here uses: imported while nobody waits.
+# Most programs from notebooks import those that nothing here uses: imported before there is a run.
 import __future__  # noqa: F401
 
 import ast  # noqa: F401
@@ -76,11 +76,11 @@ _READ_BYTES = 1 << 16
 
 
 class Assignment(TypedDict):
-    """What the server writes to `assignment.json`. Times in seconds.
+    """The content of `assignment.json`. Times in seconds.
 
     Attributes:
         script: the program's file name below `work/`.
-        path: folders to put on the import path, behind `work/`.
+        path: folders to put on the import path, after `work/`.
         memory_limit_bytes: how much memory the program may use; None for no limit.
         bootstrap: the digest of the bootstrap that the program needs; empty if it needs none.
     """
@@ -100,7 +100,7 @@ class Assignment(TypedDict):
 
 
 def _wait_for_run() -> tuple[CodeType, dict[str, Any]]:
-    """Forks, and waits for the hand-over; returns in the program's process alone."""
+    """Fork, and wait for the hand-over; return in the program's process alone."""
     set_limit(int(sys.argv[1]))
     # What the server has inherited and cannot know of must not reach programs.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
@@ -136,7 +136,7 @@ def _wait_for_run() -> tuple[CodeType, dict[str, Any]]:
 
 
 def _load_bootstrap(file: str) -> str:
-    """Loads what most cells need, while nobody waits.
+    """Load what most cells need, before there is a run.
 
     Returns:
         Its digest; empty where there is none, and each cell loads the one in its run's folder.
@@ -152,7 +152,7 @@ def _load_bootstrap(file: str) -> str:
 
 
 def _unload_bootstrap() -> None:
-    """Leaves nothing of it to a program that does not need it."""
+    """Remove the bootstrap, for a program that does not need it."""
     for name in [name for name in sys.modules if name.partition(".")[0] == BOOTSTRAP]:
         del sys.modules[name]
     sys.meta_path[:] = [
@@ -192,7 +192,7 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _own_memory() -> None:
-    """Copies now, while nobody waits, the memory that a fork left shared.
+    """Copy the memory that a fork left shared now, before there is a run.
 
     Otherwise the program pays for it page by page; most of them at its end, when the interpreter
     takes itself apart: 4 ms instead of 15. Where the kernel cannot do it, nothing is lost.
@@ -212,7 +212,7 @@ def _own_memory() -> None:
 
 
 class Supervisor:
-    """Keeps a program's output and its time limit, and writes down how it ended."""
+    """The supervisor: it keeps a program's output and time limit, and writes how it ended."""
 
     def __init__(self, assignment: Assignment, program: int, servers: Servers) -> None:
         self._assignment = assignment
@@ -222,7 +222,7 @@ class Supervisor:
         self._handlers: dict[int, Callable[[int], object]] = {}
         self._open_pipes: set[int] = set()
         self._started_at = 0.0
-        self._reason = ""  # why we ended it; empty where it ended by itself
+        self._reason = ""  # why we ended it; empty if it ended by itself
         self._return_code: int | None = None  # of the program, once it is gone
         self._failure = ""  # why we cannot go on
         self._memory_group: str | None = None  # the cgroup that limits the program
@@ -231,7 +231,7 @@ class Supervisor:
         self._limit_due = self._kill_due = self._drain_due = float("inf")
 
     def run(self, let_go: Callable[[], object], stdout: int, stderr: int) -> None:
-        """Lets the program go; returns when all of it is gone and written down."""
+        """Let the program go; return when all of it is gone and written down."""
         end_file = EndFile()
         self._mark("up")
         self._spool = SpoolWriter(control.SPOOL, secrets=self._assignment["environment"].values())
@@ -249,7 +249,7 @@ class Supervisor:
         self._mark("end", reason=end["reason"], offset=self._spool.end)
 
     def _supervise(self, let_go: Callable[[], object], stdout: int, stderr: int) -> None:
-        """Returns when the program and all it started are gone and the spool is complete."""
+        """Return when the program and all it started are gone and the spool is complete."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         pipes: dict[int, StreamName] = {stdout: "stdout", stderr: "stderr"}
         for pipe in pipes:
@@ -266,7 +266,7 @@ class Supervisor:
         self._limit_due = time.monotonic() + self._assignment["timeout_s"]
         self._servers.tell(control.STARTED)
         self._mark("program")
-        # After the two lines that somebody waits for.
+        # After the two lines that the user waits for.
         self._kills_before = memory.kills_on_machine()
         try:
             while not self._is_over():
@@ -311,7 +311,7 @@ class Supervisor:
         self._reap()  # a child may have died before we listened
 
     def _read(self, descriptor: int, stream: StreamName) -> bool:
-        """Moves one read's worth of output into the spool; False where there is none."""
+        """Move one read's worth of output into the spool; return False if there is none."""
         try:
             data = os.read(descriptor, _READ_BYTES)
         except BlockingIOError:
@@ -366,7 +366,7 @@ class Supervisor:
             self._terminate("timeout")
 
     def _terminate(self, reason: str) -> None:
-        """SIGTERM for the program, which may end its own children in its own order."""
+        """Send SIGTERM to the program, which may end its own children in its own order."""
         self._reason = reason
         self._limit_due = float("inf")
         self._kill_due = time.monotonic() + self._assignment["stop_grace_s"]
@@ -376,7 +376,9 @@ class Supervisor:
     # The end.
 
     def _reap(self, options: int = os.WNOHANG) -> bool:
-        """Buries dead children, ours by birth or as subreaper; False where none is left at all."""
+        """Bury dead children, ours by birth or as subreaper; return False if no child is left at
+        all.
+        """
         while True:
             try:
                 pid, status = os.waitpid(-1, options)
@@ -392,7 +394,7 @@ class Supervisor:
                 self._drain_due = time.monotonic() + DRAIN_S
 
     def _kill_all(self) -> None:
-        """Kills until no descendant is left.
+        """Kill until no descendant is left.
 
         Whoever loses its parent becomes our child, so "no child" means "no descendant"; and as
         each round kills every child there was, it can wait for one of them to die.
@@ -406,7 +408,7 @@ class Supervisor:
             self._reap(options=0)
 
     def _end(self) -> dict[str, Any]:
-        """The fields of a `RunEnd`."""
+        """Return the fields of a `RunEnd`."""
         reason, code = self._reason or "exited", self._return_code
         error = control.order_sentence(reason, self._assignment["timeout_s"])
         if self._failure:
@@ -424,7 +426,7 @@ class Supervisor:
         }
 
     def _want_of_memory(self) -> str:
-        """The sentence for a program that ended for want of memory; empty if it was not that."""
+        """Return the sentence for a program that ended for lack of memory; empty for others."""
         limit = self._assignment["memory_limit_bytes"]
         if limit and (
             memory.kills_in_group(self._memory_group)
@@ -444,7 +446,7 @@ class Supervisor:
 
 
 def _become_program(run_folder: bytes, bootstrap: str) -> tuple[CodeType, dict[str, Any]]:
-    """Leaves nothing of the supervisor, and gives what remains to be executed.
+    """Remove the supervisor's traces; return the program's code and the namespace to execute it in.
 
     Args:
         bootstrap: the digest of the one that is loaded; empty if none is.
@@ -491,14 +493,17 @@ def _become_program(run_folder: bytes, bootstrap: str) -> tuple[CodeType, dict[s
 def _print_program_error(
     kind: type[BaseException], error: BaseException, frames: TracebackType | None
 ) -> None:
-    """Prints an uncaught exception without the frames that led to the program."""
+    """Print an uncaught exception without the frames that led to the program."""
     while frames and frames.tb_frame.f_code.co_filename in (__file__, "<frozen runpy>"):
         frames = frames.tb_next
     sys.__excepthook__(kind, error.with_traceback(frames), frames)
 
 
 def _leave_word_of_memory(run_folder: str) -> _ExceptHook:
-    """The same, for a program with a limit: the supervisor is to know a MemoryError by it."""
+    """Return the same hook for a program with a memory limit.
+
+    It tells the supervisor of a MemoryError by a file.
+    """
 
     def hook(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
         if issubclass(kind, MemoryError):
