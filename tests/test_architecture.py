@@ -47,7 +47,7 @@ ARROWS = {
     "server.retention server.routes server.runners server.service server.settings "
     "server.state_folder server.storage server.stores server.stores.base server.stream_secrets "
     "server.tasks server.troubles server.vault",
-    "server.routes": "config exceptions protocol server.account server.metrics server.outbox "
+    "server.routes": "exceptions protocol server.account server.metrics server.outbox "
     "server.output server.output.event_stream server.runners server.service server.settings "
     "server.storage server.stores.base server.stream_secrets server.tracked_run",
     "server.account": "config exceptions protocol server.stores.base server.vault",

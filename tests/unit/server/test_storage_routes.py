@@ -18,7 +18,6 @@ from fastapi import FastAPI
 from lyceum_magic.protocol import paths
 from lyceum_magic.server.routes import storage
 from lyceum_magic.server.storage.bucket import Bucket
-from lyceum_magic.server.storage.s3_endpoint import S3Endpoint
 
 from .serving import Served, serving
 
@@ -224,7 +223,8 @@ async def test_no_disk_holds_the_event_loop_up_around_an_upload(tmp_path: Path) 
     bucket = NotingBucket(tmp_path / "storage" / "local", tmp_path / "uploads")
     bucket.open()
     app = FastAPI()
-    storage.add_routes(app.router, bucket, S3Endpoint(tmp_path / "storage" / "local"))
+    app.include_router(storage.router)
+    app.state.bucket = bucket
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
         reply = await client.post(paths.UPLOAD, files={"file": ("name.txt", b"data")})
