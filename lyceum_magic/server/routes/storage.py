@@ -4,22 +4,20 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
-from pathlib import Path
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query, Request
 from fastapi.responses import FileResponse
+from starlette.datastructures import UploadFile
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
 from ...protocol import paths
 from ...protocol.times import iso
-from ..storage.bucket import Bucket, StoredFile, UnknownFile
+from ..storage.bucket import StoredFile, UnknownFile
 from .description import problems
 from .parts import StorageBucket, StorageEndpoint
-from .uploads import BadUpload, Form, Upload, receive_form
+from .uploads import BadUpload, received_form
 
 
 def _form(schema: dict[str, Any]) -> dict[str, Any]:
@@ -94,27 +92,25 @@ async def list_files(
 
 @router.post(paths.UPLOAD, openapi_extra=_ONE_FILE, responses=problems(409, 507))
 async def upload(request: Request, bucket: StorageBucket, key: str | None = None) -> dict[str, Any]:
-    def take(form: Form) -> StoredFile:
-        if [file.field for file in form.uploads] != ["file"]:
+    async with received_form(request) as form:
+        files = [(name, part) for name, part in form.multi_items() if isinstance(part, UploadFile)]
+        if [name for name, _ in files] != ["file"]:
             raise BadUpload("An upload has one file, in the field `file`.")
-        (file,) = form.uploads
-        return bucket.put(file.path, key or form.fields.get("key") or file.name)
-
-    async with _draft(bucket) as folder:
-        form = await receive_form(_content_type(request), request.stream(), folder)
-        return _stored(await asyncio.to_thread(take, form))
+        ((_, file),) = files
+        name = form.get("key")
+        key = key or (name if isinstance(name, str) else None) or file.filename or ""
+        return _stored(await asyncio.to_thread(bucket.put, file.file, key))
 
 
 @router.post(paths.UPLOAD_BULK, openapi_extra=_SEVERAL_FILES, responses=problems(409, 507))
 async def upload_several(request: Request, bucket: StorageBucket) -> dict[str, Any]:
-    def take(files: list[Upload]) -> list[StoredFile]:
-        return [bucket.put(file.path, file.name) for file in files]
-
-    async with _draft(bucket) as folder:
-        form = await receive_form(_content_type(request), request.stream(), folder)
-        if not form.uploads:
+    async with received_form(request) as form:
+        files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
+        if not files:
             raise BadUpload("The form has no files; send each in a field `files`.")
-        stored = await asyncio.to_thread(take, form.uploads)
+        stored = [
+            await asyncio.to_thread(bucket.put, file.file, file.filename or "") for file in files
+        ]
         return {"files": [_stored(file) for file in stored]}
 
 
@@ -143,21 +139,6 @@ async def list_volumes() -> dict[str, Any]:
 @router.delete(f"{paths.BLOCK_STORAGE}/{{volume_id}}", responses=problems(404))
 async def delete_volume(volume_id: str) -> dict[str, str]:
     raise UnknownFile(f"There is no volume {volume_id!r}; this server has no block storage.")
-
-
-@asynccontextmanager
-async def _draft(bucket: Bucket) -> AsyncIterator[Path]:
-    """`Bucket.draft` on threads: the files of an upload are many, or large, when they go."""
-    draft = bucket.draft()
-    folder = await asyncio.to_thread(draft.__enter__)
-    try:
-        yield folder
-    finally:
-        await asyncio.to_thread(draft.__exit__, None, None, None)
-
-
-def _content_type(request: Request) -> str:
-    return request.headers.get("content-type", "")
 
 
 def _stored(file: StoredFile) -> dict[str, Any]:
