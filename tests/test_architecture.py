@@ -19,7 +19,7 @@ ARROWS = {
     # The notebook side, from the top.
     "": "api client exceptions magic runs",
     "cli": "config embedded.demo embedded.keys exceptions magic protocol server.log server.serve "
-    "server.state_folder",
+    "server.settings server.state_folder",
     "embedded.demo": "embedded exceptions",
     "embedded.keys": "client config exceptions magic protocol runs.workspace",
     "magic": "client config display embedded exceptions journal outputs protocol runs "
@@ -41,8 +41,10 @@ ARROWS = {
     "outputs": "exceptions protocol remote",
     # The embedded server, from the top.
     "server": "",
-    "server.serve": "disks exceptions server.app server.connections server.descriptors "
-    "server.moving server.peers server.settings server.state_folder server.tasks",
+    "server.serve": "disks exceptions server.descriptors server.lifetime server.moving "
+    "server.peers server.settings server.state_folder",
+    "server.lifetime": "server.app server.connections server.peers server.settings "
+    "server.state_folder server.tasks",
     "server.app": "protocol server.account server.bell server.gpus server.guard server.outbox "
     "server.retention server.routes server.runners server.service server.settings "
     "server.state_folder server.storage server.stores server.stores.base server.stream_secrets "

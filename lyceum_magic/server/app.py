@@ -95,7 +95,7 @@ def create_app(
     runners = runners or _runners(settings, bootstraps)
     account_secrets = AccountSecrets(store)
     account_keys = Keys(store, Tokens(vault), settings.api_key, new_key)
-    bucket = Bucket(settings.bucket, drafts=settings.state_dir / "uploads")
+    bucket = Bucket(settings.bucket, drafts=settings.uploads)
     endpoint = S3Endpoint(settings.bucket)
     troubles, activity = Troubles(), Bell()
     signing = Signing(store)

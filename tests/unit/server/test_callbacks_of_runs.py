@@ -32,8 +32,8 @@ from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.troubles import Troubles
 from lyceum_magic.server.vault import Vault
 
-from .outbox.receiver import Request, receiving
 from .fake_runner import FakeRunner
+from .outbox.receiver import Request, receiving
 from .serving import serving
 from .test_service_rules import state_becomes
 

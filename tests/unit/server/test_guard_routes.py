@@ -30,7 +30,7 @@ pytestmark = pytest.mark.anyio
 
 
 def _routes() -> Iterator[tuple[str, str]]:
-    settings = ServerSettings(Path("/nowhere"), 1, Secret("lk_x"), "boot")
+    settings = ServerSettings(Path("/nowhere"), 1, Secret("lk_x"))
     app = create_app(settings, store=MemoryStore(), runners=dict.fromkeys(STARTS, FakeRunner()))
     own = [route for route in app.routes if isinstance(route, APIRoute)]
     included = [route for router in ROUTERS for route in router.routes]
