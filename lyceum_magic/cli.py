@@ -126,7 +126,8 @@ def _serve(options: argparse.Namespace) -> int:
 
     from .config import earlier_server_folder, server_folder
     from .server.log import Repetitions
-    from .server.serve import ServeOptions, serve
+    from .server.serve import serve
+    from .server.settings import ServerSettings
     from .server.state_folder import AlreadyServed, ServerFile, server_file
 
     log = logging.StreamHandler()
@@ -161,10 +162,10 @@ def _serve(options: argparse.Namespace) -> int:
 
     try:
         serve(
-            ServeOptions(
+            ServerSettings(
                 state_dir=state_dir,
                 earlier=earlier_server_folder() if is_environments_own else None,
-                port=options.port,
+                port=options.port or 0,
                 profile=options.profile,
                 max_running=options.max_running,
                 index_url=_index_url(options),

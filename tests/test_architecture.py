@@ -19,7 +19,7 @@ ARROWS = {
     # The notebook side, from the top.
     "": "api client exceptions magic runs",
     "cli": "config embedded.demo embedded.keys exceptions magic protocol server.log server.serve "
-    "server.state_folder",
+    "server.settings server.state_folder",
     "embedded.demo": "embedded exceptions",
     "embedded.keys": "client config exceptions magic protocol runs.workspace",
     "magic": "client config display embedded exceptions journal outputs protocol runs "
@@ -41,15 +41,17 @@ ARROWS = {
     "outputs": "exceptions protocol remote",
     # The embedded server, from the top.
     "server": "",
-    "server.serve": "disks exceptions server.app server.connections server.descriptors "
-    "server.moving server.peers server.settings server.state_folder server.tasks",
-    "server.app": "server.account server.bell server.guard server.outbox "
-    "server.retention server.routes server.runners server.service server.settings "
-    "server.state_folder server.storage server.stores server.stores.base server.stream_secrets "
-    "server.tasks server.troubles server.vault",
-    "server.routes": "config exceptions protocol server.account server.machines server.metrics "
-    "server.outbox server.output server.output.event_stream server.runners server.service "
-    "server.settings server.storage server.stores.base server.run server.stream_secrets",
+    "server.serve": "disks exceptions server.descriptors server.lifetime server.moving "
+    "server.peers server.settings server.state_folder",
+    "server.lifetime": "server.app server.connections server.peers server.settings "
+    "server.state_folder server.tasks",
+    "server.app": "server.account server.bell server.guard server.outbox server.retention "
+    "server.routes server.runners server.service server.settings server.state_folder "
+    "server.storage server.stores server.stores.base server.stream_secrets server.tasks "
+    "server.troubles server.vault",
+    "server.routes": "exceptions protocol server.account server.machines server.metrics "
+    "server.outbox server.output server.output.event_stream server.run server.runners "
+    "server.service server.settings server.storage server.stores.base server.stream_secrets",
     "server.account": "config exceptions protocol server.stores.base server.vault",
     "server.guard": "protocol server.settings",
     "server.output": "protocol server.regular_files",
@@ -59,8 +61,8 @@ ARROWS = {
     "server.tasks server.troubles trail",
     "server.outbox": "exceptions protocol server.bell server.settings server.stores.base "
     "server.tasks server.troubles trail",
-    "server.run": "protocol server.bell server.machines server.runners server.stores.base",
     "server.machines": "exceptions protocol server.gpus server.runners",
+    "server.run": "protocol server.bell server.machines server.runners server.stores.base",
     "server.runners": "config disks exceptions protocol server.descriptors server.gpus "
     "server.output server.regular_files server.run_folders server.tasks submission.wrapping trail "
     "variables",

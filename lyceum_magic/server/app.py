@@ -55,6 +55,21 @@ from .tasks import log_failure
 from .troubles import Troubles
 from .vault import Vault
 
+#: The last one answers for the paths that the others leave to Lyceum Cloud.
+ROUTERS = (
+    executions.router,
+    streams.router,
+    workloads.router,
+    observability.router,
+    storage.router,
+    account.router,
+    keys.router,
+    secrets.router,
+    callbacks.router,
+    orgs.router,
+    elsewhere.router,
+)
+
 
 def create_app(
     settings: ServerSettings,
@@ -78,7 +93,7 @@ def create_app(
     runners = runners or _runners(settings, bootstraps)
     account_secrets = AccountSecrets(store)
     account_keys = Keys(store, Tokens(vault), settings.api_key, new_key)
-    bucket = Bucket(settings.bucket, drafts=settings.state_dir / "uploads")
+    bucket = Bucket(settings.bucket, drafts=settings.uploads)
     endpoint = S3Endpoint(settings.bucket)
     troubles, activity = Troubles(), Bell()
     signing = Signing(store)
@@ -112,7 +127,6 @@ def create_app(
         keep_bytes=settings.keep_bytes,
         sweep_caches=[runner.sweep for runner in runners.values()],
     )
-    closing = asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -149,30 +163,23 @@ def create_app(
         redirect_slashes=False,
         responses=EVERYWHERE,
     )
-    app.state.service = service
-    app.state.closing = closing
-    #: Set once the state folder is not this server's any more: nothing may be left there.
+    app.state.closing = asyncio.Event()
+    #: Set when the state folder is no longer this server's: then nothing may be left there.
     app.state.is_homeless = False
-    stream_secrets = StreamSecrets(vault)
-    executions.add_routes(app.router, service, stream_secrets)
-    streams.add_routes(app.router, service, stream_secrets, closing)
-    workloads.add_routes(app.router, service)
-    observability.add_routes(app.router, service, memory_limit_bytes=settings.memory_limit_bytes)
-    storage.add_routes(app.router, bucket, endpoint)
-    account.add_routes(
-        app.router,
-        service,
-        settings.api_key,
-        end_server,
-        address=f"127.0.0.1:{settings.port}",
-        keys=account_keys,
-        bootstrap=lambda: bootstraps.loaded,
-    )
-    keys.add_routes(app.router, account_keys)
-    secrets.add_routes(app.router, account_secrets)
-    callbacks.add_routes(app.router, service, store, deliverer, signing, profile=settings.profile)
-    orgs.add_routes(app.router)
-    elsewhere.add_routes(app.router)  # behind all others
+    app.state.settings = settings
+    app.state.service = service
+    app.state.store = store
+    app.state.stream_secrets = StreamSecrets(vault)
+    app.state.account_keys = account_keys
+    app.state.account_secrets = account_secrets
+    app.state.bootstraps = bootstraps
+    app.state.bucket = bucket
+    app.state.endpoint = endpoint
+    app.state.deliverer = deliverer
+    app.state.signing = signing
+    app.state.end_server = end_server
+    for router in ROUTERS:
+        app.include_router(router)
     install_description(app)
     install_handlers(app)
     # Not add_middleware(): that puts it behind the handler of unexpected errors, whose replies

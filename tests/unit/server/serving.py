@@ -81,7 +81,6 @@ async def serving(
             folder,
             listener.getsockname()[1],
             Secret(KEY),
-            "boot",
             profile=profile,
             max_running=max_running,
         )
