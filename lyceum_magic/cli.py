@@ -124,7 +124,7 @@ def _serve(options: argparse.Namespace) -> int:
         )
     import logging
 
-    from .config import earlier_server_folder, server_folder
+    from .folders import earlier_server_folder, server_folder
     from .server.log import Repetitions
     from .server.serve import ServeOptions, serve
     from .server.state_folder import AlreadyServed, ServerFile, server_file

@@ -29,29 +29,23 @@ from urllib.parse import urlsplit
 import httpx
 
 from .. import __version__
-from ..config import (
-    INTERPRETER_FILE,
-    LOCK_ADDRESS_BYTES,
-    MOVES_FILE,
-    RECORDS_FILE,
-    Account,
-    Secret,
-    check_folders,
-    earlier_server_folder,
-    is_misplaced,
-    is_private,
-    open_own,
-    own_folder,
-    read_own,
-    server_facts,
-    server_folder,
-    user_folder,
-)
+from ..config import Account, Secret
 from ..disks import reason, shortage
 from ..exceptions import EmbeddedServerError
+from ..folders import earlier_server_folder, server_folder, user_folder
+from ..own_files import check_folders, is_misplaced, is_private, open_own, own_folder, read_own
 from ..protocol import paths
 from ..protocol.callbacks import LEFT_FILE, DeliveriesLeft
 from ..protocol.proof import proof
+from ..protocol.state_folder import (
+    INTERPRETER_FILE,
+    LOCK_ADDRESS_BYTES,
+    LOCK_FILE,
+    MOVES_FILE,
+    RECORDS_FILE,
+    SERVER_FILE,
+    server_facts,
+)
 from ..variables import for_server
 
 _Seen = TypeVar("_Seen")
@@ -65,9 +59,6 @@ _ANSWER_LIMIT_S = 5.0
 _LOOK_S = 0.02
 #: How long a server that holds its folder may take until it says how to reach it.
 _MEND_LIMIT_S = 10.0
-#: Outlives its server.
-SERVER_FILE = "server.json"
-LOCK_FILE = "server.lock"
 
 
 @dataclass(frozen=True)

@@ -14,6 +14,7 @@ from pathlib import Path
 from .. import __version__, config
 from ..embedded import local_server
 from ..exceptions import LyceumError
+from ..folders import journal_folder
 from ..protocol.machines import needs_gpu
 from ..runs.workspace import workspace
 from .callbacks import until
@@ -171,6 +172,6 @@ def _journal() -> tuple[str, str, str]:
         workspace().entries(limit=1)
     except LyceumError as exc:
         return ("journal", "cannot be used", str(exc))
-    folder = config.journal_folder()
+    folder = journal_folder()
     size = sum(path.stat().st_size for path in folder.glob("*")) if folder.is_dir() else 0
     return ("journal", f"{size / 1e6:.1f} MB in {folder}", "%lyceum forget makes room")

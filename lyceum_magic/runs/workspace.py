@@ -37,6 +37,7 @@ from ..exceptions import (
     ServerError,
     UnknownRun,
 )
+from ..folders import journal_folder
 from ..inbox.here import Here
 from ..journal.journal import Entry, Journal
 from ..protocol import money
@@ -102,7 +103,7 @@ class Workspace:
         return self._journals.get(None, lambda: self._portal.call(self._open_journal))
 
     async def _open_journal(self) -> Journal:
-        journal = Journal(config.journal_folder())
+        journal = Journal(journal_folder())
         # On the loop thread too, and before that ends.
         self._stack.callback(self._portal.call, _in_loop, journal.close)
         if notebook := os.environ.get(NOTEBOOK_VARIABLE):

@@ -17,9 +17,9 @@ import httpx
 import jwt
 import pytest
 
-from lyceum_magic.config import server_folder
 from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import ConfigError, ServerUnreachable
+from lyceum_magic.folders import server_folder
 from lyceum_magic.magic import line
 from lyceum_magic.magic.cell import Defaults
 from lyceum_magic.protocol import paths

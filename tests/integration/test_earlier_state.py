@@ -14,8 +14,8 @@ import httpx
 import psutil
 import pytest
 
-from lyceum_magic.config import server_folder
 from lyceum_magic.embedded import local_server
+from lyceum_magic.folders import server_folder
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_TIMEOUT_S
 from lyceum_magic.protocol.requests import StartPython
@@ -190,9 +190,9 @@ def test_an_earlier_server_of_another_environment_is_left_alone(
     local_server.ensure()
     assert (own_machine / "runs.sqlite3").exists()
     ask = (
-        "from lyceum_magic import config; from lyceum_magic.embedded import local_server; "
+        "from lyceum_magic import folders; from lyceum_magic.embedded import local_server; "
         "local_server.ensure(); "
-        "print(config.server_folder())"
+        "print(folders.server_folder())"
     )
     done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
     facts = server_facts(Path(done.stdout.strip()))
@@ -291,9 +291,9 @@ def test_a_server_is_started_with_the_python_of_its_folder(
     """Whoever asks for it: to look at another environment's run is no reason to serve it."""
     python = copy_of_this_environment(tmp_path / "other")
     ask = (
-        "from lyceum_magic import config; from lyceum_magic.embedded import local_server; "
+        "from lyceum_magic import folders; from lyceum_magic.embedded import local_server; "
         "local_server.ensure(); "
-        "print(config.server_folder())"
+        "print(folders.server_folder())"
     )
     done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
     theirs = Path(done.stdout.strip())
