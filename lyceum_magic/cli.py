@@ -236,10 +236,9 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .magic.doctor import examine
-    from .magic.tables import Table
+    from .magic.commands.doctor import examine
 
-    print(Table(["what", "found", "advice"], examine()))
+    print(examine())
     return 0
 
 

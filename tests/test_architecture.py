@@ -21,7 +21,7 @@ ARROWS = {
     "cli": "embedded.demo embedded.keys exceptions folders magic protocol server.log server.serve "
     "server.state_folder",
     "embedded.demo": "embedded exceptions",
-    "embedded.keys": "client config exceptions magic protocol runs.workspace",
+    "embedded.keys": "client config display exceptions protocol runs.workspace",
     "magic": "client config display embedded exceptions folders journal outputs protocol runs "
     "runs.workspace submission submission.wrapping",
     "api": "config exceptions journal protocol runs runs.workspace submission submission.wrapping",

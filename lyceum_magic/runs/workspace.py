@@ -92,7 +92,7 @@ class Workspace:
         self.hooks = hooks or Hooks()
         #: Where callbacks to this process come in.
         self.here = Here(self._portal, self.id, self._runs.get)
-        #: What shows them; see `magic.listening`.
+        #: What shows them; see `magic.commands.listen`.
         self.listening: object = None
         self._has_spent = False
         self._pruning: asyncio.Task[None] | None = None
