@@ -15,6 +15,7 @@ import psutil
 import pytest
 
 from lyceum_magic.embedded import local_server
+from lyceum_magic.embedded.holder import holder_of
 from lyceum_magic.folders import server_folder
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_TIMEOUT_S
@@ -238,7 +239,7 @@ def test_a_first_start_waits_for_an_earlier_server_that_is_only_starting(
         server.end()
     starting = subprocess.Popen(command("--state-dir", str(own_machine), program=EARLIER))
     try:
-        eventually(lambda: local_server._holder(own_machine), "it holds the folder")
+        eventually(lambda: holder_of(own_machine), "it holds the folder")
         psutil.Process(starting.pid).suspend()
         with ThreadPoolExecutor() as pool:
             asked = pool.submit(local_server.current_folder)

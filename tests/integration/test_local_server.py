@@ -470,6 +470,7 @@ def test_a_live_server_that_cannot_be_reached_is_named_with_the_way_out(
     process = server_process(folder)
     assert process is not None
     process.suspend()  # so that it mends nothing
+    eventually(lambda: process.status() == psutil.STATUS_STOPPED, "it is stopped")
     (folder / "server.json").write_text("{")
     with pytest.raises(EmbeddedServerError) as caught:
         local_server.ensure()
