@@ -124,7 +124,7 @@ def _serve(options: argparse.Namespace) -> int:
         )
     import logging
 
-    from .config import earlier_server_folder, server_folder
+    from .folders import earlier_server_folder, server_folder
     from .server.log import Repetitions
     from .server.serve import serve
     from .server.settings import ServerSettings
@@ -237,10 +237,9 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .magic.doctor import examine
-    from .magic.tables import Table
+    from .magic.commands.doctor import examine
 
-    print(Table(["what", "found", "advice"], examine()))
+    print(examine())
     return 0
 
 

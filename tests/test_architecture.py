@@ -18,25 +18,25 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lyceum_magic"
 ARROWS = {
     # The notebook side, from the top.
     "": "api client exceptions magic runs",
-    "cli": "config embedded.demo embedded.keys exceptions magic protocol server.log server.serve "
+    "cli": "embedded.demo embedded.keys exceptions folders magic protocol server.log server.serve "
     "server.settings server.state_folder",
     "embedded.demo": "embedded exceptions",
-    "embedded.keys": "client config exceptions magic protocol runs.workspace",
-    "magic": "client config display embedded exceptions journal outputs protocol runs "
+    "embedded.keys": "client config display exceptions protocol runs.workspace",
+    "magic": "client config display embedded exceptions folders journal outputs protocol runs "
     "runs.workspace submission submission.wrapping",
     "api": "config exceptions journal protocol runs runs.workspace submission submission.wrapping",
-    "runs.workspace": "client config embedded exceptions inbox journal protocol runs",
-    "inbox": "callbacks config exceptions protocol runs",
+    "runs.workspace": "client config embedded exceptions folders inbox journal protocol runs",
+    "inbox": "callbacks config exceptions folders own_files protocol runs",
     "server_extension": "jupyter",
-    "jupyter": "config inbox",
+    "jupyter": "folders inbox",
     "callbacks": "exceptions protocol",
-    "embedded": "config disks exceptions protocol variables",
+    "embedded": "config disks exceptions folders own_files protocol variables",
     "submission": "exceptions protocol remote submission.wrapping",
     "submission.wrapping": "protocol remote",
     "remote": "",
     "display": "outputs protocol",
     "runs": "client exceptions journal outputs protocol",
-    "journal": "config disks exceptions protocol",
+    "journal": "disks exceptions own_files protocol",
     "client": "config exceptions protocol",
     "outputs": "exceptions protocol remote",
     # The embedded server, from the top.
@@ -63,17 +63,17 @@ ARROWS = {
     "server.tasks server.troubles trail",
     "server.machines": "exceptions protocol server.gpus server.runners",
     "server.run": "protocol server.bell server.machines server.runners server.stores.base",
-    "server.runners": "config disks exceptions protocol server.descriptors server.gpus "
+    "server.runners": "disks exceptions own_files protocol server.descriptors server.gpus "
     "server.output server.regular_files server.run_folders server.tasks submission.wrapping trail "
     "variables",
-    "server.stores": "config disks exceptions protocol server.stores.base server.vault",
+    "server.stores": "disks exceptions own_files protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
     "server.storage": "config exceptions",
     "server.metrics": "server.regular_files server.runners",
     "server.gpus": "",
     "server.retention": "server.run_folders server.stores.base",
-    "server.state_folder": "config disks exceptions protocol",
-    "server.moving": "config exceptions protocol server.run_folders server.runners "
+    "server.state_folder": "config disks exceptions own_files protocol",
+    "server.moving": "exceptions own_files protocol server.run_folders server.runners "
     "server.state_folder server.stores",
     "server.stream_secrets": "server.vault",
     "server.settings": "config",
@@ -86,9 +86,11 @@ ARROWS = {
     "server.log": "",
     "server.peers": "",
     "server.troubles": "exceptions",
-    "server.vault": "config disks exceptions",
+    "server.vault": "disks exceptions own_files",
     # What both sides stand on.
-    "config": "exceptions protocol",
+    "config": "exceptions own_files protocol",
+    "own_files": "folders",
+    "folders": "exceptions",
     "variables": "trail",
     "trail": "",
     "disks": "",
@@ -97,7 +99,10 @@ ARROWS = {
 }
 ALLOWED = {room: frozenset(rooms.split()) for room, rooms in ARROWS.items()}
 #: Both sides stand on these; the server loads ahead of need what cells would bring along.
-COMMON = {"config", "disks", "trail", "variables", "protocol", "exceptions", "submission.wrapping"}
+COMMON = {
+    "config", "disks", "exceptions", "folders", "own_files", "protocol", "submission.wrapping",
+    "trail", "variables",
+}  # fmt: skip
 
 
 def module_name(path: Path) -> str:

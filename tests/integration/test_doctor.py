@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lyceum_magic.config import server_folder
+from lyceum_magic.folders import server_folder
 from tests.tools.callbacks import receiving
 from tests.tools.embedded import run_folder
 from tests.tools.small_disks import full, small_disk
