@@ -47,13 +47,17 @@ PATIENCE_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that happened to the connection, in one sentence for the reader; empty: it is
-    well again."""
+    """Trouble with the connection, in one sentence for the reader."""
 
     text: str
 
 
-Item = Event | Notice
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The connection works again: the last `Notice` is out of date."""
+
+
+Item = Event | Notice | Recovered
 #: Takes each item with the id of the event it came with, None where the server gives none.
 Sink = Callable[[Item, str | None], Awaitable[None]]
 
@@ -214,7 +218,7 @@ class _Follower:
                 await self._refused(response)
             self._is_open = True
             if self._troubled:
-                await self._sink(Notice(""), None)
+                await self._sink(Recovered(), None)
                 self._troubled = False
             try:
                 async for event in EventSource(response).aiter_sse():

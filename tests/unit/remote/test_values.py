@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lyceum_magic.exceptions import TransferError
-from lyceum_magic.outputs.decoding import Harvest
+from lyceum_magic.outputs.decoding import Harvest, decode
 from lyceum_magic.outputs.values import Values
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.remote.refusals import MAX_BYTES, PackError, TooLarge, UnpackError
@@ -900,8 +900,8 @@ def send_through(
         cwd=folder,
         env={**os.environ, "PYTHONPATH": ""},
     )
-    harvest = Harvest(MARK)
-    harvest.feed(Output(done.stdout.decode("utf-8", "surrogateescape"), "stdout"))
+    event = Output(done.stdout.decode("utf-8", "surrogateescape"), "stdout")
+    harvest = Harvest(decode([event], MARK))
     return Values(harvest.values, allow_pickle=True), done
 
 
