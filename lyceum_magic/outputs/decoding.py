@@ -8,7 +8,7 @@ from itertools import starmap
 from typing import Any, assert_never
 
 from ..protocol.events import Output
-from .frames import FrameDecoder, Message
+from .frames import FrameReader, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,7 +78,7 @@ class OutputDecoder:
     """
 
     def __init__(self, mark: str) -> None:
-        self._streams = {"stdout": FrameDecoder(mark), "stderr": FrameDecoder(mark)}
+        self._streams = {"stdout": FrameReader(mark), "stderr": FrameReader(mark)}
 
     def feed(self, event: Output) -> list[Decoded]:
         """Return what this event completes, in order."""
