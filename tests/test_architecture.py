@@ -86,15 +86,16 @@ ARROWS = {
     "server.vault": "config disks exceptions",
     # What both sides stand on.
     "config": "exceptions protocol",
-    "variables": "",
+    "variables": "trail",
+    "trail": "",
     "disks": "",
     "protocol": "",
     "exceptions": "",
 }
 ALLOWED = {room: frozenset(rooms.split()) for room, rooms in ARROWS.items()}
-#: Both sides stand on these; the server loads ahead of need what cells would bring along. `remote`
-#: is the lowest: it imports nothing of the package, and what it sends passes through the server.
-COMMON = {"config", "disks", "variables", "protocol", "exceptions", "remote", "submission.wrapping"}
+#: Both sides stand on these; the server loads ahead of need what cells would bring along.
+COMMON = {"config", "disks", "trail", "variables", "protocol", "exceptions", "submission.wrapping"}
+COMMON |= {"remote"}  # it imports nothing of the package, and the server passes on what it sends
 
 
 def module_name(path: Path) -> str:
