@@ -34,10 +34,10 @@ ARROWS = {
     "submission": "exceptions protocol remote submission.wrapping",
     "submission.wrapping": "protocol remote",
     "remote": "",
-    "display": "outputs protocol",
-    "runs": "client exceptions journal outputs protocol",
+    "display": "outputs protocol trail",
+    "runs": "client exceptions journal outputs protocol trail",
     "journal": "config disks exceptions protocol",
-    "client": "config exceptions protocol",
+    "client": "config exceptions protocol trail",
     "outputs": "exceptions protocol remote",
     # The embedded server, from the top.
     "server": "",

@@ -17,6 +17,7 @@ import httpx
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
+from .. import trail
 from ..exceptions import (
     ApiError,
     EmbeddedServerError,
@@ -217,6 +218,7 @@ class _Follower:
             if response.status_code != 200:
                 await self._refused(response)
             self._is_open = True
+            trail.mark("client", self._run_id, "opened", from_=self._last_event_id)
             if self._troubled:
                 await self._sink(Recovered(), None)
                 self._troubled = False
@@ -268,6 +270,9 @@ class _Follower:
 
     async def _take(self, sse: ServerSentEvent) -> bool:
         """Passes on one server-sent event; whether it was the terminal one."""
+        if trail.is_on:
+            size = len(sse.data.encode("utf-8", "replace"))
+            trail.mark("client", self._run_id, "stream", event=sse.id, bytes=size)
         for event in decode(sse.data):
             if isinstance(event, Output):
                 text = self._delivered.take(event.text)

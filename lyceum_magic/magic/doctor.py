@@ -12,6 +12,7 @@ import time
 from pathlib import Path
 
 from .. import __version__, config
+from ..client import debug_log
 from ..embedded import local_server
 from ..exceptions import LyceumError
 from ..protocol.machines import needs_gpu
@@ -174,3 +175,11 @@ def _journal() -> tuple[str, str, str]:
     folder = config.journal_folder()
     size = sum(path.stat().st_size for path in folder.glob("*")) if folder.is_dir() else 0
     return ("journal", f"{size / 1e6:.1f} MB in {folder}", "%lyceum forget makes room")
+
+
+def trail_of(run_id: str) -> str:
+    """Return the debug trail's last lines, of one run or, if `run_id` is empty, of all."""
+    if run_id:
+        run_id = workspace().find_entry(run_id).run_id or "-"
+    logs = [config.server_folder() / "server.log"]
+    return debug_log.last_lines(config.journal_folder(), logs, run_id)

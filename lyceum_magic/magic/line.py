@@ -24,7 +24,7 @@ from ..runs.run import Run
 from ..runs.workspace import workspace
 from .asking import ask_secret
 from .cell import Bind, Defaults, run_in_cell
-from .doctor import examine
+from .doctor import examine, trail_of
 from .errors import failure_of
 from .parsing import split
 from .subcommands import line_parser
@@ -306,7 +306,9 @@ def forget(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
     return Says(f"{len(chosen)} run{'' if len(chosen) == 1 else 's'} forgotten.")
 
 
-def doctor(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Table:
+def doctor(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Table | Says:
+    if parsed.log is not None:
+        return Says(trail_of(parsed.log))
     return Table(["what", "found", "advice"], examine())
 
 

@@ -41,7 +41,10 @@ def line_parser() -> Parser:
     forget.add_argument("id", nargs="*", help=_ONE)
     forget.add_argument("--older-than", metavar="DAYS", type=float, help="all that are older")
     forget.add_argument("--all", action="store_true", help="all that have ended")
-    add("doctor", "look for what could be wrong here")
+    doctor = add("doctor", "look for what could be wrong here")
+    doctor.add_argument(
+        "--log", metavar="ID", nargs="?", const="", help="the debug trail, of one run or of all"
+    )
     return parser
 
 

@@ -16,6 +16,7 @@ from typing import Any, assert_never
 
 import anyio
 
+from .. import trail
 from ..client.api import Client, Started, StartUnknown, ended_at_of
 from ..client.stream import Item, Notice, Recovered, follow
 from ..exceptions import (
@@ -241,6 +242,7 @@ class Following:
 
     async def _tell(self, news: Sequence[News], characters: int = 0) -> None:
         self._inboxes = [inbox for inbox in self._inboxes if not inbox.is_closed]
+        trail.mark("client", self._run_id, "handed", items=len(news), to=len(self._inboxes))
         # A copy: one that subscribes while this waits for another has the news from the log.
         for inbox in list(self._inboxes):
             await inbox.put(news, characters)
@@ -253,13 +255,14 @@ class Following:
             await asyncio.sleep(0)  # a log may be long, and other runs are followed meanwhile
         self._decoder, self.harvest = decoder, harvest
 
-    async def _decode(self, event: Output) -> None:
+    async def _decode(self, event: Output, event_id: str | None) -> None:
         """Decode an event, keep what is to be kept, and tell the cell what is complete now."""
         assert self._decoder is not None
         assert self.harvest is not None
         items = self._decoder.feed(event)
         self._untold_characters += len(event.text)  # of a long message, in many events
         self.harvest.take(items)
+        trail.mark("client", self._run_id, "decoded", event=event_id, items=len(items))
         if items:
             characters, self._untold_characters = self._untold_characters, 0
             await self._tell(items, characters)
@@ -336,7 +339,8 @@ class Following:
                 self.log.append(item, event_id)
                 if self.log.problem:
                     self._warn(self.log.problem)
-                await self._decode(item)
+                trail.mark("client", self._run_id, "journalled", event=event_id)
+                await self._decode(item, event_id)
                 return
             case Progress():
                 self._write_state(item.state)

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from lyceum_magic import trail
 from lyceum_magic.journal.journal import Entry, Journal
 from lyceum_magic.outputs.decoding import Display, Value, decode
 from lyceum_magic.protocol.events import Finished, Output
@@ -101,3 +102,24 @@ async def test_a_follower_goes_on_where_an_earlier_one_stopped(journal: Journal)
         assert summary(await read_from(second, EVENTS[at:])) == WHOLE, at
         assert second.harvest is not None
         assert second.harvest.values == {"v": Value("v", b"v")}
+
+
+async def test_the_trail_names_each_border_that_an_event_crosses(
+    journal: Journal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(trail, "is_on", True)
+    monkeypatch.setattr(trail, "_descriptor", trail._descriptor)  # put back at the end
+    trail.write_to(tmp_path / "trail")
+    life = follower(journal, f"{MARK}run")
+    await life._decode_log()
+    await life.subscribe(Inbox())
+    for number, event in enumerate([Output("secret text\n"), Output("~"), Output("@")]):
+        await life._take(event, str(number))
+    life.log.close()
+    lines = trail.run_lines([tmp_path / "trail"], f"{MARK}run")
+    assert [line.split(" ", 3)[3] for line in lines] == [
+        "journalled event=0", "decoded event=0 items=1", "handed items=1 to=1",
+        "journalled event=1", "decoded event=1 items=0",
+        "journalled event=2", "decoded event=2 items=0",
+    ]  # fmt: skip
+    assert "secret" not in "".join(lines)
