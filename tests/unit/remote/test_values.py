@@ -784,9 +784,9 @@ def test_damaged_values_are_refused_or_harmless(sample: bytes, draw: st.DataObje
 
 
 def kinds() -> list[str]:
-    from lyceum_magic.remote import arrays, tables, values
+    from lyceum_magic.remote import arrays, kinds, tables
 
-    return sorted(map(str, {*values._KINDS, *arrays.KINDS, *tables.KINDS, "pickle"}))
+    return sorted(map(str, {*kinds.KINDS, *arrays.KINDS, *tables.KINDS, "pickle"}))
 
 
 json_leaves = (
