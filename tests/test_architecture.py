@@ -34,10 +34,10 @@ ARROWS = {
     "submission": "exceptions protocol remote submission.wrapping",
     "submission.wrapping": "protocol remote",
     "remote": "",
-    "display": "outputs protocol",
-    "runs": "client exceptions journal outputs protocol",
+    "display": "outputs protocol trail",
+    "runs": "client exceptions journal outputs protocol trail",
     "journal": "disks exceptions own_files protocol",
-    "client": "config exceptions protocol",
+    "client": "config exceptions protocol trail",
     "outputs": "exceptions protocol remote",
     # The embedded server, from the top.
     "server": "",
@@ -54,7 +54,7 @@ ARROWS = {
     "server.service server.settings server.storage server.stores.base server.stream_secrets",
     "server.account": "config exceptions protocol server.stores.base server.vault",
     "server.guard": "protocol server.settings",
-    "server.output": "protocol server.regular_files",
+    "server.output": "protocol remote server.regular_files",
     "server.output.event_stream": "protocol server.output server.run server.service trail",
     "server.service": "disks exceptions protocol server.bell server.machines server.metrics "
     "server.outbox server.output server.run server.run_folders server.runners server.stores.base "
@@ -100,7 +100,7 @@ ARROWS = {
 ALLOWED = {room: frozenset(rooms.split()) for room, rooms in ARROWS.items()}
 #: Both sides stand on these; the server loads ahead of need what cells would bring along.
 COMMON = {
-    "config", "disks", "exceptions", "folders", "own_files", "protocol", "submission.wrapping",
+    "config", "disks", "exceptions", "folders", "own_files", "protocol", "remote", "submission.wrapping",
     "trail", "variables",
 }  # fmt: skip
 

@@ -25,7 +25,7 @@ SILENCE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFile:
+class AccountFile:
     """A file of the account; `modified` is as the server words it, empty where it does not say."""
 
     key: str
@@ -33,7 +33,7 @@ class StoredFile:
     modified: str = ""
 
 
-class Sender(Protocol):
+class RequestSender(Protocol):
     """What a `Client` is to its storage."""
 
     account: config.Account
@@ -47,10 +47,10 @@ class Sender(Protocol):
 class Storage:
     """The account's files. Raises what `Client` raises."""
 
-    def __init__(self, client: Sender) -> None:
+    def __init__(self, client: RequestSender) -> None:
         self._client = client
 
-    async def list(self, prefix: str = "", max_files: int = 1000) -> tuple[list[StoredFile], bool]:
+    async def list(self, prefix: str = "", max_files: int = 1000) -> tuple[list[AccountFile], bool]:
         """Files whose keys begin with `prefix`, and whether there are more."""
         query = {"prefix": prefix, "max_files": max_files}
         response = await self._client.send("GET", paths.LIST_FILES, params=query)
@@ -128,7 +128,7 @@ async def _unbroken(pieces: AsyncIterator[bytes], host: str) -> AsyncIterator[by
         ) from None
 
 
-def listed_files(answer: Any) -> list[StoredFile]:
+def listed_files(answer: Any) -> list[AccountFile]:
     """The files in a listing, by key.
 
     The embedded server says `{"files": [{"key", "size", "last_modified"}]}`; what the cloud says is
@@ -145,7 +145,7 @@ def listed_files(answer: Any) -> list[StoredFile]:
             size = _first(item, "size", "size_bytes", "Size")
             modified = _first(item, "last_modified", "updated_at", "modified", "LastModified")
             is_size = isinstance(size, int) and not isinstance(size, bool)
-            found.append(StoredFile(str(key), size if is_size else None, str(modified or "")))
+            found.append(AccountFile(str(key), size if is_size else None, str(modified or "")))
     return sorted(found, key=lambda file: file.key)
 
 

@@ -17,6 +17,7 @@ import httpx
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
+from .. import trail
 from ..exceptions import (
     ApiError,
     EmbeddedServerError,
@@ -47,13 +48,17 @@ PATIENCE_S = 120.0
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that happened to the connection, in one sentence for the reader; empty: it is
-    well again."""
+    """Trouble with the connection, in one sentence for the reader."""
 
     text: str
 
 
-Item = Event | Notice
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The connection works again: the last `Notice` is out of date."""
+
+
+Item = Event | Notice | Recovered
 #: Takes each item with the id of the event it came with, None where the server gives none.
 Sink = Callable[[Item, str | None], Awaitable[None]]
 
@@ -213,8 +218,9 @@ class _Follower:
             if response.status_code != 200:
                 await self._refused(response)
             self._is_open = True
+            trail.mark("client", self._run_id, "opened", from_=self._last_event_id)
             if self._troubled:
-                await self._sink(Notice(""), None)
+                await self._sink(Recovered(), None)
                 self._troubled = False
             try:
                 async for event in EventSource(response).aiter_sse():
@@ -264,6 +270,9 @@ class _Follower:
 
     async def _take(self, sse: ServerSentEvent) -> bool:
         """Passes on one server-sent event; whether it was the terminal one."""
+        if trail.is_on:
+            size = len(sse.data.encode("utf-8", "replace"))
+            trail.mark("client", self._run_id, "stream", event=sse.id, bytes=size)
         for event in decode(sse.data):
             if isinstance(event, Output):
                 text = self._delivered.take(event.text)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from .. import trail
 from ..outputs.decoding import Display
 from ..protocol.events import Output
 from . import rich
@@ -79,6 +80,7 @@ class CellBody:
         self.publish()
         where = item.display_id and f"{self._mark}-{item.display_id}"
         rich.publish(replace(item, display_id=where))
+        trail.mark("client", self._run_id(), "displayed", types=len(item.data))
 
     def clear(self, *, wait: bool) -> None:
         self._clears = True

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from .. import trail
 from ..outputs.decoding import Display
 from ..protocol.events import Output
 from ..protocol.surrogates import without_surrogates
@@ -100,11 +101,16 @@ class Panel:
         self._published_at = self._clock()
         self._is_text_new = False
         self._shorten()
-        self._text.fill({"text/plain": self._heading() + "".join(self._pieces)})
+        text = self._heading() + "".join(self._pieces)
+        self._text.fill({"text/plain": text})
+        if trail.is_on:
+            size = len(text.encode("utf-8", "replace"))
+            trail.mark("client", self._run_id(), "displayed", stream="all", bytes=size)
 
     def show(self, item: Display) -> None:
         """Show a MIME bundle in the next place, or where its id was shown before."""
         item = rich.cleaned(item)
+        trail.mark("client", self._run_id(), "displayed", types=len(item.data))
         if item.is_update:
             if (place := self._ids.get(item.display_id or "")) is not None:
                 place.fill(item.data, item.metadata)

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .. import trail
 from ..protocol.events import Output, StreamName
 from ..protocol.sizes import in_words
 from ..protocol.surrogates import without_surrogates
@@ -155,9 +156,10 @@ class TextFeed:
             return
         pieces, left_out = tail.take()
         if left_out.size:
+            trail.mark("client", self._run_id, "left-out", bytes=left_out.size)
             self._write("stderr", self._notice(left_out))
         for piece in _by_turns(pieces):
-            self._write(piece.stream, collapse(piece.text))
+            self._put(piece.stream, collapse(piece.text))
 
     def _interval_s(self) -> float:
         fill = max(
@@ -184,7 +186,12 @@ class TextFeed:
             self._tail.add(stream, text[end:])
         if end:
             self._ends_line = text[:end].endswith("\n")
-            self._write(stream, text[:end])
+            self._put(stream, text[:end])
+
+    def _put(self, stream: StreamName, text: str) -> None:
+        if trail.is_on:
+            trail.mark("client", self._run_id, "displayed", stream=stream, bytes=_size(text))
+        self._write(stream, text)
 
     def _admit(self, stream: StreamName, text: str) -> int:
         """Count as shown what the cap still allows of `text`; return its number of characters."""

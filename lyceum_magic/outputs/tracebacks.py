@@ -58,6 +58,11 @@ def lines(exception: BaseException | None) -> list[str]:
     return "".join(traceback.format_exception(exception)).splitlines() if exception else []
 
 
+def text(error: Mapping[str, Any]) -> str:
+    """Return the traceback of what ended the cell as text; empty if nothing is described."""
+    return "".join(f"{line}\n" for line in lines(rebuild(error, "<cell>")))
+
+
 def rebuild(error: Mapping[str, Any], cell_name: str) -> BaseException | None:
     """The exception, with its traceback, causes, contexts, notes and members.
 

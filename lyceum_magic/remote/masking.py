@@ -75,7 +75,7 @@ def pattern_of(values: list[str]) -> re.Pattern[str]:
 
 
 def forms_of(value: str) -> set[str]:
-    """A text as it is and as Python, JSON and HTML write it, as `server.output.masking` has it."""
+    """Return a text as it is and as Python, JSON and HTML write it."""
     from json.encoder import JSONEncoder  # the cell may have replaced what `json` itself has
 
     written = (

@@ -25,11 +25,11 @@ field, and to hash and compare an instance that is in a set or the key of a dict
 from __future__ import annotations
 
 import sys
-import types
 from json.decoder import JSONDecoder
 from json.encoder import JSONEncoder
 
-from .refusals import MAX_BYTES, PackError, TooLarge, UnpackError, missing, said, unknown, where
+from .kinds import KINDS, KNOWN, pack_dataclass
+from .refusals import MAX_BYTES, PackError, TooLarge, UnpackError, missing, said, unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,6 +42,8 @@ _MAGIC = b"lyv1"
 _MAX_DEPTH = 100
 _LARGE = 1 << 63
 _FLAT = {type(None), bool, int, float, str}
+#: The packages of which `tables` packs objects.
+TABLES = {"pandas", "polars", "pyarrow"}
 #: The package of this module, whose name says nothing to a reader.
 OURS = __name__.rpartition(".")[0]
 #: Not those of `json`, which a cell may have replaced.
@@ -199,7 +201,7 @@ class Packer:
             f"{name} is {_a_type(value)}, which no pickle can hold either ({said(exc)})"
         )
 
-    # For `arrays` and `tables` too.
+    # For `kinds`, `arrays` and `tables` too.
 
     def change(self, value: object, kind: str) -> None:
         """Notes that a value arrives as another kind of object, unless a pickle may keep it.
@@ -277,18 +279,18 @@ class Packer:
         if kind is range or kind is slice:
             return [kind.__name__, *map(self.node, (value.start, value.stop, value.step))]
         module, _, _ = kind.__module__.partition(".")
-        if (pack_known := _KNOWN.get(f"{module}.{kind.__name__}")) is not None:
+        if (pack_known := KNOWN.get(f"{module}.{kind.__name__}")) is not None:
             return pack_known(self, value)
         if module == "numpy":
             from . import arrays
 
             return arrays.pack_numpy(self, value)
-        if any(base.__module__.partition(".")[0] in _TABLES for base in kind.__mro__):
+        if any(base.__module__.partition(".")[0] in TABLES for base in kind.__mro__):
             from . import tables
 
             return tables.pack_table(self, value)
         if hasattr(kind, "__dataclass_fields__"):
-            return self._dataclass(value)
+            return pack_dataclass(self, value)
         if hasattr(kind, "__arrow_c_stream__"):
             from . import tables
 
@@ -307,24 +309,8 @@ class Packer:
                 return list(values)
         return [self.node(item) for item in values]
 
-    def _dataclass(self, value: Any) -> Any:
-        kind = type(value)
-        if not _is_plain(kind):
-            raise self.refuse(value)
-        from dataclasses import fields
-
-        names = [field.name for field in fields(value)]
-        if _has_other_slots(kind, names):
-            raise self.refuse(value, "has slots that are no fields")
-        others = {k: v for k, v in getattr(value, "__dict__", {}).items() if k not in names}
-        options = kind.__dataclass_params__
-        flags = [getattr(options, flag) for flag in _DATACLASS_FLAGS]
-        values = [self.node(getattr(value, name)) for name in names]
-        head = ["dataclass", kind.__module__, kind.__qualname__, flags, names, values]
-        return [*head, self.node(others) if others else {}, *self._class(kind)]
-
-    def _class(self, kind: type) -> list[Any]:
-        """The class as a pickle, if one may travel, for a receiver that has none of its name."""
+    def class_of(self, kind: type) -> list[Any]:
+        """Return a class as a pickle, for a receiver that has none of its name; else nothing."""
         if not self._keeps_types or kind in self._classes:
             return []
         self._classes.add(kind)
@@ -370,7 +356,7 @@ class Unpacker:
             return self._unpickled(*node[1:])
         return self.value(node)
 
-    # For `arrays` and `tables` too.
+    # For `kinds`, `arrays` and `tables` too.
 
     def value(self, node: Any) -> Any:
         """The value that a node of the JSON text stands for."""
@@ -381,8 +367,8 @@ class Unpacker:
         return self._kind(node[0])(self, *node[1:])
 
     def _kind(self, name: object) -> Callable[..., Any]:
-        if name in _KINDS:
-            return _KINDS[name]
+        if name in KINDS:
+            return KINDS[name]
         from . import arrays, tables
 
         if name in arrays.KINDS:
@@ -456,231 +442,6 @@ def _guarded(work: Callable[[], T]) -> T:
         if type(exc).__name__ != "PanicException":  # Rust's, of polars
             raise
         raise UnpackError(f"the value cannot be made ({said(exc)})") from exc
-
-
-# Python's own kinds.
-
-
-def _pack_datetime(packer: Packer, value: Any) -> Any:
-    return [
-        "datetime", value.year, value.month, value.day, value.hour, value.minute, value.second,
-        value.microsecond, value.fold, packer.node(value.tzinfo),
-    ]  # fmt: skip
-
-
-def _pack_time(packer: Packer, value: Any) -> Any:
-    parts = [value.hour, value.minute, value.second, value.microsecond, value.fold]
-    return ["time", *parts, packer.node(value.tzinfo)]
-
-
-def _pack_timezone(packer: Packer, value: Any) -> Any:
-    offset, *name = value.__getinitargs__()
-    return ["timezone", packer.node(offset), *name]
-
-
-def _pack_zone(packer: Packer, value: Any) -> Any:
-    if value.key is None:
-        raise packer.refuse(value, "has no key")
-    return ["zone", value.key]
-
-
-def _pack_path(packer: Packer, value: Any) -> Any:
-    return ["path", type(value).__name__, str(value)]
-
-
-def _pack_uuid(packer: Packer, value: Any) -> Any:
-    return ["uuid", value.hex]
-
-
-_KNOWN: dict[str, Callable[[Packer, Any], Any]] = {
-    "datetime.datetime": _pack_datetime,
-    "datetime.date": lambda packer, value: ["date", value.year, value.month, value.day],
-    "datetime.time": _pack_time,
-    "datetime.timedelta": lambda packer, value: [
-        "timedelta", value.days, value.seconds, value.microseconds,
-    ],
-    "datetime.timezone": _pack_timezone,
-    "zoneinfo.ZoneInfo": _pack_zone,
-    "decimal.Decimal": lambda packer, value: ["decimal", str(value)],
-    "fractions.Fraction": lambda packer, value: [
-        "fraction", packer.node(value.numerator), packer.node(value.denominator),
-    ],
-    "uuid.UUID": _pack_uuid,
-    **{
-        f"pathlib.{name}": _pack_path
-        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
-    },
-}  # fmt: skip
-_TABLES = {"pandas", "polars", "pyarrow"}
-
-
-def _datetime(unpacker: Unpacker, *parts: Any) -> Any:
-    import datetime
-
-    return _moment(unpacker, datetime.datetime, *parts)
-
-
-def _date(unpacker: Unpacker, *parts: Any) -> Any:
-    import datetime
-
-    return datetime.date(*parts)
-
-
-def _time(unpacker: Unpacker, *parts: Any) -> Any:
-    import datetime
-
-    return _moment(unpacker, datetime.time, *parts)
-
-
-def _moment(unpacker: Unpacker, make: Callable[..., T], *parts: Any) -> T:
-    *when, fold, tz = parts
-    return make(*when, tzinfo=unpacker.value(tz), fold=fold)
-
-
-def _timedelta(unpacker: Unpacker, *parts: Any) -> Any:
-    import datetime
-
-    return datetime.timedelta(*parts)
-
-
-def _timezone(unpacker: Unpacker, offset: Any, *name: Any) -> Any:
-    import datetime
-
-    return datetime.timezone(unpacker.value(offset), *name)
-
-
-def _zone(unpacker: Unpacker, key: str) -> Any:
-    import zoneinfo
-
-    try:
-        return zoneinfo.ZoneInfo(key)
-    except zoneinfo.ZoneInfoNotFoundError:
-        raise UnpackError(f"time zone {key[:60]!r} is not known {where()}; add tzdata") from None
-
-
-def _decimal(unpacker: Unpacker, text: str) -> Any:
-    import decimal
-
-    return decimal.Decimal(text)
-
-
-def _fraction(unpacker: Unpacker, numerator: Any, denominator: Any) -> Any:
-    from fractions import Fraction
-
-    return Fraction(unpacker.typed(numerator, int), unpacker.typed(denominator, int))
-
-
-def _uuid(unpacker: Unpacker, text: str) -> Any:
-    import uuid
-
-    return uuid.UUID(hex=text)
-
-
-def _path(unpacker: Unpacker, kind: str, text: str) -> Any:
-    import pathlib
-
-    pure = {"PosixPath": pathlib.PurePosixPath, "WindowsPath": pathlib.PureWindowsPath}
-    mine = type(pathlib.Path())
-    if kind == mine.__name__:
-        return mine(text)
-    return pure["WindowsPath" if "Windows" in kind else "PosixPath"](text)
-
-
-def _dataclass(
-    unpacker: Unpacker,
-    module: str,
-    qualname: str,
-    flags: list[bool],
-    names: list[str],
-    nodes: list[Any],
-    others: Any,
-    *pickled: Any,
-) -> Any:
-    values = unpacker.values(nodes)
-    attributes = unpacker.typed(others, dict)
-    if len(values) != len(names):
-        raise UnpackError("the fields of a dataclass are missing")
-    came = unpacker.class_named(f"{module}.{qualname}", *pickled)
-    cls = _class_named(module, qualname, names) or came
-    cls = cls or _made_class(module, qualname, flags, names)
-    instance: Any = object.__new__(cls)
-    for name, value in zip(names, values):
-        object.__setattr__(instance, name, value)
-    if attributes:
-        instance.__dict__.update(attributes)
-    return instance
-
-
-_DATACLASS_FLAGS = ("eq", "order", "unsafe_hash", "frozen")
-_made: dict[object, type] = {}
-
-
-def _class_named(module: str, qualname: str, names: list[str]) -> type | None:
-    """The dataclass of this name and these fields, if it is here already."""
-    found: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        found = getattr(found, "__dict__", {}).get(part)
-    from dataclasses import fields, is_dataclass
-
-    if not isinstance(found, type) or not is_dataclass(found):
-        return None
-    is_same = [field.name for field in fields(found)] == names
-    return found if is_same and _is_plain(found) else None
-
-
-def _is_plain(cls: Any) -> bool:
-    """Whether an instance can be made without running code of the class."""
-    return cls.__new__ is object.__new__
-
-
-def _has_other_slots(cls: type, names: list[str]) -> bool:
-    return any(
-        type(item) is types.MemberDescriptorType and name not in names
-        for base in cls.__mro__
-        for name, item in vars(base).items()
-    )
-
-
-def _made_class(module: str, qualname: str, flags: list[bool], names: list[str]) -> type:
-    key = (module, qualname, tuple(map(bool, flags)), tuple(names))
-    if key not in _made:
-        from dataclasses import make_dataclass
-
-        name = qualname.rpartition(".")[2]
-        if not all(type(word) is str and word.isidentifier() for word in (name, *names)):
-            raise UnpackError("a dataclass has no proper name")
-        options = dict(zip(_DATACLASS_FLAGS, key[2]))
-        made = make_dataclass(name, names, **options)  # type: ignore[arg-type]
-        # So that it is its own class again where it came from.
-        made.__module__, made.__qualname__ = module, qualname
-        _made[key] = made
-    return _made[key]
-
-
-_KINDS: dict[object, Callable[..., Any]] = {
-    "int": lambda unpacker, text: int(text, 16),
-    "complex": lambda unpacker, real, imag: complex(real, imag),
-    "list": lambda unpacker, nodes: unpacker.values(nodes),
-    "tuple": lambda unpacker, nodes: tuple(unpacker.values(nodes)),
-    "set": lambda unpacker, nodes: set(unpacker.values(nodes)),
-    "frozenset": lambda unpacker, nodes: frozenset(unpacker.values(nodes)),
-    "dict": lambda unpacker, pairs: {unpacker.value(k): unpacker.value(v) for k, v in pairs},
-    "bytes": lambda unpacker, blob: unpacker.take(blob),
-    "bytearray": lambda unpacker, blob: bytearray(unpacker.take(blob)),
-    "range": lambda unpacker, *parts: range(*(unpacker.typed(part, int) for part in parts)),
-    "slice": lambda unpacker, *parts: slice(*map(unpacker.value, parts)),
-    "datetime": _datetime,
-    "date": _date,
-    "time": _time,
-    "timedelta": _timedelta,
-    "timezone": _timezone,
-    "zone": _zone,
-    "decimal": _decimal,
-    "fraction": _fraction,
-    "uuid": _uuid,
-    "path": _path,
-    "dataclass": _dataclass,
-}
 
 
 # Words.

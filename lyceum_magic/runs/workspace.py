@@ -26,6 +26,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import anyio
 
 from .. import config
+from ..client import debug_log
 from ..client.api import Client, billed_of, ended_at_of
 from ..embedded import local_server
 from ..exceptions import (
@@ -104,6 +105,7 @@ class Workspace:
 
     async def _open_journal(self) -> Journal:
         journal = Journal(journal_folder())
+        debug_log.begin(journal_folder())
         # On the loop thread too, and before that ends.
         self._stack.callback(self._portal.call, _in_loop, journal.close)
         if notebook := os.environ.get(NOTEBOOK_VARIABLE):

@@ -536,6 +536,6 @@ def test_a_step_finds_a_secret_that_is_none_before_it_builds(environment, tmp_pa
     code, out, err = step(wrong, tmp_path, "print('built')")
     assert (code, out) == (2, "")
     assert err == (
-        "ci_step.py: LYCEUM_CALLBACK_SECRET cannot be used: a signing secret is `whsec_` and "
-        "base64 behind it.\n"
+        "ci_step.py: LYCEUM_CALLBACK_SECRET cannot be used: a signing secret is `whsec_` "
+        "followed by base64.\n"
     )

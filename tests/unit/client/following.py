@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lyceum_magic.client.api import Client
-from lyceum_magic.client.stream import Item, Notice, follow
+from lyceum_magic.client.stream import Item, Notice, Recovered, follow
 from lyceum_magic.protocol.events import Finished, Output
 
 
@@ -24,6 +24,10 @@ class Heard:
     @property
     def text(self) -> str:
         return "".join(item.text for item in self.items if isinstance(item, Output))
+
+    @property
+    def has_recovered(self) -> bool:
+        return any(isinstance(item, Recovered) for item in self.items)
 
     @property
     def notices(self) -> list[str]:
