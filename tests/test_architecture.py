@@ -100,8 +100,8 @@ ARROWS = {
 ALLOWED = {room: frozenset(rooms.split()) for room, rooms in ARROWS.items()}
 #: Both sides stand on these; the server loads ahead of need what cells would bring along.
 COMMON = {
-    "config", "disks", "exceptions", "folders", "own_files", "protocol", "remote", "submission.wrapping",
-    "trail", "variables",
+    "config", "disks", "exceptions", "folders", "own_files", "protocol", "remote",
+    "submission.wrapping", "trail", "variables",
 }  # fmt: skip
 
 
