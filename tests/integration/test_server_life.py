@@ -21,9 +21,8 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.proof import proof
 from lyceum_magic.server.serve import ServeOptions, _bind, serve
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import LIMIT_S, ServedProcess, command, served
 from tests.tools.waiting import CLIENT_LIMIT_S, eventually
-
-from .served_process import LIMIT_S, ServedProcess, command, served
 
 
 @pytest.fixture
