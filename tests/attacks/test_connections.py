@@ -17,7 +17,7 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.server import descriptors, peers
 from lyceum_magic.server.peers import ConnectionTable
 from tests.attacks.stranger import Stranger
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import CLIENT_LIMIT_S, eventually
 
 #: Opens connections to PORT, with half a request in each, and opens them again as they are closed.

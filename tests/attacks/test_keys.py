@@ -27,9 +27,9 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.runs.workspace import Workspace
 from tests.attacks.stranger import Stranger
-from tests.integration.served_process import ServedProcess, served
 from tests.integration.test_lyceum_cli import LYCEUM
 from tests.tools.embedded import server_facts, server_process
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import CLIENT_LIMIT_S, eventually
 
 LIMIT_S = 120

@@ -11,8 +11,8 @@ import pytest
 from lyceum_magic.protocol import paths
 from lyceum_magic.server.runners.process import memory
 from tests.attacks.stranger import Stranger
-from tests.integration.served_process import ServedProcess, served
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
 #: Prints all that this user can read of the machine's processes: command lines, groups, files.

@@ -9,8 +9,8 @@ from typing import Any, Self
 
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Event, Output, Progress, decode
-from tests.integration.served_process import ServedProcess
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import ServedProcess
 from tests.tools.waiting import eventually
 
 #: Waits until the test lets go, or somebody ends it; busybox's shell answers signals in between.

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 
 from .runs import ServedRun
 

@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 
 NO_RUN = "00000000-0000-0000-0000-000000000000"
 

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 
 from .runs import HOLD, error_of
 from .stacks import FOREVER, lines, service

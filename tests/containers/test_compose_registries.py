@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 
 from .registry import Registry, SlowRegistry, basic
 from .runs import docker, error_of

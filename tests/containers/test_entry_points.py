@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 
 from .runs import docker, error_of, start_image
 from .stacks import lines, start_stack

@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 
 FUZZ_S = int(os.environ.get("FUZZ_S", "120"))
 

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 
 from .stacks import FOREVER, lines, service, start_stack
 

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 
 from .registry import PASSWORD, USERNAME, Registry, SlowRegistry, basic
 from .runs import HOLD, docker, error_of

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
 from tests.integration.test_lyceum_cli import LIMIT_S, Lyceum
+from tests.tools.served_process import ServedProcess, served
 
 REPORT = Path(__file__).resolve().parents[2] / "build" / "interop.md"
 

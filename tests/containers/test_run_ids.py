@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 
 from .runs import HOLD, start_image
 from .stacks import FOREVER, commands, service, start_stack

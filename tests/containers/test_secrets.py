@@ -9,10 +9,10 @@ from typing import Any
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
 from tests.tools.canaries import Canaries
 from tests.tools.embedded import end_server
 from tests.tools.kernel import Kernel, running_kernel
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
 from .runs import HOLD, ServedRun, docker, start_image

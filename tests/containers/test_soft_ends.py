@@ -8,7 +8,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 
 from .runs import bucket, docker, start_image
 from .stacks import lines, service, start_stack

@@ -18,10 +18,9 @@ from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol import paths
 from lyceum_magic.server.runners.folder import read_facts
 from tests.tools.embedded import end_server, run_folder, server_process
+from tests.tools.served_process import LIMIT_S, command, served
 from tests.tools.small_disks import full, small_disk, use_up_inodes
 from tests.tools.waiting import eventually
-
-from .served_process import LIMIT_S, command, served
 
 
 @pytest.fixture

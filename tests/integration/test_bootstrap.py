@@ -14,7 +14,7 @@ from lyceum_magic.folders import server_folder
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.bootstrap import digest_in
 from lyceum_magic.submission.wrapping import digest, stub_of
-from tests.integration.served_process import command, served
+from tests.tools.served_process import command, served
 
 CELL = "import sys\nprint('lyceum_magic_remote' in sys.modules)\n1 / 0"
 

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import LIMIT_S, served
 from tests.tools.callbacks import receiving
+from tests.tools.served_process import LIMIT_S, served
 
 
 def test_an_idle_server_does_not_wait_for_a_callback_of_later(tmp_path: Path) -> None:

@@ -10,10 +10,9 @@ from pathlib import Path
 from lyceum_magic.folders import server_folder
 from tests.tools.callbacks import receiving
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import served
 from tests.tools.small_disks import full, small_disk
 from tests.tools.waiting import eventually
-
-from .served_process import served
 
 
 def doctor() -> dict[str, str]:

@@ -24,9 +24,8 @@ from lyceum_magic.runs.workspace import Workspace
 from tests.tools.callbacks import receiving
 from tests.tools.embedded import end_server, kill_server, server_facts, server_process
 from tests.tools.environments import copy_of_this_environment
+from tests.tools.served_process import LIMIT_S, ServedProcess, command, served
 from tests.tools.waiting import CLIENT_LIMIT_S, eventually
-
-from .served_process import LIMIT_S, ServedProcess, command, served
 
 #: Lays its state folder out as earlier versions did, which named the folders of runs by their ids.
 EARLIER = (

@@ -16,8 +16,8 @@ from lyceum_magic import config
 from lyceum_magic.client.api import Client
 from lyceum_magic.exceptions import NotAuthorised
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
 from tests.integration.test_lyceum_cli import Lyceum, log_in
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import CLIENT_LIMIT_S
 
 

@@ -14,7 +14,7 @@ from lyceum_magic.outputs.decoding import Display, Raised, decode
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.submission.wrapping import wrap_cell
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.wheels import write_wheel
 
 TOKEN = "t0p-sécret-value-0f-the-account"

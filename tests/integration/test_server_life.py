@@ -22,9 +22,8 @@ from lyceum_magic.protocol.proof import proof
 from lyceum_magic.server.serve import _bind, serve
 from lyceum_magic.server.settings import ServerSettings
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import LIMIT_S, ServedProcess, command, served
 from tests.tools.waiting import CLIENT_LIMIT_S, eventually
-
-from .served_process import LIMIT_S, ServedProcess, command, served
 
 
 @pytest.fixture

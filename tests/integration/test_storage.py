@@ -20,9 +20,9 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from lyceum_magic.protocol import paths
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
-from .served_process import ServedProcess, served
 from .test_lyceum_cli import Lyceum, log_in
 
 BUCKET = "local"

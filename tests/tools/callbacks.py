@@ -13,9 +13,10 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess
 from tests.tools.embedded import run_folder
 from tests.tools.waiting import eventually
+
+from .served_process import ServedProcess
 
 #: What a body says as the run's record says it.
 _SAME = (
