@@ -159,12 +159,12 @@ def is_message(node: ast.AST) -> bool:
 def python_passages(path: Path) -> Iterator[Passage]:
     """The docstrings and comments of a module, and a package's strings of several words."""
     source = path.read_text("utf-8")
-    docstrings = set()
-    for node in ast.walk(tree := ast.parse(source)):
-        if isinstance(node, DOCUMENTED) and ast.get_docstring(node, clean=False) is not None:
-            docstrings.add(node.body[0].value)
-    for node in ast.walk(tree):
-        if node in docstrings:
+    docstrings: set[ast.expr] = set()
+    for node in ast.walk(ast.parse(source)):  # a function comes before its docstring
+        if isinstance(node, DOCUMENTED):
+            if ast.get_docstring(node, clean=False) is not None:
+                docstrings.add(node.body[0].value)
+        elif node in docstrings:
             yield Passage(path, node.lineno, node.value, is_docstring=True)
         elif is_message(node) and "tests" not in path.parts:
             yield Passage(path, node.lineno, node.value)
