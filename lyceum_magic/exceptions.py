@@ -166,7 +166,7 @@ class RunFailed(LyceumError):
         self.evalue = evalue
         self.traceback = list(traceback)
         self.hint = hint
-        #: The mode of `%xmode` that the cell has set; "shown" if the cell has shown the error itself.
+        #: The mode of `%xmode` that the cell has set; "shown" if it has shown the error itself.
         self._style = ""
 
     def __str__(self) -> str:
