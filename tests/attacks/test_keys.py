@@ -35,8 +35,8 @@ LIMIT_S = 120
 
 pytestmark = pytest.mark.timeout(2 * LIMIT_S)
 
-#: Listens at an address as soon as it is free, answers whatever is asked as a healthy server, or as
-#: the server at another port answers it, and writes down all that is said to it.
+#: Listen at an address as soon as it is free; answer every request as a healthy server would, or as
+#: the server at another port answers it; and write down all that is received.
 _LISTENER = """
     import socket, sys, threading, time
 

@@ -276,7 +276,7 @@ async def _is_stopped(handle: SupervisedRun) -> None:
 
 
 async def _nothing_left(handle: SupervisedRun) -> bool:
-    """Return whether no process of the run is left; killed ones may take a moment."""
+    """Whether no process of the run is left; those that were killed may take a moment."""
     facts = json.loads((handle.spool.parent / "supervisor.json").read_bytes())
     await _eventually(
         lambda: not any(_has_mark(process, facts["id"]) for process in psutil.process_iter())

@@ -74,7 +74,7 @@ def records(handle: SupervisedRun) -> list[SpoolRecord]:
 
 
 async def until(handle: SupervisedRun, enough: Callable[[str], bool]) -> str:
-    """Return the run's output as soon as it is enough."""
+    """What the run has printed, as soon as that is enough."""
     async with asyncio.timeout(60):
         while True:
             end = records(handle)[-1].end if records(handle) else 0

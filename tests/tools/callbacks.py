@@ -17,7 +17,7 @@ from tests.integration.served_process import ServedProcess
 from tests.tools.embedded import run_folder
 from tests.tools.waiting import eventually
 
-#: Members of a body that are as in the run's record.
+#: What a body says as the run's record says it.
 _SAME = (
     "execution_id", "status", "return_code", "file_name", "run_name", "labels", "metadata",
     "execution_type", "created_at",

@@ -25,7 +25,7 @@ STREAM_SECRET = "canary-stream-secret-77aa"
 
 @dataclass(frozen=True)
 class Request:
-    """The request that a client sent; header names in lower case."""
+    """What a client sent; header names in lower case."""
 
     method: str
     path: str
@@ -150,7 +150,7 @@ def stream(*pieces: bytes, cut: bool = False, hold: asyncio.Event | None = None)
     """An event stream, each piece a chunk of its own.
 
     Args:
-        cut: break the connection off after the last piece instead of ending the body.
+        cut: break the connection off behind the last piece instead of ending the body.
         hold: keep it open until the event is set.
     """
 
@@ -173,12 +173,12 @@ def stream(*pieces: bytes, cut: bool = False, hold: asyncio.Event | None = None)
 
 
 async def hang_up(request: Request, writer: asyncio.StreamWriter) -> None:
-    """Take the request, and break the connection instead of answering."""
+    """Takes the request and breaks the connection instead of answering."""
     await _hang_up(writer)
 
 
 def resumable(events: Sequence[tuple[str, bytes]], *cuts: int) -> Reply:
-    """A stream that honours Last-Event-ID, and breaks off once after each of `cuts` bytes.
+    """A stream that honours Last-Event-ID, and breaks off after so many bytes, once for each cut.
 
     Args:
         events: the id of each event, and its bytes with the blank line.
