@@ -87,8 +87,10 @@ REFUSED = {
     # But left behind, lagging behind, behind a proxy; and a table of that name.
     r"(?<!left )(?<!lags )(?<!falls )(?<!stays )(?<!table )(?<!from )(?<!update )"
     r"\bbehind\b(?! (?:an? |the )?(?:\w+ )?(?:proxy|proxies|firewall)\b)": "after",
-    r"\bso (?:many|much|often|long)\b(?! (?:as|that|so)\b)": "at most, at least, or the number",
-    r"\b(?:that|this) (?:many|much)\b(?= (?:of|bytes|lines|runs|seconds|times)\b|[.,;:)]|$)": "at most, at least, or the number",
+    r"\bso (?:many|much|often|long)\b(?! (?:as|that|so)\b)"
+    r"|\b(?:that|this) (?:many|much)\b(?= (?:of|bytes|lines|runs|seconds|times)\b|[.,;:)]|$)": (
+        "at most, at least, or the number"
+    ),
     r"\bnone there\b": "not found",
 }
 #: "leave the same files behind", with the words between made invisible.
