@@ -1,9 +1,11 @@
-"""Which variables of an environment travel on: to the embedded server, to uv, to a run."""
+"""The variables of an environment that travel on: to the embedded server, to uv, to a run."""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Mapping
+
+from . import trail
 
 #: What a machine needs to work. Runs get these and no others: no keys, no tokens, no proxies
 #: (whose URLs carry passwords). What a run may know beyond this are the account's own secrets.
@@ -35,6 +37,16 @@ _OF_SERVERS_PREFIXES = ("LYCEUM_MAGIC_", "DOCKER_")
 def for_run(source: Mapping[str, str] = os.environ) -> dict[str, str]:
     """The variables that a program finds."""
     return {name: value for name, value in source.items() if _is_for_run(name)}
+
+
+def for_supervisor(source: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that a supervisor is started with: its program's, and the debug trail's.
+
+    It takes the latter out before the program begins.
+    """
+    return {
+        name: value for name, value in source.items() if _is_for_run(name) or name == trail.VARIABLE
+    }
 
 
 def for_uv(source: Mapping[str, str] = os.environ) -> dict[str, str]:

@@ -11,12 +11,10 @@ from pathlib import Path
 from fastapi import FastAPI
 
 from .. import __version__
-from ..protocol.requests import Kind
 from .account.keys import Keys
 from .account.secrets import AccountSecrets
 from .account.tokens import Tokens
 from .bell import Bell
-from .gpus import read_gpus
 from .guard import Guard
 from .outbox.delivery import Deliverer
 from .outbox.schedule import Schedule
@@ -41,8 +39,8 @@ from .routes.description import EVERYWHERE, install_description
 from .routes.errors import install_handlers
 from .runners.base import Runner
 from .runners.compose.runner import ComposeRunner
+from .runners.control import is_supervised
 from .runners.engine.container import ContainerRunner
-from .runners.handle import is_supervised
 from .runners.process.bootstraps import Bootstraps
 from .runners.process.runner import ProcessRunner
 from .service import RunService
@@ -57,12 +55,27 @@ from .tasks import log_failure
 from .troubles import Troubles
 from .vault import Vault
 
+#: The last one answers for the paths that the others leave to Lyceum Cloud.
+ROUTERS = (
+    executions.router,
+    streams.router,
+    workloads.router,
+    observability.router,
+    storage.router,
+    account.router,
+    keys.router,
+    secrets.router,
+    callbacks.router,
+    orgs.router,
+    elsewhere.router,
+)
+
 
 def create_app(
     settings: ServerSettings,
     *,
     store: WholeStore | None = None,
-    runners: Mapping[Kind, Runner] | None = None,
+    runners: Mapping[str, Runner] | None = None,
     schedule: Schedule | None = None,
     sender: Sender | None = None,
     end_server: Callable[[], None] = lambda: None,
@@ -80,7 +93,7 @@ def create_app(
     runners = runners or _runners(settings, bootstraps)
     account_secrets = AccountSecrets(store)
     account_keys = Keys(store, Tokens(vault), settings.api_key, new_key)
-    bucket = Bucket(settings.bucket, drafts=settings.state_dir / "uploads")
+    bucket = Bucket(settings.bucket, drafts=settings.uploads)
     endpoint = S3Endpoint(settings.bucket)
     troubles, activity = Troubles(), Bell()
     signing = Signing(store)
@@ -104,7 +117,6 @@ def create_app(
         next_delivery_at=lambda: deliverer.next_at,
         troubles=troubles,
         activity=activity,
-        read_gpus=read_gpus,
     )
     retention = Retention(
         store,
@@ -115,7 +127,6 @@ def create_app(
         keep_bytes=settings.keep_bytes,
         sweep_caches=[runner.sweep for runner in runners.values()],
     )
-    closing = asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
@@ -152,30 +163,23 @@ def create_app(
         redirect_slashes=False,
         responses=EVERYWHERE,
     )
-    app.state.service = service
-    app.state.closing = closing
-    #: Set once the state folder is not this server's any more: nothing may be left there.
+    app.state.closing = asyncio.Event()
+    #: Set when the state folder is no longer this server's: then nothing may be left there.
     app.state.is_homeless = False
-    stream_secrets = StreamSecrets(vault)
-    executions.add_routes(app.router, service, stream_secrets)
-    streams.add_routes(app.router, service, stream_secrets, closing)
-    workloads.add_routes(app.router, service)
-    observability.add_routes(app.router, service, memory_limit_bytes=settings.memory_limit_bytes)
-    storage.add_routes(app.router, bucket, endpoint)
-    account.add_routes(
-        app.router,
-        service,
-        settings.api_key,
-        end_server,
-        address=f"127.0.0.1:{settings.port}",
-        keys=account_keys,
-        bootstrap=lambda: bootstraps.loaded,
-    )
-    keys.add_routes(app.router, account_keys)
-    secrets.add_routes(app.router, account_secrets)
-    callbacks.add_routes(app.router, service, store, deliverer, signing, profile=settings.profile)
-    orgs.add_routes(app.router)
-    elsewhere.add_routes(app.router)  # behind all others
+    app.state.settings = settings
+    app.state.service = service
+    app.state.store = store
+    app.state.stream_secrets = StreamSecrets(vault)
+    app.state.account_keys = account_keys
+    app.state.account_secrets = account_secrets
+    app.state.bootstraps = bootstraps
+    app.state.bucket = bucket
+    app.state.endpoint = endpoint
+    app.state.deliverer = deliverer
+    app.state.signing = signing
+    app.state.end_server = end_server
+    for router in ROUTERS:
+        app.include_router(router)
     install_description(app)
     install_handlers(app)
     # Not add_middleware(): that puts it behind the handler of unexpected errors, whose replies
@@ -204,9 +208,9 @@ async def _leave_word(state_dir: Path, deliverer: Deliverer, app: FastAPI) -> No
     )
 
 
-def _runners(settings: ServerSettings, bootstraps: Bootstraps) -> Mapping[Kind, Runner]:
+def _runners(settings: ServerSettings, bootstraps: Bootstraps) -> Mapping[str, Runner]:
     return {
-        "python": ProcessRunner(
+        "process": ProcessRunner(
             settings.state_dir,
             bootstraps=bootstraps,
             index_url=settings.index_url,
@@ -214,7 +218,7 @@ def _runners(settings: ServerSettings, bootstraps: Bootstraps) -> Mapping[Kind, 
             memory_limit_bytes=settings.memory_limit_bytes,
             is_refused=settings.profile == "shared",
         ),
-        "image": ContainerRunner(settings.state_dir, bucket=settings.bucket),
+        "container": ContainerRunner(settings.state_dir, bucket=settings.bucket),
         "compose": ComposeRunner(
             settings.state_dir,
             bucket=settings.bucket,

@@ -14,12 +14,13 @@ import sqlite3
 import time
 from pathlib import Path
 
-from ..config import MOVES_FILE, RECORDS_FILE, check_folder, check_folders, is_misplaced, read_own
 from ..exceptions import EmbeddedServerError
+from ..own_files import check_folder, check_folders, is_misplaced, read_own
 from ..protocol.callbacks import LEFT_FILE
+from ..protocol.state_folder import MOVES_FILE, RECORDS_FILE, SERVER_FILE
 from .run_folders import RunFolders
-from .runners.handle import is_supervised
-from .state_folder import SERVER_FILE, AlreadyServed, lock_for_life, put
+from .runners.control import is_supervised
+from .state_folder import AlreadyServed, lock_for_life, put
 from .stores.sqlite import relocate
 
 logger = logging.getLogger(__name__)

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Literal
 
-from ..config import (
-    INTERPRETER_FILE,
-    LOCK_ADDRESS_BYTES,
-    Secret,
+from ..config import Secret
+from ..disks import reason
+from ..exceptions import EmbeddedServerError
+from ..own_files import (
     check_owner,
     is_misplaced,
     is_private,
@@ -26,16 +26,17 @@ from ..config import (
     own_folder,
     put_own,
     read_own,
+)
+from ..protocol.callbacks import LEFT_FILE, DeliveriesLeft
+from ..protocol.state_folder import (
+    INTERPRETER_FILE,
+    LOCK_ADDRESS_BYTES,
+    LOCK_FILE,
+    SERVER_FILE,
     server_facts,
 )
-from ..disks import reason
-from ..exceptions import EmbeddedServerError
-from ..protocol.callbacks import LEFT_FILE, DeliveriesLeft
 
 logger = logging.getLogger(__name__)
-
-SERVER_FILE = "server.json"
-_LOCK_FILE = "server.lock"
 
 #: File systems on which SQLite's shared memory and file locks cannot be relied on.
 _NETWORK_FILE_SYSTEMS = frozenset(
@@ -193,7 +194,7 @@ def lock_for_life(folder: Path) -> Iterator[ServerLock]:
         AlreadyServed: another server has it.
     """
     # Opened without being inheritable: a program started later does not keep the lock alive.
-    path = folder / _LOCK_FILE
+    path = folder / LOCK_FILE
     try:
         descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
     except OSError as exc:

@@ -17,9 +17,9 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ..config import read_own
 from ..disks import reason
 from ..exceptions import EmbeddedServerError
+from ..own_files import read_own
 
 if TYPE_CHECKING:
     from cryptography.fernet import Fernet

@@ -12,8 +12,8 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lyceum_magic.config import server_folder
 from lyceum_magic.embedded import local_server
+from lyceum_magic.folders import server_folder
 from lyceum_magic.variables import for_run, for_server, for_uv
 from tests.tools.embedded import server_facts, server_process
 from tests.tools.waiting import eventually
@@ -45,7 +45,7 @@ print(json.dumps(opened))
 KERNEL = """
 import sys, lyceum_magic
 from lyceum_magic.embedded import local_server
-from lyceum_magic.config import server_folder
+from lyceum_magic.folders import server_folder
 import json
 local_server.ensure()
 pid = json.loads((server_folder() / "server.json").read_text())["pid"]

@@ -17,11 +17,12 @@ import httpx
 import jwt
 import pytest
 
-from lyceum_magic.config import server_folder
 from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import ConfigError, ServerUnreachable
-from lyceum_magic.magic import line
-from lyceum_magic.magic.cell import Defaults
+from lyceum_magic.folders import server_folder
+from lyceum_magic.magic.commands import login
+from lyceum_magic.magic.defaults import Defaults
+from lyceum_magic.magic.line import run_line
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.runs.workspace import Workspace
@@ -248,13 +249,13 @@ def test_a_key_that_is_typed_for_the_logins_server_is_not_told_either(
 ) -> None:
     key, port = f"lk_typed-{'k' * 37}", _free_port()
     write_login(base_url=f"http://127.0.0.1:{port}")
-    monkeypatch.setattr(line, "workspace", lambda: workspace)
-    monkeypatch.setattr(line, "ask_secret", lambda *question: key)
+    monkeypatch.setattr(login, "workspace", lambda: workspace)
+    monkeypatch.setattr(login, "ask_secret", lambda *question: key)
     defaults = Defaults(machine="cpu", timeout_s=60, max_lines=100, max_bytes=10_000)
     with listening(stranger, port) as listener:
         listener.wait()
         with pytest.raises(ConfigError, match="does not prove"):
-            line.run_line("login", defaults, lambda *names: None)
+            run_line("login", defaults, lambda *names: None)
         assert "nonce=" in listener.heard
         assert key[8:] not in listener.heard
     assert key not in (Path.home() / ".lyceum" / "config.json").read_text()

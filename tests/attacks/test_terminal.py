@@ -12,7 +12,7 @@ import pytest
 
 import lyceum_magic
 from lyceum_magic.display.summary import RunFacts, to_html, to_text
-from lyceum_magic.magic.tables import Says, Table
+from lyceum_magic.display.tables import Says, Table
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.states import State
 from tests.integration.served_process import served

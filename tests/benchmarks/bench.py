@@ -23,9 +23,9 @@ from typing import Any
 import httpx
 import psutil
 
+from lyceum_magic.display.tables import Table
 from lyceum_magic.embedded import local_server
 from lyceum_magic.embedded.demo import throwaway_home
-from lyceum_magic.magic.tables import Table
 from lyceum_magic.protocol import paths
 
 from . import callbacks, growth, receiver

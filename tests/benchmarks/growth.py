@@ -24,9 +24,9 @@ from typing import Any
 import httpx
 import psutil
 
-from lyceum_magic import config
 from lyceum_magic.embedded import local_server
 from lyceum_magic.embedded.demo import throwaway_home
+from lyceum_magic.folders import journal_folder, server_folder
 from lyceum_magic.journal.journal import Entry, Journal
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Output
@@ -36,7 +36,7 @@ from lyceum_magic.protocol.states import State
 from lyceum_magic.server import retention
 from lyceum_magic.server.output.spool import SpoolWriter
 from lyceum_magic.server.run_folders import RunFolders
-from lyceum_magic.server.runners.handle import is_supervised
+from lyceum_magic.server.runners.control import is_supervised
 from lyceum_magic.server.stores.base import RunRecord
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
@@ -176,13 +176,13 @@ def main() -> None:
 
 
 async def _fill(size: int) -> dict[str, float]:
-    folder = config.server_folder()
+    folder = server_folder()
     folder.mkdir(mode=0o700, parents=True)
     store = SqliteStore(folder / "runs.sqlite3", Vault(folder / "vault.key"))
     await store.open()
     folders = RunFolders(folder / "runs")
     folders.make()
-    journal = Journal(config.journal_folder())
+    journal = Journal(journal_folder())
     request = python_request("print(1)", Choices("cpu"))
     begun = time.time() - _DAYS * 86_400
     for number in range(size):
@@ -227,7 +227,7 @@ async def _add(
     )  # fmt: skip
     entry = Entry(
         tag=tag, run_id=run_id, base_url="http://127.0.0.1:1", is_embedded=True,
-        server_folder=str(config.server_folder()), streaming_url=None, machine="cpu",
+        server_folder=str(server_folder()), streaming_url=None, machine="cpu",
         name=f"run {number}", timeout_s=600, created_at=created_at,
     )  # fmt: skip
     journal.write(entry)
@@ -274,11 +274,11 @@ def _cpu_of(running: Kernel, code: str) -> float:
 
 def _flood(megabytes: int) -> dict[str, float]:
     """Puts a run of that much text into the journal, in the pieces in which a server sends it."""
-    journal = Journal(config.journal_folder())
+    journal = Journal(journal_folder())
     now = time.time()
     entry = Entry(
         tag="f" * 32, run_id="0" * 36, base_url="http://127.0.0.1:1", is_embedded=True,
-        server_folder=str(config.server_folder()), streaming_url=None, machine="cpu", name="",
+        server_folder=str(server_folder()), streaming_url=None, machine="cpu", name="",
         timeout_s=600, created_at=now - 60,
     )  # fmt: skip
     journal.write(entry)
@@ -299,7 +299,7 @@ def _flood(megabytes: int) -> dict[str, float]:
 async def _sweep() -> dict[str, float]:
     """The first sweep that meets the runs, and the second: what each start of a server does."""
     retention.REST = 0  # the pauses are no work
-    folder = config.server_folder()
+    folder = server_folder()
     store = SqliteStore(folder / "runs.sqlite3", Vault(folder / "vault.key"))
     await store.open()
     steps: list[float] = []
@@ -338,7 +338,7 @@ async def _sweep() -> dict[str, float]:
 
 
 def _serve(size: int) -> dict[str, float]:
-    folder = config.server_folder()
+    folder = server_folder()
     found = {"runs.sqlite3, bytes a run": _bytes_of(folder) / size}
     starts = []
     for _ in range(5):

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, TypeVar
 
-from lyceum_magic.magic.tables import Table
+from lyceum_magic.display.tables import Table
 
 from . import clocks, disks, kills
 

@@ -39,8 +39,8 @@ def _set_clock(number: int, frame: FrameType | None) -> None:
 time.time = _clock
 
 from lyceum_magic import cli  # noqa: E402
-from lyceum_magic.protocol.requests import STARTS  # noqa: E402
 from lyceum_magic.server import app as app_module  # noqa: E402
+from lyceum_magic.server.machines import RUNNERS  # noqa: E402
 from lyceum_magic.server.outbox.results import Outcome  # noqa: E402
 from lyceum_magic.server.outbox.schedule import Schedule  # noqa: E402
 from lyceum_magic.server.outbox.sending import HttpSender, Sender  # noqa: E402
@@ -220,7 +220,7 @@ def main() -> int:
         return create_app(
             settings,
             store=MortalStore(settings.state_dir / "runs.sqlite3", vault, point, options.ends),
-            runners=dict.fromkeys(STARTS, PlayedRunner()),
+            runners=dict.fromkeys(RUNNERS, PlayedRunner()),
             sender=MortalSender(_http_sender(settings, options.attempt_s), point),
             schedule=Schedule(waits_s=tuple(options.waits), max_retry_after_s=1.0),
             **kept,

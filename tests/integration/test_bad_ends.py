@@ -16,7 +16,7 @@ import lyceum_magic
 from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol import paths
-from lyceum_magic.server.runners.handle import read_facts
+from lyceum_magic.server.runners.folder import read_facts
 from tests.tools.embedded import end_server, run_folder, server_process
 from tests.tools.small_disks import full, small_disk, use_up_inodes
 from tests.tools.waiting import eventually

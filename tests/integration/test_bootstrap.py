@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 import lyceum_magic
-from lyceum_magic.config import server_folder
+from lyceum_magic.folders import server_folder
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.bootstrap import digest_in
 from lyceum_magic.submission.wrapping import digest, stub_of

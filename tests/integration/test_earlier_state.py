@@ -14,8 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from lyceum_magic.config import server_folder
 from lyceum_magic.embedded import local_server
+from lyceum_magic.embedded.holder import holder_of
+from lyceum_magic.folders import server_folder
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_TIMEOUT_S
 from lyceum_magic.protocol.requests import StartPython
@@ -190,9 +191,9 @@ def test_an_earlier_server_of_another_environment_is_left_alone(
     local_server.ensure()
     assert (own_machine / "runs.sqlite3").exists()
     ask = (
-        "from lyceum_magic import config; from lyceum_magic.embedded import local_server; "
+        "from lyceum_magic import folders; from lyceum_magic.embedded import local_server; "
         "local_server.ensure(); "
-        "print(config.server_folder())"
+        "print(folders.server_folder())"
     )
     done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
     facts = server_facts(Path(done.stdout.strip()))
@@ -238,7 +239,7 @@ def test_a_first_start_waits_for_an_earlier_server_that_is_only_starting(
         server.end()
     starting = subprocess.Popen(command("--state-dir", str(own_machine), program=EARLIER))
     try:
-        eventually(lambda: local_server._holder(own_machine), "it holds the folder")
+        eventually(lambda: holder_of(own_machine), "it holds the folder")
         psutil.Process(starting.pid).suspend()
         with ThreadPoolExecutor() as pool:
             asked = pool.submit(local_server.current_folder)
@@ -291,9 +292,9 @@ def test_a_server_is_started_with_the_python_of_its_folder(
     """Looking at another environment's run does not start a server for it."""
     python = copy_of_this_environment(tmp_path / "other")
     ask = (
-        "from lyceum_magic import config; from lyceum_magic.embedded import local_server; "
+        "from lyceum_magic import folders; from lyceum_magic.embedded import local_server; "
         "local_server.ensure(); "
-        "print(config.server_folder())"
+        "print(folders.server_folder())"
     )
     done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
     theirs = Path(done.stdout.strip())

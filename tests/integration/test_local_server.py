@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from lyceum_magic.config import server_folder
 from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import EmbeddedServerError, RunFailed
+from lyceum_magic.folders import server_folder
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_TIMEOUT_S
 from lyceum_magic.protocol.requests import StartPython
@@ -150,9 +150,9 @@ def test_kernels_of_two_environments_see_their_own_packages(
         monkeypatch.delenv("LYCEUM_MAGIC_HOME")
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     program = (
-        "import lyceum_magic\nfrom lyceum_magic import config\n"
+        "import lyceum_magic\nfrom lyceum_magic import folders\n"
         "run = lyceum_magic.submit('import sys; print(sys.prefix)').result()\n"
-        "print(run.text, config.server_folder(), sep='')"
+        "print(run.text, folders.server_folder(), sep='')"
     )
     seen = []
     try:
@@ -470,6 +470,7 @@ def test_a_live_server_that_cannot_be_reached_is_named_with_the_way_out(
     process = server_process(folder)
     assert process is not None
     process.suspend()  # so that it mends nothing
+    eventually(lambda: process.status() == psutil.STATUS_STOPPED, "it is stopped")
     (folder / "server.json").write_text("{")
     with pytest.raises(EmbeddedServerError) as caught:
         local_server.ensure()

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lyceum_magic.server.runners.handle import read_facts
+from lyceum_magic.server.runners.folder import read_facts
 from lyceum_magic.server.runners.process import memory
 from lyceum_magic.server.runners.process.runner import ProcessRunner
 from tests.tools.waiting import eventually

@@ -23,7 +23,8 @@ import pytest
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.server.output.spool import SpoolRecord, read_spool
 from lyceum_magic.server.runners.base import RunEnd, RunSpec
-from lyceum_magic.server.runners.handle import SupervisedRun, is_supervised
+from lyceum_magic.server.runners.control import is_supervised
+from lyceum_magic.server.runners.handle import SupervisedHandle
 from lyceum_magic.server.runners.process.runner import ProcessRunner
 from tests.tools.small_disks import small_disk
 
@@ -50,7 +51,7 @@ def spec(folder: Path, code: str, *, grace_s: float = 10.0, **fields: Any) -> Ru
     return RunSpec(folder.name, folder, request, environment, grace_s)
 
 
-async def start(runner: ProcessRunner, folder: Path, code: str, **fields: Any) -> SupervisedRun:
+async def start(runner: ProcessRunner, folder: Path, code: str, **fields: Any) -> SupervisedHandle:
     return await runner.start(spec(folder, code, **fields), lambda phrase: None)
 
 
@@ -62,18 +63,18 @@ async def run(
     return end, output(handle, "stdout"), output(handle, "stderr")
 
 
-def output(handle: SupervisedRun, stream: str) -> str:
+def output(handle: SupervisedHandle, stream: str) -> str:
     return b"".join(r.data for r in records(handle) if r.stream == stream).decode(errors="replace")
 
 
-def records(handle: SupervisedRun) -> list[SpoolRecord]:
+def records(handle: SupervisedHandle) -> list[SpoolRecord]:
     found: list[SpoolRecord] = []
     while more := read_spool(handle.spool, found[-1].end if found else 0):
         found += more
     return found
 
 
-async def until(handle: SupervisedRun, enough: Callable[[str], bool]) -> str:
+async def until(handle: SupervisedHandle, enough: Callable[[str], bool]) -> str:
     """What the run has printed, as soon as that is enough."""
     async with asyncio.timeout(60):
         while True:
@@ -250,7 +251,7 @@ os.write(1, b'%d\\n' % os.getpid())
 """
 
 
-async def family(handle: SupervisedRun) -> list[int]:
+async def family(handle: SupervisedHandle) -> list[int]:
     """The processes of FAMILY, once all four have spoken."""
     stdout = await until(handle, lambda stdout: stdout.count("\n") == 4)
     return [int(pid) for pid in stdout.split()]
@@ -680,12 +681,12 @@ async def stuck_index() -> AsyncIterator[tuple[str, asyncio.Event]]:
 
 
 @pytest.mark.parametrize(
-    ("order", "reason"), [(SupervisedRun.kill, "aborted"), (SupervisedRun.stop, "stopped")]
+    ("order", "reason"), [(SupervisedHandle.kill, "aborted"), (SupervisedHandle.stop, "stopped")]
 )
 async def test_an_installation_can_be_ended(
     tmp_path: Path,
     stuck_index: tuple[str, asyncio.Event],
-    order: Callable[[SupervisedRun], Any],
+    order: Callable[[SupervisedHandle], Any],
     reason: str,
 ) -> None:
     url, asked = stuck_index

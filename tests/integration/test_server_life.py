@@ -19,7 +19,8 @@ import pytest
 from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.proof import proof
-from lyceum_magic.server.serve import ServeOptions, _bind, serve
+from lyceum_magic.server.serve import _bind, serve
+from lyceum_magic.server.settings import ServerSettings
 from tests.tools.embedded import run_folder
 from tests.tools.waiting import CLIENT_LIMIT_S, eventually
 
@@ -242,8 +243,23 @@ def test_a_memory_limit_that_nothing_would_keep_is_refused(
 ) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     with pytest.raises(EmbeddedServerError, match="Linux alone"):
-        serve(ServeOptions(folder, memory_limit_bytes=1 << 30), lambda facts: None)
+        serve(ServerSettings(folder, memory_limit_bytes=1 << 30), lambda facts: None)
     assert not folder.exists()
+
+
+def test_uploads_are_spooled_on_the_disk_of_the_storage(folder: Path) -> None:
+    program = f"""
+import tempfile
+from pathlib import Path
+from lyceum_magic.server.serve import serve
+from lyceum_magic.server.settings import ServerSettings
+settings = ServerSettings(Path({str(folder)!r}), idle_exit_s=0.01)
+serve(settings, lambda facts: print(Path(tempfile.mkdtemp()).parent))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == f"{folder / 'uploads'}\n"
 
 
 @pytest.mark.parametrize(

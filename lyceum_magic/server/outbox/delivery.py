@@ -15,6 +15,7 @@ from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from ... import trail
 from ...exceptions import EmbeddedServerError
 from ...protocol.callback_urls import PathChanged, fill_in, references
 from ...protocol.callbacks import DeliveryHealth, DeliveryState
@@ -292,6 +293,8 @@ class Deliverer:
             logger.error("sending to %s failed: %s", delivery.shown_url, type(exc).__name__)
             outcome = _failed(f"the server failed while it sent it ({type(exc).__name__})")
         took_s = self._monotonic() - begun
+        run_id, status = delivery.run_id or "", outcome.status_code
+        trail.mark("server", run_id, "attempt", delivery=delivery.delivery_id, status=status)
         now = self._clock()
         self._results.append(
             result_of(delivery, outcome, self._schedule, started_at, took_s=took_s, now=now)

@@ -32,14 +32,16 @@ _ELSEWHERE = {
 }
 
 
-def add_routes(router: APIRouter) -> None:
-    for path, subject in _ELSEWHERE.items():
-        _add_route(router, f"{PREFIX}{path}", subject)
+router = APIRouter()
 
 
-def _add_route(router: APIRouter, path: str, subject: str) -> None:
+def _add_route(path: str, subject: str) -> None:
     detail = f"{subject} not part of the embedded server; use Lyceum Cloud for that."
 
     @router.api_route(path, methods=_METHODS, include_in_schema=False)
     async def refuse() -> JSONResponse:
         return JSONResponse({"detail": detail}, 501)
+
+
+for _path, _subject in _ELSEWHERE.items():
+    _add_route(f"{PREFIX}{_path}", _subject)

@@ -14,8 +14,9 @@ from ...exceptions import EmbeddedServerError, LyceumError, UnknownRun
 from ...protocol.lines import safe_lines
 from ..account.keys import KeyInUse, SignInRefused, UnknownApiKey
 from ..account.secrets import SecretsTooLarge, UnknownSecret
+from ..machines import UnknownMachine
 from ..runners.base import EngineUnavailable, InvalidField
-from ..service import ServerBusy, UnknownMachine
+from ..service import ServerBusy
 from ..storage.bucket import InvalidKey, KeyConflict, StorageFull, UnknownFile
 from ..storage.s3_endpoint import StorageUnavailable
 from ..stores.base import StoreUnavailable

@@ -8,9 +8,9 @@ from ...protocol.events import TIMEOUT
 from ...protocol.records import Record
 from ...protocol.times import iso
 from ..output.tail import Line, OutputTail
+from ..run import machine_note
 from ..settings import ORG_SLUG
 from ..stores.base import RunRecord
-from ..tracked_run import machine_note
 
 
 def summary(record: RunRecord) -> Record:

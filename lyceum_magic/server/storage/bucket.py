@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ...exceptions import LyceumError
 
@@ -98,14 +99,8 @@ class Bucket:
         self._folder.mkdir(exist_ok=True)
         self._folder.chmod(_FOLDER_MODE)
 
-    @contextmanager
-    def draft(self) -> Iterator[Path]:
-        """A folder for the files of one upload; whatever `put` has not taken goes with it."""
-        with tempfile.TemporaryDirectory(dir=self._drafts, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
-
-    def put(self, draft: Path, key: str) -> StoredFile:
-        """Moves a whole file into the bucket, in place of what has the key.
+    def put(self, content: IO[bytes], key: str) -> StoredFile:
+        """Copy a file into the bucket. It replaces the one with the same key at once.
 
         Raises:
             InvalidKey: no file can have this key.
@@ -113,16 +108,16 @@ class Bucket:
             StorageFull: there is no room.
         """
         *folders, name = _names(key)
-        draft.chmod(_FILE_MODE)
-        status = draft.stat()  # nobody else can be at it yet
-        for attempts_left in reversed(range(_ATTEMPTS)):
-            try:
-                with _translated(key), self._entered(folders, make=True) as parent:
-                    os.rename(draft, name, dst_dir_fd=parent)
-                break
-            except UnknownFile as exc:  # somebody removed the folder as it was empty
-                if not attempts_left:
-                    raise KeyConflict(f"The folders of {key!r} are being removed.") from exc
+        with self._draft(content) as draft:
+            status = draft.stat()
+            for attempts_left in reversed(range(_ATTEMPTS)):
+                try:
+                    with _translated(key), self._entered(folders, make=True) as parent:
+                        os.rename(draft, name, dst_dir_fd=parent)
+                    break
+                except UnknownFile as exc:  # another client removed the folder while it was empty
+                    if not attempts_left:
+                        raise KeyConflict(f"The folders of {key!r} are being removed.") from exc
         return StoredFile(key, status.st_size, status.st_mtime)
 
     def open_file(self, key: str) -> int:
@@ -209,7 +204,18 @@ class Bucket:
         self._prune(above)
         return removed
 
-    # Underneath.
+    @contextmanager
+    def _draft(self, content: IO[bytes]) -> Iterator[Path]:
+        """Copy a file to the bucket's file system; the copy is removed unless it was moved away."""
+        with (
+            room_needed(),
+            tempfile.TemporaryDirectory(dir=self._drafts, ignore_cleanup_errors=True) as folder,
+        ):
+            draft = Path(folder, "draft")
+            with draft.open("wb") as file:
+                shutil.copyfileobj(content, file)
+            draft.chmod(_FILE_MODE)
+            yield draft
 
     @contextmanager
     def _entered(self, folders: Sequence[str], *, make: bool = False) -> Iterator[int]:

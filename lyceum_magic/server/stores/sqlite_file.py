@@ -15,9 +15,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
-from ...config import own_database
 from ...disks import shortage
 from ...exceptions import EmbeddedServerError
+from ...own_files import own_database
 from .base import RecordRefused, StoreUnavailable
 
 _T = TypeVar("_T")

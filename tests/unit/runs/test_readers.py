@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import io
@@ -13,7 +12,9 @@ import pytest
 from lyceum_magic.client.stream import Item
 from lyceum_magic.display.panel import Panel
 from lyceum_magic.display.strip import Strip
-from lyceum_magic.magic import cell, detached, line
+from lyceum_magic.magic import cell, detached
+from lyceum_magic.magic.defaults import Defaults
+from lyceum_magic.magic.line import run_line
 from lyceum_magic.magic.view import View
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output
@@ -31,7 +32,7 @@ from tests.tools.workspaces import only
 
 #: Far above what the events below take.
 LIMIT_S = 20
-DEFAULTS = cell.Defaults(machine="cpu", timeout_s=60, max_lines=1000, max_bytes=10**6)
+DEFAULTS = Defaults(machine="cpu", timeout_s=60, max_lines=1000, max_bytes=10**6)
 FLOOD = [Output("x" * 60 + "\n") for _ in range(40)]
 
 
@@ -89,7 +90,7 @@ class BrokenText(io.StringIO):
 
 def read_logs(run: Run) -> None:
     with contextlib.redirect_stdout(BrokenText()):
-        line.logs(argparse.Namespace(id="last", grep=None), DEFAULTS, lambda name, value: None)
+        run_line("logs last", DEFAULTS, lambda name, value: None)
 
 
 def read_in_cell(run: Run) -> None:

@@ -17,8 +17,8 @@ from fastapi import FastAPI
 
 from lyceum_magic.config import Secret
 from lyceum_magic.protocol import paths
-from lyceum_magic.protocol.requests import STARTS
 from lyceum_magic.server.app import create_app
+from lyceum_magic.server.machines import RUNNERS
 from lyceum_magic.server.outbox.schedule import Schedule
 from lyceum_magic.server.runners.base import Runner
 from lyceum_magic.server.settings import Profile, ServerSettings
@@ -81,14 +81,13 @@ async def serving(
             folder,
             listener.getsockname()[1],
             Secret(KEY),
-            "boot",
             profile=profile,
             max_running=max_running,
         )
         app = create_app(
             settings,
             store=store or MemoryStore(),
-            runners=dict.fromkeys(STARTS, runner),
+            runners=dict.fromkeys(RUNNERS, runner),
             schedule=schedule,
             end_server=lambda: end_calls.append(None),
         )

@@ -23,6 +23,7 @@ from lyceum_magic.protocol.requests import (
 )
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server import service as service_module
+from lyceum_magic.server.machines import RUNNERS
 from lyceum_magic.server.outbox.schedule import Schedule
 from lyceum_magic.server.runners.base import EndReason, InvalidField
 from lyceum_magic.server.service import RunService
@@ -32,8 +33,8 @@ from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.troubles import Troubles
 from lyceum_magic.server.vault import Vault
 
-from .outbox.receiver import Request, receiving
 from .fake_runner import FakeRunner
+from .outbox.receiver import Request, receiving
 from .serving import serving
 from .test_service_rules import state_becomes
 
@@ -58,7 +59,7 @@ async def opened(
         return {}
 
     seams = {"max_running": 8, "secrets": no_secrets, **seams}
-    service = RunService(store, dict.fromkeys(STARTS, runner), folder, **seams)
+    service = RunService(store, dict.fromkeys(RUNNERS, runner), folder, **seams)
     await service.open()
     try:
         yield service
@@ -257,7 +258,7 @@ async def test_where_the_urls_cannot_be_decrypted_the_run_ends_and_the_log_says_
         await state_becomes(await service.find(run_id), State.COMPLETED)
         assert await second.deliveries() == []
     await second.close()
-    assert caplog.text.count(f"nobody will be called back of run {run_id}") == 1
+    assert caplog.text.count(f"run {run_id} will send no callbacks") == 1
     assert CANARY not in caplog.text
 
 

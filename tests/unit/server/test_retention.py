@@ -19,7 +19,7 @@ from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server import retention
 from lyceum_magic.server.retention import Retention, remove_tree, size_on_disk
-from lyceum_magic.server.runners.handle import is_supervised
+from lyceum_magic.server.runners.control import is_supervised
 from lyceum_magic.server.runners.process.requirements import Installer
 from lyceum_magic.server.stores.base import Delivery, EndedRun, RunRecord
 from lyceum_magic.server.stores.memory import MemoryStore

@@ -1,4 +1,4 @@
-"""A Compose file as it comes: YAML text in, what is safe to give to `docker compose config` out.
+"""A Compose file as it arrives: YAML text in, what is safe to give to `docker compose config` out.
 
 A file goes through three steps. `read_compose_file` parses it and refuses what would make even the
 reading of it read files of this machine. `docker compose config` (see `command`) then
@@ -42,7 +42,7 @@ _LOCAL_SERVICE_KEYS = {
 
 
 def read_compose_file(text: str) -> Model:
-    """The file as a mapping that is safe to give to `docker compose config`.
+    """Return the file as a mapping that is safe to give to `docker compose config`.
 
     Raises:
         InvalidField: it is not YAML, or not of a Compose file's form, or it needs files of this
@@ -104,7 +104,7 @@ class InvalidFile(InvalidField):
 
 
 def refuse(what: str, *place: str) -> NoReturn:
-    """Raises InvalidFile with a sentence about the file.
+    """Raise InvalidFile with a sentence about the file.
 
     Args:
         place: the keys that lead to what it speaks of.
@@ -114,7 +114,7 @@ def refuse(what: str, *place: str) -> NoReturn:
 
 @contextmanager
 def naming_lines(text: str) -> Iterator[None]:
-    """Adds the line to what is said of a file meanwhile."""
+    """Add the line number to every InvalidFile that is raised in the block."""
     try:
         yield
     except InvalidFile as exc:

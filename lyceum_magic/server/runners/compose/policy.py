@@ -1,4 +1,4 @@
-"""What a stack may ask of the machine it runs on: nothing, unless the server was told otherwise."""
+"""The limits of a stack: it may ask nothing of this machine, unless the server allows it."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ _HARMLESS_SECURITY = {"no-new-privileges", "no-new-privileges:true", "no-new-pri
 
 
 def check_model(model: Model, folder: str, *, allow_privileged: bool) -> None:
-    """Lets only stacks pass that keep to themselves.
+    """Refuse stacks that do not keep to themselves.
 
     Args:
         folder: the absolute path that relative paths of the file were resolved against.
@@ -89,7 +89,7 @@ class _Wish:
 
 
 def _privileges(model: Model, folder: str) -> Iterator[_Wish]:
-    """What a stack asks of this machine beyond containers."""
+    """Return what a stack asks of this machine beyond containers."""
     for name, service in model["services"].items():
         for key, wish in _service_privileges(service, folder):
             yield _Wish(f"{wish} in service `{name}`", ("services", name, key))
@@ -98,7 +98,7 @@ def _privileges(model: Model, folder: str) -> Iterator[_Wish]:
 
 
 def _shared_privileges(model: Model) -> Iterator[tuple[str, str, str]]:
-    """What networks and volumes ask for: kind, name and phrase."""
+    """Return what networks and volumes ask for: kind, name and phrase."""
     for name, network in (model.get("networks") or {}).items():
         if network and network.get("external"):
             yield "networks", name, f"the external network `{name}`"
@@ -117,7 +117,7 @@ def _shared_privileges(model: Model) -> Iterator[tuple[str, str, str]]:
 
 
 def _service_privileges(service: Mapping[str, Any], folder: str) -> Iterator[tuple[str, str]]:
-    """What a service asks for: the key that does so, and a phrase."""
+    """Return what a service asks for: the key that does so, and a phrase."""
     for key in _PRIVILEGED_SERVICE_KEYS:
         if service.get(key) not in (None, False, [], {}, ""):
             yield key, f"`{key}`"
@@ -162,7 +162,8 @@ def _reservations_of_other_devices(service: Mapping[str, Any]) -> bool:
 
 
 def _check_nesting(model: Model, folder: str) -> None:
-    """No service may get what another one can put a link in the place of.
+    """Refuse a service that mounts something below a folder in which another service could put a
+    link.
 
     The engine follows links in the path that it mounts. A service that can write to `./data`
     could make `./data/x` a link to anywhere, and another one, started later, mount it.

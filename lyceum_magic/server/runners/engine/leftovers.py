@@ -20,7 +20,7 @@ _TARGET = "/leftovers"
 
 
 def are_there(folder: Path) -> bool:
-    """Whether somebody else owns files below `folder`, and we may not remove them."""
+    """Return whether another user owns files below `folder`, which we may not remove."""
     user = os.geteuid()
     if not user or not folder.exists():
         return False
@@ -32,7 +32,7 @@ def are_there(folder: Path) -> bool:
 def make_removable(
     engine: DockerClient, folder: Path, images: Iterable[str], labels: Mapping[str, str]
 ) -> bool:
-    """Lets everybody remove what is below `folder`, with the first image that can. Blocks.
+    """Let everyone remove what is below `folder`, with the first image that can. Blocks.
 
     Args:
         images: some may have no `chmod`.

@@ -13,12 +13,12 @@ import pytest
 
 from lyceum_magic.server.output.spool import read_spool
 from lyceum_magic.server.runners.base import Refusal, RunEnd
+from lyceum_magic.server.runners.control import KILL, STARTED, STOP, Servers
 from lyceum_magic.server.runners.engine.supervisor import (
     EngineAssignment,
     EngineSupervisor,
     Events,
 )
-from lyceum_magic.server.runners.process.supervisor import KILL, STARTED, STOP
 
 LIMIT_S = 60
 
@@ -72,7 +72,8 @@ class Server:
             stop_grace_s=2.0,
             work={},
         )
-        EngineSupervisor(assignment, work, self.control, self.listener).supervise()
+        servers = Servers(self.control, self.listener)
+        EngineSupervisor(assignment, work, servers).supervise()
         return RunEnd(**json.loads((self.folder / "exit.json").read_text()))
 
     def output(self) -> list[tuple[str, bytes]]:
