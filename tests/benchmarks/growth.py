@@ -273,7 +273,7 @@ def _cpu_of(running: Kernel, code: str) -> float:
 
 
 def _flood(megabytes: int) -> dict[str, float]:
-    """Puts a run of that much text into the journal, in the pieces in which a server sends it."""
+    """Put a run with a text of this size into the journal, in the pieces that a server sends."""
     journal = Journal(journal_folder())
     now = time.time()
     entry = Entry(

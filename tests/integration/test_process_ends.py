@@ -277,7 +277,7 @@ async def _is_stopped(handle: SupervisedHandle) -> None:
 
 
 async def _nothing_left(handle: SupervisedHandle) -> bool:
-    """Whether no process of the run is left; those that were killed may take a moment."""
+    """Return whether no process of the run is left; killed ones may take a moment."""
     facts = json.loads((handle.spool.parent / "supervisor.json").read_bytes())
     await _eventually(
         lambda: not any(_has_mark(process, facts["id"]) for process in psutil.process_iter())

@@ -75,7 +75,7 @@ def records(handle: SupervisedHandle) -> list[SpoolRecord]:
 
 
 async def until(handle: SupervisedHandle, enough: Callable[[str], bool]) -> str:
-    """What the run has printed, as soon as that is enough."""
+    """Return the run's output as soon as it is enough."""
     async with asyncio.timeout(60):
         while True:
             end = records(handle)[-1].end if records(handle) else 0
