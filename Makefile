@@ -3,7 +3,7 @@
 #   make demo     run the quickstart on the embedded server; build/quickstart.html shows it
 #   make lab      open JupyterLab on the notebooks
 #   make serve    serve Lyceum's API on this machine
-#   make check    lint, format, types
+#   make check    lint, format, types, spelling, plain English
 #   make test     check, then every test, several at a time
 #   make fuzz     ten minutes of made-up requests to the server
 #   make faults   kill the server 200 times under 20 000 callbacks; fill its disk; turn its clock
@@ -39,6 +39,8 @@ check: .venv/installed-dev
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+	$(BIN)/codespell
+	$(BIN)/pytest -q -o addopts= tests/test_language.py
 
 # The longest modules come first, and the quick ones fill what is left at the end. A browser and a
 # JupyterLab need both cores for themselves. Of the last two runs, each worker has a network of its

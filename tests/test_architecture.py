@@ -138,7 +138,7 @@ def imports(module: str) -> Iterator[str]:
 
 
 def module_of(dotted: str) -> list[str]:
-    """The module of ours in which a dotted name lies; none if it is somebody else's."""
+    """The module of this package in which a dotted name lies; none for another package's name."""
     first, *rest = dotted.split(".")
     if first != PACKAGE.name:
         return []

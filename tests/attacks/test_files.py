@@ -21,7 +21,7 @@ PRECIOUS = "not to be emptied\n"
 
 NOT_OURS = r"belongs to another user|symbolic link"
 
-#: Makes folders and links: the arguments are pairs of a path and where it leads; empty for a
+#: Make folders and links: the arguments are pairs of a path and its target; empty for a
 #: folder.
 PLANT = """
     import os, sys

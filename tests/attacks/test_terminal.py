@@ -19,7 +19,7 @@ from tests.tools.programs import run_program
 from tests.tools.served_process import served
 from tests.tools.wire_server import WireServer, json_answer, wire_thread
 
-#: Sets the title, empties the screen by a C1 control, turns the writing, breaks the line.
+#: Set the title, empty the screen by a C1 control, turn the writing, break the line.
 HOSTILE = "a\x1b]0;owned\x07b\x9b2Jc\u202etxt.exe\u2066d\r\ne"
 
 

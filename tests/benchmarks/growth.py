@@ -51,12 +51,12 @@ SIZES = tuple(int(size) for size in os.environ.get("BENCH_RUNS", "10,1000,50000"
 _DAYS = 20  # over which the runs are spread: fewer than any of them is kept
 _LIMIT_S = 180
 _KERNELS = 3  # fresh ones, for each first cell
-#: How long a server is watched after its start; only its CPU is counted.
+#: Seconds for which a server is watched after its start; only its CPU is counted.
 _WATCH_S = 10.0
 #: The output of one run that is printed again and read at once.
 _OUTPUT_MB = int(os.environ.get("BENCH_OUTPUT_MB", "500"))
 
-#: What is measured -> its unit, its budget for the largest home, and for the ratio to the smallest.
+#: Measure -> its unit, its budget for the largest home, and for the ratio to the smallest.
 _BUDGETS: dict[str, tuple[str, float | None, float | None]] = {
     "first start after the server's start": ("ms", None, 1.2),
     "sweep of a server's start, CPU": ("ms", 500, None),
@@ -109,7 +109,7 @@ def _packing(rounds: int = 5) -> Iterator[Row]:
 
 
 def _figures() -> dict[int, dict[str, float]]:
-    """What every home costs. Where people wait, the homes take turns."""
+    """The cost of every home. For times that people wait, the homes take turns."""
     with ExitStack() as stack:
         homes = {size: stack.enter_context(throwaway_home()) for size in SIZES}
         found: dict[int, dict[str, float]] = {}
@@ -273,7 +273,7 @@ def _cpu_of(running: Kernel, code: str) -> float:
 
 
 def _flood(megabytes: int) -> dict[str, float]:
-    """Puts a run of that much text into the journal, in the pieces in which a server sends it."""
+    """Put a run with a text of this size into the journal, in the pieces that a server sends."""
     journal = Journal(journal_folder())
     now = time.time()
     entry = Entry(

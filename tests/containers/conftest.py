@@ -75,7 +75,7 @@ def server(_server: ServedProcess) -> Iterator[ServedProcess]:
 
 @pytest.fixture
 def nothing_left(engine: None) -> Iterator[None]:
-    """The test leaves no container, network, volume or command behind."""
+    """The test leaves no container, network, volume or command."""
     networks = docker("network", "ls", "--quiet")
     yield
     assert docker("ps", "--all", "--format", "{{.Names}}") == ""

@@ -1,4 +1,4 @@
-"""What is wrong with a request is said in one sentence, with the status of its kind of wrong."""
+"""A bad request gets one sentence that says what is wrong, and the status of its kind of fault."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Where a stack's images come from, on a real engine."""
+"""The sources of a stack's images, on a real engine."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("image", "nothing_left")
 
 
 def draining(seconds: int) -> str:
-    """A script that takes so long to end once it is asked to."""
+    """A script that takes `seconds` to end after it is asked to."""
     return f"trap 'echo draining; sleep {seconds}; echo drained; exit 0' TERM; echo up; {FOREVER}"
 
 

@@ -1,4 +1,4 @@
-"""Where images come from, on a real engine."""
+"""The sources of images, on a real engine."""
 
 from __future__ import annotations
 

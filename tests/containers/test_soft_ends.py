@@ -15,7 +15,7 @@ from .stacks import lines, service, start_stack
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-#: Takes a while to save its work when it is asked to end, and says so as it goes.
+#: A program that needs a while to save its work when it is asked to end, and says so as it goes.
 TRAIN = """\
 import pathlib, signal, sys, time
 

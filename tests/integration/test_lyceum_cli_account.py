@@ -35,7 +35,7 @@ def lyceum(server: ServedProcess, tmp_path: Path) -> Lyceum:
 
 
 def said(lyceum: Lyceum, *arguments: str, code: int = 0) -> str:
-    """What a command prints that ends as it should."""
+    """The output of a command that ends as it should."""
     done = lyceum(*arguments)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
@@ -109,7 +109,7 @@ def sign_in(server: ServedProcess) -> dict[str, str]:
 
 
 def expired_token() -> str:
-    """As the client sees it, which does not verify it."""
+    """The token's content as the client sees it, which does not verify it."""
     return jwt.encode({"exp": int(time.time()) - 10}, "a key of 256 bits at least, made up")
 
 

@@ -1,4 +1,4 @@
-"""What a server process tells of its runs, as the official client shows it."""
+"""The facts that a server process tells of its runs, as the official client shows them."""
 
 from __future__ import annotations
 

@@ -147,7 +147,7 @@ def test_what_was_made_with_a_key_ends_or_stays_with_it(folder: Path) -> None:
 
 
 def test_an_address_is_taken_back_before_its_port_is_free(folder: Path) -> None:
-    """Or a client could take whoever listens there next for the server."""
+    """Otherwise a client could take the next program that listens there for the server."""
     with served(folder) as server:
         code = "import time\nprint('begun', flush=True)\ntime.sleep(600)"
         started = server.start(code)
@@ -416,7 +416,7 @@ def family_of(server: ServedProcess) -> list[psutil.Process] | None:
     return family if len(family) >= 4 else None
 
 
-#: What may happen to the folder of a server that lives.
+#: Accidents of the folder of a server that lives.
 LOSSES: dict[str, Callable[[Path], object]] = {
     "removed": shutil.rmtree,
     "moved away": lambda folder: folder.rename(folder.with_name("elsewhere")),
