@@ -18,7 +18,7 @@ from tests.tools.waiting import eventually
 
 from .served_process import ServedProcess
 
-#: What a body says as the run's record says it.
+#: Members of a body that are as in the run's record.
 _SAME = (
     "execution_id", "status", "return_code", "file_name", "run_name", "labels", "metadata",
     "execution_type", "created_at",
