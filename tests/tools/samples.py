@@ -62,7 +62,11 @@ SAMPLES = {
 
 
 def mark_exhaustive(items: Iterable[pytest.Item]) -> None:
-    """Mark what `make test` leaves out."""
+    """Mark what `make test` leaves out, and what runs in another Python.
+
+    Of the interpreters, which are given by rising version, `make test` takes our own, the oldest
+    and the newest.
+    """
     variants: defaultdict[str, list[pytest.Item]] = defaultdict(list)
     for item in items:
         variants[item.nodeid.partition("[")[0]].append(item)
@@ -70,8 +74,13 @@ def mark_exhaustive(items: Iterable[pytest.Item]) -> None:
         file, _, name = test.partition("::")
         kept = SAMPLES.get(file, {}).get(name)
         left_out = [] if kept is None else _not_sampled(those, kept)
-        for item in {*left_out, *_other_interpreters(those)}:
-            item.add_marker("exhaustive")
+        pythons = _interpreters(those)
+        others = [python for python in dict.fromkeys(pythons.values()) if python != sys.executable]
+        for item in those:
+            if item in left_out or pythons.get(item) in others[1:-1]:
+                item.add_marker("exhaustive")
+            if pythons.get(item) in others:
+                item.add_marker("other_python")
 
 
 def _not_sampled(items: list[pytest.Item], kept: int) -> list[pytest.Item]:
@@ -84,13 +93,11 @@ def _not_sampled(items: list[pytest.Item], kept: int) -> list[pytest.Item]:
     ]
 
 
-def _other_interpreters(items: list[pytest.Item]) -> list[pytest.Item]:
-    """Return the variants for interpreters between the oldest and the newest, but for our own.
-
-    They are the values of the parameter `python`, by rising version.
-    """
-    pythons = {item: getattr(item, "callspec", None) for item in items}
-    found = {item: spec.params["python"] for item, spec in pythons.items()
-             if spec is not None and "python" in spec.params}  # fmt: skip
-    others = [python for python in dict.fromkeys(found.values()) if python != sys.executable]
-    return [item for item, python in found.items() if python in others[1:-1]]
+def _interpreters(items: list[pytest.Item]) -> dict[pytest.Item, object]:
+    """Return the interpreter of each test that has a parameter `python`."""
+    specs = {item: getattr(item, "callspec", None) for item in items}
+    return {
+        item: spec.params["python"]
+        for item, spec in specs.items()
+        if spec is not None and "python" in spec.params
+    }
