@@ -11,21 +11,27 @@ import pytest
 from lyceum_magic.embedded.demo import throwaway_home
 from tests.integration.cells import CELLS
 
-#: All cells together, each twice.
+#: All cells together, each of them twice.
 LIMIT_S = 1200
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(LIMIT_S + 60)]
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Cell id -> the executed cell: `here ...` and `there ...` for each name in `CELLS`."""
+def executed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Cell id -> the executed cell: `here-...` and `there-...` for each name that is selected."""
     from jupyter_client.manager import KernelManager
     from nbclient import NotebookClient
 
     folder = tmp_path_factory.mktemp("differential")
     cells = [nbformat.v4.new_code_cell("%load_ext lyceum_magic")]
-    for number, source in enumerate(CELLS.values()):
+    tests = (item for item in request.session.items if item.path == request.path)
+    selected = {item.callspec.params["name"] for item in tests}  # type: ignore[attr-defined]
+    for number, (name, source) in enumerate(CELLS.items()):
+        if name not in selected:
+            continue
         # Line 1 is the magic line there, so it is a remark here.
         for place, first in (("here", "# here"), ("there", "%%lyceum")):
             cell = nbformat.v4.new_code_cell(f"{first}\n{source}")
