@@ -45,10 +45,10 @@ ARROWS = {
     "server.peers server.settings server.state_folder",
     "server.lifetime": "server.app server.connections server.peers server.settings "
     "server.state_folder server.tasks",
-    "server.app": "protocol server.account server.bell server.gpus server.guard server.outbox "
+    "server.app": "protocol server.account server.context server.gpus server.guard server.outbox "
     "server.retention server.routes server.runners server.service server.settings "
     "server.state_folder server.storage server.stores server.stores.base server.stream_secrets "
-    "server.tasks server.troubles server.vault",
+    "server.tasks server.vault",
     "server.routes": "exceptions protocol server.account server.metrics server.outbox "
     "server.output server.output.event_stream server.runners server.service server.settings "
     "server.storage server.stores.base server.stream_secrets server.tracked_run",
@@ -56,11 +56,12 @@ ARROWS = {
     "server.guard": "protocol server.settings",
     "server.output": "protocol server.regular_files",
     "server.output.event_stream": "protocol server.output server.service server.tracked_run",
-    "server.service": "disks exceptions protocol server.bell server.metrics server.outbox "
+    "server.service": "disks exceptions protocol server.context server.metrics server.outbox "
     "server.output server.run_folders server.runners server.stores.base server.tasks "
-    "server.tracked_run server.troubles",
-    "server.outbox": "exceptions protocol server.bell server.settings server.stores.base "
-    "server.tasks server.troubles",
+    "server.tracked_run",
+    "server.outbox": "exceptions protocol server.bell server.context server.settings "
+    "server.stores.base server.tasks",
+    "server.context": "server.bell server.troubles",
     "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
     "server.runners": "config disks exceptions protocol server.descriptors server.gpus "
     "server.output server.regular_files server.run_folders server.tasks submission.wrapping "

@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .run_folders import RunFolders
@@ -31,6 +32,20 @@ REST = 100
 STEP_FOLDERS = 1000
 
 
+@dataclass(frozen=True)
+class Keep:
+    """How much of the past is kept.
+
+    Attributes:
+        age_s: how long after its end a run is kept, and a callback after it was delivered; by the
+            store's mark, which a wrong clock moves by a day at most.
+        size_bytes: how much the folders and records of ended runs may take together.
+    """
+
+    age_s: float
+    size_bytes: int
+
+
 class Retention:
     """Removes ended runs that are too old, or the oldest of those that take too much.
 
@@ -40,56 +55,52 @@ class Retention:
         is_in_use: whether a run must stay for now.
         is_supervised: whether the run in a folder has a supervisor, whatever the records say; it is
             called on a thread.
-        keep_s: how long after its end a run is kept, and a callback after it was delivered; by the
-            store's mark, which a wrong clock moves by a day at most.
-        keep_bytes: how much the folders and records of ended runs may take together.
         sweep_caches: each removes what nobody has used since a moment, in seconds since 1970.
-        clock: seconds since 1970.
     """
 
     def __init__(
         self,
         store: Store,
         runs_folder: Path,
+        keep: Keep,
         *,
         is_in_use: Callable[[str], bool],
         is_supervised: Callable[[Path], bool],
-        keep_s: float,
-        keep_bytes: int,
         sweep_caches: Sequence[Callable[[float], Awaitable[None]]] = (),
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._folders = RunFolders(runs_folder)
         self._is_in_use = is_in_use
         self._is_supervised = is_supervised
-        self._keep_s = keep_s
-        self._keep_bytes = keep_bytes
+        self._keep = keep
         self._sweep_caches = sweep_caches
-        self._clock = clock
 
     async def sweep_for_ever(self) -> None:
         """Sweeps soon and every hour, until it is cancelled."""
         await asyncio.sleep(FIRST_S)
         while True:
             try:
-                await self.sweep()
+                await self.sweep(time.time())
             except Exception:  # the top of a task that nobody waits for
                 logger.exception("old runs could not be removed")
             await asyncio.sleep(PERIOD_S)
 
-    async def sweep(self) -> None:
-        """Removes all that need not be kept now."""
+    async def sweep(self, now: float) -> None:
+        """Remove all that need not be kept any longer.
+
+        Args:
+            now: seconds since 1970.
+        """
         begun = time.monotonic()
         while await self._store.catch_up():
             await _rest_since(begun)
             begun = time.monotonic()
         # In this order no run slips through: its record is older than its folder.
         run_ids = await asyncio.to_thread(self._folders.run_ids)
-        too_old = await self._store.move_mark(self._clock()) - self._keep_s
+        too_old = await self._store.move_mark(now) - self._keep.age_s
         await self._forget(lambda run, total: run.kept_from < too_old)
         await self._measure()
-        await self._forget(lambda run, total: total > self._keep_bytes)
+        await self._forget(lambda run, total: total > self._keep.size_bytes)
         for begin in range(0, len(run_ids), STEP_FOLDERS):
             for run_id in await self._store.unknown(run_ids[begin : begin + STEP_FOLDERS]):
                 if not self._is_in_use(run_id):

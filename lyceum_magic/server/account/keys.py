@@ -20,7 +20,7 @@ from dataclasses import replace
 from ...config import Secret
 from ...exceptions import EmbeddedServerError, LyceumError
 from ...protocol.proof import PREFIX_LENGTH, digest_of
-from ..stores.base import AccountStore, ApiKey
+from ..stores.base import AccountStore, KeyRecord
 from .tokens import TokenPair, Tokens, TokenType
 
 logger = logging.getLogger(__name__)
@@ -41,7 +41,7 @@ class SignInRefused(LyceumError):
     """Neither a key nor a token that is good."""
 
 
-class Keys:
+class AccountKeys:
     """The keys of an account, and the tokens that stand for them.
 
     Args:
@@ -69,8 +69,8 @@ class Keys:
             raise ValueError("an empty key would let everybody in")
         # Its id changes with it, so that the tokens of an older one are worth nothing.
         own_id = str(uuid.UUID(bytes=digest_of(own)[:16]))
-        self._own = ApiKey(own_id, "this machine", _prefix(own), digest_of(own), clock())
-        self._keys: dict[str, ApiKey] = {}
+        self._own = KeyRecord(own_id, "this machine", _prefix(own), digest_of(own), clock())
+        self._keys: dict[str, KeyRecord] = {}
         self._written_at: dict[str, float] = {}
         # Each change is worked out from the keys that the change before it has left.
         self._changing = asyncio.Lock()
@@ -79,11 +79,11 @@ class Keys:
         """Reads the keys."""
         self._keys = {key.key_id: key for key in await self._store.keys()}
 
-    def list(self) -> Sequence[ApiKey]:
+    def list(self) -> Sequence[KeyRecord]:
         """All keys, this machine's own first, the others from the oldest on."""
         return [self._own, *self._keys.values()]
 
-    async def create(self, name: str, expires_at: float | None) -> tuple[ApiKey, Secret]:
+    async def create(self, name: str, expires_at: float | None) -> tuple[KeyRecord, Secret]:
         """A new key, and the key itself: nobody can see it again.
 
         Args:
@@ -92,13 +92,13 @@ class Keys:
         secret = self._new_key()
         text = secret.reveal()
         key_id = str(uuid.uuid4())
-        key = ApiKey(key_id, name, _prefix(text), digest_of(text), self._clock(), expires_at)
+        key = KeyRecord(key_id, name, _prefix(text), digest_of(text), self._clock(), expires_at)
         async with self._changing:
             await self._store.put_key(key)
             self._keys[key_id] = key
         return key, secret
 
-    async def toggle(self, key_id: str) -> ApiKey:
+    async def toggle(self, key_id: str) -> KeyRecord:
         """Switches a key off, or on again.
 
         Raises:
@@ -132,7 +132,7 @@ class Keys:
             await self._note_use(key)
         return key is not None
 
-    def find(self, text: str) -> ApiKey | None:
+    def find(self, text: str) -> KeyRecord | None:
         """The key that a text is; None if it is none, or one that is switched off or expired."""
         digest = digest_of(text)
         # The digests of two keys have nothing in common, so that the time this takes tells
@@ -180,20 +180,20 @@ class Keys:
 
     # On a thread: the first token loads a library and reads the vault's key.
 
-    async def _pair(self, key: ApiKey) -> TokenPair:
+    async def _pair(self, key: KeyRecord) -> TokenPair:
         return await asyncio.to_thread(self._tokens.pair, key.key_id)
 
     async def _key_id(self, token: str, token_type: TokenType) -> str | None:
         return await asyncio.to_thread(self._tokens.key_id, token, token_type)
 
-    def _good(self, key_id: str | None) -> ApiKey | None:
+    def _good(self, key_id: str | None) -> KeyRecord | None:
         key = self._own if key_id == self._own.key_id else self._keys.get(key_id or "")
         if key is None or not key.is_active:
             return None
         is_expired = key.expires_at is not None and key.expires_at <= self._clock()
         return None if is_expired else key
 
-    async def _note_use(self, key: ApiKey) -> None:
+    async def _note_use(self, key: KeyRecord) -> None:
         now = self._clock()
         if key.key_id == self._own.key_id:
             self._own = replace(key, last_used_at=now)
@@ -206,7 +206,7 @@ class Keys:
             except EmbeddedServerError as exc:  # a full disk locks nobody out
                 logger.warning("the use of API key %s was not written down: %s", key.key_id, exc)
 
-    def _own_or_raise(self, key_id: str) -> ApiKey:
+    def _own_or_raise(self, key_id: str) -> KeyRecord:
         if key_id == self._own.key_id:
             raise KeyInUse(
                 "This key is the one in server.json, by which this machine's own clients find "

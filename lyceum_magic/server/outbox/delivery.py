@@ -10,8 +10,7 @@ import asyncio
 import contextlib
 import logging
 import math
-import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
@@ -20,6 +19,7 @@ from ...protocol.callback_urls import PathChanged, fill_in, references
 from ...protocol.callbacks import DeliveryHealth, DeliveryState
 from ...protocol.times import iso
 from ..bell import Bell
+from ..context import Context
 from ..stores.base import (
     Attempt,
     Delivery,
@@ -29,12 +29,11 @@ from ..stores.base import (
     StoreUnavailable,
 )
 from ..tasks import log_failure
-from ..troubles import Troubles
 from .bodies import body_of_test
 from .planning import new_delivery
 from .results import Outcome, result_of
 from .schedule import Schedule
-from .sending import Sender
+from .sending import CallbackSender
 from .signing import Signing
 from .slots import QUICK_S, RECHECK_S, Slots
 
@@ -67,41 +66,26 @@ _NO_KEY = "its URL cannot be decrypted any more: the server's vault.key is gone"
 
 
 class Deliverer:
-    """Sends deliveries when they are due, and plans what failed anew.
-
-    Args:
-        secrets: gives the account's secrets, name -> value, for URLs that refer to some.
-        troubles: told what fails.
-        activity: rung when results have been written.
-        clock: seconds since 1970.
-        monotonic: seconds that nobody sets.
-        pause: waits for so many seconds, where the store could not be used.
-    """
+    """Send deliveries when they are due, and plan the next attempt after a failure."""
 
     def __init__(
         self,
         store: OutboxStore,
-        sender: Sender,
+        sender: CallbackSender,
         signing: Signing,
-        secrets: Callable[[], Awaitable[Mapping[str, str]]],
         schedule: Schedule,
-        *,
-        troubles: Troubles | None = None,
-        activity: Bell | None = None,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        context: Context,
     ) -> None:
         self._store = store
         self._sender = sender
         self._signing = signing
-        self._secrets = secrets
         self._schedule = schedule
-        self._troubles = troubles or Troubles()
-        self._activity = activity or Bell()
-        self._clock = clock
-        self._monotonic = monotonic
-        self._pause = pause
+        self._secrets = context.secrets
+        self._troubles = context.troubles
+        self._activity = context.activity
+        self._clock = context.clock
+        self._monotonic = context.monotonic
+        self._pause = context.pause
         self._slots = Slots()
         self._news = Bell()  # there may be something to send
         self._attempts: set[asyncio.Task[None]] = set()

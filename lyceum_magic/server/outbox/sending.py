@@ -21,7 +21,7 @@ _TOTAL_S = 15.0
 _USER_AGENT = f"lyceum-magic/{__version__}"
 
 
-class Sender(Protocol):
+class CallbackSender(Protocol):
     """Makes attempts; several at once."""
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
@@ -54,7 +54,7 @@ class HttpSender:
         self._tls_lock = anyio.Lock()
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """POSTs `body` to `url`; as in `Sender`. The names of `headers` are in small letters."""
+        """POST `body` to `url`; see `CallbackSender`. The names of `headers` are in lower case."""
         try:
             read = self._targets.read(url)
         except TargetRefused as exc:

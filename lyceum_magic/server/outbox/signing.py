@@ -12,7 +12,7 @@ from dataclasses import replace
 from ...exceptions import EmbeddedServerError
 from ...protocol.callbacks import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from ...protocol.signatures import SECRET_PREFIX, sign
-from ..stores.base import OutboxStore, SigningSecret, StoreUnavailable
+from ..stores.base import OutboxStore, StoredSigningSecret, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
@@ -26,7 +26,7 @@ class Signing:
 
     def __init__(self, store: OutboxStore) -> None:
         self._store = store
-        self._known: Sequence[SigningSecret] = ()  # newest first
+        self._known: Sequence[StoredSigningSecret] = ()  # newest first
         self._changing = asyncio.Lock()
 
     async def headers(self, delivery_id: str, body: bytes, now: float) -> dict[str, str]:
@@ -45,7 +45,7 @@ class Signing:
             ),
         }
 
-    async def secrets(self, now: float) -> Sequence[SigningSecret]:
+    async def secrets(self, now: float) -> Sequence[StoredSigningSecret]:
         """Those that sign now, newest first; the first one is made when it is first needed.
 
         Raises:
@@ -58,7 +58,7 @@ class Signing:
                     await self._put([_new(now)])
         return _not_retired(self._known, now)
 
-    async def rotate(self, now: float) -> Sequence[SigningSecret]:
+    async def rotate(self, now: float) -> Sequence[StoredSigningSecret]:
         """Makes a new secret, beside which the one before signs for a day; those that sign now.
 
         One that still signed beside that one signs no more.
@@ -79,15 +79,15 @@ class Signing:
             await self._put([_new(now), *retiring])
             return self._known
 
-    async def _put(self, wanted: Sequence[SigningSecret]) -> None:
+    async def _put(self, wanted: Sequence[StoredSigningSecret]) -> None:
         await self._store.put_signing_secrets(wanted)
         self._known = wanted
 
 
-def _new(now: float) -> SigningSecret:
+def _new(now: float) -> StoredSigningSecret:
     key = base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
-    return SigningSecret(SECRET_PREFIX + key, now)
+    return StoredSigningSecret(SECRET_PREFIX + key, now)
 
 
-def _not_retired(known: Sequence[SigningSecret], now: float) -> Sequence[SigningSecret]:
+def _not_retired(known: Sequence[StoredSigningSecret], now: float) -> Sequence[StoredSigningSecret]:
     return [s for s in known if s.retires_at is None or s.retires_at > now]

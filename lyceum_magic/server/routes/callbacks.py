@@ -27,9 +27,9 @@ from ...protocol.limits import MAX_CALLBACK_URL
 from ...protocol.times import iso
 from ..outbox.targets import problem_of
 from ..runners.base import InvalidField
-from ..stores.base import Attempt, Delivery, OutboxStore, SigningSecret
+from ..stores.base import Attempt, Delivery, OutboxStore, StoredSigningSecret
 from .description import EXTENSIONS, problems
-from .parts import Callbacks, Outbox, Service, Settings, SigningSecrets
+from .parts import Callbacks, Service, Settings, SigningSecrets, StoredDeliveries
 
 _MAX_PAGE = 1000
 
@@ -72,7 +72,7 @@ router = APIRouter(tags=[EXTENSIONS])
 
 @router.get(paths.DELIVERIES, response_model=_LIST)
 async def list_deliveries(
-    store: Outbox,
+    store: StoredDeliveries,
     execution_id: Annotated[str | None, Query(pattern=_ID)] = None,
     state: DeliveryState | None = None,
     limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = 100,
@@ -85,14 +85,14 @@ async def list_deliveries(
 
 
 @router.get(paths.run_deliveries("{run_id}"), response_model=_LIST, responses=problems(404))
-async def list_of_a_run(run_id: str, service: Service, store: Outbox) -> DeliveryList:
+async def list_of_a_run(run_id: str, service: Service, store: StoredDeliveries) -> DeliveryList:
     """The callbacks of one run; it has none before it is over."""
     await service.find(run_id)
     return _listed(await store.deliveries(run_id=run_id, limit=_MAX_PAGE))
 
 
 @router.get(paths.delivery("{delivery_id}"), response_model=_DETAILS, responses=problems(404))
-async def read_delivery(delivery_id: _DeliveryId, store: Outbox) -> DeliveryDetails:
+async def read_delivery(delivery_id: _DeliveryId, store: StoredDeliveries) -> DeliveryDetails:
     """One delivery with every attempt that was made, oldest first."""
     return await _details(store, await store.delivery(delivery_id), delivery_id)
 
@@ -104,7 +104,7 @@ async def redeliver(delivery_id: _DeliveryId, deliverer: Callbacks) -> DeliveryR
 
 
 @router.delete(paths.delivery("{delivery_id}"), responses=problems(404))
-async def remove_delivery(delivery_id: _DeliveryId, store: Outbox) -> dict[str, str]:
+async def remove_delivery(delivery_id: _DeliveryId, store: StoredDeliveries) -> dict[str, str]:
     """Removes a delivery and its attempts, whatever its state.
 
     No attempt follows; one that is under way may still arrive, and is not written down.
@@ -116,7 +116,7 @@ async def remove_delivery(delivery_id: _DeliveryId, store: Outbox) -> dict[str, 
 
 @router.post(paths.TEST_CALLBACK, response_model=_DETAILS)
 async def test_callback(
-    body: TestCallback, settings: Settings, store: Outbox, deliverer: Callbacks
+    body: TestCallback, settings: Settings, store: StoredDeliveries, deliverer: Callbacks
 ) -> DeliveryDetails:
     """Sends a callback of no run, and answers behind its first attempt."""
     if problem := problem_of(body.url, settings.profile):
@@ -188,7 +188,7 @@ def _attempt(attempt: Attempt) -> AttemptRecord:
     }
 
 
-def _secret(signing: Sequence[SigningSecret]) -> SigningSecretRecord:
+def _secret(signing: Sequence[StoredSigningSecret]) -> SigningSecretRecord:
     """
     Args:
         signing: those that sign now, newest first.

@@ -15,7 +15,7 @@ from ...protocol import paths
 from ...protocol.times import iso
 from ..account.tokens import TokenPair
 from ..settings import ORG_SLUG
-from ..stores.base import ApiKey
+from ..stores.base import KeyRecord
 from .description import problems
 from .parts import ApiKeys
 
@@ -103,7 +103,7 @@ async def refresh(body: Renewal, keys: ApiKeys) -> dict[str, Any]:
     return _tokens(await keys.renew(body.refresh_token))
 
 
-def _shown(key: ApiKey) -> dict[str, Any]:
+def _shown(key: KeyRecord) -> dict[str, Any]:
     return {
         "id": key.key_id,
         "key_name": key.name,

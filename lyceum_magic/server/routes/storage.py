@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from ...protocol import paths
 from ...protocol.times import iso
-from ..storage.bucket import StoredFile, UnknownFile
+from ..storage.bucket import BucketFile, UnknownFile
 from .description import problems
 from .parts import StorageBucket, StorageEndpoint
 from .uploads import BadUpload, received_form
@@ -141,5 +141,5 @@ async def delete_volume(volume_id: str) -> dict[str, str]:
     raise UnknownFile(f"There is no volume {volume_id!r}; this server has no block storage.")
 
 
-def _stored(file: StoredFile) -> dict[str, Any]:
+def _stored(file: BucketFile) -> dict[str, Any]:
     return {"key": file.key, "size": file.size}

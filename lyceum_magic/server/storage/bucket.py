@@ -57,7 +57,7 @@ class StorageFull(LyceumError):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFile:
+class BucketFile:
     """One file of the bucket. `modified_at` in seconds since 1970."""
 
     key: str
@@ -69,7 +69,7 @@ class StoredFile:
 class Listing:
     """Files in the order of their keys; `is_truncated` where there are more."""
 
-    files: Sequence[StoredFile]
+    files: Sequence[BucketFile]
     is_truncated: bool
 
 
@@ -99,7 +99,7 @@ class Bucket:
         self._folder.mkdir(exist_ok=True)
         self._folder.chmod(_FOLDER_MODE)
 
-    def put(self, content: IO[bytes], key: str) -> StoredFile:
+    def put(self, content: IO[bytes], key: str) -> BucketFile:
         """Copy a file into the bucket. It replaces the one with the same key at once.
 
         Raises:
@@ -118,7 +118,7 @@ class Bucket:
                 except UnknownFile as exc:  # another client removed the folder while it was empty
                     if not attempts_left:
                         raise KeyConflict(f"The folders of {key!r} are being removed.") from exc
-        return StoredFile(key, status.st_size, status.st_mtime)
+        return BucketFile(key, status.st_size, status.st_mtime)
 
     def open_file(self, key: str) -> int:
         """A descriptor of the file, to read; the caller closes it.
@@ -152,7 +152,7 @@ class Bucket:
             # A letter more makes a key of every prefix that a key can have.
             _names(f"{prefix}x")
         folder, _, _ = prefix.rpartition("/")
-        files: list[StoredFile] = []
+        files: list[BucketFile] = []
         with contextlib.suppress(UnknownFile, KeyConflict):
             for entry in self._walk(folder, reach=MAX_KEY_BYTES):
                 if not entry.key.startswith(prefix) or not _is_key(entry.key):
@@ -160,7 +160,7 @@ class Bucket:
                 with contextlib.suppress(FileNotFoundError):  # removed meanwhile
                     status = os.stat(entry.name, dir_fd=entry.parent, follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):
-                        files.append(StoredFile(entry.key, status.st_size, status.st_mtime))
+                        files.append(BucketFile(entry.key, status.st_size, status.st_mtime))
         files.sort(key=lambda file: file.key.encode())
         return Listing(files[:limit], len(files) > limit)
 

@@ -104,7 +104,7 @@ class SecretRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class ApiKey:
+class KeyRecord:
     """All that is known of one API key once it was handed out. Times in seconds since 1970.
 
     Attributes:
@@ -201,7 +201,7 @@ class OutboxCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class SigningSecret:
+class StoredSigningSecret:
     """A secret that callbacks are signed with. Times in seconds since 1970.
 
     Attributes:
@@ -368,7 +368,7 @@ class AccountStore(Protocol):
         """Forgets every secret."""
         ...
 
-    async def put_key(self, key: ApiKey) -> None:
+    async def put_key(self, key: KeyRecord) -> None:
         """Writes a key down, in place of the one of its id where there is one."""
         ...
 
@@ -376,7 +376,7 @@ class AccountStore(Protocol):
         """Writes down when a key was used; nothing where it has been removed meanwhile."""
         ...
 
-    async def keys(self) -> Sequence[ApiKey]:
+    async def keys(self) -> Sequence[KeyRecord]:
         """All keys, oldest first."""
         ...
 
@@ -468,7 +468,7 @@ class OutboxStore(Protocol):
         """How many wait, how many of those failed the last time, and how many are given up."""
         ...
 
-    async def signing_secrets(self) -> Sequence[SigningSecret]:
+    async def signing_secrets(self) -> Sequence[StoredSigningSecret]:
         """Those that callbacks are signed with, newest first.
 
         Raises:
@@ -476,7 +476,7 @@ class OutboxStore(Protocol):
         """
         ...
 
-    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+    async def put_signing_secrets(self, secrets: Sequence[StoredSigningSecret]) -> None:
         """Replaces all that there are by these, newest first whatever their times say."""
         ...
 

@@ -12,15 +12,15 @@ from ...protocol.ages import Mark, kept_from
 from ...protocol.callbacks import DeliveryState
 from ...protocol.requests import Start
 from .base import (
-    ApiKey,
     Attempt,
     Delivery,
     EndedRun,
     HistoryPage,
+    KeyRecord,
     OutboxCounts,
     RunRecord,
     SecretRecord,
-    SigningSecret,
+    StoredSigningSecret,
 )
 
 
@@ -34,10 +34,10 @@ class MemoryStore:
         self._records: dict[str, RunRecord] = {}
         self._requests: dict[str, Start] = {}  # whole
         self._secrets: dict[str, tuple[SecretRecord, str]] = {}  # by name
-        self._keys: dict[str, ApiKey] = {}
+        self._keys: dict[str, KeyRecord] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._attempts: dict[str, dict[int, Attempt]] = {}  # by delivery, then by number
-        self._signing_secrets: Sequence[SigningSecret] = ()
+        self._signing_secrets: Sequence[StoredSigningSecret] = ()
         self._ended: dict[str, EndedRun] = {}
         self._mark: Mark | None = None
         self._sequence = 0
@@ -158,14 +158,14 @@ class MemoryStore:
     async def remove_all_secrets(self) -> None:
         self._secrets.clear()
 
-    async def put_key(self, key: ApiKey) -> None:
+    async def put_key(self, key: KeyRecord) -> None:
         self._keys[key.key_id] = key
 
     async def note_key_use(self, key_id: str, used_at: float) -> None:
         if key_id in self._keys:
             self._keys[key_id] = replace(self._keys[key_id], last_used_at=used_at)
 
-    async def keys(self) -> Sequence[ApiKey]:
+    async def keys(self) -> Sequence[KeyRecord]:
         return list(self._keys.values())
 
     async def remove_key(self, key_id: str) -> None:
@@ -267,10 +267,10 @@ class MemoryStore:
             dead=sum(d.state is DeliveryState.DEAD and d.run_id is not None for d in known),
         )
 
-    async def signing_secrets(self) -> Sequence[SigningSecret]:
+    async def signing_secrets(self) -> Sequence[StoredSigningSecret]:
         return self._signing_secrets
 
-    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+    async def put_signing_secrets(self, secrets: Sequence[StoredSigningSecret]) -> None:
         self._signing_secrets = list(secrets)
 
     def _note_end(self, record: RunRecord) -> None:

@@ -18,10 +18,10 @@ from ...protocol.requests import STARTS, Start
 from ...protocol.states import FINAL, State
 from ..vault import Vault
 from .base import (
-    ApiKey,
     Delivery,
     EndedRun,
     HistoryPage,
+    KeyRecord,
     RunRecord,
     SecretRecord,
 )
@@ -327,7 +327,7 @@ class SqliteStore(SqliteOutbox):
     async def remove_all_secrets(self) -> None:
         await self._file.execute("DELETE FROM secrets", durable=True)
 
-    async def put_key(self, key: ApiKey) -> None:
+    async def put_key(self, key: KeyRecord) -> None:
         row = asdict(key)
         names = _KEY_COLUMNS.split(", ")
         places = ", ".join(f":{name}" for name in names)
@@ -344,9 +344,9 @@ class SqliteStore(SqliteOutbox):
             "UPDATE api_keys SET last_used_at = ? WHERE key_id = ?", (used_at, key_id)
         )
 
-    async def keys(self) -> Sequence[ApiKey]:
+    async def keys(self) -> Sequence[KeyRecord]:
         rows = await self._file.execute(f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY sequence")
-        return [ApiKey(**{**row, "is_active": bool(row["is_active"])}) for row in rows]
+        return [KeyRecord(**{**row, "is_active": bool(row["is_active"])}) for row in rows]
 
     async def remove_key(self, key_id: str) -> None:
         await self._file.execute("DELETE FROM api_keys WHERE key_id = ?", (key_id,), durable=True)

@@ -11,7 +11,7 @@ from dataclasses import asdict, fields
 from ...exceptions import EmbeddedServerError
 from ...protocol.callbacks import DeliveryState
 from ..vault import Vault
-from .base import Attempt, Delivery, OutboxCounts, SigningSecret
+from .base import Attempt, Delivery, OutboxCounts, StoredSigningSecret
 from .sqlite_file import SqliteFile
 
 #: `sealed` is the url. A row that is pending without a time would never be sent. The body is last:
@@ -255,20 +255,20 @@ class SqliteOutbox:
         )
         return OutboxCounts(**row)
 
-    async def signing_secrets(self) -> Sequence[SigningSecret]:
-        def read(connection: sqlite3.Connection) -> Sequence[SigningSecret]:
+    async def signing_secrets(self) -> Sequence[StoredSigningSecret]:
+        def read(connection: sqlite3.Connection) -> Sequence[StoredSigningSecret]:
             rows = connection.execute(
                 "SELECT sealed, created_at, retires_at FROM signing_secrets "
                 "ORDER BY sequence"  # as they were put: a clock may have gone back between two
             )
             return [
-                SigningSecret(self._vault.open(row["sealed"]), row["created_at"], row["retires_at"])
-                for row in rows
+                StoredSigningSecret(self._vault.open(sealed), created_at, retires_at)
+                for sealed, created_at, retires_at in rows
             ]
 
         return await self._file.run(read)
 
-    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+    async def put_signing_secrets(self, secrets: Sequence[StoredSigningSecret]) -> None:
         def put(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM signing_secrets")
             connection.executemany(

@@ -12,7 +12,7 @@ import pytest
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.paths import PREFIX
 from lyceum_magic.protocol.proof import digest_of, key_proof, public_part
-from lyceum_magic.server.stores.base import ApiKey
+from lyceum_magic.server.stores.base import KeyRecord
 from lyceum_magic.server.stores.memory import MemoryStore
 from tests.tools.waiting import CLIENT_LIMIT_S
 
@@ -138,7 +138,7 @@ async def test_a_run_is_started_with_the_secrets_of_its_moment(tmp_path: Path) -
     assert "environment" not in repr(second.spec)
 
 
-# Keys.
+# AccountKeys.
 
 
 async def test_a_key_is_shown_once_and_opens_the_server(tmp_path: Path) -> None:
@@ -241,7 +241,7 @@ async def test_keys_of_one_prefix_are_all_proved(tmp_path: Path) -> None:
     keys = [f"lk_same-prefix-{name * 32}" for name in "ab"]
     store = MemoryStore()
     for key in keys:
-        await store.put_key(ApiKey(key, key[-1], public_part(key), digest_of(key), 1.0))
+        await store.put_key(KeyRecord(key, key[-1], public_part(key), digest_of(key), 1.0))
     async with serving(tmp_path, store=store) as served:
         assert await proofs(served, "lk_same-") == [expected(served, key) for key in keys]
 

@@ -18,7 +18,7 @@ from lyceum_magic.protocol.callbacks import DeliveryState
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server import retention
-from lyceum_magic.server.retention import Retention, remove_tree, size_on_disk
+from lyceum_magic.server.retention import Keep, Retention, remove_tree, size_on_disk
 from lyceum_magic.server.runners.handle import is_supervised
 from lyceum_magic.server.runners.process.requirements import Installer
 from lyceum_magic.server.stores.base import Delivery, EndedRun, RunRecord
@@ -59,13 +59,11 @@ class World:
         await Retention(
             self.store,
             self.folder,
+            Keep(keep_s, keep_bytes),
             is_in_use=self.in_use.__contains__,
             is_supervised=is_supervised,
-            keep_s=keep_s,
-            keep_bytes=keep_bytes,
             sweep_caches=[sweep_cache],
-            clock=lambda: self.now,
-        ).sweep()
+        ).sweep(self.now)
         records = (await self.store.history(limit=999, offset=0)).records
         left = {path.name for path in self.folder.iterdir()}
         assert left == {record.run_id for record in records}
@@ -143,8 +141,8 @@ async def test_the_first_sweep_leaves_the_first_cell_time(
 
     sweeping = asyncio.create_task(
         Retention(
-            world.store, world.folder, is_in_use=world.in_use.__contains__,
-            is_supervised=is_supervised, keep_s=1e9, keep_bytes=1 << 40, sweep_caches=[sweep_cache],
+            world.store, world.folder, Keep(1e9, 1 << 40), is_in_use=world.in_use.__contains__,
+            is_supervised=is_supervised, sweep_caches=[sweep_cache],
         ).sweep_for_ever()
     )  # fmt: skip
     for _ in range(100 if first_s else 0):

@@ -13,11 +13,12 @@ from lyceum_magic.exceptions import EmbeddedServerError, UnknownRun
 from lyceum_magic.protocol.requests import STARTS, StartImage, StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server import service as service_module
+from lyceum_magic.server.context import Context, Secrets
 from lyceum_magic.server.gpus import NO_GPU
 from lyceum_magic.server.runners.base import InvalidField, RunEnd
 from lyceum_magic.server.service import (
+    Outbox,
     RunService,
-    Secrets,
     ServerBusy,
     UnknownMachine,
     final_record,
@@ -48,8 +49,9 @@ async def opened(
         store or MemoryStore(),
         dict.fromkeys(STARTS, runner),
         folder,
+        Outbox(),
+        Context(secrets or account_secrets),
         max_running=max_running,
-        secrets=secrets or account_secrets,
     )
     await service.open()
     try:

@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from lyceum_magic.protocol import paths
 from lyceum_magic.server.routes import storage
 from lyceum_magic.server.routes.uploads import MAX_FILES
-from lyceum_magic.server.storage.bucket import Bucket, StoredFile
+from lyceum_magic.server.storage.bucket import Bucket, BucketFile
 
 from .serving import Served, serving
 
@@ -261,7 +261,7 @@ class NotingBucket(Bucket):
         super().__init__(folder, drafts)
         self.threads: list[int] = []
 
-    def put(self, content: IO[bytes], key: str) -> StoredFile:
+    def put(self, content: IO[bytes], key: str) -> BucketFile:
         self.threads.append(threading.get_ident())
         return super().put(content, key)
 

@@ -18,12 +18,13 @@ from lyceum_magic.callbacks import verify
 from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol.callbacks import DeliveryState
 from lyceum_magic.server.bell import Bell
+from lyceum_magic.server.context import Context
 from lyceum_magic.server.outbox import delivery as delivery_module
 from lyceum_magic.server.outbox.delivery import LONGEST_WAIT_S, Deliverer
 from lyceum_magic.server.outbox.planning import new_delivery
 from lyceum_magic.server.outbox.results import Outcome
 from lyceum_magic.server.outbox.schedule import Schedule
-from lyceum_magic.server.outbox.sending import HttpSender, Sender
+from lyceum_magic.server.outbox.sending import CallbackSender, HttpSender
 from lyceum_magic.server.outbox.signing import Signing
 from lyceum_magic.server.outbox.slots import ALL_SLOTS
 from lyceum_magic.server.outbox.targets import Targets
@@ -31,7 +32,7 @@ from lyceum_magic.server.stores.base import (
     Attempt,
     Delivery,
     OutboxStore,
-    SigningSecret,
+    StoredSigningSecret,
     StoreUnavailable,
 )
 from lyceum_magic.server.stores.memory import MemoryStore
@@ -159,7 +160,7 @@ def due(url: str = "https://a.example/hook", now: float = 1_000_000.0) -> Delive
 @asynccontextmanager
 async def delivering(
     store: OutboxStore,
-    sender: Sender,
+    sender: CallbackSender,
     *,
     schedule: Schedule = AT_ONCE,
     secrets: Callable[[], Awaitable[Mapping[str, str]]] = no_secrets,
@@ -167,10 +168,8 @@ async def delivering(
     monotonic: Callable[[], float] = time.monotonic,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncIterator[Deliverer]:
-    deliverer = Deliverer(
-        store, sender, Signing(store), secrets, schedule,
-        clock=clock or Clock(), monotonic=monotonic, pause=pause,
-    )  # fmt: skip
+    context = Context(secrets, clock=clock or Clock(), monotonic=monotonic, pause=pause)
+    deliverer = Deliverer(store, sender, Signing(store), schedule, context)
     await deliverer.open()
     try:
         yield deliverer
@@ -362,7 +361,7 @@ async def test_health_says_that_the_key_is_lost_until_all_that_needs_it_is_gone(
     lost, later = due(), replace(due("https://b.example/"), next_at=1_000_000.0 + DAY_S)
     for item in (lost, later):
         await store.add_delivery(item)
-    await store.put_signing_secrets([SigningSecret("whsec_a", 1.5)])
+    await store.put_signing_secrets([StoredSigningSecret("whsec_a", 1.5)])
     await store.close()
     key.unlink()
     store = SqliteStore(path, Vault(key))
@@ -384,7 +383,7 @@ async def test_health_says_that_the_key_is_lost_until_all_that_needs_it_is_gone(
         await tried(store, fresh.delivery_id, lambda found: found.attempts == 1)
         (error,) = (await deliverer.health())["errors"]
         assert "%lyceum callbacks secret --rotate" in error
-        await store.put_signing_secrets([SigningSecret("whsec_b", 1.5)])
+        await store.put_signing_secrets([StoredSigningSecret("whsec_b", 1.5)])
         (error,) = (await deliverer.health())["errors"]
         assert "the URLs of some" in error
         await store.remove_delivery(lost.delivery_id)
@@ -666,7 +665,7 @@ class FullStore(MemoryStore):
 
     is_full = True
 
-    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+    async def put_signing_secrets(self, secrets: Sequence[StoredSigningSecret]) -> None:
         if self.is_full:
             raise StoreUnavailable("the disk is full")
         await super().put_signing_secrets(secrets)
@@ -846,7 +845,7 @@ async def test_what_ends_while_the_server_does_is_written_down() -> None:
 
 async def test_one_that_was_never_opened_can_be_closed() -> None:
     store = MemoryStore()
-    deliverer = Deliverer(store, PlayedSender(never), Signing(store), no_secrets, AT_ONCE)
+    deliverer = Deliverer(store, PlayedSender(never), Signing(store), AT_ONCE, Context())
     await deliverer.close()
 
 
