@@ -205,7 +205,7 @@ class Parts:
         )
 
     async def _note_deliveries_left(self, app: FastAPI) -> None:
-        """Note the callbacks that are still to be sent, for clients that ask without a server."""
+        """Note the callbacks that are still to be sent, for clients that find no server."""
         if app.state.is_homeless:
             return
         health = await self.deliverer.health()

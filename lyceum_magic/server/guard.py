@@ -1,10 +1,10 @@
-"""The one thing in front of every route: who may ask, from where, and how much.
+"""The check before every route: who may ask, from where, and how much.
 
-A server on loopback that executes code is within reach of every web page its user opens and of
-everybody else on the machine. So a token always, taken from `Authorization` alone; the Host header
-must name this server (DNS rebinding); a page of another origin is refused even where it needs no
-reply; no CORS header ever goes out. It wraps errors and unknown paths as well, so that no reply
-leaves without its headers and no route can be forgotten.
+A server on loopback that executes code can be reached by every web page that its user opens, and by
+every other user of the machine. So every request needs a token, taken from `Authorization` alone;
+the Host header must name this server (DNS rebinding); a page of another origin is refused even if
+it needs no reply; no CORS header is ever sent. The guard wraps errors and unknown paths as well, so
+that no reply leaves without its headers and no route can be forgotten.
 """
 
 from __future__ import annotations
@@ -38,12 +38,12 @@ _STREAM_BY_ID = re.compile(rf"{STREAM}/[^/]+")
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware that refuses requests.
 
     Args:
-        lets_in: whether what `Authorization: Bearer` holds is good.
-        hosts: every value that a Host header may have.
-        open_streams: whether a run's id alone opens its stream.
+        lets_in: Returns whether the content of `Authorization: Bearer` is valid.
+        hosts: Every allowed value of a Host header.
+        open_streams: Whether a run's id alone opens its stream.
     """
 
     def __init__(
@@ -85,7 +85,7 @@ class Guard:
         await self._app(scope, _limited(receive, limit), send)
 
     async def _refusal(self, scope: Scope) -> JSONResponse | None:
-        """What to answer instead of letting the request in; None lets it in."""
+        """Return the reply to a request that is refused; None lets the request in."""
         headers = _Headers(scope)
         if headers.only(b"host") not in self._hosts:
             return _reply(403, "The Host header does not name this server.")
@@ -134,7 +134,7 @@ class _Headers:
         return [value for key, value in self._pairs if key == name]
 
     def only(self, name: bytes) -> bytes:
-        """The value of a header that came once; empty if it is missing or came twice."""
+        """Return the value of a header; empty if it is missing or came twice."""
         values = self.all(name)
         return values[0] if len(values) == 1 else b""
 
@@ -172,7 +172,7 @@ def _declared_length(scope: Scope) -> int:
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive`, but a body whose length was not declared ends at the limit too."""
+    """Return `receive` with an end at the limit, for bodies of undeclared length."""
     received = 0
 
     async def limited() -> Message:
@@ -190,7 +190,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
 
 
 def _hurried(receive: Receive) -> Receive:
-    """`receive`, for which the client is gone after `_SIGN_IN_S`."""
+    """Return `receive`, for which the client is gone after `_SIGN_IN_S`."""
     until = asyncio.get_running_loop().time() + _SIGN_IN_S
 
     async def hurried() -> Message:

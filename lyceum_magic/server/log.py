@@ -1,4 +1,4 @@
-"""The server's log: what is said again and again takes one entry, and a count now and then."""
+"""The server's log: a message that comes again and again is one entry, and now and then a count."""
 
 from __future__ import annotations
 
@@ -16,13 +16,13 @@ _MOST = 500
 
 
 class Repetitions(logging.Filter):
-    """Lets an entry through once; of its repetitions the 10th, the 100th and so on, as a count.
+    """Logs an entry once, and then only its 10th, 100th... repetition, as a count.
 
-    Two entries are the same if they report the same exception from the same line, or say the same
-    where there is none. To be added to a handler.
+    Two entries are the same if they report the same exception from the same line, or have the same
+    text if they report none. Add it to a handler.
 
     Args:
-        clock: seconds that nobody sets.
+        clock: Seconds of a clock that cannot be set.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:

@@ -1,8 +1,8 @@
 """Moves the state that an earlier version kept in `LYCEUM_MAGIC_HOME` into an environment's folder.
 
-Earlier versions had one state folder there for all environments, `LYCEUM_MAGIC_HOME` itself. The
-first server that has no state of its own yet takes over what lies in it: secrets, storage, records,
-callbacks that are due, and runs that are not over.
+Earlier versions had one state folder for all environments, `LYCEUM_MAGIC_HOME` itself. The first
+server without a state of its own takes over what lies there: secrets, storage, records, callbacks
+that are due, and live runs.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _NAMES = (
 
 
 def move_in(earlier: Path, folder: Path) -> None:
-    """Moves an earlier version's state to `folder`, unless that has some, or a server is there.
+    """Move an earlier version's state to `folder`, unless that has a state or a server is there.
 
-    What a killed server has moved stays moved, and the next one goes on with the rest.
+    If a server is killed during the move, the next one continues it.
 
     Raises:
-        EmbeddedServerError: it cannot be moved.
+        EmbeddedServerError: The state cannot be moved.
     """
     if (folder / RECORDS_FILE).exists() or not (earlier / RECORDS_FILE).exists():
         return
@@ -62,7 +62,7 @@ def move_in(earlier: Path, folder: Path) -> None:
 
 
 def remove_links(earlier: Path) -> None:
-    """Removes the old paths of runs that were under way when the state moved, once all are over."""
+    """Remove the old paths of runs that were live during the move, once all are over."""
     links = [link for link in _entries(earlier / _RUNS) if link.is_symlink()]
     if any(is_supervised(link) for link in links):
         return
@@ -107,7 +107,7 @@ def _link(old: Path, new: Path) -> None:
 
 
 def _note_move(earlier: Path, folder: Path) -> None:
-    """Leaves word for clients that look for a run of that time."""
+    """Note the move for clients that look for an earlier run."""
     path = earlier / MOVES_FILE
     try:
         moves = json.loads(read_own(path))

@@ -1,4 +1,4 @@
-"""How long ended runs are kept: their records, folders and callbacks, and what was installed."""
+"""The age and size limits of ended runs: records, folders, callbacks, and caches."""
 
 from __future__ import annotations
 
@@ -34,12 +34,12 @@ STEP_FOLDERS = 1000
 
 @dataclass(frozen=True)
 class Keep:
-    """How much of the past is kept.
+    """The limits for what is kept.
 
     Attributes:
-        age_s: how long after its end a run is kept, and a callback after it was delivered; by the
-            store's mark, which a wrong clock moves by a day at most.
-        size_bytes: how much the folders and records of ended runs may take together.
+        age_s: The longest time that a run is kept after its end, and a callback after its delivery;
+            by the store's mark, which a wrong clock moves by at most a day.
+        size_bytes: The most bytes that folders and records of ended runs may take together.
     """
 
     age_s: float
@@ -47,15 +47,15 @@ class Keep:
 
 
 class Retention:
-    """Removes ended runs that are too old, or the oldest of those that take too much.
+    """Removes ended runs that are too old, and the oldest of those that take too much.
 
-    Never one that is not over, and never one that somebody follows.
+    Live runs stay, and so do runs with a follower.
 
     Args:
-        is_in_use: whether a run must stay for now.
-        is_supervised: whether the run in a folder has a supervisor, whatever the records say; it is
-            called on a thread.
-        sweep_caches: each removes what nobody has used since a moment, in seconds since 1970.
+        is_in_use: Returns whether a run must stay for now.
+        is_supervised: Returns whether the run in a folder has a supervisor, whatever the records
+            say; called on a thread.
+        sweep_caches: Each removes what was not used since a moment, in seconds since 1970.
     """
 
     def __init__(
@@ -76,7 +76,7 @@ class Retention:
         self._sweep_caches = sweep_caches
 
     async def sweep_for_ever(self) -> None:
-        """Sweeps soon and every hour, until it is cancelled."""
+        """Sweep soon and then every hour, until the task is cancelled."""
         await asyncio.sleep(FIRST_S)
         while True:
             try:
@@ -86,10 +86,10 @@ class Retention:
             await asyncio.sleep(PERIOD_S)
 
     async def sweep(self, now: float) -> None:
-        """Remove all that need not be kept any longer.
+        """Remove everything beyond the limits.
 
         Args:
-            now: seconds since 1970.
+            now: Seconds since 1970.
         """
         begun = time.monotonic()
         while await self._store.catch_up():
@@ -111,10 +111,11 @@ class Retention:
             await sweep_cache(too_old)
 
     async def _forget(self, may_go: Callable[[EndedRun, int], bool]) -> None:
-        """Forgets ended runs, those first whose age is greatest, up to the first that may stay.
+        """Remove ended runs, the oldest first, up to the first one that may stay.
 
         Args:
-            may_go: whether a run is to go, given the bytes that all ended runs take by then.
+            may_go: Returns whether a run is to go, given the bytes that all ended runs take by
+                then.
         """
         total = await self._store.ended_bytes()
         last: EndedRun | None = None
@@ -130,7 +131,7 @@ class Retention:
                     await self._remove(last.run_id)
 
     async def _measure(self) -> None:
-        """Notes how much the runs take that have ended since the last sweep."""
+        """Note the sizes of the runs that have ended since the last sweep."""
         begun = time.monotonic()
         while run_ids := await self._store.unmeasured(limit=STEP_RUNS):
             await self._store.note_sizes(await asyncio.to_thread(self._sizes, run_ids))
@@ -153,12 +154,12 @@ class Retention:
 
 
 async def _rest_since(begun: float) -> None:
-    """Leaves the machine to others after a step that began then."""
+    """Pause after a step that began at `begun`, in proportion to its length."""
     await asyncio.sleep(REST * (time.monotonic() - begun))
 
 
 def size_on_disk(folder: Path) -> int:
-    """The bytes that a folder takes with all that is in it; 0 where there is none."""
+    """Return the bytes that a folder takes with everything in it; 0 if it is missing."""
     blocks, waiting = 0, [os.fspath(folder)]
     while waiting:
         with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
@@ -171,13 +172,13 @@ def size_on_disk(folder: Path) -> int:
 
 
 def remove_tree(folder: Path) -> None:
-    """Removes a folder with all that is in it; none there is no error.
+    """Remove a folder with everything in it; a missing folder is no error.
 
-    Programs of runs leave folders that nobody may write to, and some that are nested deeper than
-    Python 3.11 can follow, or both.
+    Programs leave folders without write permission, and some that are nested deeper than Python
+    3.11 can follow, or both.
 
     Raises:
-        OSError: some of it cannot be removed, since it belongs to somebody else.
+        OSError: Some of it belongs to another user and cannot be removed.
     """
     try:
         shutil.rmtree(folder)
@@ -200,7 +201,7 @@ def remove_tree(folder: Path) -> None:
 
 
 def _folders(folder: Path) -> Iterator[str]:
-    """A folder and all folders below it, each before those that it holds."""
+    """Yield a folder and all folders below it, each before the folders in it."""
     waiting = [os.fspath(folder)]
     while waiting:
         path = waiting.pop()

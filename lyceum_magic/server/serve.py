@@ -1,4 +1,4 @@
-"""The server process: takes the state folder and a port, serves until it is told to end."""
+"""The server process: takes the state folder and a port, and serves until it is told to end."""
 
 from __future__ import annotations
 
@@ -107,10 +107,10 @@ def _has_live_runs(folder: Path) -> bool:
 
 
 def _close_to_runs() -> None:
-    """Keeps runs, which are of the same user, from reading this process in `/proc`, or tracing it.
+    """Keep runs from reading this process in `/proc`, or tracing it, though the user is the same.
 
-    Programs started from here are open again from their first instruction on. Of root, and of
-    systems other than Linux, nothing is kept.
+    Programs started from here are open again from their first instruction on. This keeps nothing
+    from root, and has no effect on systems other than Linux.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -118,7 +118,7 @@ def _close_to_runs() -> None:
 
 @contextlib.contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """Says what the disk of a folder lacks where the block cannot write to it."""
+    """Name the disk's problem if the block cannot write to a folder."""
     try:
         yield
     except OSError as exc:

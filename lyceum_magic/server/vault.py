@@ -1,8 +1,8 @@
-"""What must not lie open on disk: texts in, authenticated ciphertext out, and back.
+"""Encrypts the account's secrets at rest: texts in, authenticated ciphertext out, and back.
 
-The key is in a file of its own, mode 0600, beside the database: whoever gets hold of the database
-alone (a copy, a backup, a bug report) has nothing. Secrets that outlive the server, of streams and
-of tokens, are derived from it.
+The key is in a file of its own, mode 0600, beside the database. So the database alone (a copy, a
+backup, a bug report) tells nothing. Secrets that outlive the server, of streams and of tokens, are
+derived from the same key.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _ANEW = "set the secrets anew, that of callbacks by `%lyceum callbacks secret --
 
 
 class Vault:
-    """Seals and opens texts with the key in the file at `path`, which is made when first needed.
+    """Encrypts and decrypts texts with the key in the file at `path`, made when first needed.
 
     Its methods may be called on any thread. The first call blocks for a while: it imports the
     library and reads the file.
@@ -41,14 +41,14 @@ class Vault:
         self._known_key: bytes | None = None
 
     def seal(self, text: str) -> bytes:
-        """The text as ciphertext that only this vault opens, and that nobody can change unseen."""
+        """Return the text as ciphertext that only this vault reads; every change to it shows."""
         return self._fernet.encrypt(text.encode())
 
     def open(self, sealed: bytes) -> str:
-        """The text that was sealed.
+        """Return the text of a ciphertext.
 
         Raises:
-            EmbeddedServerError: it was sealed with another key, or changed.
+            EmbeddedServerError: It was encrypted with another key, or changed.
         """
         from cryptography.fernet import InvalidToken
 
@@ -63,7 +63,7 @@ class Vault:
             ) from None
 
     def _opened_by_the_file(self, sealed: bytes) -> str:
-        """The text, where the file was put back since: only a key that fits takes ours' place."""
+        """Return the text if the key file was put back. Only a key that fits replaces ours."""
         from cryptography.fernet import Fernet
 
         key = read_own(self._path)
@@ -74,10 +74,10 @@ class Vault:
         return text
 
     def derived_key(self, purpose: str) -> bytes:
-        """256 bits that only who holds the vault's key can know; others for each purpose.
+        """Return 256 secret bits for a purpose, derived from the vault's key.
 
         Raises:
-            EmbeddedServerError: the key cannot be read or made, or is none.
+            EmbeddedServerError: The key cannot be read or made, or is not a key.
         """
         try:
             key = self._key
@@ -134,7 +134,7 @@ class Vault:
 
 
 def _is_key(key: bytes) -> bool:
-    """Whether Fernet would take it: 32 bytes in base64."""
+    """Return whether Fernet would take it: 32 bytes in base64."""
     try:
         return len(base64.urlsafe_b64decode(key)) == 32
     except ValueError:

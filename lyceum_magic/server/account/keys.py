@@ -1,10 +1,10 @@
-"""The account's API keys: who may ask the server at all.
+"""The account's API keys, which open the server.
 
-A key is 256 random bits. So its SHA-256 is enough at rest: a slow hash protects what people think
-up, which can be guessed, and would cost every request its time for nothing.
+A key is 256 random bits, so its SHA-256 is enough at rest. A slow hash protects passwords, which
+can be guessed, and would cost every request its time for nothing.
 
 One server owns the state folder, and answers from memory. A change is written to the store first
-and takes effect then: one that cannot be written has not happened, and a restart undoes none.
+and takes effect then: a change that cannot be written has not happened, and a restart undoes none.
 """
 
 from __future__ import annotations
@@ -38,17 +38,17 @@ class KeyInUse(LyceumError):
 
 
 class SignInRefused(LyceumError):
-    """Neither a key nor a token that is good."""
+    """The text is neither a valid key nor a valid token."""
 
 
 class AccountKeys:
     """The keys of an account, and the tokens that stand for them.
 
     Args:
-        own_key: the key in `server.json`, by which the clients of this machine find in. It is
-            listed like the others, and always good.
-        new_key: makes a key.
-        clock: seconds since 1970.
+        own_key: The key in `server.json`, for the clients of this machine. It is listed like the
+            others, and always valid.
+        new_key: Makes a key.
+        clock: Seconds since 1970.
     """
 
     def __init__(
@@ -76,18 +76,18 @@ class AccountKeys:
         self._changing = asyncio.Lock()
 
     async def open(self) -> None:
-        """Reads the keys."""
+        """Read the keys from the store."""
         self._keys = {key.key_id: key for key in await self._store.keys()}
 
     def list(self) -> Sequence[KeyRecord]:
-        """All keys, this machine's own first, the others from the oldest on."""
+        """Return all keys, this machine's own first, then the others, oldest first."""
         return [self._own, *self._keys.values()]
 
     async def create(self, name: str, expires_at: float | None) -> tuple[KeyRecord, Secret]:
-        """A new key, and the key itself: nobody can see it again.
+        """Return a new key's record, and the key itself, which cannot be read again.
 
         Args:
-            expires_at: seconds since 1970; None: never.
+            expires_at: Seconds since 1970; None: never.
         """
         secret = self._new_key()
         text = secret.reveal()
@@ -99,10 +99,11 @@ class AccountKeys:
         return key, secret
 
     async def toggle(self, key_id: str) -> KeyRecord:
-        """Switches a key off, or on again.
+        """Switch a key off, or on again.
 
         Raises:
-            UnknownApiKey, KeyInUse: it cannot be.
+            UnknownApiKey: No key has the id.
+            KeyInUse: It is this machine's own key.
         """
         async with self._changing:
             key = self._own_or_raise(key_id)
@@ -113,10 +114,11 @@ class AccountKeys:
             return key
 
     async def revoke(self, key_id: str) -> None:
-        """Forgets a key for good.
+        """Remove a key for good.
 
         Raises:
-            UnknownApiKey, KeyInUse: it cannot be.
+            UnknownApiKey: No key has the id.
+            KeyInUse: It is this machine's own key.
         """
         async with self._changing:
             self._own_or_raise(key_id)
@@ -126,14 +128,17 @@ class AccountKeys:
     # Who may come in.
 
     async def lets_in(self, token: str) -> bool:
-        """Whether a bearer token is good: a key, or an access token of one. It is a use of it."""
+        """Return whether a bearer token is valid: a key, or an access token of one.
+
+        A valid token is noted as a use of its key.
+        """
         key = self.find(token) or self._good(await self._key_id(token, "access"))
         if key is not None:
             await self._note_use(key)
         return key is not None
 
     def find(self, text: str) -> KeyRecord | None:
-        """The key that a text is; None if it is none, or one that is switched off or expired."""
+        """Return the key that a text is; None if no key, or one that is switched off or expired."""
         digest = digest_of(text)
         # The digests of two keys have nothing in common, so that the time this takes tells
         # nothing about a key.
@@ -141,19 +146,19 @@ class AccountKeys:
         return self._good(found[0].key_id) if found else None
 
     async def digests(self, public_part: str) -> Sequence[bytes]:
-        """The digests of the keys, or of the token, that have a public part.
+        """Return the digests of the keys, or of the token, that have a public part.
 
-        Those that are switched off or have expired among them: the server knows them all the same.
+        Keys that are switched off or have expired are among them: the server knows them too.
         """
         if "." in public_part:
             return [digest_of(await asyncio.to_thread(self._tokens.signed, public_part))]
         return [key.digest for key in self.list() if key.prefix == public_part]
 
     async def sign_in(self, text: str) -> TokenPair:
-        """Tokens for a key.
+        """Return tokens for a key.
 
         Raises:
-            SignInRefused: it is no key that is good.
+            SignInRefused: The text is not a valid key.
         """
         key = self.find(text)
         if key is None:
@@ -163,10 +168,10 @@ class AccountKeys:
         return await self._pair(key)
 
     async def renew(self, refresh_token: str) -> TokenPair:
-        """New tokens for a refresh token, which stays good until it expires.
+        """Return new tokens for a refresh token, which stays valid until it expires.
 
         Raises:
-            SignInRefused: it is no refresh token that is good.
+            SignInRefused: It is not a valid refresh token.
         """
         key = self._good(await self._key_id(refresh_token, "refresh"))
         if key is None:

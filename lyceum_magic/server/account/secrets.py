@@ -1,6 +1,6 @@
-"""The account's secrets: variables that every run gets, and that nobody gets back.
+"""The account's secrets: variables that every run gets, and that no client can read back.
 
-Their values are encrypted where they are kept, and masked in the output of runs.
+Their values are encrypted at rest, and masked in the output of runs.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ RESERVED = frozenset(
 
 
 class SecretsTooLarge(LyceumError):
-    """All secrets together would be larger than runs can look for."""
+    """All secrets together would be too large to look for in each run's output."""
 
 
 class UnknownSecret(LyceumError):
@@ -46,7 +46,7 @@ class UnknownSecret(LyceumError):
 
 @dataclass(frozen=True)
 class NewSecret:
-    """A secret as it is set; see `problem_of` for what it may be."""
+    """A secret to be set; see `problem_of_name` and `problem_of_value` for what is allowed."""
 
     name: str
     value: str = field(repr=False)
@@ -54,14 +54,14 @@ class NewSecret:
 
 
 def problem_of_name(name: str) -> str | None:
-    """Why no secret can have a name of the right form; None if one can."""
+    """Return why no secret can have a name of the right form; None if it is allowed."""
     if name in RESERVED:
         return f"{name} is set by the server or the machine for each run; choose another name"
     return None
 
 
 def problem_of_value(value: str) -> str | None:
-    """Why a text cannot be a secret; None if it can. The sentence does not quote it."""
+    """Return why a text cannot be a secret, without quoting it; None if it is allowed."""
     if "\0" in value:
         return "a value must not contain a NUL character: no environment can hold it"
     try:
@@ -74,17 +74,17 @@ def problem_of_value(value: str) -> str | None:
 
 
 class AccountSecrets:
-    """Sets, lists and removes secrets."""
+    """The secrets of the account."""
 
     def __init__(self, store: AccountStore, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
 
     async def put(self, secrets: Sequence[NewSecret]) -> Sequence[SecretRecord]:
-        """Sets secrets, in place of those of the same names; returns what is known of them now.
+        """Set secrets, and return their records. A secret of the same name is replaced.
 
         Raises:
-            SecretsTooLarge: nothing was set.
+            SecretsTooLarge: Nothing was set.
         """
         sizes = {record.name: record.size_bytes for record in await self._store.secrets()}
         sizes |= {secret.name: len(secret.value.encode()) for secret in secrets}
@@ -109,26 +109,26 @@ class AccountSecrets:
         return [record for record in await self._store.secrets() if record.name in names]
 
     async def list(self) -> Sequence[SecretRecord]:
-        """All secrets without their values, by name."""
+        """Return all secrets without their values, by name."""
         return await self._store.secrets()
 
     async def values(self) -> Mapping[str, str]:
-        """Name -> value of all secrets, for a run that starts.
+        """Return the values of all secrets, name -> value.
 
         Raises:
-            EmbeddedServerError: they cannot be decrypted.
+            EmbeddedServerError: They cannot be decrypted.
         """
         return await self._store.secret_values()
 
     async def remove(self, secret_id: str) -> None:
-        """Removes one secret.
+        """Remove one secret.
 
         Raises:
-            UnknownSecret: there is none of this id.
+            UnknownSecret: No secret has the id.
         """
         if not await self._store.remove_secret(secret_id):
             raise UnknownSecret(f"No environment variable has the id {secret_id!r}.")
 
     async def remove_all(self) -> None:
-        """Removes every secret."""
+        """Remove every secret."""
         await self._store.remove_all_secrets()

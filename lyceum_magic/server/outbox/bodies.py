@@ -1,4 +1,4 @@
-"""The body of a callback: the final record of a run in, the bytes that every attempt sends out."""
+"""The body of a callback: a run's final record in, the bytes that every attempt sends out."""
 
 from __future__ import annotations
 
@@ -22,12 +22,12 @@ TEST_METADATA = {"lyceum_magic_test": "true"}
 
 
 def body_of(record: RunRecord) -> bytes:
-    """What is told of a run that is over, as compact JSON in UTF-8.
+    """Return the report of a run that is over, as compact JSON in UTF-8.
 
-    It has at most `MAX_BODY_BYTES`. Where names, labels, metadata and error make it larger, every
-    text of more than 4096 characters is cut to that length and ends in `…`; where that is not
-    enough, of more than 1024, 256, and at last 32. Of metadata whose keys are the same then, the
-    last is told.
+    It has at most `MAX_BODY_BYTES`. If names, labels, metadata and error make it larger, every text
+    of more than 4096 characters is cut to that length and ends in `…`; if it is still too large,
+    every text of more than 1024, then 256, and at last 32. If keys of metadata become equal, the
+    last wins.
     """
     request = record.request
     return _encoded(
@@ -50,7 +50,7 @@ def body_of(record: RunRecord) -> bytes:
 
 
 def body_of_test(now: float) -> bytes:
-    """What is told of a run that never was, in the form of one that completed."""
+    """Return the body of a test: a report of a completed run that does not exist."""
     moment = iso(now)
     return _encoded(
         {

@@ -1,7 +1,8 @@
-"""Sends what is in the outbox: due deliveries from the store in, results to the store out.
+"""The sending of callbacks: due deliveries from the store in, results to the store out.
 
 Nothing is sent from memory. An attempt holds its slot from the moment it is read until its result
-is on the disk, so a killed server sends again what nobody has acknowledged to it, and no more.
+is on the disk. So a server that was killed sends again only those callbacks whose acknowledgement
+it has not stored.
 """
 
 from __future__ import annotations
@@ -66,7 +67,11 @@ _NO_KEY = "its URL cannot be decrypted any more: the server's vault.key is gone"
 
 
 class Deliverer:
-    """Send deliveries when they are due, and plan the next attempt after a failure."""
+    """Sends deliveries when they are due, and plans the next attempt after a failure.
+
+    Attributes:
+        next_at: When the next callback is due, in seconds since 1970; None if none is planned.
+    """
 
     def __init__(
         self,
@@ -104,7 +109,7 @@ class Deliverer:
         self.next_at: float | None = None
 
     async def open(self) -> None:
-        """Begins to send what is due."""
+        """Begin to send due deliveries."""
         self._loops = [
             asyncio.create_task(self._send_for_ever(), name="the sending of callbacks"),
             asyncio.create_task(self._write_for_ever(), name="the log of callbacks"),
@@ -113,7 +118,7 @@ class Deliverer:
             loop.add_done_callback(log_failure)
 
     async def close(self) -> None:
-        """Begins nothing more; what is under way is cut off after `CLOSE_S`, to be sent again."""
+        """End. Attempts under way are cut off after `CLOSE_S`; the next server sends them again."""
         if self._loops:
             sending, writing = self._loops
             await _cancelled([sending])
@@ -126,12 +131,16 @@ class Deliverer:
         await self._sender.close()
 
     def ring(self, endpoints: Collection[str] | None = None) -> None:
-        """Something new is in the store, for these endpoints or for any."""
+        """Look at the store again.
+
+        Args:
+            endpoints: The endpoints with new deliveries; None for any.
+        """
         self._slots.wake(endpoints)
         self._news.ring()
 
     async def health(self) -> DeliveryHealth:
-        """How the deliveries are doing: as the store says, or said when it could last be read."""
+        """Return how the deliveries are doing, from the store or, if it fails, as it last was."""
         try:
             self._counts = await self._store.outbox_counts()
             self.next_at = await self._store.next_at()
@@ -149,13 +158,13 @@ class Deliverer:
         }
 
     async def test(self, url: str) -> Delivery:
-        """Sends a callback of no run; the delivery after its attempt, or after `TEST_S`.
+        """Send a callback of no run; return its delivery after the attempt, or after `TEST_S`.
 
         Args:
-            url: one that `targets.problem_of` has nothing against.
+            url: A URL that `targets.problem_of` accepts.
 
         Raises:
-            StoreUnavailable: it cannot be written down.
+            StoreUnavailable: The delivery cannot be stored.
         """
         now = self._clock()
         delivery = new_delivery(url, body_of_test(now), now, run_id=None)
@@ -170,10 +179,10 @@ class Deliverer:
         return await self._store.delivery(delivery.delivery_id) or replace(delivery, url=None)
 
     async def redeliver(self, delivery_id: str) -> Delivery | None:
-        """Sends one again from the beginning of its schedule; None where there is none.
+        """Send a callback again from the beginning of its schedule; return None without one.
 
         Raises:
-            StoreUnavailable: that cannot be written down.
+            StoreUnavailable: The change cannot be stored.
         """
         delivery = await self._store.redeliver(delivery_id, self._clock())
         if delivery is not None:
@@ -197,10 +206,10 @@ class Deliverer:
                     await news.wait()
 
     async def _send_what_is_due(self) -> float:
-        """Begins the attempts that are due and have a slot.
+        """Begin the attempts that are due and have a slot.
 
         Returns:
-            Seconds after which to look again, if there is no news before.
+            Seconds after which to look again, unless there is news before.
         """
         now = self._clock()
         await self._keep_waits(now)
@@ -225,7 +234,7 @@ class Deliverer:
         return wait_s
 
     async def _begin_attempts(self, endpoint: str, now: float) -> bool:
-        """Begins what is due at one endpoint; whether it has slots left then."""
+        """Begin the due attempts at one endpoint; return whether it has free slots left."""
         slots, free = self._slots.of(endpoint), self._slots.free(endpoint)
         if free <= 0 or slots.is_drained(self._monotonic()):
             return free > 0
@@ -244,9 +253,10 @@ class Deliverer:
         return len(found) < free
 
     async def _keep_waits(self, now: float) -> None:
-        """Has waits planned anew where the wall clock is behind what has passed.
+        """Replan all waits if the wall clock has gone back.
 
-        For a while with each look: what is being written was decided by the old time.
+        This is repeated with each look for a while: results that are being written were decided by
+        the old time.
         """
         monotonic = self._monotonic()
         if self._clocks is not None:
@@ -283,7 +293,7 @@ class Deliverer:
         self._ended.ring()
 
     def _after_attempt(self, delivery: Delivery, attempt: asyncio.Task[None]) -> None:
-        """Frees the slot of an attempt that came to no result. None is known to do that."""
+        """Free the slot of an attempt without a result. No case of that is known."""
         if not attempt.cancelled() and (error := attempt.exception()) is not None:
             # Its text may be the URL.
             logger.error(
@@ -324,10 +334,10 @@ class Deliverer:
         return fill_in(url, await self._secrets()) if references(url) else url
 
     async def _look_for_the_key(self) -> None:
-        """Ends the trouble with what could not be decrypted, once none is left.
+        """End the trouble of undecryptable callbacks once none is left.
 
         Raises:
-            StoreUnavailable: nobody can tell.
+            StoreUnavailable: The store cannot tell.
         """
         if self._is_locked:
             try:
@@ -350,7 +360,7 @@ class Deliverer:
     # Results
 
     async def _write_for_ever(self) -> None:
-        """Writes results in groups: all that have come while the last group was written."""
+        """Write results in groups: those that came while the last group was written."""
         while True:
             ended = self._ended.listen()
             if self._results:
@@ -390,13 +400,15 @@ class Deliverer:
     async def _written(
         self, group: Sequence[tuple[Attempt, Delivery]]
     ) -> tuple[Collection[str], Collection[str]]:
-        """Writes results, but for those that no store takes: they must not hold up the others.
+        """Write results, but leave out those that the store refuses.
+
+        Otherwise one of them would hold up all others.
 
         Returns:
-            Ids of deliveries that are as their attempts say, and of those that were not written.
+            Ids of deliveries that took over their results, and of those that were not written.
 
         Raises:
-            StoreUnavailable: nothing can be written now.
+            StoreUnavailable: Nothing can be written now.
         """
         try:
             return await self._store.write_attempts(group), ()
@@ -416,7 +428,7 @@ class Deliverer:
         return {i for ids, _ in each for i in ids}, {i for _, ids in each for i in ids}
 
     def _settle(self, attempt: Attempt, delivery: Delivery, *, is_written: bool) -> None:
-        """Frees the slot of a delivery whose result is on the disk, or never will be."""
+        """Free the slot of a delivery whose result is on the disk, or can never be."""
         free = self._slots.release if is_written else self._slots.leave_out
         free(delivery.endpoint, delivery.delivery_id)
         self._slots.of(delivery.endpoint).is_well = not delivery.error or attempt.took_s < QUICK_S

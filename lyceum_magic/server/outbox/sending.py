@@ -1,4 +1,4 @@
-"""One attempt: a URL, headers and a body in, what came of it out."""
+"""One attempt at a callback: a URL, headers and a body in, the outcome out."""
 
 from __future__ import annotations
 
@@ -22,26 +22,26 @@ _USER_AGENT = f"lyceum-magic/{__version__}"
 
 
 class CallbackSender(Protocol):
-    """Makes attempts; several at once."""
+    """Makes attempts, also several at once."""
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """POSTs `body` to `url`, whose references are filled in. Whatever fails is an outcome."""
+        """POST `body` to `url`, whose references are filled in. Every failure is an outcome."""
         ...
 
     async def close(self) -> None:
-        """Lets go of its connections."""
+        """Close all connections."""
         ...
 
 
 class HttpSender:
     """Makes attempts over HTTP; only an answer of 2xx is a success.
 
-    Proxy variables, `.netrc` and cookies mean nothing to it, and it follows no redirect.
+    It ignores proxy variables, `.netrc` and cookies, and follows no redirect.
 
     Args:
-        targets: where it may send to.
-        connect_s: how long connecting may take, and then a TLS handshake.
-        total_s: how long all of an attempt may take, with looking up the name.
+        targets: Where it may send to.
+        connect_s: The longest time to connect, and the longest for a TLS handshake.
+        total_s: The longest time for an attempt, with the look-up of the name.
     """
 
     def __init__(
@@ -73,10 +73,10 @@ class HttpSender:
         )
 
     async def close(self) -> None:
-        """Nothing: a connection ends with its attempt."""
+        """Do nothing: a connection ends with its attempt."""
 
     async def _authorities(self) -> ssl.SSLContext:
-        """Whom to trust: the authorities of this machine or of `SSL_CERT_FILE`, and certifi's."""
+        """Return the trusted authorities: of this machine or `SSL_CERT_FILE`, and certifi's."""
         import httpcore
 
         async with self._tls_lock:

@@ -1,4 +1,4 @@
-"""The signing secrets of the account, and the headers that they make for each attempt."""
+"""The account's signing secrets, and the headers that they make for each attempt."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ _SECRET_BYTES = 32
 
 
 class Signing:
-    """Signs callbacks. Nobody else writes the store's signing secrets."""
+    """Signs callbacks. No other part writes the store's signing secrets."""
 
     def __init__(self, store: OutboxStore) -> None:
         self._store = store
@@ -30,10 +30,13 @@ class Signing:
         self._changing = asyncio.Lock()
 
     async def headers(self, delivery_id: str, body: bytes, now: float) -> dict[str, str]:
-        """The headers of one attempt that is made now.
+        """Return the headers of an attempt.
+
+        Args:
+            now: Seconds since 1970.
 
         Raises:
-            EmbeddedServerError: the secrets cannot be read, written or decrypted.
+            EmbeddedServerError: The secrets cannot be read, written or decrypted.
         """
         timestamp = int(now)
         return {
@@ -46,10 +49,10 @@ class Signing:
         }
 
     async def secrets(self, now: float) -> Sequence[StoredSigningSecret]:
-        """Those that sign now, newest first; the first one is made when it is first needed.
+        """Return the secrets that sign now, newest first. The first use makes the first one.
 
         Raises:
-            EmbeddedServerError: they cannot be read, written or decrypted.
+            EmbeddedServerError: They cannot be read, written or decrypted.
         """
         if not self._known:
             async with self._changing:
@@ -59,13 +62,13 @@ class Signing:
         return _not_retired(self._known, now)
 
     async def rotate(self, now: float) -> Sequence[StoredSigningSecret]:
-        """Makes a new secret, beside which the one before signs for a day; those that sign now.
+        """Make a new secret, and return the secrets that sign now, newest first.
 
-        One that still signed beside that one signs no more.
-        Where the old ones cannot be decrypted any more, the new one takes the place of all.
+        The previous secret signs too for a day; an older one stops at once. If the old secrets
+        cannot be decrypted any more, the new one replaces them all.
 
         Raises:
-            EmbeddedServerError: they cannot be read or written.
+            EmbeddedServerError: They cannot be read or written.
         """
         try:
             await self.secrets(now)

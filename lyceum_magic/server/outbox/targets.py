@@ -1,8 +1,8 @@
-"""Where a callback may go: a URL in, addresses that may be connected to out.
+"""The places to which callbacks may go: a URL in, addresses to connect to out.
 
-The text of a URL is looked at, and then every address that its host has at the moment of sending.
-Whoever connects takes these addresses and asks for the name no second time, so that an answer
-which changes in between (DNS rebinding) changes nothing.
+The text of a URL is checked first, and every address of its host at the moment of sending. The
+sender uses these addresses and does not look the name up again, so an answer that changes in
+between (DNS rebinding) has no effect.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _LOOKUPS = ALL_SLOTS
 
 
 class TargetRefused(Exception):
-    """A callback may not go there; the text is one sentence that holds no more than an origin."""
+    """A callback may not go there. The text is one sentence that shows at most an origin."""
 
 
 def problem_of(url: str, profile: Profile) -> str | None:
-    """Why a server of this profile sends no callback there, in one sentence; None if it does.
+    """Return why a server of this profile sends no callback to a URL, in one sentence; else None.
 
-    This is about the URL's text: where it leads is looked at when something is sent.
+    This checks the URL's text. Its addresses are checked when something is sent.
     """
     try:
         _read_for(url, profile)
@@ -54,13 +54,13 @@ def _read_for(url: str, profile: Profile) -> CallbackUrl:
 
 
 class Targets:
-    """Where the callbacks of one server may go.
+    """The places to which the callbacks of one server may go.
 
     Args:
         profile: `local` sends to public addresses over https, and to this machine's loopback;
-            `shared`, whose users are others than the machine's, to public addresses alone.
-        own_ports: the ports on which the server itself listens, at that moment: nobody is to give
-            it orders in its own name.
+            `shared`, whose users may be strangers to the machine, only to public addresses.
+        own_ports: Returns the ports on which the server itself listens: a callback must not be an
+            order to it.
     """
 
     def __init__(self, profile: Profile, own_ports: Callable[[], Collection[int]]) -> None:
@@ -69,10 +69,10 @@ class Targets:
         self._lookups = asyncio.Semaphore(_LOOKUPS)
 
     def read(self, url: str) -> CallbackUrl:
-        """A URL in parts, if its text is allowed.
+        """Return the parts of a URL whose text is allowed.
 
         Raises:
-            TargetRefused: it is not.
+            TargetRefused: It is not allowed.
         """
         read = _read_for(url, self._profile)
         if is_loopback(read.host) and read.port in self._own_ports():
@@ -80,14 +80,14 @@ class Targets:
         return read
 
     async def addresses(self, url: CallbackUrl) -> list[str]:
-        """The addresses of a URL's host, each checked, in the order to try them.
+        """Return the addresses of a URL's host, each checked, in the order to try them.
 
-        One that may not be connected to is enough to refuse them all: the others may be there to
-        get it past a check.
+        A single address that is not allowed refuses them all: the others may be there to pass a
+        check.
 
         Raises:
-            TargetRefused: one of them is not allowed.
-            OSError: the name has none, or could not be looked up.
+            TargetRefused: An address is not allowed.
+            OSError: The name has no address, or could not be looked up.
         """
         answers = [url.host] if address_of(url.host) else await self._look_up(url)
         for answer in answers:

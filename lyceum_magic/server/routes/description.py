@@ -1,4 +1,4 @@
-"""The OpenAPI description of what the server speaks, and what each route says of its errors."""
+"""The OpenAPI description of the server, and the errors that each route may answer."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def problems(*status_codes: int) -> Responses:
-    """`responses=` of a route that may answer so, beside what `EVERYWHERE` names."""
+    """Return `responses=` for a route with these errors, beside those of `EVERYWHERE`."""
     return {
         code: {"description": _MEANINGS[code], "content": _PROBLEM_CONTENT} for code in status_codes
     }
@@ -62,7 +62,7 @@ _TAGS = [
 
 
 def install_description(app: FastAPI) -> None:
-    """Serves the description of all routes that `app` has by the time somebody asks."""
+    """Serve the description of the routes that `app` has by the time of the request."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:

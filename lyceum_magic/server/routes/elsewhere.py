@@ -1,4 +1,4 @@
-"""What Lyceum Cloud has and an embedded server has not: 501, and a sentence that says so.
+"""Answer 501 for the parts of Lyceum Cloud that an embedded server does not have.
 
 Nothing is pretended. A path that is in no table stays 404, as for a client that is newer than both.
 """

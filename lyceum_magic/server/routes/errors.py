@@ -1,4 +1,4 @@
-"""What each error of the server is called on the wire: one table for all routes."""
+"""The status code of each error of the server: one table for all routes."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from .uploads import BadUpload
 
 
 class BadEventId(LyceumError):
-    """No event of the run has the id that a reader wants to go on behind."""
+    """The run has no event with the id from which a reader wants to continue."""
 
 
 _STATUS_CODES: dict[type[LyceumError], int] = {
@@ -53,7 +53,7 @@ _STATUS_CODES: dict[type[LyceumError], int] = {
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Makes every route of `app` answer errors as the table says."""
+    """Make every route of `app` answer errors by the table."""
     for error, status_code in _STATUS_CODES.items():
         app.add_exception_handler(error, _detail_handler(status_code))
     app.add_exception_handler(RequestValidationError, _invalid)

@@ -25,7 +25,7 @@ RECORD_OUTPUT_BYTES = 1 << 20
 
 
 class StartReply(BaseModel):
-    """The answer to a start. The URL holds a secret: whoever knows it may read the run."""
+    """The answer to a start. The URL holds a secret: everyone who knows it can read the run."""
 
     execution_id: str
     status: str

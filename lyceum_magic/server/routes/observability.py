@@ -1,4 +1,4 @@
-"""What runs used, what all of them printed, and what they cost."""
+"""The metrics of runs, the logs of all runs, and their costs."""
 
 from __future__ import annotations
 
@@ -115,7 +115,7 @@ async def read_prices() -> dict[str, Any]:
 
 
 def _seconds(moment: datetime, field: str) -> float:
-    """Since 1970; a moment that names no offset is in UTC."""
+    """Return seconds since 1970; a moment without an offset is in UTC."""
     try:
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
         datetime.fromtimestamp(seconds, UTC)  # the reply says it again

@@ -1,4 +1,4 @@
-"""`orgs`, `user/org` and `user/status`: the one organisation there is, and its user."""
+"""`orgs`, `user/org` and `user/status`: the one organisation of the server, and its user."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""`storage/...`: the files of the account's bucket, and the way to it for S3 clients."""
+"""`storage/...`: the files of the account's bucket, and the address and keys for S3 clients."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ _SEVERAL_FILES = _form(
 
 
 class _OpenFileResponse(FileResponse):
-    """A file that is open already: what its path leads to by now does not matter."""
+    """A file that is open already, whatever its path leads to by now."""
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor

@@ -1,9 +1,9 @@
 """The account's storage: a plain folder that stands for its one bucket. Keys in, files out.
 
-The folder is also mounted into containers, whose programs run as anybody, root included, and may
+The folder is also mounted into containers, whose programs run as any user, root included, and may
 change it at any moment. So no path of the bucket is ever followed as a whole: each folder on the
-way is opened by itself, relative to the one above it, and a symbolic link is not a folder. Whoever
-puts a link there leads nobody anywhere.
+way is opened by itself, relative to the one above it, and a symbolic link does not count as a
+folder. A link that a container puts there leads nowhere.
 """
 
 from __future__ import annotations
@@ -45,11 +45,11 @@ class InvalidKey(LyceumError):
 
 
 class UnknownFile(LyceumError):
-    """There is no such file, or no such folder."""
+    """The bucket has no such file or folder."""
 
 
 class KeyConflict(LyceumError):
-    """What is in the bucket already stands against it."""
+    """The content of the bucket stands in the way, for example a folder with the key of a file."""
 
 
 class StorageFull(LyceumError):
@@ -67,7 +67,7 @@ class BucketFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """Files in the order of their keys; `is_truncated` where there are more."""
+    """Files in the order of their keys; `is_truncated` if there are more."""
 
     files: Sequence[BucketFile]
     is_truncated: bool
@@ -77,8 +77,8 @@ class Bucket:
     """The files below `folder`. Its methods block, and may be called from any thread.
 
     Args:
-        folder: the bucket itself.
-        drafts: where uploads are kept until they are whole; on the same file system.
+        folder: The bucket itself.
+        drafts: The folder of incomplete files; on the same file system.
     """
 
     def __init__(self, folder: Path, drafts: Path) -> None:
@@ -86,14 +86,14 @@ class Bucket:
         self._drafts = drafts
 
     def open(self) -> None:
-        """Makes the folders, and forgets uploads that an earlier server did not finish."""
+        """Make the folders, and remove uploads that an earlier server did not finish."""
         self.make()
         if self._drafts.exists():
             shutil.rmtree(self._drafts)
         self._drafts.mkdir(mode=0o700)
 
     def make(self) -> None:
-        """Makes the bucket's folder if it is not there: somebody may have removed it."""
+        """Make the bucket's folder if it is missing: a user may have removed it."""
         self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.parent.chmod(0o700)
         self._folder.mkdir(exist_ok=True)
@@ -103,9 +103,9 @@ class Bucket:
         """Copy a file into the bucket. It replaces the one with the same key at once.
 
         Raises:
-            InvalidKey: no file can have this key.
-            KeyConflict: it is the name of a folder, or one of its folders is a file.
-            StorageFull: there is no room.
+            InvalidKey: No file can have this key.
+            KeyConflict: A folder has the key, or one of its folders is a file.
+            StorageFull: The disk has no room.
         """
         *folders, name = _names(key)
         with self._draft(content) as draft:
@@ -121,11 +121,11 @@ class Bucket:
         return BucketFile(key, status.st_size, status.st_mtime)
 
     def open_file(self, key: str) -> int:
-        """A descriptor of the file, to read; the caller closes it.
+        """Return a descriptor of the file, to read; the caller closes it.
 
         Raises:
-            InvalidKey: no file can have this key.
-            UnknownFile: there is no such file.
+            InvalidKey: No file can have this key.
+            UnknownFile: There is no such file.
         """
         *folders, name = _names(key)
         try:
@@ -141,12 +141,12 @@ class Bucket:
         return descriptor
 
     def list(self, prefix: str = "", *, limit: int) -> Listing:
-        """The first `limit` files whose keys begin with `prefix`.
+        """Return the first `limit` files whose keys begin with `prefix`.
 
         Files whose names cannot be keys are left out; only a container can have made them.
 
         Raises:
-            InvalidKey: no key begins so.
+            InvalidKey: No key begins with this prefix.
         """
         if prefix:
             # A letter more makes a key of every prefix that a key can have.
@@ -165,12 +165,12 @@ class Bucket:
         return Listing(files[:limit], len(files) > limit)
 
     def delete(self, key: str) -> None:
-        """Removes a file, and the folders that are empty without it.
+        """Remove a file, and the folders that are empty without it.
 
         Raises:
-            InvalidKey: no file can have this key.
-            UnknownFile: there is no such file.
-            KeyConflict: it is a folder.
+            InvalidKey: No file can have this key.
+            UnknownFile: There is no such file.
+            KeyConflict: It is a folder.
         """
         *folders, name = _names(key)
         with _translated(key), self._entered(folders) as parent:
@@ -178,12 +178,12 @@ class Bucket:
         self._prune(folders)
 
     def delete_folder(self, prefix: str) -> int:
-        """Removes a folder with all that is in it; returns the number of files.
+        """Remove a folder with everything in it; return the number of files.
 
         Raises:
-            InvalidKey: no folder can have this name.
-            UnknownFile: there is no such folder.
-            KeyConflict: it is a file.
+            InvalidKey: No folder can have this name.
+            UnknownFile: There is no such folder.
+            KeyConflict: It is a file.
         """
         folder = prefix.removesuffix("/")
         *above, name = _names(folder)
@@ -219,7 +219,7 @@ class Bucket:
 
     @contextmanager
     def _entered(self, folders: Sequence[str], *, make: bool = False) -> Iterator[int]:
-        """A descriptor of a folder of the bucket, for as long as the block lasts."""
+        """Yield a descriptor of a folder of the bucket."""
         if make:
             self.make()
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -233,18 +233,18 @@ class Bucket:
             os.close(descriptor)
 
     def _walk(self, folder: str, *, reach: int | None = None) -> Iterator[_Entry]:
-        """All below a folder, what a folder holds before the folder itself.
+        """Yield everything below a folder, the content of a folder before the folder itself.
 
         Args:
-            folder: its key, without a slash at its end; empty for the whole bucket.
-            reach: no folder is entered whose key has as many bytes.
+            folder: Its key, without a slash at its end; empty for the whole bucket.
+            reach: No folder is entered whose key has this many bytes or more.
         """
         names = _names(folder) if folder else []
         with _translated(folder), self._entered(names) as descriptor:
             yield from _below(descriptor, names, reach)
 
     def _prune(self, folders: Sequence[str]) -> None:
-        """Removes folders that are empty, from the lowest up: S3 knows none."""
+        """Remove empty folders, from the lowest up: S3 knows no empty folders."""
         for depth in range(len(folders), 0, -1):
             try:
                 with self._entered(folders[: depth - 1]) as parent:
@@ -255,9 +255,9 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a walk comes by, to be used before the walk goes on.
+    """One file or folder of a walk, to be used before the walk goes on.
 
-    `parent` is the descriptor of the folder that it is in, `folders` the way there.
+    `parent` is the descriptor of its folder, `folders` are the names on the way there.
     """
 
     parent: int
@@ -271,7 +271,7 @@ class _Entry:
 
 
 def _below(top: int, folders: Sequence[str], reach: int | None) -> Iterator[_Entry]:
-    """Walks through an open folder, whose names from the bucket on are `folders`."""
+    """Walk through an open folder, whose names from the bucket on are `folders`."""
     with contextlib.closing(_Position(top, folders)) as position:
         length = len(os.fsencode("/".join(folders)))
         levels = [(length, _content(top))]
@@ -296,16 +296,16 @@ def _below(top: int, folders: Sequence[str], reach: int | None) -> Iterator[_Ent
 
 
 def _content(folder: int) -> list[tuple[str, bool]]:
-    """The names in a folder, and which of them are folders."""
+    """Return the names in a folder, each with whether it is a folder."""
     with os.scandir(folder) as entries:
         return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
 
 
 class _Position:
-    """Where a walk is: one open folder, at the end of `names` from the bucket.
+    """The place of a walk: one open folder, at the end of `names` from the bucket.
 
-    A container may nest folders deeper than Python's stack is, than a process may have files open
-    and than a path may be long; so the way back is `..`, as far as that leads where it came from.
+    A container may nest folders deeper than Python's stack, than the limit of open files and than a
+    path may be long. So the way back is `..`, as long as that leads to where the walk came from.
     """
 
     def __init__(self, top: int, names: Sequence[str]) -> None:
@@ -317,11 +317,11 @@ class _Position:
 
     @property
     def depth(self) -> int:
-        """Of the folder below the top."""
+        """The number of folders below the top."""
         return len(self._identities) - 1
 
     def enter(self, name: str, expected: tuple[int, int] | None = None) -> bool:
-        """Goes down by one; False where that is gone, or a link or another by now, or closed."""
+        """Go down by one; return False if the folder is gone, closed, a link or another one."""
         try:
             below = os.open(name, _OPEN_FOLDER, dir_fd=self.folder)
         except OSError:
@@ -336,7 +336,7 @@ class _Position:
         return True
 
     def leave(self) -> None:
-        """Goes up by one; further up, where folders on the way were moved meanwhile."""
+        """Go up by one; further up if folders on the way were moved in the meantime."""
         self.names.pop()
         self._identities.pop()
         with contextlib.suppress(OSError):
@@ -382,10 +382,10 @@ def _enter(parent: int, name: str, *, make: bool) -> int:
 
 
 def _names(key: str) -> list[str]:
-    """The names that a key is made of: its folders, then the file.
+    """Return the names in a key: its folders, then the file.
 
     Raises:
-        InvalidKey: it is empty, too long, or would lead out of the bucket.
+        InvalidKey: It is empty, too long, or would lead out of the bucket.
     """
     try:
         data = key.encode()
@@ -421,7 +421,7 @@ def _is_key(text: str) -> bool:
 
 @contextmanager
 def room_needed() -> Iterator[None]:
-    """Says StorageFull where what the block writes finds no room; other errors stay."""
+    """Raise StorageFull if a write in the block finds no room; other errors stay."""
     try:
         yield
     except OSError as exc:
@@ -435,7 +435,7 @@ def room_needed() -> Iterator[None]:
 
 @contextmanager
 def _translated(key: str) -> Iterator[None]:
-    """Says what the operating system refuses in the words of the bucket."""
+    """Raise the bucket's own errors for the operating system's."""
     try:
         with room_needed():
             yield

@@ -1,13 +1,13 @@
-"""What stands between the server and its S3 endpoint: `python -m ...s3_process RCLONE BUCKET PID`.
+"""The process that becomes the S3 endpoint: `python -m ...s3_process RCLONE BUCKET PID`.
 
-Becomes `rclone serve s3` of the folder BUCKET, on the listening socket that is its stdin, in a way
-that a starting program can do for itself alone: it dies with the server (process id PID), gets at
-nothing but BUCKET, and what it writes may be read and written by containers of any user. It uses
-the standard library only.
+It becomes `rclone serve s3` of the folder BUCKET, on the listening socket that is its stdin, after
+steps that only a starting process can take for itself: it dies with the server (process id PID),
+reaches nothing but BUCKET, and containers of any user may read and write its files. It uses the
+standard library only.
 
 rclone looks at a path and then uses it, and a container may turn a folder into a link in between.
-So, where the kernel has Landlock, it is the kernel that keeps the process inside. The same keeps
-S3 clients from removing the bucket, or from making others beside it.
+So, if the kernel has Landlock, the kernel keeps the process inside. The same keeps S3 clients from
+removing the bucket, or from making others beside it.
 """
 
 from __future__ import annotations
@@ -69,7 +69,7 @@ class _PathBeneath(ctypes.Structure):
 
 
 def confine(bucket: str, program: str) -> bool:
-    """Lets this process change what is in `bucket`, execute `program`, and reach no other file.
+    """Let this process change files in `bucket`, execute `program`, and reach no other file.
 
     Returns:
         Whether the kernel can do that; otherwise nothing changes.

@@ -1,4 +1,4 @@
-"""A store that forgets: for tests, and for servers whose runs need not outlive them."""
+"""A store in memory: for tests, and for servers whose runs need not outlive them."""
 
 from __future__ import annotations
 
@@ -25,9 +25,9 @@ from .base import (
 
 
 class MemoryStore:
-    """Keeps records in dictionaries, in the order in which they came.
+    """Records in dictionaries, in the order in which they were added.
 
-    Its outbox looks at every delivery whatever is asked, which is quick enough for thousands.
+    Its outbox looks at every delivery for each question, which is fast enough for thousands.
     """
 
     def __init__(self) -> None:
@@ -43,10 +43,10 @@ class MemoryStore:
         self._sequence = 0
 
     async def open(self) -> None:
-        """Nothing to make ready."""
+        """Do nothing."""
 
     async def close(self) -> None:
-        """Nothing to let go of: a test may open the same store again."""
+        """Do nothing: a test may open the same store again."""
 
     async def add(self, record: RunRecord) -> None:
         self._requests[record.run_id] = record.request
@@ -287,7 +287,7 @@ class MemoryStore:
             )
 
     def _planned(self) -> Sequence[tuple[float, Delivery]]:
-        """Every delivery with attempts to come and when the next is due, the earliest first."""
+        """Return every delivery with attempts to come and its due time, the earliest first."""
         planned = [
             (delivery.next_at, delivery)
             for delivery in self._deliveries.values()

@@ -1,4 +1,4 @@
-"""A store in one SQLite file: what the embedded server uses."""
+"""The store in one SQLite file, which the embedded server uses."""
 
 from __future__ import annotations
 
@@ -114,10 +114,10 @@ _ENDED = (
 
 
 class SqliteStore(SqliteOutbox):
-    """Keeps records in the file at `path`, which is made with mode 0600 where it is missing.
+    """All records in the file at `path`, which is made with mode 0600 if it is missing.
 
     Args:
-        vault: encrypts what may not lie open in the file.
+        vault: Encrypts secrets and the sealed fields of requests.
     """
 
     def __init__(self, path: Path, vault: Vault) -> None:
@@ -395,7 +395,7 @@ def _fixed(record: RunRecord) -> dict[str, Any]:
 
 
 def _open_text(request: Start) -> str:
-    """What of a request may lie open, as JSON."""
+    """Return the fields of a request that need no encryption, as JSON."""
     return request.model_dump_json(exclude=set(request.sealed), exclude_none=True)
 
 
@@ -476,18 +476,18 @@ def _to_record(row: sqlite3.Row) -> RunRecord:
 
 
 def relocate(path: Path, old: Path, new: Path) -> list[str]:
-    """Makes the records in the file at `path` ready for a move of their state folder.
+    """Prepare the records in the file at `path` for a move of their state folder.
 
-    Everything is in that one file afterwards, and the outputs are where they will be.
+    Afterwards everything is in that one file, and the paths of outputs are those after the move.
 
     Args:
-        old, new: the state folder before and after the move.
+        old, new: The state folder before and after the move.
 
     Returns:
         The ids of the runs that are not over.
 
     Raises:
-        sqlite3.DatabaseError: it is broken, or the disk does not take it.
+        sqlite3.DatabaseError: The file is broken, or the disk refuses the change.
     """
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         prefix = f"{old}/"

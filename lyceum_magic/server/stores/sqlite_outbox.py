@@ -1,4 +1,4 @@
-"""Callbacks in a SQLite file: those that are to be sent, and what became of them."""
+"""Callbacks in a SQLite file: those that are to be sent, and the results of their attempts."""
 
 from __future__ import annotations
 
@@ -135,11 +135,11 @@ _READ = f"SELECT {_SHOWN} FROM deliveries WHERE delivery_id = :delivery_id"
 
 
 class SqliteOutbox:
-    """The part of a store that keeps callbacks.
+    """The part of the SQLite store that keeps callbacks.
 
     Args:
-        file: its migrations include `OUTBOX_SCHEMA`.
-        vault: encrypts the URLs and the signing secrets.
+        file: Its migrations include `OUTBOX_SCHEMA`.
+        vault: Encrypts the URLs and the signing secrets.
     """
 
     def __init__(self, file: SqliteFile, vault: Vault) -> None:
@@ -283,7 +283,7 @@ class SqliteOutbox:
     def _insert_deliveries(
         self, connection: sqlite3.Connection, deliveries: Iterable[Delivery]
     ) -> None:
-        """Writes down those of them whose ids are not there yet."""
+        """Add the deliveries whose ids are not known yet."""
         rows = [
             _row(delivery)
             | {"sealed": None if delivery.url is None else self._vault.seal(delivery.url)}
