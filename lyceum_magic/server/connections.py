@@ -10,7 +10,7 @@ import asyncio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-#: How long the head of a request may take, from its first byte or from the connection on.
+#: The longest time for the head of a request, from its first byte or from the connection.
 HEAD_S = 20.0
 
 

@@ -30,7 +30,5 @@ def raise_limit() -> None:
 def set_limit(soft: int) -> None:
     """Set the soft limit of this process; if the system refuses, it stays as it is."""
     _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
-    with contextlib.suppress(
-        OSError, ValueError
-    ):  # macOS has a limit of its own below the hard one
+    with contextlib.suppress(OSError, ValueError):  # macOS has another limit, below the hard one
         resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))

@@ -28,10 +28,10 @@ _REPLY_HEADERS = [
 ]
 
 _UPLOADS = frozenset({UPLOAD, UPLOAD_BULK})
-#: Where those without a token get one. Anybody may send there, so not much.
+#: Where clients without a token get one. Anyone may send there, so the body is small.
 _SIGN_INS = frozenset({LOGIN, REFRESH})
 _MAX_SIGN_IN_BYTES = 16 * 1024
-#: How long the body of such a request may take.
+#: The longest time for the body of such a request.
 _SIGN_IN_S = 20.0
 _STREAM_BY_SECRET = re.compile(rf"{STREAM}/[^/]+/[^/]+")
 _STREAM_BY_ID = re.compile(rf"{STREAM}/[^/]+")
@@ -66,7 +66,7 @@ class Guard:
         elif scope["type"] == "http":
             await self._guard(scope, receive, _with_headers(send))
         else:
-            # Nothing here speaks WebSocket; what cannot be checked as above is not let in.
+            # No route speaks WebSocket, and other kinds cannot be checked as above.
             await send({"type": "websocket.close", "code": 1008})
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +77,7 @@ class Guard:
         if scope["path"] in _SIGN_INS:
             receive = _hurried(receive)
         if _declared_length(scope) > limit:
-            # Read to the end: a reply before that reaches a client that still writes as a reset.
+            # Read to the end: a client that still writes would see an earlier reply as a reset.
             while (await receive()).get("more_body"):
                 pass
             await _reply(413, _too_large(limit))(scope, receive, send)
@@ -122,7 +122,7 @@ class Guard:
     async def _holds_token(self, headers: _Headers) -> bool:
         scheme, _, credential = headers.only(b"authorization").partition(b" ")
         token = credential.strip().decode("latin-1")
-        # Nothing is no token, whatever key somebody has configured.
+        # An empty token is refused whatever the configured keys are.
         return scheme.lower() == b"bearer" and token != "" and await self._lets_in(token)
 
 
@@ -167,7 +167,7 @@ def _is_json(content_type: bytes) -> bool:
 
 
 def _declared_length(scope: Scope) -> int:
-    # The HTTP parser has refused lengths that are no numbers.
+    # The HTTP parser has refused lengths that are not numbers.
     return int(_Headers(scope).only(b"content-length") or 0)
 
 

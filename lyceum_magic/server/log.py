@@ -9,9 +9,9 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 
-#: An entry that has not come for so long is told in full again.
+#: An entry that has not come for this time is logged in full again.
 FORGET_S = 600.0
-#: Of so many different entries it is known that they were told.
+#: The number of different entries that are remembered.
 _MOST = 500
 
 
@@ -55,7 +55,7 @@ def _identity(record: logging.LogRecord) -> object:
     error = record.exc_info[1] if record.exc_info else None
     if error is None:
         return record.name, record.levelno, record.getMessage()
-    # What asyncio says beside an exception names objects, each with an address of its own.
+    # Not the text: asyncio's names objects, each with its own address.
     *_, place = [None, *traceback.walk_tb(error.__traceback__)]
     where = (place[0].f_code, place[1]) if place else None
     return record.name, record.levelno, type(error), str(error), where

@@ -25,9 +25,9 @@ from .stores.sqlite import relocate
 logger = logging.getLogger(__name__)
 
 _RUNS = "runs"
-#: What runs that are not over find by its old path as well, beside their own folders.
+#: Folders that live runs find by their old path too, beside their own folders.
 _SHARED = ("requirements", "storage")
-#: All that there may be. The records come last: as long as they are there, the move is not over.
+#: Everything that may be there. The records are last: the move goes on while they are there.
 _NAMES = (
     SERVER_FILE, LEFT_FILE, "vault.key", "uploads", "bootstraps", "image.engine", "compose.engine",
     *_SHARED, _RUNS, f"{RECORDS_FILE}-wal", f"{RECORDS_FILE}-shm", RECORDS_FILE,
@@ -52,11 +52,11 @@ def move_in(earlier: Path, folder: Path) -> None:
         with lock_for_life(earlier):
             _move(earlier, folder)
     except AlreadyServed:
-        logger.warning("%s is left to the earlier server that serves it", earlier)
+        logger.warning("An earlier server still serves %s, so its state is not moved", earlier)
     except OSError as exc:
         raise EmbeddedServerError(
-            f"What an earlier version kept in {earlier} cannot be moved to {folder} "
-            f"({exc.strerror}); see that both are on one disk and yours, or set "
+            f"The state of an earlier version in {earlier} cannot be moved to {folder} "
+            f"({exc.strerror}). Make sure that both are on one disk and yours, or set "
             "LYCEUM_MAGIC_HOME to another folder."
         ) from exc
 
@@ -80,8 +80,8 @@ def _move(earlier: Path, folder: Path) -> None:
     try:
         alive = relocate(earlier / RECORDS_FILE, earlier, folder)
     except sqlite3.DatabaseError as exc:
-        # The server says so when it opens them, with what can be done.
-        logger.warning("the records in %s cannot be read: %s", earlier, exc)
+        # The server reports this when it opens them, with advice.
+        logger.warning("The records in %s cannot be read: %s", earlier, exc)
         alive = []
     for name in _NAMES:
         old, new = earlier / name, folder / name
@@ -93,7 +93,7 @@ def _move(earlier: Path, folder: Path) -> None:
             _link(old, new)
         if name == _RUNS:
             # One by one: a server of an earlier version that still starts there must not take
-            # the folders of ours for its own.
+            # our folders for its own.
             for run_id in alive:
                 run_folder = RunFolders(new).of(run_id)
                 _link(old / run_folder.name, run_folder)

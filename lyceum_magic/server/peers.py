@@ -26,23 +26,23 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-#: `127.0.0.1` and a port; as the kernel gives them for a connection.
+#: `127.0.0.1` and a port, as the kernel gives them for a connection.
 Address = tuple[str, int]
 
-#: IPv6 second: a socket of that family can connect to an IPv4 address, and is listed there alone.
+#: IPv6 too: such a socket can connect to an IPv4 address, and is listed only there.
 _TABLES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
 #: A line after its own address and the remote one: state, queues, timer, retransmits, user,
 #: timeouts, inode. An inode of 0 means that no process holds the socket any more.
 _REST = rb" [0-9A-F]{2} \S+ \S+ \S+ +(\d+) +\d+ (\d+) "
-#: What is looked up together. asyncio must ask for more than this at a time. A look at the table
-#: costs as much as some hundred connections; more of these would keep other work waiting, and use
-#: up the descriptors of a server that has few.
+#: Connections that are looked up together. asyncio must ask for more than this at a time. A look at
+#: the table costs as much as some hundred connections. A larger batch would keep other work
+#: waiting, and use up the descriptors of a server that has few.
 BATCH = 256
-#: The kernel may leave out a line while others come and go: a second look finds it.
+#: The kernel may leave out a line while others come and go. A second look finds it.
 _LOOKS = 2
 _ROOT = 0
 _READ_BYTES = 1 << 16
-#: A reset in place of an orderly end: no trace of the connection stays in the kernel for a minute.
+#: A reset instead of an orderly end, which would stay in the kernel for a minute.
 _RESET = struct.pack("ii", 1, 0)
 
 
@@ -113,7 +113,7 @@ class OwnUsersListener(socket.socket):
 
     def listen(self, backlog: int = 0) -> None:
         """Listen with the longest queue possible, and begin to check who connects."""
-        # asyncio gives the number of connections that it takes at a time.
+        # asyncio's `backlog` is the number of connections that it takes at a time.
         super().listen(socket.SOMAXCONN)
         if self._table is None:
             self._table = ConnectionTable.open()
@@ -152,7 +152,7 @@ class OwnUsersListener(socket.socket):
             except ConnectionAbortedError:
                 continue
             except OSError:
-                # None waits any more, or there are no descriptors left for more of them.
+                # No connection waits any more, or no descriptors are left.
                 if not number:
                     raise
                 return

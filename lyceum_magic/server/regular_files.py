@@ -9,7 +9,7 @@ import errno
 import os
 import stat
 
-#: What is expected of a file that the server reads as a whole.
+#: The largest file that the server reads as a whole.
 _MAX_BYTES = 1 << 20
 
 

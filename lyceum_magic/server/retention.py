@@ -20,13 +20,12 @@ from .stores.base import EndedRun, Store
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 3600.0
-#: How long after the server's start the first sweep begins: a server is started for a cell, which
-#: goes first.
+#: When the first sweep begins after the server's start: the cell that started it goes first.
 FIRST_S = 5.0
-#: How many runs are measured or forgotten in one step.
+#: How many runs are measured or removed in one step.
 STEP_RUNS = 200
-#: How many times as long as such a step the pause after it is, where many runs were never looked
-#: at, as after an upgrade: a sweep has time, and requests come first.
+#: The pause after such a step, in lengths of the step, if many runs were never measured, as after
+#: an upgrade: a sweep has time, and requests come first.
 REST = 100
 #: How many folders are looked up in the records in one step, without a pause.
 STEP_FOLDERS = 1000
@@ -81,8 +80,8 @@ class Retention:
         while True:
             try:
                 await self.sweep(time.time())
-            except Exception:  # the top of a task that nobody waits for
-                logger.exception("old runs could not be removed")
+            except Exception:  # the top of a task
+                logger.exception("Old runs could not be removed")
             await asyncio.sleep(PERIOD_S)
 
     async def sweep(self, now: float) -> None:
@@ -95,7 +94,7 @@ class Retention:
         while await self._store.catch_up():
             await _rest_since(begun)
             begun = time.monotonic()
-        # In this order no run slips through: its record is older than its folder.
+        # The folders first: a run that comes now has a record before it has a folder.
         run_ids = await asyncio.to_thread(self._folders.run_ids)
         too_old = await self._store.move_mark(now) - self._keep.age_s
         await self._forget(lambda run, total: run.kept_from < too_old)
@@ -125,8 +124,8 @@ class Retention:
                     return
                 if not self._is_in_use(last.run_id):
                     total -= last.size_bytes or 0
-                    # First out of sight, so that nobody begins to read what is about to go. If we
-                    # do not get further than this, its folder is found without a record later.
+                    # The record first, so that no client begins to read the run. If this process
+                    # ends here, a later sweep finds the folder without a record.
                     await self._store.forget(last.run_id)
                     await self._remove(last.run_id)
 
@@ -146,11 +145,11 @@ class Retention:
     async def _remove(self, run_id: str) -> None:
         folder = self._folders.of(run_id)
         try:
-            # A whole database may be gone, and its runs go on.
+            # Runs go on even if a user has removed the whole database.
             if not await asyncio.to_thread(self._is_supervised, folder):
                 await asyncio.to_thread(remove_tree, folder)
         except OSError as exc:
-            logger.warning("the folder of run %s could not be removed: %s", run_id, exc.strerror)
+            logger.warning("The folder of run %s could not be removed: %s", run_id, exc.strerror)
 
 
 async def _rest_since(begun: float) -> None:
@@ -164,7 +163,7 @@ def size_on_disk(folder: Path) -> int:
     while waiting:
         with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
-                with contextlib.suppress(OSError):  # it went meanwhile
+                with contextlib.suppress(OSError):  # removed in the meantime
                     blocks += entry.stat(follow_symlinks=False).st_blocks
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
@@ -206,6 +205,6 @@ def _folders(folder: Path) -> Iterator[str]:
     while waiting:
         path = waiting.pop()
         yield path
-        # It may be gone, closed to us, or too deep to have a path.
+        # The folder may be gone, closed to us, or too deep to have a path.
         with contextlib.suppress(OSError), os.scandir(path) as entries:
             waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

@@ -26,8 +26,7 @@ from ..exceptions import EmbeddedServerError
 
 _KEY_FILE = ".key"
 _KEY_BYTES = 32
-#: An id has as many bytes as a block of AES, so there is one block, and no mode to tell several
-#: apart.
+#: An id has as many bytes as a block of AES, so there is one block, which needs no mode.
 _DIGITS = 2 * 16
 _OWN_NAME = re.compile(f"[0-9a-f]{{{_DIGITS}}}")
 
@@ -97,14 +96,14 @@ class RunFolders:
             key = _read_or_make(path)
         except OSError as exc:
             raise EmbeddedServerError(
-                f"{path}, which names the folders of runs, cannot be read or made "
-                f"({reason(exc, path)}); look after its disk, owner and mode."
+                f"{path}, the key to the names of run folders, cannot be read or made "
+                f"({reason(exc, path)}). Check its disk, owner and mode."
             ) from exc
         if len(key) != _KEY_BYTES:
             raise EmbeddedServerError(
-                f"{path} should hold the {_KEY_BYTES} bytes that name the folders of runs, and "
-                "holds something else; put it back as it was, or remove it and lose the output of "
-                "earlier runs."
+                f"{path} should hold the {_KEY_BYTES} bytes of the key to the names of run "
+                "folders, and holds something else. Restore it, or remove it and lose the output "
+                "of earlier runs."
             )
         return key
 
@@ -113,8 +112,8 @@ def _read_or_make(path: Path) -> bytes:
     with contextlib.suppress(FileNotFoundError):
         return path.read_bytes()
     path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-    # Of mode 0600. Whole and on the disk before it has its name: what a power cut took would be
-    # missed by every folder.
+    # Mode 0600. Whole and on the disk before it has its name: a power cut must not take the key of
+    # folders that exist.
     with tempfile.NamedTemporaryFile(dir=path.parent, prefix=".key-") as draft:
         draft.write(os.urandom(_KEY_BYTES))
         draft.flush()

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 SERVER_FILE = "server.json"
 _LOCK_FILE = "server.lock"
 
-#: File systems on which SQLite's shared memory and file locks cannot be relied on.
+#: File systems with unreliable shared memory and file locks, which SQLite needs.
 _NETWORK_FILE_SYSTEMS = frozenset(
     {
         "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs",
@@ -92,12 +92,12 @@ def read_server_file(folder: Path) -> ServerFile | None:
     except OSError as exc:
         if not is_misplaced(exc, path):
             raise EmbeddedServerError(
-                f"{path} cannot be read ({exc.strerror}); remove it."
+                f"{path} cannot be read ({exc.strerror}). Remove it."
             ) from exc
         problem: Exception = exc
     except (ValueError, TypeError) as exc:
         problem = exc
-    logger.warning("%s is not what a server writes (%s); it is written again", path, problem)
+    logger.warning("%s is broken (%s) and is written again", path, problem)
     return None
 
 
@@ -153,14 +153,14 @@ def prepare(folder: Path, *, mounts: Path = Path("/proc/mounts")) -> None:
     except OSError as exc:
         raise EmbeddedServerError(
             f"The state folder {folder} cannot be used ({exc.filename or folder}: "
-            f"{reason(exc, folder)}); set LYCEUM_MAGIC_HOME to another folder, or remove what is "
+            f"{reason(exc, folder)}). Set LYCEUM_MAGIC_HOME to another folder, or remove what is "
             "not yours."
         ) from exc
     kind = file_system(folder, mounts=mounts)
     if kind in _NETWORK_FILE_SYSTEMS:
         raise EmbeddedServerError(
             f"The state folder {folder} is on a network file system ({kind}), where the server's "
-            "database and locks are not safe; set LYCEUM_MAGIC_HOME to a folder on a local disk."
+            "database and locks are not safe. Set LYCEUM_MAGIC_HOME to a folder on a local disk."
         )
 
 
@@ -193,20 +193,20 @@ def lock_for_life(folder: Path) -> Iterator[ServerLock]:
         AlreadyServed: Another server has it.
         EmbeddedServerError: The lock file cannot be opened.
     """
-    # Opened without being inheritable: a program started later does not keep the lock alive.
+    # Not inheritable: a program that starts later does not keep the lock alive.
     path = folder / _LOCK_FILE
     try:
         descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
     except OSError as exc:
         raise EmbeddedServerError(
-            f"{path} cannot be locked ({reason(exc, folder)}); remove what is there, or make room."
+            f"{path} cannot be locked ({reason(exc, folder)}). Remove what is there, or make room."
         ) from exc
     try:
         if not _take(descriptor):
             pid = os.pread(descriptor, LOCK_ADDRESS_BYTES, LOCK_ADDRESS_BYTES).decode().strip()
             raise AlreadyServed(
                 f"Another server of lyceum-magic{pid and f', process {pid},'} already serves "
-                f"{folder}; use that one, or end it{pid and f' with `kill {pid}`'}."
+                f"{folder}. Use that one, or end it{pid and f' with `kill {pid}`'}."
             )
         yield ServerLock(path, descriptor, _last_end(descriptor))
     finally:
@@ -231,7 +231,7 @@ def _take(descriptor: int) -> bool:
             return True
 
 
-#: How the last server of a folder ended. Earlier versions never took their address back.
+#: How the last server of a folder ended. Earlier versions never removed their address.
 LastEnd = Literal["in order", "cut short", "unknown"]
 
 
@@ -258,7 +258,7 @@ class ServerLock:
         self._folder = path.parent.stat()
         self.last_end = last_end
         self.take_address_back()
-        # Padded, so that nothing of an earlier one is left: a full disk may take no new file.
+        # Padded to overwrite an earlier id: on a full disk no new file can be written.
         os.pwrite(descriptor, f"{os.getpid():<20}\n".encode(), LOCK_ADDRESS_BYTES)
 
     def show_address(self, base_url: str) -> None:
@@ -288,7 +288,7 @@ def _is_at(path: Path, known: os.stat_result) -> bool:
         return os.path.samestat(path.stat(), known)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError:  # a disk that fails for a while is no other folder
+    except OSError:  # the disk may fail only for a while
         return True
 
 

@@ -35,4 +35,4 @@ class Troubles:
     def end(self, work: str) -> None:
         """Note that some work succeeds."""
         if self._sentences.pop(work, None) is not None:
-            logger.info("%s: it works again", work)
+            logger.info("Solved: %s", work)

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 
-_ANEW = "set the secrets anew, that of callbacks by `%lyceum callbacks secret --rotate`"
+_AGAIN = "set the secrets again (`%lyceum secrets`, `%lyceum callbacks secret --rotate`)"
 
 
 class Vault:
@@ -58,8 +58,8 @@ class Vault:
             with contextlib.suppress(OSError, ValueError, InvalidToken):
                 return self._opened_by_the_file(sealed)
             raise EmbeddedServerError(
-                f"What the server keeps encrypted does not fit the key in {self._path}; put that "
-                f"file back as it was, or {_ANEW}."
+                "The server's secrets cannot be decrypted: they were encrypted with another key "
+                f"than the one in {self._path}. Restore that file, or {_AGAIN}."
             ) from None
 
     def _opened_by_the_file(self, sealed: bytes) -> str:
@@ -83,10 +83,10 @@ class Vault:
             key = self._key
         except OSError as exc:
             raise EmbeddedServerError(
-                f"{self._path}, which holds a key of this server, cannot be read or made "
-                f"({reason(exc, self._path)}); look after its disk, owner and mode."
+                f"{self._path}, the key of the server's secrets, cannot be read or made "
+                f"({reason(exc, self._path)}). Check its disk, owner and mode."
             ) from exc
-        if not _is_key(key):  # of an empty file anybody could derive the same
+        if not _is_key(key):  # anyone could derive the same from an empty file
             raise self._broken()
         # HKDF of one block (RFC 5869). The library would cost every server's first run 15 ms.
         extracted = hmac.digest(bytes(32), key, "sha256")
@@ -94,7 +94,7 @@ class Vault:
 
     @cached_property
     def _fernet(self) -> Fernet:
-        # Imported when the first secret comes by: most servers never see one.
+        # Imported with the first secret: most servers have none.
         from cryptography.fernet import Fernet
 
         try:
@@ -103,15 +103,15 @@ class Vault:
             raise self._broken() from None
 
     def _broken(self) -> EmbeddedServerError:
-        self._known_key = None  # the file is read again once somebody has mended it
+        self._known_key = None  # the file is read again after its repair
         return EmbeddedServerError(
-            f"{self._path} should hold the key of this server's secrets, and holds something "
-            f"else; put it back as it was, or remove it and {_ANEW}."
+            f"{self._path} should hold the key of the server's secrets, and holds something "
+            f"else. Restore it, or remove it and {_AGAIN}."
         )
 
     @property
     def _key(self) -> bytes:
-        with self._lock:  # two threads that come first must not have two keys
+        with self._lock:  # two first threads must not have two keys
             if self._known_key is None:
                 self._known_key = self._read_or_make_key()
             return self._known_key
@@ -120,8 +120,8 @@ class Vault:
         with contextlib.suppress(FileNotFoundError):
             return read_own(self._path)
         key = base64.urlsafe_b64encode(os.urandom(32))
-        # Of mode 0600. Whole and on the disk before it has its name: what is sealed with a key that
-        # a power cut takes is lost.
+        # Mode 0600. Whole and on the disk before it has its name: a power cut must not take a key
+        # that has sealed something.
         with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".vault-") as draft:
             draft.write(key)
             draft.flush()

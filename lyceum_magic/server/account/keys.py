@@ -25,7 +25,7 @@ from .tokens import TokenPair, Tokens, TokenType
 
 logger = logging.getLogger(__name__)
 
-#: `last_used_at` on disk is so old at most: a key is used with each request, and not written then.
+#: The longest time until a use reaches the disk: keys are used with each request.
 USE_IS_WRITTEN_EVERY_S = 60.0
 
 
@@ -66,13 +66,13 @@ class AccountKeys:
         self._clock = clock
         own = own_key.reveal()
         if not own:
-            raise ValueError("an empty key would let everybody in")
-        # Its id changes with it, so that the tokens of an older one are worth nothing.
+            raise ValueError("The key of the server must not be empty.")
+        # The id changes with the key, so that tokens of an older key are worth nothing.
         own_id = str(uuid.UUID(bytes=digest_of(own)[:16]))
         self._own = KeyRecord(own_id, "this machine", _prefix(own), digest_of(own), clock())
         self._keys: dict[str, KeyRecord] = {}
         self._written_at: dict[str, float] = {}
-        # Each change is worked out from the keys that the change before it has left.
+        # One change at a time: each starts from the result of the one before.
         self._changing = asyncio.Lock()
 
     async def open(self) -> None:
@@ -108,7 +108,7 @@ class AccountKeys:
         async with self._changing:
             key = self._own_or_raise(key_id)
             await self._store.put_key(replace(key, is_active=not key.is_active))
-            # It may have been used meanwhile.
+            # The key may have been used in the meantime.
             key = replace(self._keys[key_id], is_active=not key.is_active)
             self._keys[key_id] = key
             return key
@@ -125,8 +125,6 @@ class AccountKeys:
             await self._store.remove_key(key_id)
             del self._keys[key_id]
 
-    # Who may come in.
-
     async def lets_in(self, token: str) -> bool:
         """Return whether a bearer token is valid: a key, or an access token of one.
 
@@ -140,8 +138,7 @@ class AccountKeys:
     def find(self, text: str) -> KeyRecord | None:
         """Return the key that a text is; None if no key, or one that is switched off or expired."""
         digest = digest_of(text)
-        # The digests of two keys have nothing in common, so that the time this takes tells
-        # nothing about a key.
+        # The time that this takes tells nothing about a key: digests of similar keys differ.
         found = [key for key in self.list() if hmac.compare_digest(key.digest, digest)]
         return self._good(found[0].key_id) if found else None
 
@@ -163,7 +160,7 @@ class AccountKeys:
         key = self.find(text)
         if key is None:
             raise SignInRefused(
-                "This server has no passwords: sign in with one of its API keys as the password."
+                "This server has no passwords. Sign in with one of its API keys as the password."
             )
         return await self._pair(key)
 
@@ -176,12 +173,10 @@ class AccountKeys:
         key = self._good(await self._key_id(refresh_token, "refresh"))
         if key is None:
             raise SignInRefused(
-                "The refresh token is wrong, has expired, or its API key was revoked; sign in "
+                "The refresh token is wrong or has expired, or its API key was revoked. Sign in "
                 "again."
             )
         return await self._pair(key)
-
-    # Underneath.
 
     # On a thread: the first token loads a library and reads the vault's key.
 
@@ -208,14 +203,14 @@ class AccountKeys:
             self._written_at[key.key_id] = now
             try:
                 await self._store.note_key_use(key.key_id, now)
-            except EmbeddedServerError as exc:  # a full disk locks nobody out
-                logger.warning("the use of API key %s was not written down: %s", key.key_id, exc)
+            except EmbeddedServerError as exc:  # a full disk must not lock users out
+                logger.warning("The use of API key %s was not noted: %s", key.key_id, exc)
 
     def _own_or_raise(self, key_id: str) -> KeyRecord:
         if key_id == self._own.key_id:
             raise KeyInUse(
-                "This key is the one in server.json, by which this machine's own clients find "
-                "in; it can be neither revoked nor switched off."
+                "This is the key in server.json, for the clients of this machine. It can be "
+                "neither revoked nor switched off."
             )
         try:
             return self._keys[key_id]

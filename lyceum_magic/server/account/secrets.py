@@ -15,13 +15,12 @@ from ..stores.base import AccountStore, SecretRecord
 
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 MAX_NAME = 255
-#: Of one value, and of all values together. Runs look for each of them in all that they print.
+#: The limits of one value and of all values: each is looked for in everything that runs print.
 MAX_VALUE_BYTES = 32 * 1024
 MAX_ALL_BYTES = 64 * 1024
 
-#: Names that no secret may have: the server sets them for each run, or they decide which programs
-#: and libraries every run of the account loads, in whatever image, and so break runs that never
-#: asked for them.
+#: Names that no secret may have. The server sets them for each run, or they decide which programs
+#: and libraries every run of the account loads, so that they would break runs in other images.
 RESERVED = frozenset(
     {
         "LD_AUDIT",
@@ -90,8 +89,8 @@ class AccountSecrets:
         sizes |= {secret.name: len(secret.value.encode()) for secret in secrets}
         if (size := sum(sizes.values())) > MAX_ALL_BYTES:
             raise SecretsTooLarge(
-                f"All secrets together may have {MAX_ALL_BYTES} bytes, and would have {size}; "
-                "remove one first, or keep large texts in the storage."
+                f"All secrets together may have {MAX_ALL_BYTES} bytes, and would have {size}. "
+                "Remove one first, or keep large texts in the storage."
             )
         now = self._clock()
         await self._store.put_secrets(

@@ -55,7 +55,7 @@ class Tokens:
 
     def key_id(self, token: str, token_type: TokenType) -> str | None:
         """Return the id of a token's key; None if this is not such a token of ours, or expired."""
-        if token.count(".") != 2:  # spares a wrong key the import
+        if token.count(".") != 2:  # a wrong key does not load the library
             return None
         import jwt
 
@@ -65,7 +65,7 @@ class Tokens:
                 self._signing_key,
                 algorithms=[_ALGORITHM],
                 issuer=_ISSUER,
-                # Compared below, with our own clock.
+                # Compared below, by our own clock.
                 options={
                     "require": ["exp", "iss", "jti", "key", "type"],
                     "verify_exp": False,

@@ -13,11 +13,11 @@ from ..stores.base import RunRecord
 
 _T = TypeVar("_T")
 
-#: What texts are cut to, in characters, where the whole would be too large.
+#: The lengths that texts are cut to, in characters, until the body is small enough.
 _LIMITS = (4096, 1024, 256, 32)
 _CUT = "…"
 
-#: The metadata of a callback that somebody asked for to see whether it arrives.
+#: The metadata of a test.
 TEST_METADATA = {"lyceum_magic_test": "true"}
 
 
@@ -82,7 +82,7 @@ def _encoded(body: CallbackBody) -> bytes:
 
 def _json(body: CallbackBody) -> bytes:
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace")  # half of a surrogate pair is no text
+    return text.encode("utf-8", "replace")  # half of a surrogate pair is not text
 
 
 def _cut(value: _T, limit: int) -> _T:
@@ -93,4 +93,4 @@ def _cut(value: _T, limit: int) -> _T:
         cut = [_cut(item, limit) for item in value]
     elif isinstance(value, dict):
         cut = {_cut(key, limit): _cut(item, limit) for key, item in value.items()}
-    return cut  # type: ignore[return-value]  # of the type that came in
+    return cut  # type: ignore[return-value]  # of the type of `value`

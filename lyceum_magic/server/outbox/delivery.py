@@ -40,30 +40,30 @@ from .slots import QUICK_S, RECHECK_S, Slots
 
 logger = logging.getLogger(__name__)
 
-#: Whatever is planned, the clocks are looked at so often: somebody may have set one.
+#: The clocks are looked at this often whatever is planned: a user may have set one.
 LONGEST_WAIT_S = 60.0
-#: Before another try where the store could not be read or written.
+#: The pause before another attempt to read or write the store.
 PAUSE_S = 1.0
-#: A sender keeps its own time limits; this one is behind them.
+#: A sender keeps its own time limits. This is the last one.
 LIMIT_S = 20.0
-#: How long a test waits for the result of its attempt: for other attempts at its endpoint, too.
+#: The longest wait of a test, for its own attempt and for others at its endpoint.
 TEST_S = 30.0
-#: How long attempts under way may take once the server ends.
+#: The longest time for attempts under way when the server ends.
 CLOSE_S = 1.0
 #: A clock that has gone back by less was corrected, not set.
 _CORRECTION_S = 1.0
 _SHORTEST_WAIT_S = 0.001
 
-_READING = "callbacks to send cannot be read"
-_WRITING = "what became of callbacks cannot be written down, and none is sent until it can"
-_PREPARING = "callbacks cannot be signed or filled in"
-_DECRYPTING = "callbacks fail"
+_READING = "Callbacks that are due cannot be read"
+_WRITING = "The results of callbacks cannot be stored, and no callback is sent until they can"
+_PREPARING = "Callbacks cannot be signed, or their secrets filled in"
+_DECRYPTING = "Callbacks fail"
 
 _NO_URLS = (
-    "the URLs of some do not fit the server's vault.key; put that file back, or remove them by "
-    "`%lyceum callbacks rm ID`"
+    "some URLs were encrypted with another vault.key. Put that file back, or remove these "
+    "callbacks with `%lyceum callbacks rm ID`"
 )
-_NO_KEY = "its URL cannot be decrypted any more: the server's vault.key is gone"
+_NO_KEY = "The callback's URL cannot be decrypted: the server's vault.key is gone."
 
 
 class Deliverer:
@@ -102,7 +102,7 @@ class Deliverer:
         self._clocks: tuple[float, float] | None = None  # wall and monotonic, at the last look
         self._replan_until = -math.inf  # monotonic
         self._counts = OutboxCounts(0, 0, 0)
-        # Those whose URL nobody can read, and whether that is so of what all need.
+        # Deliveries whose URL cannot be decrypted, and whether the secrets cannot either.
         self._unreadable: set[str] = set()
         self._is_locked = False
         self._awaited: dict[str, asyncio.Future[None]] = {}  # tests, by delivery
@@ -214,7 +214,7 @@ class Deliverer:
         now = self._clock()
         await self._keep_waits(now)
         if self._cannot_write:
-            # Else a restart would send again all that is begun now.
+            # Otherwise a restart would send again all that is begun now.
             return LONGEST_WAIT_S
         due = await self._store.endpoints(now)
         later = await self._store.next_at(after=now)
@@ -223,7 +223,7 @@ class Deliverer:
         if later is not None:
             wait_s = min(wait_s, max(later - now, _SHORTEST_WAIT_S))
         if not self._slots.under_way:
-            self._troubles.end(_PREPARING)  # what met with it was removed meanwhile
+            self._troubles.end(_PREPARING)  # the deliveries that failed were removed
         return wait_s
 
     async def _begin_what_is_due(self, due: Mapping[str, float], now: float) -> float:
@@ -238,7 +238,7 @@ class Deliverer:
         slots, free = self._slots.of(endpoint), self._slots.free(endpoint)
         if free <= 0 or slots.is_drained(self._monotonic()):
             return free > 0
-        # Before the look: what comes while it lasts says so behind this.
+        # Before the look: a delivery that comes during the look resets this.
         slots.drained_at = self._monotonic()
         without = slots.under_way | slots.left_out
         found = await self._store.due(endpoint, now, limit=free, without=without)
@@ -275,16 +275,18 @@ class Deliverer:
         try:
             outcome = await self._outcome_of(delivery, started_at)
         except StoreUnavailable as exc:
-            # Nothing was sent, and it is not the receiver's fault: this counts as no attempt.
+            # Nothing was sent, and the receiver is not at fault: this does not count.
             self._troubles.begin(_PREPARING, exc)
             await self._pause(PAUSE_S)
             self._slots.release(delivery.endpoint, delivery.delivery_id)
             self._news.ring()
             return
         except Exception as exc:  # noqa: BLE001 - an attempt ends in any case
-            # Its text, or what it holds, may be the URL.
-            logger.error("sending to %s failed: %s", delivery.shown_url, type(exc).__name__)
-            outcome = _failed(f"the server failed while it sent it ({type(exc).__name__})")
+            # Its text may quote the URL.
+            logger.error("Sending to %s failed: %s", delivery.shown_url, type(exc).__name__)
+            outcome = _failed(
+                f"The server failed while it sent the callback ({type(exc).__name__})."
+            )
         took_s = self._monotonic() - begun
         now = self._clock()
         self._results.append(
@@ -295,9 +297,9 @@ class Deliverer:
     def _after_attempt(self, delivery: Delivery, attempt: asyncio.Task[None]) -> None:
         """Free the slot of an attempt without a result. No case of that is known."""
         if not attempt.cancelled() and (error := attempt.exception()) is not None:
-            # Its text may be the URL.
+            # Its text may quote the URL.
             logger.error(
-                "the attempt of callback %s failed (%s); it is not sent again before the server "
+                "The attempt of callback %s failed (%s). It is sent again when the server "
                 "starts again",
                 delivery.delivery_id, type(error).__name__,
             )  # fmt: skip
@@ -314,7 +316,10 @@ class Deliverer:
             headers = await self._signing.headers(delivery.delivery_id, delivery.body, now)
         except KeyError as exc:
             name = exc.args[0]
-            return _failed(f"its URL refers to the secret {name}, which the account has not")
+            return _failed(
+                f"The callback URL uses ${{{name}}}, but this account has no secret {name}. "
+                f"Set it with `%lyceum secrets set {name}`."
+            )
         except PathChanged as exc:
             return _failed(str(exc))
         except StoreUnavailable:
@@ -328,7 +333,7 @@ class Deliverer:
             async with asyncio.timeout(LIMIT_S):
                 return await self._sender.send(url, headers, delivery.body)
         except TimeoutError:
-            return _failed(f"it was not sent within {LIMIT_S:g} s")
+            return _failed(f"The callback was not sent within {LIMIT_S:g} s.")
 
     async def _filled_in(self, url: str) -> str:
         return fill_in(url, await self._secrets()) if references(url) else url
@@ -383,7 +388,7 @@ class Deliverer:
                 await self._pause(PAUSE_S)
             return
         if self._cannot_write:
-            self._clocks = None  # who knows when these were planned: the next look replans
+            self._clocks = None  # these may be planned by an old time: the next look replans
         self._cannot_write = False
         self._troubles.end(_WRITING)
         del self._results[: len(group)]
@@ -391,7 +396,7 @@ class Deliverer:
             self._settle(attempt, delivery, is_written=delivery.delivery_id not in unwritable)
             if delivery.state is DeliveryState.DEAD and delivery.delivery_id in prevailed:
                 logger.warning(
-                    "the callback %s to %s was given up after %d attempts: %s",
+                    "The callback %s to %s was given up after %d attempts: %s",
                     delivery.delivery_id, delivery.shown_url, delivery.attempts, delivery.error,
                 )  # fmt: skip
         self._news.ring()
@@ -417,10 +422,10 @@ class Deliverer:
                 raise
             if len(group) == 1:
                 ((_, delivery),) = group
-                # Its text may hold what was to be written.
+                # Its text may quote the record.
                 logger.error(
-                    "what became of the callback %s cannot be written down (%s); it is not sent "
-                    "again before the server starts again",
+                    "The result of callback %s cannot be stored (%s). It is sent again when the "
+                    "server starts again",
                     delivery.delivery_id, type(exc).__name__,
                 )  # fmt: skip
                 return (), (delivery.delivery_id,)

@@ -24,8 +24,8 @@ def deliveries_of(record: RunRecord, urls: Iterable[str], now: float) -> list[De
         try:
             deliveries.append(new_delivery(url, body, now, run_id=record.run_id))
         except ValueError:
-            # Servers of earlier versions have accepted any text.
-            logger.warning("a callback URL of run %s cannot be used: %s", record.run_id, FORM)
+            # Servers of earlier versions accepted any text.
+            logger.warning("A callback URL of run %s cannot be used: %s", record.run_id, FORM)
     return deliveries
 
 

@@ -26,10 +26,10 @@ from ...protocol.callback_urls import CallbackUrl
 from .results import Outcome
 from .targets import TargetRefused, Targets
 
-#: No more of a reply is read. What was to be told is in its status.
+#: The most that is read of a reply. Its status says enough.
 _MAX_REPLY_BYTES = 4096
-#: Of all that comes over a connection, headers and informational replies included: httpcore would
-#: skip `100 Continue` for as long as it comes.
+#: The most that is read of a connection, headers and informational replies included: httpcore
+#: would skip `100 Continue` for as long as it comes.
 _MAX_READ_BYTES = 64 * 1024 + _MAX_REPLY_BYTES
 
 
@@ -170,7 +170,7 @@ async def post(
 
 async def _read(response: httpcore.Response) -> None:
     read = 0
-    # It is more than its annotation says, and must not be left to the garbage collector.
+    # A generator, whatever its annotation says: closing it is not left to the garbage collector.
     chunks = cast("AsyncGenerator[bytes, None]", response.aiter_stream())
     async with contextlib.aclosing(chunks):
         async for chunk in chunks:
@@ -190,7 +190,7 @@ def _reason(exc: Exception, address: str | None, response: httpcore.Response | N
         case TimeoutError() | httpcore.TimeoutException():
             return "did not answer in time" if address else "could not be reached in time"
         case httpcore.ConnectError(__cause__=ssl.SSLCertVerificationError() as tls):
-            return f"has no certificate to be trusted: {tls.verify_message.rstrip('.')}"
+            return f"has no trusted certificate: {tls.verify_message.rstrip('.')}"
         case httpcore.ConnectError(__cause__=ssl.SSLError() as tls):
             return f"does not speak TLS: {tls.reason or 'the connection was closed'}"
         case httpcore.ConnectError() if address:
@@ -206,7 +206,7 @@ def _reason(exc: Exception, address: str | None, response: httpcore.Response | N
         case httpcore.RemoteProtocolError():
             return "answered with something other than HTTP"
         case httpcore.LocalProtocolError():
-            return "was sent nothing: a header of the callback is none"
+            return "was sent nothing: a header of the callback is not valid"
         case _:
             return "broke the connection off without an answer"
 

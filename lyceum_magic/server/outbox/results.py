@@ -8,7 +8,7 @@ from ...protocol.callbacks import DeliveryState
 from ..stores.base import Attempt, Delivery
 from .schedule import Schedule
 
-#: The receiver wants no more of it.
+#: 410 Gone: the receiver wants no further attempt.
 _GONE = 410
 
 

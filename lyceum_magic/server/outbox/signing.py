@@ -16,7 +16,7 @@ from ..stores.base import OutboxStore, StoredSigningSecret, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-#: How long a secret signs on beside the one that has taken its place: receivers change theirs.
+#: How long a replaced secret signs too, so that receivers have time to change theirs.
 OVERLAP_S = 86_400.0
 _SECRET_BYTES = 32
 
@@ -75,9 +75,9 @@ class Signing:
         except StoreUnavailable:
             raise
         except EmbeddedServerError as exc:
-            logger.warning("the signing secrets of callbacks are replaced: %s", exc)
+            logger.warning("The signing secrets of callbacks are replaced: %s", exc)
         async with self._changing:
-            # No more than one beside it: each is a signature in the header of every callback.
+            # At most one more: each is a signature in the header of every callback.
             retiring = [replace(secret, retires_at=now + OVERLAP_S) for secret in self._known[:1]]
             await self._put([_new(now), *retiring])
             return self._known

@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: To one endpoint whose last attempt succeeded, or failed as soon as this: it holds no slot for
-#: long. And to any other.
+#: Attempts at a time to an endpoint whose last attempt succeeded or failed within `QUICK_S`, and so
+#: holds no slot for long; and to any other endpoint.
 SLOTS, SLOTS_UNTRIED = 4, 1
 QUICK_S = 1.0
-#: To all of them. A hung receiver holds its slot until its attempt times out; with 64 slots, 50
-#: hung and 50 slow ones would make all others wait for them.
+#: Attempts at a time to all endpoints. A hung receiver holds its slot until its attempt times out;
+#: with 64 slots, 50 hung and 50 slow receivers would make all others wait.
 ALL_SLOTS = 256
-#: How soon an endpoint is looked at again that has attempts under way, and had nothing else due.
+#: The pause before another look at an endpoint that has only attempts under way.
 RECHECK_S = 1.0
 
 _MANY = 1000

@@ -47,8 +47,8 @@ def _read_for(url: str, profile: Profile) -> CallbackUrl:
         raise TargetRefused(str(exc)) from None
     if is_loopback(read.host) and profile != "local":
         raise TargetRefused(
-            f"{read.origin} is the server's own machine, and a shared server sends callbacks to "
-            "public addresses alone."
+            f"{read.origin} is the server's own machine. A shared server sends callbacks only to "
+            "public addresses."
         )
     return read
 
@@ -76,7 +76,7 @@ class Targets:
         """
         read = _read_for(url, self._profile)
         if is_loopback(read.host) and read.port in self._own_ports():
-            raise TargetRefused(f"{read.origin} is this server itself; name another port.")
+            raise TargetRefused(f"{read.origin} is this server itself. Name another port.")
         return read
 
     async def addresses(self, url: CallbackUrl) -> list[str]:
@@ -94,7 +94,7 @@ class Targets:
             address = address_of(answer)
             allowed = (
                 is_loopback(answer)
-                # A name that merely leads to this machine is somebody's trick.
+                # A public name that leads to this machine is a trick.
                 if is_loopback(url.host)
                 else address is not None and is_public(address)
             )
@@ -111,7 +111,7 @@ class Targets:
 
         def end(answers: list[str] | Exception) -> None:
             self._lookups.release()
-            if found.done():  # nobody waits any more
+            if found.done():  # the attempt is over
                 return
             if isinstance(answers, Exception):
                 found.set_exception(answers)
@@ -123,14 +123,14 @@ class Targets:
             try:
                 rows = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
                 answers = list(dict.fromkeys(str(row[4][0]) for row in rows))
-            except Exception as exc:  # noqa: BLE001 - whoever waits for it gets it
+            except Exception as exc:  # noqa: BLE001 - raised in the event loop
                 answers = exc
-            with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the server has ended
                 loop.call_soon_threadsafe(end, answers)
 
         await self._lookups.acquire()
         try:
-            # Not of a pool: Python would wait for its threads before it ends.
+            # Not on a pool: Python would wait for its threads before it ends.
             threading.Thread(target=look_up, name="lyceum-look-up", daemon=True).start()
         except RuntimeError as exc:
             self._lookups.release()

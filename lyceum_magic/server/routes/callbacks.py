@@ -33,7 +33,7 @@ from .parts import Callbacks, Service, Settings, SigningSecrets, StoredDeliverie
 
 _MAX_PAGE = 1000
 
-#: What was pasted by mistake is refused without being quoted.
+#: Other text, such as a pasted secret, is refused without being quoted.
 _ID = r"^[\w.-]{1,128}$"
 _DeliveryId = Annotated[str, Path(pattern=_ID)]
 
@@ -111,7 +111,7 @@ async def remove_delivery(delivery_id: _DeliveryId, store: StoredDeliveries) -> 
     """
     if not await store.remove_delivery(delivery_id):
         _there(None, delivery_id)
-    return {"message": "The delivery was removed; no further attempt is made."}
+    return {"message": "The delivery was removed. No further attempt is made."}
 
 
 @router.post(paths.TEST_CALLBACK, response_model=_DETAILS)

@@ -14,20 +14,20 @@ _MEANINGS = {
     400: "The request cannot be understood, or names something that does not exist.",
     401: "The token is missing, wrong or expired.",
     403: "The request comes from another origin, or names another organisation.",
-    404: "There is nothing of this name.",
-    409: "Not in the present state of things.",
+    404: "Nothing has this name.",
+    409: "The present state does not allow this.",
     413: "The body is too large.",
     415: "The body has the wrong content type.",
     416: "The range lies outside the file.",
-    500: "What the server keeps encrypted does not fit its key.",
-    501: "Lyceum Cloud has this; the embedded server has not.",
-    503: "What the request needs is not there: a container engine, or an optional package.",
+    500: "The server's encrypted data does not fit its key.",
+    501: "Only Lyceum Cloud has this.",
+    503: "The server lacks something: a container engine, or an optional package.",
     507: "The server's disk is full, or fails.",
 }
 
 
-#: Why a request was refused, in one sentence. Plain schema, referred to by name: FastAPI would
-#: make a model for each error of each route, several hundred of them, before the server listens.
+#: The reason of a refusal, in one sentence. A plain schema with a name: FastAPI would make a model
+#: for each error of each route, several hundred of them, before the server listens.
 _PROBLEM = {
     "title": "Problem",
     "type": "object",
@@ -47,11 +47,11 @@ def problems(*status_codes: int) -> Responses:
     }
 
 
-#: What the guard in front of every route, the HTTP parser, or a full disk may answer.
+#: The errors of every route: from the guard, the HTTP parser, or a full disk.
 EVERYWHERE = problems(400, 401, 403, 413, 415, 507)
 
 
-#: The tag of routes that Lyceum Cloud has not.
+#: The tag of routes that Lyceum Cloud does not have.
 EXTENSIONS = "extensions"
 _TAGS = [
     {

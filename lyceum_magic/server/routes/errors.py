@@ -44,7 +44,7 @@ _STATUS_CODES: dict[type[LyceumError], int] = {
     KeyInUse: 409,
     ServerBusy: 409,
     KeyConflict: 409,
-    EmbeddedServerError: 500,  # the key of its vault
+    EmbeddedServerError: 500,  # the vault's key does not fit
     EngineUnavailable: 503,
     StorageUnavailable: 503,
     StorageFull: 507,
@@ -71,8 +71,8 @@ def _detail_handler(
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    # FastAPI's shape without its `input` and `ctx`: those would send the caller's code back, and
-    # put it into whatever log keeps the reply.
+    # FastAPI's shape without its `input` and `ctx`: those would send the client's code back, and
+    # put it into logs of the reply.
     assert isinstance(error, RequestValidationError)
     return _unprocessable(
         [{key: entry[key] for key in ("loc", "msg", "type")} for entry in error.errors()]
@@ -92,5 +92,5 @@ def _unprocessable(detail: list[dict[str, Any]]) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    # The traceback goes to the server's log; a caller could do nothing with it.
+    # The traceback goes to the server's log; it would not help a client.
     return JSONResponse({"detail": "Internal Server Error"}, 500)

@@ -19,7 +19,7 @@ from ..stores.base import KeyRecord
 from .description import problems
 from .parts import ApiKeys
 
-#: Longer than any key or token of ours; the bound also keeps half surrogate pairs out.
+#: Longer than any key or token of ours.
 MAX_TOKEN = 8192
 
 
@@ -76,7 +76,7 @@ async def create_key(body: NewKey, keys: ApiKeys) -> dict[str, Any]:
 
 @router.post(paths.VALIDATE_KEY)
 async def validate_key(keys: ApiKeys, body: KeyToCheck | None = None) -> dict[str, Any]:
-    # Without a body the key in question is the request's own, which the guard let pass.
+    # Without a body this asks about the request's own key, which the guard let pass.
     is_valid = body is None or keys.find(body.api_key) is not None
     return {"valid": is_valid, "org_id": ORG_SLUG if is_valid else None}
 

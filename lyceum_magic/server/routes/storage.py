@@ -107,7 +107,7 @@ async def upload_several(request: Request, bucket: StorageBucket) -> dict[str, A
     async with received_form(request) as form:
         files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
         if not files:
-            raise BadUpload("The form has no files; send each in a field `files`.")
+            raise BadUpload("The form has no files. Send each in a field `files`.")
         stored = [
             await asyncio.to_thread(bucket.put, file.file, file.filename or "") for file in files
         ]
@@ -138,7 +138,7 @@ async def list_volumes() -> dict[str, Any]:
 
 @router.delete(f"{paths.BLOCK_STORAGE}/{{volume_id}}", responses=problems(404))
 async def delete_volume(volume_id: str) -> dict[str, str]:
-    raise UnknownFile(f"There is no volume {volume_id!r}; this server has no block storage.")
+    raise UnknownFile(f"There is no volume {volume_id!r}. This server has no block storage.")
 
 
 def _stored(file: BucketFile) -> dict[str, Any]:

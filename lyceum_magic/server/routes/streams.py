@@ -39,7 +39,7 @@ async def stream_by_secret(
     last_event_id: LastEventId = None,
 ) -> Response:
     if not urls.fits(run_id, secret):
-        # The same answer as for a run that is not there: guessing teaches nothing.
+        # The same answer as for an unknown run, so that guesses teach nothing.
         raise UnknownRun(f"No run has the id {run_id!r}.")
     return await _stream(service, closing, run_id, last_event_id)
 

@@ -38,7 +38,7 @@ def summary(record: RunRecord) -> Record:
         "result": None,
         "billed": 0.0,
         "created_at": created or "",
-        "execelet_start": started,  # the wire spells it so
+        "execelet_start": started,  # the wire's spelling
         "job_start": started,
         "job_end": finished,
         "start_time": started,

@@ -24,7 +24,7 @@ from ...exceptions import LyceumError
 
 #: S3's own limit.
 MAX_KEY_BYTES = 1024
-#: What file systems take for one name.
+#: The longest name that file systems take.
 MAX_NAME_BYTES = 255
 
 # The bucket lies below a folder that only the server's user may enter. Inside, a container writes
@@ -34,9 +34,9 @@ _FILE_MODE = 0o666
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-# A container may put a pipe where a file was: opening one would wait for its other end.
+# A container may put a pipe in place of a file: opening one would wait for its other end.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-#: How often a folder may vanish under a file that is about to go into it.
+#: How often a folder may vanish before a file is moved into it.
 _ATTEMPTS = 10
 
 
@@ -136,7 +136,7 @@ class Bucket:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise UnknownFile(
-                f"There is no file {key!r}; a folder or something else has this name."
+                f"There is no file {key!r}. A folder or something else has this name."
             )
         return descriptor
 
@@ -149,7 +149,7 @@ class Bucket:
             InvalidKey: No key begins with this prefix.
         """
         if prefix:
-            # A letter more makes a key of every prefix that a key can have.
+            # One more letter makes a key of every valid prefix.
             _names(f"{prefix}x")
         folder, _, _ = prefix.rpartition("/")
         files: list[BucketFile] = []
@@ -157,7 +157,7 @@ class Bucket:
             for entry in self._walk(folder, reach=MAX_KEY_BYTES):
                 if not entry.key.startswith(prefix) or not _is_key(entry.key):
                     continue
-                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                with contextlib.suppress(FileNotFoundError):  # removed in the meantime
                     status = os.stat(entry.name, dir_fd=entry.parent, follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):
                         files.append(BucketFile(entry.key, status.st_size, status.st_mtime))
@@ -195,7 +195,7 @@ class Bucket:
                 else:
                     os.unlink(entry.name, dir_fd=entry.parent)
                     removed += 1
-            except FileNotFoundError:  # removed meanwhile
+            except FileNotFoundError:  # removed in the meantime
                 continue
             except OSError as exc:
                 raise _refusal(exc, entry.key) from exc
@@ -371,8 +371,8 @@ def _enter(parent: int, name: str, *, make: bool) -> int:
             made = True
     folder = os.open(name, _OPEN_FOLDER, dir_fd=parent)
     if made:
-        # By itself: the umask has its say in a mkdir. And by the descriptor: a container may have
-        # put a link in the place of the new folder.
+        # Not by mkdir, which applies the umask, and by the descriptor: a container may have put a
+        # link in place of the new folder.
         try:
             os.fchmod(folder, _FOLDER_MODE)
         except BaseException:
@@ -391,23 +391,23 @@ def _names(key: str) -> list[str]:
         data = key.encode()
     except UnicodeEncodeError:
         raise InvalidKey(
-            "A key is Unicode text; this one holds half of a surrogate pair."
+            "A key must be Unicode text. This one holds half of a surrogate pair."
         ) from None
     if not key:
-        raise InvalidKey("A key names a file; this one is empty.")
+        raise InvalidKey("A key must name a file. This one is empty.")
     if len(data) > MAX_KEY_BYTES:
-        raise InvalidKey(f"A key has at most {MAX_KEY_BYTES} bytes; this one has {len(data)}.")
+        raise InvalidKey(f"A key may have {MAX_KEY_BYTES} bytes. This one has {len(data)}.")
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in key):
-        raise InvalidKey(f"The key {key!r} holds control characters, which no key may.")
+        raise InvalidKey(f"The key {key!r} holds control characters, which are not allowed.")
     if "\\" in key:
-        raise InvalidKey(f"The key {key!r} holds a backslash; folders are separated by /.")
+        raise InvalidKey(f"The key {key!r} holds a backslash. Separate folders by /.")
     names = key.split("/")
     if not names[0]:
-        raise InvalidKey(f"The key {key!r} begins with /; keys are relative to the bucket.")
+        raise InvalidKey(f"The key {key!r} begins with /. Keys are relative to the bucket.")
     if {"", ".", ".."} & set(names):
         raise InvalidKey(f"The key {key!r} holds an empty name, . or .. among its folders.")
     if any(len(name.encode()) > MAX_NAME_BYTES for name in names):
-        raise InvalidKey(f"Each name of a key has at most {MAX_NAME_BYTES} bytes: {key[:40]!r}...")
+        raise InvalidKey(f"Each name in a key may have {MAX_NAME_BYTES} bytes: {key[:40]!r}...")
     return names
 
 
@@ -452,11 +452,11 @@ def _refusal(error: OSError, key: str) -> LyceumError:
 
 _REASONS = {
     errno.EISDIR: "A folder has this name; use storage/delete-folder to remove one",
-    errno.ENOTDIR: "One of the key's folders is a file or a link, or the folder is none",
+    errno.ENOTDIR: "One of the key's folders is a file or a link, or the folder is not one",
     errno.ELOOP: "A link has this name, and links are not followed",
     errno.EEXIST: "A folder has this name",
-    errno.ENOTEMPTY: "The folder was written to meanwhile, or holds what the server may not remove",
-    errno.EACCES: "It belongs to another user of this machine, who lets nobody in",
-    errno.EPERM: "It belongs to another user of this machine, who lets nobody in",
-    errno.ENXIO: "Something that is no file has this name",
+    errno.ENOTEMPTY: "The folder was in use, or holds files that the server may not remove",
+    errno.EACCES: "It belongs to another user of this machine, and is closed to others",
+    errno.EPERM: "It belongs to another user of this machine, and is closed to others",
+    errno.ENXIO: "Something other than a file has this name",
 }

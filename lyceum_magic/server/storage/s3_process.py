@@ -25,10 +25,10 @@ def main() -> None:
     rclone, bucket, server = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != int(server):  # it died before the line above took effect
+        if os.getppid() != int(server):  # the server died before the line above
             sys.exit(1)
     confine(bucket, rclone)
-    # Others are kept out by the folder above the bucket.
+    # The folder above the bucket keeps other users out.
     os.umask(0)
     os.dup2(0, _LISTENER)
     null = os.open(os.devnull, os.O_RDWR)
@@ -39,7 +39,7 @@ def main() -> None:
         [
             rclone, "serve", "s3", os.path.dirname(bucket),
             "--config", os.devnull,
-            # Containers and the REST routes change the folder as well: nothing is remembered.
+            # No cache: containers and the REST routes change the folder as well.
             "--dir-cache-time", "0s",
             "--poll-interval", "0s",
             "--vfs-cache-mode", "off",
@@ -56,8 +56,8 @@ _VERSION, _PATH_BENEATH = 1, 1
 _PR_SET_NO_NEW_PRIVS = 38
 _EXECUTE, _READ_FILE, _READ_FOLDER = 1 << 0, 1 << 2, 1 << 3
 _ON_FILES = _EXECUTE | 1 << 1 | _READ_FILE
-#: What an interface version knows: all rights up to this bit. The first one cannot let files be
-#: moved between folders, which is how an upload becomes an object.
+#: The rights that an interface version knows. The first version cannot allow that files are moved
+#: between folders, which is how an upload becomes an object.
 _RIGHTS = {2: (1 << 14) - 1, 3: (1 << 15) - 1}
 #: What programs need that are not linked statically.
 _LIBRARIES = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")

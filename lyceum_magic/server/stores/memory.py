@@ -135,7 +135,7 @@ class MemoryStore:
             await self.remove_delivery(delivery_id)
         return len(old)
 
-    # The account.
+    # The account
 
     async def put_secrets(self, secrets: Sequence[tuple[SecretRecord, str]]) -> None:
         for record, value in secrets:
@@ -171,7 +171,7 @@ class MemoryStore:
     async def remove_key(self, key_id: str) -> None:
         self._keys.pop(key_id, None)
 
-    # The outbox.
+    # The outbox
 
     async def add_delivery(self, delivery: Delivery) -> None:
         if delivery.delivery_id not in self._deliveries:

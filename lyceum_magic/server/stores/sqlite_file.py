@@ -22,11 +22,11 @@ from .base import RecordRefused, StoreUnavailable
 
 _T = TypeVar("_T")
 
-#: Pages of the file that must be free, and may be in use, for it to be packed when it is closed.
+#: A file is packed at its end if more pages are free, and fewer in use.
 _MIN_FREE_PAGES, _MAX_USED_PAGES = 4_000, 64_000
 
 
-#: What SQLite says of a file that is none of its own, or is broken inside.
+#: SQLite's codes for a file of another kind, and for a broken one.
 _DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 
@@ -56,7 +56,7 @@ class SqliteFile:
     async def close(self) -> None:
         """Close the file and end the thread."""
         if self._connection is not None:
-            with contextlib.suppress(StoreUnavailable):  # a full disk has no room for it
+            with contextlib.suppress(StoreUnavailable):  # packing needs room
                 await self.run(_pack)
             await self._on_thread(self._connection.close)
             self._connection = None
@@ -106,12 +106,10 @@ class SqliteFile:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function)
         except (sqlite3.ProgrammingError, sqlite3.IntegrityError) as exc:
-            raise RecordRefused(
-                f"The server's records do not take what is written ({exc})."
-            ) from exc
+            raise RecordRefused(f"The server's records refuse what is written ({exc}).") from exc
         except (sqlite3.DatabaseError, OSError) as exc:
-            # A full disk, one that fails or may not be written to, a file that it has damaged;
-            # OSError for the vault's key.
+            # The disk is full, read-only or failing, or has damaged the file; OSError is about the
+            # vault's key.
             raise StoreUnavailable(self._explanation(exc)) from exc
 
     def _explanation(self, error: Exception) -> str:
@@ -119,8 +117,8 @@ class SqliteFile:
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _DAMAGED:
             return (
-                f"The server's records in {self._path} are damaged ({error}); put a copy of that "
-                "file back, or move it away, and the server begins with empty records."
+                f"The server's records in {self._path} are damaged ({error}). Restore that file "
+                "from a copy, or move it away to begin with empty records."
             )
         is_full = code == sqlite3.SQLITE_FULL
         why = (
@@ -149,7 +147,7 @@ class SqliteFile:
         if version > len(self._migrations):
             raise EmbeddedServerError(
                 f"{self._path} was written by a newer lyceum-magic (format {version}, this one "
-                f"knows {len(self._migrations)}); upgrade, or set LYCEUM_MAGIC_HOME to another "
+                f"knows {len(self._migrations)}). Upgrade, or set LYCEUM_MAGIC_HOME to another "
                 "folder."
             )
         for number, script in enumerate(self._migrations[version:], start=version + 1):
@@ -193,6 +191,6 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # some failures of the disk have ended it already
+        if connection.in_transaction:  # some failures of the disk end it
             connection.execute("ROLLBACK")
         raise

@@ -120,7 +120,7 @@ async def test_too_much_together_is_400(tmp_path: Path) -> None:
         body = [variable(name, "x" * 30_000) for name in "ABC"]
         reply = await served.client.post(paths.SECRETS, json=body)
         assert reply.status_code == 400
-        assert "remove one first" in reply.json()["detail"]
+        assert "Remove one first" in reply.json()["detail"]
 
 
 async def test_a_run_is_started_with_the_secrets_of_its_moment(tmp_path: Path) -> None:
@@ -363,7 +363,7 @@ async def test_what_the_cloud_alone_has_is_said_to_be_there(
         reply = await served.client.request(method, f"{PREFIX}{path}")
         assert reply.status_code == 501
         assert subject in reply.json()["detail"]
-        assert reply.json()["detail"].endswith("use Lyceum Cloud for that.")
+        assert reply.json()["detail"].endswith("Use Lyceum Cloud for that.")
 
 
 async def test_a_path_that_nobody_knows_stays_not_found(tmp_path: Path) -> None:

@@ -231,7 +231,7 @@ async def test_a_shared_server_sends_nothing_to_its_own_machine(
             paths.TEST_CALLBACK, json={"url": f"{receiver.origin}/{CANARY}"}
         )
     assert reply.status_code == 422
-    assert "public addresses alone" in reply.text
+    assert "only to public addresses" in reply.text
     assert CANARY not in reply.text
     assert receiver.received == []
 

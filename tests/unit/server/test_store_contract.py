@@ -262,7 +262,7 @@ async def test_secrets_are_listed_and_removed_without_the_key_of_the_vault(tmp_p
     store = SqliteStore(path, Vault(key))
     await store.open()
     assert [item.name for item in await store.secrets()] == ["A"]
-    with pytest.raises(EmbeddedServerError, match="set the secrets anew"):
+    with pytest.raises(EmbeddedServerError, match="set the secrets again"):
         await store.secret_values()
     await store.remove_all_secrets()
     assert dict(await store.secret_values()) == {}

@@ -33,7 +33,7 @@ def test_a_key_that_is_put_back_opens_what_it_sealed_and_no_other_takes_its_plac
     later = vault.seal("y")
     key.unlink()
     other = Vault(key).seal("z")
-    with pytest.raises(EmbeddedServerError, match="put that file back"):
+    with pytest.raises(EmbeddedServerError, match="Restore that file"):
         vault.open(sealed)
     assert vault.open(later) == "y"
     assert vault.open(other) == "z"
