@@ -27,8 +27,8 @@ def test_a_home_that_keeps_nothing_is_one_sentence(kind: str, tmp_path: Path) ->
         for line in ("%%lyceum\n1", "%lyceum list"):
             error = kernel.run(line).error
             assert error is not None
-            assert "Set LYCEUM_MAGIC_HOME to a folder" in error["evalue"]
+            assert "set LYCEUM_MAGIC_HOME to a folder" in error["evalue"]
             assert len(error["evalue"]) < 300
         examined = kernel.run("%lyceum doctor")
         assert examined.error is None
-        assert "Set LYCEUM_MAGIC_HOME to a folder" in examined.result
+        assert "set LYCEUM_MAGIC_HOME to a folder" in examined.result
