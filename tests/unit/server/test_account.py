@@ -1,4 +1,4 @@
-"""AccountKeys and tokens: which ones open the server, and until when."""
+"""Keys and tokens: which of them open the server, and until when."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ OWN = Secret("lk_own-key-of-this-machine")
 
 
 class Clock:
-    """Seconds since 1970, as far as a test lets them pass."""
+    """Seconds since 1970, which pass only when a test says so."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -46,7 +46,7 @@ class Clock:
 
 
 class CountingStore(MemoryStore):
-    """Counts how often a key is written; takes nothing while it is full."""
+    """Counts how often a key is written; refuses everything while it is full."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -72,7 +72,7 @@ class CountingStore(MemoryStore):
 
 
 class SlowStore(MemoryStore):
-    """Begins a change at once, and ends it when it may."""
+    """Begins a change at once, and ends it when the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -196,7 +196,7 @@ async def test_a_full_disk_locks_nobody_out(
 async def test_a_change_that_cannot_be_written_has_not_happened(
     keys: AccountKeys, store: CountingStore, tokens: Tokens, clock: Clock, change: str
 ) -> None:
-    """Neither now nor after a restart: nothing that was told to be done is undone by it."""
+    """This holds now and after a restart."""
     key, secret = await keys.create("ci", None)
     if change == "switch on":
         await keys.toggle(key.key_id)

@@ -1,4 +1,4 @@
-"""Secrets, keys, sign-ins, organisations over HTTP: exact replies, sentences for the rest."""
+"""Secrets, keys, sign-ins and organisations over HTTP: exact replies, and sentences for errors."""
 
 from __future__ import annotations
 
@@ -211,7 +211,7 @@ NONCE = "0123456789abcdef"
 
 
 async def proofs(served: Served, part: str) -> list[str]:
-    """What anybody is told who asks for a proof."""
+    """Return the proofs that any client can ask for."""
     async with httpx.AsyncClient(
         base_url=served.base_url, trust_env=False, timeout=CLIENT_LIMIT_S
     ) as stranger:

@@ -36,7 +36,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 async def tried(served: Served, **query: Any) -> list[dict[str, Any]]:
-    """The deliveries that a query finds, once each has been tried."""
+    """Return the deliveries that a query finds, once each has been tried."""
     async with asyncio.timeout(30):
         while True:
             reply = await served.client.get(paths.DELIVERIES, params=query)

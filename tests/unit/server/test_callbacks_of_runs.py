@@ -1,4 +1,4 @@
-"""Whoever is to be told of a run's end is told: the end and its deliveries are one."""
+"""A run's end and its callbacks are stored together, so that every URL hears of the end."""
 
 from __future__ import annotations
 
@@ -77,7 +77,7 @@ async def opened(
 
 
 async def told(store: WholeStore, run_id: str) -> Mapping[str, Any]:
-    """What each of a run's URLs is told: one delivery for each distinct one, of the same body."""
+    """Return the body that each of a run's URLs gets: one delivery for each distinct URL."""
     due = [
         delivery
         for endpoint in await store.endpoints()
@@ -272,7 +272,7 @@ async def test_where_the_urls_cannot_be_decrypted_the_run_ends_and_the_log_says_
 
 
 class FullStore(MemoryStore):
-    """Takes no end while it is full, or says so; notes what it was to write."""
+    """Refuses ends while it is full, or only says so; notes what it was to write."""
 
     def __init__(self, error: Exception, *, writes_all_the_same: bool) -> None:
         super().__init__()

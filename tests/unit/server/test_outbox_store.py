@@ -1,4 +1,4 @@
-"""What every store promises of callbacks, shown on all of them."""
+"""The promises of every store about callbacks, checked on all of them."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ def delivery(
 
 
 def failed(before: Delivery, *, next_at: float = NOW + 60) -> tuple[Attempt, Delivery]:
-    """An attempt that failed, and the delivery as it is after it."""
+    """Return a failed attempt, and the delivery after it."""
     number = before.attempts + 1
     attempt = Attempt(before.delivery_id, number, NOW, 0.125, "::1", 503, "It was busy.", next_at)
     after = replace(

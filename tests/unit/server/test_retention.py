@@ -1,4 +1,4 @@
-"""Which ended runs go, and that nothing else does."""
+"""The ended runs that are removed, and that nothing else is."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ class World:
         (self.folder / run_id / "work" / "data").write_bytes(os.urandom(SIZE))
 
     async def sweep(self, *, keep_s: float = 1e9, keep_bytes: int = 1 << 40) -> set[str]:
-        """Sweeps; returns what is left, having made sure that folders and records agree."""
+        """Sweep; return the runs that are left, after a check that folders and records agree."""
 
         async def sweep_cache(unused_since: float) -> None:
             self.sweeps.append(unused_since)
@@ -215,7 +215,7 @@ async def test_a_folder_without_a_record_goes_unless_a_supervisor_lives_there(
 
 
 class EndingStore(MemoryStore):
-    """A store whose one run ends as soon as somebody has asked which runs are, or are not, over."""
+    """A store whose one run ends as soon as a client has asked for live or for ended runs."""
 
     async def oldest_ended(
         self, *, limit: int, after: EndedRun | None = None
@@ -321,7 +321,7 @@ def test_what_cannot_be_removed_is_told() -> None:
 
 
 def said(program: str, *arguments: str) -> str:
-    """What a program prints, which must not fail."""
+    """Return the output of a program, which must not fail."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
     )

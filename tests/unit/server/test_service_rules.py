@@ -1,4 +1,4 @@
-"""The rules of runs: who starts when, what an end is called, what a restart finds."""
+"""The rules of runs: when one starts, the name of its end, and what a restart finds."""
 
 from __future__ import annotations
 
@@ -139,7 +139,7 @@ async def test_an_unknown_machine_is_refused_with_the_list(tmp_path: Path) -> No
 
 
 class FullStore(MemoryStore):
-    """Takes nothing that changes a run while it is full."""
+    """Refuses every change of a run while it is full."""
 
     def __init__(self) -> None:
         super().__init__()

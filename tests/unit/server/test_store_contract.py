@@ -1,4 +1,4 @@
-"""What every store promises, shown on all of them."""
+"""The promises of every store, checked on all of them."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def record(run_id: str, state: State = State.PENDING) -> RunRecord:
 
 
 def secretive(run_id: str) -> RunRecord:
-    """A run whose request holds all that is sealed."""
+    """Return a run whose request has every sealed field."""
     request = StartImage(
         docker_image_ref="x",
         docker_username="user",

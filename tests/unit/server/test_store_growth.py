@@ -57,7 +57,7 @@ async def fill(store: SqliteStore, runs: int, code: str = "1") -> None:
 
 
 async def steps(store: SqliteStore, question: Callable[[], Awaitable[object]]) -> int:
-    """The instructions of SQLite's virtual machine that a question takes."""
+    """Return the instructions of SQLite's virtual machine that a question takes."""
     taken = 0
 
     def count() -> None:
@@ -72,7 +72,7 @@ async def steps(store: SqliteStore, question: Callable[[], Awaitable[object]]) -
 
 @dataclass
 class Jobs:
-    """Counts the instructions of each job on the thread of a store, which has no other."""
+    """Counts the instructions of each job on a store's only thread."""
 
     longest: int = 0
     total: int = 0

@@ -1,4 +1,4 @@
-"""Due deliveries are sent, and what became of them is written down, whatever fails."""
+"""Due deliveries are sent, and their results stored, whatever fails."""
 
 from __future__ import annotations
 
@@ -98,11 +98,11 @@ class Pauses:
             await end.wait()
 
     def end(self) -> None:
-        """Ends those that have begun."""
+        """End the pauses that have begun."""
         self._end.ring()
 
     def end_for_good(self) -> None:
-        """Ends all: a test that has failed must not wait for the end of its deliverer."""
+        """End all pauses: a failed test must not wait for the end of its deliverer."""
         self._are_over = True
         self.end()
 
@@ -135,7 +135,7 @@ def status(code: int, retry_after_s: float | None = None) -> Outcome:
 
 
 def answering(*codes: int) -> Callable[[str], Awaitable[Outcome]]:
-    """Each attempt gets the next code, those behind the last one the last."""
+    """Return an `answer` that gives each attempt the next code, and all later ones the last."""
     left = list(codes)
 
     async def answer(url: str) -> Outcome:
@@ -186,7 +186,7 @@ async def becomes(store: OutboxStore, delivery_id: str, state: DeliveryState) ->
 async def tried(
     store: OutboxStore, delivery_id: str, is_so: Callable[[Delivery], bool]
 ) -> Delivery:
-    """The delivery once the store has it as it should be."""
+    """Return the delivery once it meets a condition in the store."""
     async with asyncio.timeout(30):
         while True:
             found = await store.delivery(delivery_id)
@@ -485,7 +485,7 @@ class CountingStore(MemoryStore):
 
 
 async def looked(deliverer: Deliverer, store: CountingStore) -> None:
-    """A look at what is due has begun after this was called, and is over."""
+    """Wait for a look at due deliveries that begins after this call."""
     for _ in range(2):  # the second one begins behind the first
         before = store.asked["endpoints"].count
         deliverer.ring()

@@ -1,4 +1,4 @@
-"""What signs callbacks: made once, kept, and changed without a gap."""
+"""The secrets that sign callbacks: made once, kept, and replaced without a gap."""
 
 from __future__ import annotations
 
