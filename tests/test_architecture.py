@@ -46,10 +46,10 @@ ARROWS = {
     "server.peers server.settings server.state_folder",
     "server.lifetime": "server.app server.connections server.peers server.settings "
     "server.state_folder server.tasks",
-    "server.app": "server.account server.bell server.guard server.outbox server.retention "
+    "server.app": "server.account server.context server.guard server.outbox server.retention "
     "server.routes server.runners server.service server.settings server.state_folder "
     "server.storage server.stores server.stores.base server.stream_secrets server.tasks "
-    "server.troubles server.vault",
+    "server.vault",
     "server.routes": "exceptions protocol server.account server.machines server.metrics "
     "server.outbox server.output server.output.event_stream server.run server.runners "
     "server.service server.settings server.storage server.stores.base server.stream_secrets",
@@ -57,11 +57,12 @@ ARROWS = {
     "server.guard": "protocol server.settings",
     "server.output": "protocol remote server.regular_files",
     "server.output.event_stream": "protocol server.output server.run server.service trail",
-    "server.service": "disks exceptions protocol server.bell server.machines server.metrics "
+    "server.service": "disks exceptions protocol server.context server.machines server.metrics "
     "server.outbox server.output server.run server.run_folders server.runners server.stores.base "
-    "server.tasks server.troubles trail",
-    "server.outbox": "exceptions protocol server.bell server.settings server.stores.base "
-    "server.tasks server.troubles trail",
+    "server.tasks trail",
+    "server.outbox": "exceptions protocol server.bell server.context server.settings "
+    "server.stores.base server.tasks trail",
+    "server.context": "server.bell server.troubles",
     "server.machines": "exceptions protocol server.gpus server.runners",
     "server.run": "protocol server.bell server.machines server.runners server.stores.base",
     "server.runners": "disks exceptions own_files protocol server.descriptors server.gpus "

@@ -1,4 +1,4 @@
-"""The server process: takes the state folder and a port, serves until it is told to end."""
+"""The server process: takes the state folder and a port, and serves until it is told to end."""
 
 from __future__ import annotations
 
@@ -46,7 +46,7 @@ def serve(settings: ServerSettings, on_ready: Callable[[ServerFile], None]) -> N
     """
     if settings.memory_limit_bytes is not None and sys.platform != "linux":
         raise EmbeddedServerError(
-            "--memory-limit works on Linux alone, and this is another system. Serve without it."
+            "--memory-limit works on Linux alone. Serve without it on this system."
         )
     folder = settings.state_dir
     raise_limit()
@@ -107,10 +107,10 @@ def _has_live_runs(folder: Path) -> bool:
 
 
 def _close_to_runs() -> None:
-    """Keeps runs, which are of the same user, from reading this process in `/proc`, or tracing it.
+    """Keep runs from reading this process in `/proc`, or tracing it, though the user is the same.
 
-    Programs started from here are open again from their first instruction on. Of root, and of
-    systems other than Linux, nothing is kept.
+    Programs started from here are open again from their first instruction on. This keeps nothing
+    from root, and has no effect on systems other than Linux.
     """
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_DUMPABLE, 0, 0, 0, 0)
@@ -118,13 +118,13 @@ def _close_to_runs() -> None:
 
 @contextlib.contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """Says what the disk of a folder lacks where the block cannot write to it."""
+    """Name the disk's problem if the block cannot write to a folder."""
     try:
         yield
     except OSError as exc:
         raise EmbeddedServerError(
-            f"The server cannot use {exc.filename or folder} ({reason(exc, folder)}); look after "
-            "its disk, owner and mode, then start it again."
+            f"The server cannot use {exc.filename or folder} ({reason(exc, folder)}). Check its "
+            "disk, owner and mode, then start the server again."
         ) from exc
 
 
@@ -134,23 +134,23 @@ def _listen(kind: type[socket.socket], port: int, last: ServerFile | None) -> so
             return _bind(kind, port)
         except OSError as exc:
             raise EmbeddedServerError(
-                f"Port {port} cannot be used ({exc.strerror}); choose another with --port."
+                f"Port {port} cannot be used ({exc.strerror}). Choose another with --port."
             ) from exc
     if last is not None:
-        with contextlib.suppress(OSError):  # somebody else has it by now
+        with contextlib.suppress(OSError):  # another program has the port
             return _bind(kind, last.port)
     return _bind(kind, 0)
 
 
 def _bind(kind: type[socket.socket], port: int) -> socket.socket:
-    # The protocol is named because asyncio switches Nagle's algorithm off only where it is: with
-    # it on, every reply of two writes waits 40 ms for the client's delayed acknowledgement.
+    # With a named protocol asyncio switches Nagle's algorithm off. Otherwise every reply of two
+    # writes waits 40 ms for the client's delayed acknowledgement.
     listener = kind(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP)
     try:
-        # Connections of the last server that linger do not keep its port from the next one.
+        # Lingering connections of the last server must not keep its port from this one.
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         listener.bind(("127.0.0.1", port))
-        # At once: until then another user, who sets the same option, could still take the port.
+        # At once: until then another user with the same option could take the port.
         listener.listen()
     except BaseException:
         listener.close()

@@ -317,8 +317,8 @@ async def _sweep() -> dict[str, float]:
 
     store._file._on_thread = timed  # type: ignore[method-assign]
     sweeper = retention.Retention(
-        store, folder / "runs", is_in_use=lambda _: False, is_supervised=is_supervised,
-        keep_s=40 * 86_400, keep_bytes=1 << 50,
+        store, folder / "runs", retention.Keep(40 * 86_400, 1 << 50),
+        is_in_use=lambda _: False, is_supervised=is_supervised,
     )  # fmt: skip
     found = {}
     for which, step in (
@@ -327,7 +327,7 @@ async def _sweep() -> dict[str, float]:
     ):
         steps.clear()
         begun = time.process_time()
-        await sweeper.sweep()
+        await sweeper.sweep(time.time())
         found[f"{which}, CPU"] = (time.process_time() - begun) * 1e3
         found[f"{step}, its longest step on the store's thread, CPU"] = max(steps) * 1e3
     await store.close()

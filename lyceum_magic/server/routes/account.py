@@ -1,4 +1,4 @@
-"""The machines and the server itself: what clients ask before and beside runs."""
+"""The machines and the server itself: requests of clients before and beside runs."""
 
 from __future__ import annotations
 

@@ -20,12 +20,12 @@ from .description import problems
 from .parts import Service, StreamUrls
 from .wire import full
 
-#: How much of each stream a record shows; the whole output is in the event stream.
+#: The most output of each stream in a record; the whole output is in the event stream.
 RECORD_OUTPUT_BYTES = 1 << 20
 
 
 class StartReply(BaseModel):
-    """The answer to a start. The URL holds a secret: whoever knows it may read the run."""
+    """The answer to a start. The URL holds a secret: everyone who knows it can read the run."""
 
     execution_id: str
     status: str
@@ -59,7 +59,7 @@ async def start_compose(
 async def _start(
     body: Start, request: Request, service: RunService, secrets: StreamSecrets
 ) -> StartReply:
-    secrets.check()  # or nothing is started
+    secrets.check()  # before anything is started
     record = await service.start(body)
     path = f"{paths.stream(record.run_id)}/{secrets.of(record.run_id)}"
     return StartReply(

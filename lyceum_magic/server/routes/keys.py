@@ -15,11 +15,11 @@ from ...protocol import paths
 from ...protocol.times import iso
 from ..account.tokens import TokenPair
 from ..settings import ORG_SLUG
-from ..stores.base import ApiKey
+from ..stores.base import KeyRecord
 from .description import problems
 from .parts import ApiKeys
 
-#: Longer than any key or token of ours; the bound also keeps half surrogate pairs out.
+#: Longer than any key or token of ours.
 MAX_TOKEN = 8192
 
 
@@ -76,7 +76,7 @@ async def create_key(body: NewKey, keys: ApiKeys) -> dict[str, Any]:
 
 @router.post(paths.VALIDATE_KEY)
 async def validate_key(keys: ApiKeys, body: KeyToCheck | None = None) -> dict[str, Any]:
-    # Without a body the key in question is the request's own, which the guard let pass.
+    # Without a body this asks about the request's own key, which the guard let pass.
     is_valid = body is None or keys.find(body.api_key) is not None
     return {"valid": is_valid, "org_id": ORG_SLUG if is_valid else None}
 
@@ -103,7 +103,7 @@ async def refresh(body: Renewal, keys: ApiKeys) -> dict[str, Any]:
     return _tokens(await keys.renew(body.refresh_token))
 
 
-def _shown(key: ApiKey) -> dict[str, Any]:
+def _shown(key: KeyRecord) -> dict[str, Any]:
     return {
         "id": key.key_id,
         "key_name": key.name,

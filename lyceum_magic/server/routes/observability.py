@@ -1,4 +1,4 @@
-"""What runs used, what all of them printed, and what they cost."""
+"""The metrics of runs, the logs of all runs, and their costs."""
 
 from __future__ import annotations
 
@@ -72,11 +72,11 @@ async def read_all_logs(
 ) -> dict[str, Any]:
     since = time.time() - hours * 3600
     newest = NewestLines(limit=limit, since=since)
-    # First those that go on: one that ends meanwhile is met twice rather than never.
+    # Live runs first: a run that ends during this is met twice rather than never.
     spools = dict(service.spools_going_on())
     await asyncio.to_thread(newest.add, spools)
     async for runs in service.ended_since(since):
-        # A run prints nothing after its end, and these are in the order of their ends.
+        # A run prints nothing after its end, and these come in the order of their ends.
         if newest.are_newer_than(runs[0].ended_at):
             break
         more = {run.run_id: run.spool for run in runs if run.spool and run.run_id not in spools}
@@ -115,13 +115,13 @@ async def read_prices() -> dict[str, Any]:
 
 
 def _seconds(moment: datetime, field: str) -> float:
-    """Since 1970; a moment that names no offset is in UTC."""
+    """Return seconds since 1970; a moment without an offset is in UTC."""
     try:
         seconds = (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
-        datetime.fromtimestamp(seconds, UTC)  # the reply says it again
+        datetime.fromtimestamp(seconds, UTC)  # the reply shows it again
         return seconds
     except (OverflowError, ValueError):
-        raise _invalid(field, "The moment is beyond what a clock can say.") from None
+        raise _invalid(field, "The moment is outside the range of dates.") from None
 
 
 def _step_s(step: str) -> int:

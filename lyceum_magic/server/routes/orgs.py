@@ -1,4 +1,4 @@
-"""`orgs`, `user/org` and `user/status`: the one organisation there is, and its user."""
+"""`orgs`, `user/org` and `user/status`: the one organisation of the server, and its user."""
 
 from __future__ import annotations
 
@@ -53,7 +53,7 @@ async def list_orgs() -> list[dict[str, Any]]:
 @router.get(paths.org("{slug}"), responses=problems(404))
 async def read_org(slug: str) -> dict[str, Any]:
     if slug != ORG_SLUG:
-        raise UnknownOrg(f"There is one organisation here, {ORG_SLUG!r}, and none {slug!r}.")
+        raise UnknownOrg(f"This server has one organisation, {ORG_SLUG!r}, and not {slug!r}.")
     return {**_ORG, "created_at": _CREATED_AT}
 
 

@@ -12,7 +12,7 @@ from typing import Annotated, Any
 
 from fastapi import Depends, Request
 
-from ..account.keys import Keys
+from ..account.keys import AccountKeys
 from ..account.secrets import AccountSecrets
 from ..outbox.delivery import Deliverer
 from ..outbox.signing import Signing
@@ -34,11 +34,11 @@ def _part(name: str) -> Any:
     return Depends(part)
 
 
-ApiKeys = Annotated[Keys, _part("account_keys")]
+ApiKeys = Annotated[AccountKeys, _part("account_keys")]
 Closing = Annotated[asyncio.Event, _part("closing")]
 EndServer = Annotated[Callable[[], None], _part("end_server")]
 LoadedBootstraps = Annotated[Bootstraps, _part("bootstraps")]
-Outbox = Annotated[OutboxStore, _part("store")]
+StoredDeliveries = Annotated[OutboxStore, _part("store")]
 Callbacks = Annotated[Deliverer, _part("deliverer")]
 Secrets = Annotated[AccountSecrets, _part("account_secrets")]
 Service = Annotated[RunService, _part("service")]

@@ -1,7 +1,7 @@
 """`environment-variables/`: the account's secrets, which are set and listed but never read back.
 
-Two dialects exist for what is set (`lyceum-api.md` 9): the official client sends a list of `name`
-and `value` in an object, the documentation has `key`, `value` and `is_secret`, one or several.
+Clients speak two dialects (`lyceum-api.md` 9): the official client sends a list of `name` and
+`value` in an object, the documentation has `key`, `value` and `is_secret`, one or several.
 """
 
 from __future__ import annotations

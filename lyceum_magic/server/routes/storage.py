@@ -1,4 +1,4 @@
-"""`storage/...`: the files of the account's bucket, and the way to it for S3 clients."""
+"""`storage/...`: the files of the account's bucket, and the address and keys for S3 clients."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from starlette.types import Receive, Scope, Send
 
 from ...protocol import paths
 from ...protocol.times import iso
-from ..storage.bucket import StoredFile, UnknownFile
+from ..storage.bucket import BucketFile, UnknownFile
 from .description import problems
 from .parts import StorageBucket, StorageEndpoint
 from .uploads import BadUpload, received_form
@@ -44,7 +44,7 @@ _SEVERAL_FILES = _form(
 
 
 class _OpenFileResponse(FileResponse):
-    """A file that is open already: what its path leads to by now does not matter."""
+    """A file that is open already, whatever its path leads to by now."""
 
     def __init__(self, descriptor: int, name: str) -> None:
         self._descriptor = descriptor
@@ -107,7 +107,7 @@ async def upload_several(request: Request, bucket: StorageBucket) -> dict[str, A
     async with received_form(request) as form:
         files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
         if not files:
-            raise BadUpload("The form has no files; send each in a field `files`.")
+            raise BadUpload("The form has no files. Send each in a field `files`.")
         stored = [
             await asyncio.to_thread(bucket.put, file.file, file.filename or "") for file in files
         ]
@@ -138,8 +138,8 @@ async def list_volumes() -> dict[str, Any]:
 
 @router.delete(f"{paths.BLOCK_STORAGE}/{{volume_id}}", responses=problems(404))
 async def delete_volume(volume_id: str) -> dict[str, str]:
-    raise UnknownFile(f"There is no volume {volume_id!r}; this server has no block storage.")
+    raise UnknownFile(f"There is no volume {volume_id!r}. This server has no block storage.")
 
 
-def _stored(file: StoredFile) -> dict[str, Any]:
+def _stored(file: BucketFile) -> dict[str, Any]:
     return {"key": file.key, "size": file.size}

@@ -11,7 +11,6 @@ from starlette.responses import Response
 from ...exceptions import UnknownRun
 from ...protocol import paths
 from ..output.event_stream import EventStreamResponse, is_record_end
-from ..run import ServerRun
 from ..service import RunService
 from .description import Responses, problems
 from .errors import BadEventId
@@ -40,9 +39,9 @@ async def stream_by_secret(
     last_event_id: LastEventId = None,
 ) -> Response:
     if not urls.fits(run_id, secret):
-        # The same answer as for a run that is not there: guessing teaches nothing.
+        # The same answer as for an unknown run, so that guesses teach nothing.
         raise UnknownRun(f"No run has the id {run_id!r}.")
-    return EventStreamResponse(service, *await _place(service, run_id, last_event_id), closing)
+    return await _stream(service, closing, run_id, last_event_id)
 
 
 @router.get(paths.stream("{run_id}"), responses=_EVENTS, response_class=Response)
@@ -50,12 +49,12 @@ async def stream_by_secret(
 async def stream_by_id(
     run_id: str, service: Service, closing: Closing, last_event_id: LastEventId = None
 ) -> Response:
-    return EventStreamResponse(service, *await _place(service, run_id, last_event_id), closing)
+    return await _stream(service, closing, run_id, last_event_id)
 
 
-async def _place(
-    service: RunService, run_id: str, last_event_id: str | None
-) -> tuple[ServerRun, int]:
+async def _stream(
+    service: RunService, closing: asyncio.Event, run_id: str, last_event_id: str | None
+) -> Response:
     run = await service.find(run_id)
     offset = 0
     if last_event_id:
@@ -63,4 +62,4 @@ async def _place(
         offset = int(last_event_id) if is_number and len(last_event_id) < 20 else -1
         if offset < 0 or not await asyncio.to_thread(is_record_end, run.spool, offset):
             raise BadEventId(f"Last-Event-ID: no event of this run has that id: {run_id}.")
-    return run, offset
+    return EventStreamResponse(service, run, offset, closing)

@@ -1,6 +1,6 @@
-"""Nobody comes in without the key, from another host, or from another origin: route by route.
+"""Every route refuses requests without the key, for another host, or from another origin.
 
-The routes are the router's own, so that a new one cannot be forgotten here.
+The routes come from the routers themselves, so that a new one cannot be forgotten here.
 """
 
 from __future__ import annotations

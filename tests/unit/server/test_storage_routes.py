@@ -1,4 +1,4 @@
-"""`storage/...` over HTTP: what is uploaded comes back, and what cannot be says why."""
+"""`storage/...` over HTTP: an upload comes back, and every refusal has a reason."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from fastapi import FastAPI
 from lyceum_magic.protocol import paths
 from lyceum_magic.server.routes import storage
 from lyceum_magic.server.routes.uploads import MAX_FILES
-from lyceum_magic.server.storage.bucket import Bucket, StoredFile
+from lyceum_magic.server.storage.bucket import Bucket, BucketFile
 
 from .serving import Served, serving
 
@@ -195,7 +195,7 @@ async def test_a_form_has_at_most_so_many_parts_of_each_kind(served: Served, fil
 
 @pytest.fixture
 def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The folder in which uploads are kept while they arrive."""
+    """The folder of uploads while they arrive."""
     folder = tmp_path / "spool"
     folder.mkdir()
     monkeypatch.setattr(tempfile, "tempdir", str(folder))
@@ -203,7 +203,7 @@ def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 
 def open_in(folder: Path) -> list[str]:
-    """The files of a folder that this process has open, those without a name among them."""
+    """Return the files of a folder that this process has open, also those without a name."""
     links = []
     for descriptor in os.listdir("/proc/self/fd"):
         with contextlib.suppress(FileNotFoundError):
@@ -255,13 +255,13 @@ async def test_a_full_disk_is_named_and_nothing_is_left(
 
 
 class NotingBucket(Bucket):
-    """Notes on which threads files are put into it."""
+    """Notes the threads on which files are put into it."""
 
     def __init__(self, folder: Path, drafts: Path) -> None:
         super().__init__(folder, drafts)
         self.threads: list[int] = []
 
-    def put(self, content: IO[bytes], key: str) -> StoredFile:
+    def put(self, content: IO[bytes], key: str) -> BucketFile:
         self.threads.append(threading.get_ident())
         return super().put(content, key)
 

@@ -1,4 +1,4 @@
-"""The bucket: what its keys lead to, and that none of them leads out of it."""
+"""The bucket: the files of its keys, and no way out of its folder."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def folder(tmp_path: Path, bucket: Bucket) -> Path:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder that nobody may get at, with one file."""
+    """A folder beside the bucket, with one file that must stay out of reach."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").write_text("secret")
@@ -200,7 +200,7 @@ def test_a_folder_goes_however_deep_it_is(bucket: Bucket, folder: Path) -> None:
 def test_a_folder_that_moves_under_a_walk_takes_it_nowhere_else(
     bucket: Bucket, folder: Path, monkeypatch: pytest.MonkeyPatch, moved: list[str]
 ) -> None:
-    """Its `..` is another folder then, whose files are none of the walk's business."""
+    """Its `..` is then another folder, whose files are not part of the walk."""
     put(bucket, "a/b/c/d/file")
     put(bucket, "other/x/file")
     put(bucket, "other/file")
