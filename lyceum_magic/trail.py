@@ -29,10 +29,13 @@ The stations, in the order of a run's life:
     server      end        the end is recorded
     server      outbox     the row of a callback is written, with the end
     server      attempt    a callback was tried; `status` is the answer's, if there was one
+    client      opened     the stream is open; it goes on after the event `from`
     client      stream     an event came out of the stream
-    client      decoded    an event became outputs
     client      journalled an event lies in the journal
+    client      decoded    an event completed so many outputs; the rest waits for the next event
+    client      handed     outputs or news went to the cells that show the run
     client      displayed  an output was given to the notebook
+    client      left-out   text beyond a cell's limit was left out of the notebook
 
 A server's lines go to its stderr, which is its log, and so do its supervisors'; a client names a
 file. `run_lines` puts several files together again.

@@ -103,7 +103,7 @@ async def test_the_limit_ends_with_a_supervisor_that_is_killed(
 
 
 def make_small_world(name: str) -> Path | None:
-    """A cgroup of either version; None where this machine lets nobody here make one."""
+    """A cgroup of either version; None if this user may not make one here."""
     older = Path("/sys/fs/cgroup/memory")
     with contextlib.suppress(OSError):
         (older / name).mkdir()

@@ -535,7 +535,7 @@ async def test_a_run_whose_socket_is_gone_is_lost_and_leaves_nothing(
 def test_who_only_looks_at_a_run_is_no_supervisor_of_it(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with lock.open("w") as supervisor:
-        fcntl.flock(supervisor, fcntl.LOCK_SH)  # as long as somebody else looks
+        fcntl.flock(supervisor, fcntl.LOCK_SH)  # as long as another process looks
         assert not is_supervised(tmp_path)
         fcntl.flock(supervisor, fcntl.LOCK_EX)
         assert is_supervised(tmp_path)
@@ -577,7 +577,7 @@ async def test_closing_the_runner_leaves_the_runs(runner: ProcessRunner, tmp_pat
 
 
 def _index(folder: Path) -> str:
-    """A package index in a folder: `tiny` 1.0, and `stuck`, which nobody ever delivers."""
+    """A package index in a folder: `tiny` 1.0, and `stuck`, which never arrives."""
     tiny = folder / "tiny"
     tiny.mkdir(parents=True)
     wheel = "tiny_lyceum_test-1.0-py3-none-any.whl"
