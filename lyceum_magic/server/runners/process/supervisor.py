@@ -168,22 +168,13 @@ def _supervise(server: socket.socket, program: int, go: int, stdout: int, stderr
     poll.register(stdout, select.POLLIN)  # at its end if the waiting program was killed
     if stdout in (descriptor for descriptor, _ in poll.poll()):
         os._exit(1)
-    folder, descriptors = control.receive_run(server)
-    if not folder:  # the server is gone, and never needed us
-        os._exit(0)
-    control.leave_stderr()
-    os.chdir(folder)
-    try:
-        _lock, listener = descriptors
-        with open(control.ASSIGNMENT, encoding="utf-8") as file:
-            assignment: Assignment = json.load(file)
-        servers = Servers(server, socket.socket(fileno=listener))
+
+    def supervise(assignment: Assignment, servers: Servers) -> None:
+        folder = os.fsencode(os.getcwd())
         supervisor = Supervisor(assignment, program, servers)
         supervisor.run(lambda: os.write(go, folder), stdout, stderr)
-    except BaseException:  # noqa: BLE001 - the top of this process; the server reads of its end
-        control.log_exception()
-        os._exit(1)
-    os._exit(0)
+
+    control.supervise_one_run(server, supervise)
 
 
 def _prctl(option: int, value: int) -> None:
