@@ -88,7 +88,7 @@ async def record_usage(handle: RunHandle) -> None:
 
 
 def read_samples(spool: Path | None) -> list[Sample]:
-    """Return the samples of a run, oldest first; empty where there are none."""
+    """Return the samples of a run, oldest first; empty if there are none."""
     samples = []
     try:
         text = _read(samples_file(spool)) if spool is not None else ""

@@ -45,7 +45,7 @@ def program_variables(secrets: Mapping[str, str]) -> dict[str, str]:
 class SecretTexts:
     """The texts to mask: the values in all their forms.
 
-    It is false where there is nothing to look for.
+    It is false if there is nothing to look for.
     """
 
     def __init__(self, values: Iterable[str]) -> None:
@@ -197,7 +197,7 @@ class TextMasker:
             if start >= 0:  # else it goes on with the mask that went out last
                 out += [data[done:start], MASK]
             done = end
-        # Behind `certain`, but masked in any case: it need not wait.
+        # After `certain`, but masked in any case: it need not wait.
         cut = max(done, certain, 0)
         out.append(data[done:cut])
         self._held = data[cut:]

@@ -62,7 +62,7 @@ class RunSpec:
     Attributes:
         folder: the run's own folder (exists, 0700); everything of this run lives below it.
         environment: the account's secrets: variables for the program, whose values are masked in
-            its output. Empty where a run is looked for rather than started.
+            its output. Empty if a run is looked for rather than started.
         stop_grace_s: seconds between SIGTERM and SIGKILL when the run is stopped or times out.
         has_gpu: whether the run may expect a GPU on its machine.
     """
@@ -96,7 +96,7 @@ class RunEnd:
     """The end of a run. Times in seconds since 1970.
 
     Attributes:
-        return_code: exit code, 128 + n for signal n; None where there is none (timeout, refused,
+        return_code: exit code, 128 + n for signal n; None if there is none (timeout, refused,
             lost, aborted, stopped before it began).
         error: one sentence for the user, empty for "exited" with code 0; never a traceback.
     """

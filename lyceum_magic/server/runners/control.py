@@ -28,8 +28,8 @@ import socket
 import sys
 import time
 import traceback
-from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from ... import trail
 
@@ -78,13 +78,30 @@ def write_json(path: str | os.PathLike[str], value: object) -> None:
 # --- the supervisor's end, in the run's folder -------------------------------------------------
 
 
-def receive_run(control: socket.socket) -> tuple[bytes, list[int]]:
-    """Wait for a run; return its folder, and the descriptors of its lock and its listener.
+def supervise_one_run(server: socket.socket, supervise: Callable[[Any, Servers], None]) -> NoReturn:
+    """Take one run over from the server, see it through to its end, and end this process.
 
-    The lock is held until this process ends. The folder is empty if the server went away.
+    Args:
+        server: the control socket, on which the hand-over comes.
+        supervise: called in the run's folder, with the assignment.
     """
-    folder, descriptors, *_ = socket.recv_fds(control, 4096, 2)
-    return folder, descriptors
+    folder, descriptors, *_ = socket.recv_fds(server, 4096, 2)
+    if not folder:  # the server is gone, and never needed us
+        os._exit(0)
+    # It was the server's, and showed why a start-up failed. The debug trail keeps it.
+    if trail.is_on:
+        trail.write_to(os.dup(2))
+    redirect_to_null(2)
+    os.chdir(folder)
+    try:
+        _lock, listener = descriptors  # the lock is held until this process ends
+        with open(ASSIGNMENT, encoding="utf-8") as file:
+            assignment = json.load(file)
+        supervise(assignment, Servers(server, socket.socket(fileno=listener)))
+    except BaseException:  # noqa: BLE001 - the top of this process; the server sees its end
+        log_exception()
+        os._exit(1)
+    os._exit(0)
 
 
 def redirect_to_null(descriptor: int) -> None:
@@ -92,16 +109,6 @@ def redirect_to_null(descriptor: int) -> None:
     null = os.open(os.devnull, os.O_RDWR)
     os.dup2(null, descriptor)
     os.close(null)
-
-
-def leave_stderr() -> None:
-    """Let go of the server's stderr, which until now showed why a start-up failed.
-
-    The debug trail keeps a copy of it.
-    """
-    if trail.is_on:
-        trail.write_to(os.dup(2))
-    redirect_to_null(2)
 
 
 def log_exception() -> None:

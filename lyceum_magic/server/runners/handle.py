@@ -198,9 +198,9 @@ class SupervisedHandle:
         """Listen to the run's supervisor until it ends.
 
         Args:
-            mark: what all its processes have as control.SUPERVISOR_ID.
-            bury: called then, if the supervisor is our child.
-            hand_over_again: called where it died before it had begun anything.
+            mark: the value of `control.SUPERVISOR_ID` in all its processes.
+            bury: called at its end, if the supervisor is our child.
+            hand_over_again: called if it died before it had begun anything.
         """
         self._connection = connection
         self._mark = mark
@@ -266,8 +266,8 @@ class SupervisedHandle:
             return
         self._order = order
         if self._connection is not None:
-            # A supervisor that has just gone needs no orders; _hear() will notice. One that does
-            # not read has orders enough.
+            # A supervisor that has just gone needs no orders; _hear() will notice. A full buffer
+            # holds orders enough.
             with contextlib.suppress(BrokenPipeError, ConnectionResetError, BlockingIOError):
                 self._connection.send(order)
         elif self._launching is not None:
@@ -298,8 +298,7 @@ class SupervisedHandle:
         self._begun.set()
         if not self._order:
             self._forget_due()
-        # From now on, also for a run that was found again: no clock is trusted that may have been
-        # set in between.
+        # From now on, also for a run that was found again: the clock may have been set meanwhile.
         limit_s = self._spec.request.timeout + self._spec.stop_grace_s
         self._expect_end(limit_s + self._patience.end_s, "timeout")
 
@@ -339,7 +338,7 @@ class SupervisedHandle:
     def _force(self, reason: EndReason) -> None:
         started_at = moment(facts_or_none(self._folder).get("started_at"))
         if reason == "lost" and started_at is not None and not self._begun.is_set():
-            # It was stopped in the moment between the program's beginning and the word of it.
+            # It was stopped in the moment between the program's beginning and its notice of that.
             self._overdue = None
             self._begin(started_at)
             self._wake()
@@ -370,8 +369,8 @@ class SupervisedHandle:
             and not self._order
             and is_untouched(self._folder)
         ):
-            # It was killed while it waited, after it had been handed the run and before it had
-            # looked at it: another one gets it.
+            # It was killed after it had been handed the run, and before it had read the
+            # assignment: another one gets the run.
             self._hand_overs_left -= 1
             with contextlib.suppress(OSError):
                 await self._as_soon_as_possible(_at_once(self._hand_over_again))
@@ -404,8 +403,8 @@ class SupervisedHandle:
         if self._forced is not None:
             error = f"{control.order_sentence(self._forced)}, and its supervisor hung"
         end = RunEnd(reason, None, error, started_at, time.time())
-        # The program may have taken the whole folder away, or the disk takes nothing: the record
-        # has it all the same.
+        # The program may have taken the whole folder away, or the disk is full: the record gets
+        # the end all the same.
         with contextlib.suppress(OSError):
             control.write_json(self._folder / control.END, vars(end))
         return end

@@ -1,4 +1,8 @@
-"""The base of runners whose runs belong to supervisors: it makes their handles."""
+"""The base of runners whose runs belong to supervisors: it makes their handles.
+
+A new runner prepares a run's folder in its `launch` (see `folder`) and calls `hand_over`. Its
+supervisor is `process.supervisor`, or a `Work` of its own for `engine.supervisor`.
+"""
 
 from __future__ import annotations
 
@@ -15,10 +19,10 @@ class SupervisedRunner(ABC):
     """The part of a `Runner` that hands runs to supervisors, and keeps their handles.
 
     Args:
-        supervisors: where supervisors come from.
+        supervisors: the pool from which supervisors are taken.
     """
 
-    #: With supervisors of this kind.
+    #: The patience with its supervisors.
     patience = PATIENCE
 
     def __init__(self, supervisors: InterpreterPool) -> None:

@@ -1,7 +1,7 @@
 """The command `docker compose`: a file's content in, a model or a started stack out.
 
-Whatever a stack consists of goes to the command on its stdin, so that nothing of it lies on disk
-or shows in the list of processes.
+All of a stack goes to the command on its stdin, so that nothing of it lies on disk or shows in the
+list of processes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ..engine.engine import engine_environment
 from .file import refuse
 from .model import Model
 
-#: What every name of a run's stack in the engine begins with.
+#: The beginning of every name of a run's stack in the engine.
 PROJECT_PREFIX = "lyceum-"
 
-#: Set for each command that works on a run, so that it can be found should its starter die.
+#: Set for each command that works on a run, so that it can be found if its starter dies.
 PROJECT_VARIABLE = "COMPOSE_PROJECT_NAME"
 
 #: How long a command may take that only answers.

@@ -2,10 +2,9 @@
 
 A file goes through three steps. `read_compose_file` parses it and refuses what would make even the
 reading of it read files of this machine. `docker compose config` (see `command`) then
-checks it against Compose's own schema and writes every short form out; what it makes of a file is
-its model. `policy` and `model` work on that. Compose never sees the text itself,
-but what we understood of it, as JSON: no difference between two YAML parsers can carry anything
-past these checks.
+checks it against Compose's own schema and writes every short form out; its output is the model.
+`policy` and `model` work on that. Compose never sees the text itself, but its parsed content as
+JSON: no difference between two YAML parsers can carry anything past these checks.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ FIELD = "compose_file_code"
 
 _MAX_CHARACTERS = 1 << 20
 
-# Keys that would read files of this machine, or run programs on it, while a file is only read.
+# Keys that would read files of this machine, or run programs on it, while a file is being read.
 _LOCAL_KEYS = {
     "include": "put all services into this one file",
     "models": "run the model in a service of its own",

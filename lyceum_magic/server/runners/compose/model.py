@@ -160,8 +160,8 @@ def awaited(model: Model, jobs: Collection[str]) -> set[str]:
     """Return the services whose end is the end of the stack.
 
     Those are the jobs that no other service depends on: a database without a restart policy serves
-    the others, and never ends by itself. Where a service that serves depends on every job, those
-    jobs count that it does not wait for to complete. Where there is none at all, as in a stack of
+    the others, and never ends by itself. If a service that serves depends on every job, the jobs
+    count whose completion it does not wait for. If there is no job at all, as in a stack of
     servers, all services count.
 
     Args:
@@ -190,7 +190,7 @@ def escaped(text: str) -> str:
 
 
 def bind_paths(model: Model) -> Iterator[str]:
-    """Return the host paths that the services of a model mount."""
+    """Yield the host paths that the services of a model mount."""
     for service in model["services"].values():
         for mount in service.get("volumes") or ():
             if mount["type"] == "bind":

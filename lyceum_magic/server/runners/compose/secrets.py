@@ -27,16 +27,16 @@ def file_path(entry: Mapping[str, Any] | None) -> str | None:
 
 
 def file_paths(model: Model) -> Iterator[str]:
-    """Return the paths on this machine that the secrets and configs of a model are read from."""
+    """Yield the paths on this machine that the secrets and configs of a model are read from."""
     for _, _, entry in _entries(model):
         if path := file_path(entry):
             yield path
 
 
 def with_account_files(model: Model, secrets: Mapping[str, str], folder: str) -> Model:
-    """Return the model with the account's secrets as files, where it asks for them.
+    """Return the model with the account's secrets as files, if it asks for them.
 
-    It does by `environment: NAME`, by `external: true`, and by a `file` of the run's folder that
+    It asks by `environment: NAME`, by `external: true`, and by a `file` of the run's folder that
     has the name of one.
 
     Args:

@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 SERVICE_LABEL = "com.docker.compose.service"
 NUMBER_LABEL = "com.docker.compose.container-number"
 
-#: The restart policies of what ends by itself.
+#: The restart policies of services that end by themselves.
 _JOBS = frozenset({"", "no", "on-failure"})
 
 _ALIVE = frozenset({"running", "restarting", "paused"})
 _NEVER = "0001-"
 
-#: How many pieces of a log its beginning has.
+#: How many pieces of a log count as its beginning.
 _FIRST_CHUNKS = 20
 
 

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 _STREAMS: dict[int, StreamName] = {1: "stdout", 2: "stderr"}
 _FRAME = struct.Struct(">BxxxL")
 
-#: A line is told in pieces of this size at most, so that one without end needs no end of memory.
+#: A longer line is told in pieces of this size: one without an end must not fill the memory.
 _MAX_LINE_BYTES = 1 << 20
 
 #: The engine cuts longer lines into messages of this size. One that is shorter and has no end of
@@ -52,7 +52,7 @@ class FrameDecoder:
         self._rest = b""
 
     def decode(self, data: bytes) -> Iterator[tuple[StreamName, bytes]]:
-        """Return the frames that are whole now; each is one message of the log."""
+        """Yield the frames that are whole now; each is one message of the log."""
         data = self._rest + data
         position = 0
         while position + _FRAME.size <= len(data):
@@ -69,8 +69,7 @@ class LinePrefixer:
     """A name before every line of one stream, which arrives in pieces.
 
     Args:
-        secrets: what is masked in it; before the lines are taken apart, for a secret may have
-            several.
+        secrets: masked in it, before it is split into lines: a secret may have several.
     """
 
     def __init__(self, name: str, secrets: SecretTexts) -> None:
@@ -247,7 +246,7 @@ class OutputReader:
         lines = self._lines[stream]
         self._pass_on(stream, lines.add(text))
         if text and not text.endswith(b"\n") and len(text) < _PIECE_BYTES:
-            # Its last words before it ended: what comes next is of its next life.
+            # The program's last output before it ended: the next piece belongs to its next start.
             self._pass_on(stream, lines.end())
 
     def _pass_on(self, stream: StreamName, lines: bytes) -> None:

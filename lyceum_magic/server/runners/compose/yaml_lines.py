@@ -22,7 +22,7 @@ def read_yaml(text: str) -> Any:
 
     Raises:
         ValueError: it is not YAML, or too much of it: what to say of the file, as in "is not valid
-            YAML: ...", with line and column where there are any.
+            YAML: ...", with line and column if they are known.
         EngineUnavailable: PyYAML is not installed.
     """
     try:
@@ -58,7 +58,7 @@ def line_of(text: str, place: Sequence[str]) -> int | None:
 
     Args:
         text: one that `read_yaml` takes.
-        place: the keys, from the outermost on; numbers where there are lists.
+        place: the keys, from the outermost on; numbers for the entries of lists.
     """
     import yaml
 

@@ -33,7 +33,7 @@ from .runner import EngineRunner
 if TYPE_CHECKING:
     from docker import DockerClient
 
-#: What Linux takes for one argument or variable, with the zero byte after it.
+#: The size that Linux allows one argument or variable, without the zero byte after it.
 _MAX_ARGUMENT_BYTES = 128 * 1024 - 1
 
 #: The name of an environment variable as engines take it; a `.` or `-` in it is not rare.

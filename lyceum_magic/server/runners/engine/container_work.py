@@ -26,12 +26,11 @@ if TYPE_CHECKING:
 
     from ....protocol.requests import EntryPoint
 
-#: What a shell, and whatever starts a program in a container, return for one that is not there or
-#: cannot be executed.
+#: The exit codes for a program that cannot be executed or does not exist, by shells and engines.
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 _KILLED = 137
 
-#: How the init of a container, or the engine where that has none, says so of the run's command.
+#: The words in which a container's init, or without one the engine, says so of the run's command.
 _INIT_SAYS = re.compile(rb"\[FATAL tini[^]]*\] exec (.*) failed: ")
 _ENGINE_SAYS = re.compile(r'exec: "(.*?)": .*(executable file not found|no such file|denied)')
 _FIRST_BYTES = 4096
@@ -49,7 +48,7 @@ class ContainerPlan(TypedDict):
 
     Attributes:
         command: None for the image's own.
-        environment: `NAME=value`; a name alone takes a variable of the image's away.
+        environment: `NAME=value`; a name alone removes a variable of the image.
         entry_point: see `StartImage`.
         has_init: whether an init is process 1, and not the program itself.
     """

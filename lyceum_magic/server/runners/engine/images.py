@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from requests import Response
 
-#: How long the engine may say nothing while it pulls; unpacking a large layer is a silent affair.
+#: How long the engine may be silent while it pulls: unpacking a large layer takes long. In seconds.
 _SILENCE_S = 600
 
 _DOMAIN = r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+(?=:\d)|\[[0-9a-fA-F:]+\])"
@@ -38,7 +38,7 @@ _SHORT_ID = 12
 
 @dataclass(frozen=True)
 class ImageReference:
-    """The name of an image. `version` is a tag or, where there is an `algorithm:`, a digest."""
+    """The name of an image. `version` is a tag or, if it begins with an `algorithm:`, a digest."""
 
     registry: str
     repository: str
@@ -81,7 +81,7 @@ async def provide(
         EngineUnavailable: the engine is gone.
     """
     reference = parse_reference(text)
-    # An image that is here already says nothing about who may have it.
+    # That an image is here already does not say that this request may have it.
     is_public = sign_in is None
     found = await asyncio.to_thread(_id_of, client, str(reference)) if is_public else ""
     if found:

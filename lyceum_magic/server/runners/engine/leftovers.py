@@ -1,8 +1,8 @@
 """Files that containers leave in a run's folder, where the server's user may not remove them.
 
-The root of an engine writes where a server that is not root may only look on. Nobody but that root
-can change it: a container of an image that is there anyway lets everybody in. The folder around it
-is the server's alone.
+The root of an engine's containers writes files that a server of another user may not remove. Only
+that root can change their modes, so a container of an image that is there anyway opens them to
+every user. The folder around them is the server's alone.
 """
 
 from __future__ import annotations

@@ -52,7 +52,7 @@ class EngineRunner(SupervisedRunner):
     """
 
     def __init__(self, state_dir: Path, *, bucket: Path, kind: Kind, supervisor: str) -> None:
-        # They need a quarter of a second to wake up and 40 MB: none waits for a run to come.
+        # Each needs a quarter of a second to start and 40 MB, so none is started ahead of need.
         super().__init__(
             InterpreterPool(size=0, module=supervisor, environment=engine_environment())
         )
@@ -65,11 +65,11 @@ class EngineRunner(SupervisedRunner):
         self._sweeper = threading.Thread(target=self._sweep_for_life, name="sweep", daemon=True)
         self._sweep_is_due = threading.Event()
         self._is_closing = threading.Event()
-        # There once there may be something of this kind in the engine.
+        # This file exists as soon as something of this kind may be in the engine.
         self._mark = state_dir / f"{kind}.engine"
 
-    #: A stack begins when those have ended or are healthy that its first service waits for, and
-    #: an engine takes its time to stop and remove containers.
+    #: A stack begins after the services that its first one waits for, and an engine takes its time
+    #: to stop and remove containers.
     patience = Patience(start_s=3600.0, end_s=120.0)
 
     # What each kind does by itself.
@@ -102,7 +102,7 @@ class EngineRunner(SupervisedRunner):
     # The runner's face.
 
     async def open(self) -> None:
-        # Nothing is asked of an engine, and nothing imported for it, where there was no run yet.
+        # Without an earlier run, no engine is asked, and nothing is imported for it.
         if self._mark.exists():
             self._sweep_soon()
 

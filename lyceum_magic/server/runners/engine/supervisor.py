@@ -321,21 +321,10 @@ class EngineSupervisor:
 def supervise_one_run(work_of: Callable[[EngineAssignment], Work]) -> NoReturn:
     """Take one run over from the server and see it through to its end: a whole process."""
     set_limit(int(sys.argv[1]))
-    server = socket.socket(fileno=os.dup(0))
-    folder, descriptors = control.receive_run(server)
-    if not folder:  # the server is gone, and never needed us
-        os._exit(0)
-    os.chdir(folder)
-    control.leave_stderr()
-    try:
-        _lock, listener = descriptors
-        with open(control.ASSIGNMENT, encoding="utf-8") as file:
-            assignment: EngineAssignment = json.load(file)
+
+    def supervise(assignment: EngineAssignment, servers: Servers) -> None:
         os.unlink(control.ASSIGNMENT)  # it holds secrets
-        servers = Servers(server, socket.socket(fileno=listener))
         EngineSupervisor(assignment, work_of(assignment), servers).supervise()
-    except BaseException:  # noqa: BLE001 - the top of this process; the server reads of its end
-        control.log_exception()
-        os._exit(1)
-    # Threads that still talk to the engine have nothing left to say.
-    os._exit(0)
+
+    # It ends without waiting for threads that still talk to the engine.
+    control.supervise_one_run(socket.socket(fileno=os.dup(0)), supervise)

@@ -28,7 +28,7 @@ class Bootstraps:
         folder: holds a file for each, named by its digest; made by `open`.
 
     Attributes:
-        loaded: the digest of the one that supervisors load; empty where none could be written, and
+        loaded: the digest of the one that supervisors load; empty if it could not be written, and
             cells must bring their own.
     """
 

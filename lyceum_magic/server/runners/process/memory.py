@@ -1,10 +1,10 @@
 """The memory limit of a run, and whether it was lack of memory that ended one.
 
-The supervisor limits its program before it lets it go. Where the system gives this user a cgroup
+The supervisor limits its program before it lets it go. If the system gives this user a cgroup
 (version 2, with the memory controller), all processes of the run share the limit, and the kernel
-says when it has killed them. Elsewhere each process gets the limit for its address space, as
-RLIMIT_AS: cruder, since that counts what is reserved and never used, and by process. Only the
-standard library is used, and only where there is something to limit or to explain.
+says when it has killed them. Otherwise each process gets the limit for its address space, as
+RLIMIT_AS. That is cruder: it counts what is reserved and never used, and holds for each process
+apart. Only the standard library is used, and only if there is something to limit or to explain.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import resource
 import sys
 from collections.abc import Iterator
 
-#: The name of a run's cgroup begins so.
+#: The beginning of the name of a run's cgroup.
 GROUP_PREFIX = "lyceum-run-"
-#: What the program leaves in the run's folder when a MemoryError ended it.
+#: The file that the program leaves in the run's folder when a MemoryError ended it.
 MEMORY_ERROR = "memory-error"
 
 _VMSTAT = "/proc/vmstat"
@@ -27,12 +27,12 @@ def limit_memory(pid: int, limit_bytes: int, name: str) -> str | None:
     """Limit the memory of a process and of all that it will start.
 
     Args:
-        name: what its cgroup is called, after `GROUP_PREFIX`.
+        name: the name of its cgroup, after `GROUP_PREFIX`.
 
     Returns:
-        The folder of its cgroup, to be asked and removed when the run is over; None where every
-        process has a limit of its own instead, or, beyond Linux, none: no server takes a limit
-        there.
+        The folder of its cgroup, to be asked and removed when the run is over; None if every
+        process has a limit of its own instead. Other systems than Linux have neither, and their
+        servers take no limit.
     """
     for parent in usable_groups():
         with contextlib.suppress(OSError):
@@ -53,7 +53,7 @@ def make_group(parent: str, pid: int, limit_bytes: int, name: str) -> str:
         os.mkdir(group)
     try:
         _write(group, "memory.max", str(limit_bytes))
-        # All of the run or nothing: what is left of a program that lost a part hangs.
+        # All of the run or nothing: a program that lost a process often hangs.
         _write(group, "memory.oom.group", "1")
         with contextlib.suppress(FileNotFoundError):  # a kernel without swap
             _write(group, "memory.swap.max", "0")

@@ -122,7 +122,7 @@ def _is_installed_from(name: str, url: str) -> bool:
 
 def _is_satisfied(requirement: Requirement, installed: Mapping[str, Version]) -> bool:
     version = installed.get(canonicalize_name(requirement.name))
-    # What is installed may be a pre-release: it was wanted then, and serves now.
+    # An installed pre-release satisfies too: it was wanted when it was installed.
     if version is None or not requirement.specifier.contains(version, prereleases=True):
         return False
     return all(
@@ -186,7 +186,7 @@ def _versions_in(folder: str, _mtime_ns: int) -> Mapping[str, Version]:
 #: which may be another user's. An empty `uv.toml` alone leaves it the projects above.
 _END_OF_SEARCH = {"uv.toml": "", "pyproject.toml": "[tool.uv]\nmanaged = false\n"}
 
-#: The name of a folder that is being removed begins so.
+#: The beginning of the name of a folder that is being removed.
 _REMOVED = "removed-"
 
 
@@ -202,8 +202,8 @@ class Installer:
     To be used in one event loop.
 
     Args:
-        index_url, find_links: passed on to uv, the first in its environment: who is on this machine
-            can read command lines, and it may hold a password.
+        index_url, find_links: passed on to uv. The first goes into its environment, because it may
+            hold a password, and every user of this machine can read command lines.
         limit_s: how long one installation may take.
     """
 
@@ -224,8 +224,8 @@ class Installer:
     async def install(self, requirements: tuple[str, ...]) -> Path:
         """Return the folder that holds `requirements` and all they need.
 
-        Whoever wants what is being installed already waits for it; it is given up when all who
-        wait have been cancelled.
+        A run that wants what is being installed already waits for it. The installation is given up
+        when all runs that wait have been cancelled.
 
         Raises:
             Refusal: they cannot be installed, or not in time.

@@ -29,7 +29,7 @@ from .memory import MEMORY_ERROR, remove_group
 from .requirements import Installer, Wanted, installed_versions, missing_requirements
 from .supervisor import Assignment
 
-#: More than lies between the installation of a run's requirements and its beginning.
+#: An upper bound of the time from the installation of a run's requirements to its beginning.
 _PREPARATION_S = 3600.0
 
 _REFUSED = (
@@ -132,7 +132,7 @@ class ProcessRunner(SupervisedRunner):
         return Usage(cpu_s, memory_bytes, read_gpus())
 
     def clean_up(self, folder: Path) -> None:
-        facts = read_facts(folder)  # none where its supervisor died before the program began
+        facts = read_facts(folder)  # empty if its supervisor died before the program began
         if mark := facts.get("id"):
             kill_marked(SUPERVISOR_ID, mark)
         # Runs that an older version started have none.

@@ -66,7 +66,7 @@ BOOTSTRAP_MODULES = [
     "workers",
 ]  # fmt: skip
 
-#: What children that outlive the program may take to finish their output.
+#: How long children that outlive the program may take to finish their output. In seconds.
 DRAIN_S = 0.5
 
 _PR_SET_PDEATHSIG = 1
@@ -139,7 +139,7 @@ def _load_bootstrap(file: str) -> str:
     """Load what most cells need, before there is a run.
 
     Returns:
-        Its digest; empty where there is none, and each cell loads the one in its run's folder.
+        The bootstrap's digest; empty if there is none, and each cell loads its run's own.
     """
     try:
         with open(file, encoding="utf-8") as text:
@@ -165,25 +165,16 @@ def _supervise(server: socket.socket, program: int, go: int, stdout: int, stderr
     _own_memory()
     poll = select.poll()
     poll.register(server, select.POLLIN)
-    poll.register(stdout, select.POLLIN)  # at its end where the waiting program was killed
+    poll.register(stdout, select.POLLIN)  # at its end if the waiting program was killed
     if stdout in (descriptor for descriptor, _ in poll.poll()):
         os._exit(1)
-    folder, descriptors = control.receive_run(server)
-    if not folder:  # the server is gone, and never needed us
-        os._exit(0)
-    control.leave_stderr()
-    os.chdir(folder)
-    try:
-        _lock, listener = descriptors
-        with open(control.ASSIGNMENT, encoding="utf-8") as file:
-            assignment: Assignment = json.load(file)
-        servers = Servers(server, socket.socket(fileno=listener))
+
+    def supervise(assignment: Assignment, servers: Servers) -> None:
+        folder = os.fsencode(os.getcwd())
         supervisor = Supervisor(assignment, program, servers)
         supervisor.run(lambda: os.write(go, folder), stdout, stderr)
-    except BaseException:  # noqa: BLE001 - the top of this process; the server reads of its end
-        control.log_exception()
-        os._exit(1)
-    os._exit(0)
+
+    control.supervise_one_run(server, supervise)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -194,8 +185,8 @@ def _prctl(option: int, value: int) -> None:
 def _own_memory() -> None:
     """Copy the memory that a fork left shared now, before there is a run.
 
-    Otherwise the program pays for it page by page; most of them at its end, when the interpreter
-    takes itself apart: 4 ms instead of 15. Where the kernel cannot do it, nothing is lost.
+    Otherwise the program pays for it page by page, most of them at its end, when the interpreter
+    takes itself apart: this saves 11 of 15 ms. If the kernel cannot do it, nothing is lost.
     """
     if sys.platform != "linux":
         return
@@ -227,7 +218,7 @@ class Supervisor:
         self._failure = ""  # why we cannot go on
         self._memory_group: str | None = None  # the cgroup that limits the program
         self._kills_before = 0  # of processes of this machine, for want of memory
-        # Moments of time.monotonic(); infinity where nothing is due.
+        # Moments of time.monotonic(); infinity if nothing is due.
         self._limit_due = self._kill_due = self._drain_due = float("inf")
 
     def run(self, let_go: Callable[[], object], stdout: int, stderr: int) -> None:
@@ -396,11 +387,11 @@ class Supervisor:
     def _kill_all(self) -> None:
         """Kill until no descendant is left.
 
-        Whoever loses its parent becomes our child, so "no child" means "no descendant"; and as
-        each round kills every child there was, it can wait for one of them to die.
+        A process that loses its parent becomes our child, so "no child" means "no descendant". Each
+        round kills every child there was, and so can wait for one of them to die.
         """
         while self._reap():
-            import psutil  # most runs leave nothing behind
+            import psutil  # most runs leave no process
 
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):

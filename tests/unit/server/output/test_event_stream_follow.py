@@ -64,7 +64,7 @@ async def test_offsets_inside_a_record_are_no_event_ids(tmp_path: Path) -> None:
     assert run.spool is not None
     size = run.spool.stat().st_size
     ends = [offset for offset in range(size + 3) if is_record_end(run.spool, offset)]
-    # A power cut may have taken what was behind the end.
+    # A power cut may have taken what came after the end.
     assert ends == [0, size // 2, size, size + 1, size + 2]
     assert not is_record_end(None, 1)
 

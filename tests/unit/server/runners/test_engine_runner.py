@@ -1,4 +1,4 @@
-"""What runs leave behind in the engine is removed, also by a server that goes on."""
+"""What runs leave in the engine is removed, also by a server that goes on."""
 
 from __future__ import annotations
 
