@@ -1,7 +1,7 @@
 """`get_ipython()` where the cell runs: IPython's own shell, or the few magics that need none.
 
-The cell's `%` and `!` lines have become calls of it before it travelled. The shell is made at the
-first call of `get_ipython()`, also of a library, and looks like the one in a kernel.
+The cell's `%` and `!` lines became calls of it before the cell travelled. The shell is made at the
+first call of `get_ipython()`, also of a library's, and looks like the one in a kernel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _is_making = False
 
 
 def shell_around(namespace: dict[str, object]) -> Any:
-    """Return the cell's shell, made if it is not there; None while it is made."""
+    """Return the cell's shell, and make it at the first call; None while it is being made."""
     global _shell, _is_making
     with _making:
         if _shell is None and not _is_making:
@@ -46,7 +46,7 @@ def make_shell(namespace: dict[str, object]) -> Any:
 
 
 class Kernel:
-    """What libraries look for in a kernel. No front end can answer."""
+    """The attributes that libraries look for in a kernel. No front end can answer."""
 
     implementation = "ipython"
 
@@ -87,14 +87,14 @@ def show_end(error: BaseException, trace: types.TracebackType | None) -> bool:
 
 
 def xmode() -> str:
-    """How the cell wants its traceback, by `%xmode`; empty if it did not say."""
+    """Return the mode that the cell chose for tracebacks with `%xmode`; empty if none."""
     shell = shell_of_ipython()
     mode = shell.InteractiveTB.mode if shell is not None else "Context"
     return "" if mode == "Context" else str(mode)
 
 
 def end_cell() -> None:
-    """What a kernel does after a cell: those who asked for it hear that it has run."""
+    """Call the functions that are registered for the end of a cell, as a kernel does."""
     shell = shell_of_ipython()
     if shell is None:
         return
@@ -108,7 +108,7 @@ def end_cell() -> None:
 
 
 def real_shell(namespace: dict[str, object]) -> Any:
-    """IPython's shell around the cell's namespace; it takes over nothing of the process."""
+    """Return IPython's shell around the cell's namespace; it takes over nothing of the process."""
     import atexit
     import shutil
     import tempfile
@@ -125,7 +125,7 @@ def real_shell(namespace: dict[str, object]) -> Any:
     from .magics import INSTALLERS, NO_INSTALL, choose_backend
 
     class ResultHook(DisplayHook):  # type: ignore[misc]
-        """Shows the value of a last line, without a prompt."""
+        """A hook that shows the value of a last line, without a prompt."""
 
         def write_output_prompt(self) -> None: ...
 
@@ -162,7 +162,7 @@ def real_shell(namespace: dict[str, object]) -> Any:
         shows_end = False
 
         def init_virtualenv(self) -> None:
-            """The path is the run's own."""
+            """Leave the import path alone: it is the run's own."""
 
         def init_user_ns(self) -> None:
             history = self.history_manager
@@ -174,7 +174,7 @@ def real_shell(namespace: dict[str, object]) -> Any:
                 self.user_ns_hidden["get_ipython"] = self.user_ns["get_ipython"]
 
         def run_cell(self, *args: Any, **options: Any) -> Any:
-            """Shows an error and goes on, where the cell calls it; ends a magic that does."""
+            """Show an error and go on, if the cell calls this; raise it, if a magic does."""
             caller = sys._getframe(1).f_globals.get("__name__") or ""
             if caller.partition(".")[0] in ("IPython", __name__.partition(".")[0]):
                 result = super().run_cell(*args, **options)
@@ -187,7 +187,7 @@ def real_shell(namespace: dict[str, object]) -> Any:
                 self.shows_end = before
 
         def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
-            """What a magic's code raises ends the cell, instead of being shown and forgotten."""
+            """Raise the error of a magic's code, so that it ends the cell."""
             if self.shows_end:
                 super().showtraceback(exc_tuple, *args, **options)
             else:
@@ -200,7 +200,7 @@ def real_shell(namespace: dict[str, object]) -> Any:
                 raise self._get_exc_info()[1]
 
         def enable_gui(self, gui: Any = None) -> None:
-            """There is no screen."""
+            """Do nothing: there is no screen."""
 
         def enable_matplotlib(self, gui: Any = None) -> tuple[str, str]:
             backend = choose_backend(gui or "")
