@@ -337,7 +337,7 @@ class Raw:
 
 
 def call(p: Printer, name: str, /, *args: object, **named: object) -> None:
-    """Return `name(argument, name=argument)` as a value that is a group of its own."""
+    """Add `name(argument, name=argument)`, as a value that is a group of its own."""
 
     class Call:
         def _repr_pretty_(self, p: Printer, cycle: bool) -> None:
@@ -355,7 +355,7 @@ def call(p: Printer, name: str, /, *args: object, **named: object) -> None:
 
 
 def constructor(arguments: Callable[[Any], Iterable[object]]) -> Show:
-    """Write a class name and arguments."""
+    """Return a function that adds a value's class name and these arguments."""
 
     def show(value: Any, p: Printer, cycle: bool) -> None:
         given = [Raw("...")] if cycle else arguments(value)
