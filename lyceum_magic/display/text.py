@@ -273,7 +273,7 @@ class _Tail:
 
 
 def _prefix(text: str, max_lines: int, max_bytes: int) -> int:
-    """Return the end of the longest start of `text` within the limits, at a line's end if it can."""
+    """Return the end of the longest start of `text` within the limits, at a line if it can."""
     end = 0
     for _ in range(max_lines):
         newline = text.find("\n", end)

@@ -27,5 +27,5 @@ def shell_made() -> Any:
 
 def refuse_input(prompt: object = "", *_more: object, **_options: object) -> str:
     raise EOFError(
-        "There is nobody to ask where this cell runs: send a value with --in NAME instead."
+        "The user cannot be asked where this cell runs: send a value with --in NAME instead."
     )
