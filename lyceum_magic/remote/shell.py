@@ -113,16 +113,60 @@ def real_shell(namespace: dict[str, object]) -> Any:
     import shutil
     import tempfile
 
-    from IPython.core.displayhook import DisplayHook
-    from IPython.core.displaypub import DisplayPublisher
-    from IPython.core.error import UsageError
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets import Type
     from traitlets.config import Config
 
-    from .display import clear_output, send_bundle
     from .hooks import show_result
-    from .magics import INSTALLERS, NO_INSTALL, choose_backend
+
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.HistoryAccessor.enabled = False
+    config.IPKernelApp.connection_file = ""
+    folder = tempfile.mkdtemp(prefix="ipython-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    main, display = sys.modules["__main__"], getattr(builtins, "display", None)
+    module = sys.modules[str(namespace["__name__"])]
+    try:
+        shell = shell_class().instance(
+            config=config, ipython_dir=folder, user_module=module, user_ns=namespace
+        )
+    finally:
+        sys.modules["__main__"] = main
+        if display is not None:
+            builtins.display = display  # type: ignore[attr-defined]
+    shell.kernel = Kernel(shell)
+    # As around a cell in a kernel: what captures results stays in place through `run_cell`.
+    if sys.displayhook is show_result:
+        shell.display_trap.__enter__()
+    refuse_installers(shell)
+    if "matplotlib" in sys.modules:
+        from .figures import follow_inline_backend
+
+        follow_inline_backend(shell)
+    return shell
+
+
+def refuse_installers(shell: Any) -> None:
+    """Let the magics that would install packages say how it is done."""
+    from IPython.core.error import UsageError
+
+    from .magics import INSTALLERS, NO_INSTALL
+
+    def refuse(name: str) -> Any:
+        def magic(line: str) -> None:
+            raise UsageError(NO_INSTALL.format(name))
+
+        return magic
+
+    for name in INSTALLERS:
+        shell.register_magic_function(refuse(name), "line", name)
+
+
+def output_classes() -> tuple[Any, Any]:
+    """Return classes for a shell's `displayhook` and `display_pub` that send frames."""
+    from IPython.core.displayhook import DisplayHook
+    from IPython.core.displaypub import DisplayPublisher
+
+    from .display import clear_output, send_bundle
 
     class ResultHook(DisplayHook):  # type: ignore[misc]
         """A hook that shows the value of a last line, without a prompt."""
@@ -153,12 +197,23 @@ def real_shell(namespace: dict[str, object]) -> Any:
         def clear_output(self, wait: bool = False) -> None:
             clear_output(wait)
 
+    return ResultHook, FramePublisher
+
+
+def shell_class() -> Any:
+    """Return the class of the shell: by its name and module, libraries recognise a notebook."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets import Type
+
+    from .magics import choose_backend
+
+    result_hook, frame_publisher = output_classes()
+
     class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
-        # By its name and its home, libraries tell a notebook from a terminal.
         __module__ = "ipykernel.zmqshell"
         __qualname__ = "ZMQInteractiveShell"
-        displayhook_class = Type(ResultHook)
-        display_pub_class = Type(FramePublisher)
+        displayhook_class = Type(result_hook)
+        display_pub_class = Type(frame_publisher)
         shows_end = False
 
         def init_virtualenv(self) -> None:
@@ -210,36 +265,4 @@ def real_shell(namespace: dict[str, object]) -> Any:
                 follow_inline_backend()
             return backend, backend
 
-    def refuse(name: str) -> Any:
-        def magic(line: str) -> None:
-            raise UsageError(NO_INSTALL.format(name))
-
-        return magic
-
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.HistoryAccessor.enabled = False
-    config.IPKernelApp.connection_file = ""
-    folder = tempfile.mkdtemp(prefix="ipython-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    main, display = sys.modules["__main__"], getattr(builtins, "display", None)
-    module = sys.modules[str(namespace["__name__"])]
-    try:
-        shell = ZMQInteractiveShell.instance(
-            config=config, ipython_dir=folder, user_module=module, user_ns=namespace
-        )
-    finally:
-        sys.modules["__main__"] = main
-        if display is not None:
-            builtins.display = display  # type: ignore[attr-defined]
-    shell.kernel = Kernel(shell)
-    # As around a cell in a kernel: what captures results stays in place through `run_cell`.
-    if sys.displayhook is show_result:
-        shell.display_trap.__enter__()
-    for name in INSTALLERS:
-        shell.register_magic_function(refuse(name), "line", name)
-    if "matplotlib" in sys.modules:
-        from .figures import follow_inline_backend
-
-        follow_inline_backend(shell)
-    return shell
+    return ZMQInteractiveShell
