@@ -32,7 +32,7 @@ def begin(journal_folder: Path) -> None:
 def last_lines(
     journal_folder: Path, others: Iterable[Path], run_id: str = "", count: int = 100
 ) -> str:
-    """Return what the trail says of a run, or of all runs, as text for the user.
+    """Return the trail's last lines of a run, or of all runs, as text for the user.
 
     Args:
         others: the logs of the server and its supervisors, which hold their lines.

@@ -1,4 +1,4 @@
-"""A run, item by item -> its strip and its outputs, in whatever place they are given."""
+"""A run, item by item -> its strip and its outputs, in the places that the caller gives."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SHOWS_NO_MORE = "this cell shows no more until the end; all of it is kept"
 
 
 class View:
-    """What the reader sees of one run: the strip above, its outputs below.
+    """The view of one run: its strip above, its outputs below.
 
     Args:
-        body: where the outputs go.
+        body: the place of the outputs.
         strip: the row above them.
-        says_raised: whether what the program raised is shown as text.
+        says_raised: whether the exception that ended the program is shown as text.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class View:
         self._says_raised = says_raised
         self._has_begun = False
         self._is_running = False
-        self._detail = ""  # what is going on
-        self._trouble = ""  # what is in the way
-        self._note = ""  # what is so from beginning to end
+        self._detail = ""  # the present phase
+        self._trouble = ""  # the present problem
+        self._note = ""  # a remark about the whole run
 
     def open(self) -> None:
         self._strip.open(self.facts())
@@ -93,7 +93,7 @@ class View:
             self._strip.update(self.facts())
 
     def due_in_s(self) -> float | None:
-        """How long nothing needs to be published; None: until something comes."""
+        """Return the seconds until `publish_due` is due; None if nothing is."""
         dues = [self._strip.due_in_s(), self._body.due_in_s()]
         return min((due for due in dues if due is not None), default=None)
 
@@ -129,7 +129,7 @@ class View:
 
 
 def facts_of(run: Run, detail: str = "", *, note: str = "", is_detached: bool = False) -> RunFacts:
-    """What there is to say about a run now."""
+    """Return the facts about a run at this moment."""
     return RunFacts(
         run_id=run.id,
         state=run.state,

@@ -1,4 +1,4 @@
-"""Output events of a run -> what they mean: text, displays, values, files, what was raised."""
+"""Output events of a run -> decoded items: text, displays, values, files, the exception."""
 
 from __future__ import annotations
 
@@ -66,12 +66,12 @@ class SavedFile:
     problem: str = ""
 
 
-#: What the output of a run consists of. Whoever matches on it ends in `assert_never`.
+#: The closed union of the output types. Every `match` over it ends in `assert_never`.
 Decoded = Output | Display | ClearOutput | Raised | Value | SavedFile
 
 
 class OutputDecoder:
-    """Decode the output events of one run, from its first event on.
+    """A decoder of the output events of one run, from its first event on.
 
     Args:
         mark: the run's; see `runs.Run.mark`.
@@ -117,7 +117,7 @@ def decode(events: Iterable[Output], mark: str, *, is_over: bool = True) -> Iter
 
 
 def _item(piece: str | Message, event: Output) -> Decoded:
-    """Return what a piece of an event's text stands for."""
+    """Return the item that a piece of an event's text stands for."""
     if isinstance(piece, str):
         return replace(event, text=piece)
     head = piece.head
@@ -144,7 +144,7 @@ def _item(piece: str | Message, event: Output) -> Decoded:
 
 
 def _lost(message: Message, arrived: str) -> Value | SavedFile | None:
-    """Return what stands for a message of which parts are missing; None for one to be shown."""
+    """Return a value or file of which parts are missing; None for any other message."""
     if message.kind not in ("value", "file"):
         return None
     kind, key = (Value, "name") if message.kind == "value" else (SavedFile, "path")
@@ -158,13 +158,13 @@ def _text(head: dict[str, Any], member: str) -> str:
 
 
 class Harvest:
-    """What a run sends home beside its display: values, files, and the error that ended it.
+    """The items of a run that are kept, not shown: values, files, and the error that ended it.
 
     Args:
         items: the run's first items.
 
     Attributes:
-        problems: what is wrong with values and files whose names did not arrive, in sentences.
+        problems: a sentence for each value and file whose name did not arrive.
     """
 
     def __init__(self, items: Iterable[Decoded] = ()) -> None:
@@ -175,7 +175,7 @@ class Harvest:
         self.take(items)
 
     def take(self, items: Iterable[Decoded]) -> None:
-        """Keep what is to be kept of a run's next items."""
+        """Take the run's next items."""
         for item in items:
             match item:
                 case Raised():

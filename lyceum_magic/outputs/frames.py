@@ -72,7 +72,7 @@ class _Parts:
 
 
 class FrameReader:
-    """Read one stream of one run.
+    """A reader of one stream of one run.
 
     Args:
         mark: the run's; if it is empty there are no frames, and everything is text.

@@ -1,4 +1,4 @@
-"""Python's own kinds of values, and dataclass instances, as `values` packs them."""
+"""Values of Python's own types and dataclass instances, as `values` packs them."""
 
 from __future__ import annotations
 
@@ -194,7 +194,7 @@ _made: dict[object, type] = {}
 
 
 def _class_named(module: str, qualname: str, names: list[str]) -> type | None:
-    """The dataclass of this name and these fields, if it is here already."""
+    """Return the dataclass of this name and these fields, if it exists here already."""
     found: Any = sys.modules.get(module)
     for part in qualname.split("."):
         found = getattr(found, "__dict__", {}).get(part)
@@ -207,7 +207,7 @@ def _class_named(module: str, qualname: str, names: list[str]) -> type | None:
 
 
 def _is_plain(cls: Any) -> bool:
-    """Whether an instance can be made without running code of the class."""
+    """Return whether an instance can be made without running code of the class."""
     return cls.__new__ is object.__new__
 
 

@@ -1,4 +1,4 @@
-"""Values as bytes and back, exactly and without pickle; on both sides of a run.
+"""Values <-> bytes, exactly and without pickle; on both sides of a run.
 
 A packed value is `lyv1`, the length of a JSON text in four bytes, that text `[node, sizes]`, and
 blobs of those sizes. In a node JSON's null, booleans, numbers and strings stand for themselves, an
@@ -6,20 +6,20 @@ object for a dict whose keys are strings, and an array `[kind, ...]` for everyth
 that holds bytes names its blob by number. Each blob is taken once, so that no text can ask for
 more than came with it.
 
-Travels as it is: None, bool, int, float, complex, str, bytes, bytearray, list, tuple, set,
-frozenset, dict, range, slice; what `datetime`, `zoneinfo`, `decimal`, `fractions`, `uuid` and
-`pathlib` make; numpy arrays and scalars (`arrays`); pandas objects, polars and pyarrow tables
-(`tables`); dataclass instances, by their fields and what else they were given. What offers
-`__arrow_c_stream__` arrives as a pyarrow table, what offers `__array__` as a numpy array.
-Subclasses of the first are not guessed at: they are refused as everything else is, unless a pickle
-is allowed. Where one is, what would arrive as another kind of object is pickled too. An object that
-is in two places arrives as two.
+These types travel as they are: None, bool, int, float, complex, str, bytes, bytearray, list, tuple,
+set, frozenset, dict, range, slice; the types of `datetime`, `zoneinfo`, `decimal`, `fractions`,
+`uuid` and `pathlib`; numpy arrays and scalars (`arrays`); pandas objects, polars and pyarrow tables
+(`tables`); dataclass instances, with their fields and other attributes (`kinds`). Any other object
+with `__arrow_c_stream__` arrives as a pyarrow table, one with `__array__` as a numpy array.
+Everything else is refused, subclasses of Python's own types too, unless a pickle is allowed. If one
+is, an object that would arrive as another type is pickled too. An object that is in two places
+arrives as two.
 
-A dataclass instance is of its own class again where the receiver has that class, imported or in
-`__main__`; else of the sender's class, which travels along where a pickle is allowed; else of a
-class made with its name and fields. Without a pickle no name in the data is ever imported, and no
-class is called: of the code of one that is here, no more runs than Python itself runs to set a
-field, and to hash and compare an instance that is in a set or the key of a dict.
+A dataclass instance gets its own class again if the receiver has that class, imported or in
+`__main__`; else the sender's class, which travels along if a pickle is allowed; else a class that
+is made with its name and fields. Without a pickle no name in the data is ever imported, and no
+class is called: of a class that is here, only the code runs that Python itself runs to set a field,
+and to hash and compare an instance that is in a set or the key of a dict.
 """
 
 from __future__ import annotations
@@ -44,16 +44,16 @@ _LARGE = 1 << 63
 _FLAT = {type(None), bool, int, float, str}
 #: The packages of which `tables` packs objects.
 TABLES = {"pandas", "polars", "pyarrow"}
-#: The package of this module, whose name says nothing to a reader.
+#: The package of this module, whose name means nothing to a user.
 OURS = __name__.rpartition(".")[0]
-#: Not those of `json`, which a cell may have replaced.
+#: Not the functions of `json`, which a cell may have replaced.
 _TO_JSON = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _FROM_JSON = JSONDecoder().decode
 _PYTHON = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - an f-string is not shorter
 
 
 def pack(value: object, name: str = "the value", *, allow_pickle: bool = False) -> bytes:
-    """One value as bytes; see `Packer.pack`."""
+    """Return one value as bytes; see `Packer.pack`."""
     return Packer(allow_pickle=allow_pickle).pack(name, value)
 
 
@@ -64,16 +64,16 @@ def unpack(
     namespace: dict[str, Any] | None = None,
     came_along: list[str] | None = None,
 ) -> Any:
-    """The value in packed bytes.
+    """Return the value in packed bytes.
 
     Args:
-        data: from anywhere: what `pack` did not make is refused, and runs nothing.
-        allow_pickle: whether a pickle may be loaded; that runs whatever its maker wanted.
+        data: untrusted: bytes that `pack` did not make are refused, and run nothing.
+        allow_pickle: whether a pickle may be loaded; that runs any code of its maker.
         namespace: in which functions of `__main__` arrive, see `pickles`.
-        came_along: is given the names that they bring into it.
+        came_along: a list to which the names that they bring into it are added.
 
     Raises:
-        UnpackError: and nothing else.
+        UnpackError: the only error that is raised.
     """
     unpacker = Unpacker(data, allow_pickle, namespace)
     value = _guarded(unpacker.unpack)
@@ -83,16 +83,16 @@ def unpack(
 
 
 class Packer:
-    """Packs values that travel together.
+    """A packer of values that travel together.
 
     Args:
-        allow_pickle: whether what cannot travel otherwise travels as a pickle.
-        max_bytes: what all of them may take.
+        allow_pickle: whether a value that cannot travel otherwise travels as a pickle.
+        max_bytes: maximum bytes of all of them.
         apart: names of values that arrive together: functions need not carry them.
 
     Attributes:
         needs: the modules that unpacking them imports.
-        changed: name -> a sentence, for each value that arrives as something else.
+        changed: name -> a sentence, for each value that arrives as another type.
     """
 
     def __init__(
@@ -115,10 +115,10 @@ class Packer:
         self._classes: set[type] = set()  # of which a pickle is among the blobs
 
     def pack(self, name: str, value: object) -> bytes:
-        """A value as bytes.
+        """Return a value as bytes.
 
         Args:
-            name: what to call it in a message.
+            name: its name in a message.
 
         Raises:
             PackError: it cannot travel; the message names it and its type.
@@ -147,7 +147,7 @@ class Packer:
         return data
 
     def _packed_as_another(self, value: object) -> bytes:
-        """A value that no pickle holds, as another kind of object; empty if it can be none."""
+        """Return a value that cannot be pickled as another type; empty if there is none."""
         self._keeps_types = False
         try:
             return self._pack(value)
@@ -204,10 +204,10 @@ class Packer:
     # For `kinds`, `arrays` and `tables` too.
 
     def change(self, value: object, kind: str) -> None:
-        """Notes that a value arrives as another kind of object, unless a pickle may keep it.
+        """Note that a value arrives as another type, unless a pickle may keep its own.
 
         Args:
-            kind: of object that arrives, with its article.
+            kind: the type that arrives, with its article.
         """
         if self._keeps_types:
             raise self.refuse(value)
@@ -217,7 +217,7 @@ class Packer:
         )
 
     def node(self, value: object) -> Any:
-        """What stands for a value in the JSON text."""
+        """Return the node that stands for a value in the JSON text."""
         self.reserve(2)  # what its text takes at the least, here and below
         kind = type(value)
         if value is None or kind is bool or kind is float:
@@ -237,23 +237,23 @@ class Packer:
         return node
 
     def reserve(self, size: int) -> None:
-        """Counts bytes that are about to be made."""
+        """Count bytes that are about to be made."""
         self.check_room(size)
         self._reserved += size
 
     def check_room(self, size: int) -> None:
-        """Refuses bytes that have no room, before they are made."""
+        """Raise TooLarge for bytes that have no room, before they are made."""
         if self._reserved + size > self._left:
             raise TooLarge
 
     def blob(self, data: bytes) -> int:
-        """Puts bytes behind the text; returns their number, for the node."""
+        """Put bytes after the text; return the blob's number, for the node."""
         self.reserve(len(data))
         self._blobs.append(data)
         return len(self._blobs) - 1
 
     def refuse(self, value: object, why: str = "cannot travel as data") -> Exception:
-        """The error to raise for what is not supported."""
+        """Return the error to raise for a value that is not supported."""
         what = _a_type(value)
         hint = "--pickle would send it as a pickle"
         return _Refused(f"{'is' if self._is_whole(value) else 'holds'} {what}, which {why}; {hint}")
@@ -325,11 +325,11 @@ class Packer:
 
 
 class _Refused(Exception):
-    """What a pickle may save; the sentence without its first word, the value's name."""
+    """A refusal that a pickle may avoid; a sentence without its first word, the value's name."""
 
 
 class Unpacker:
-    """One packed value; see `unpack`."""
+    """An unpacker of one value; see `unpack`."""
 
     def __init__(
         self, data: bytes, allow_pickle: bool, namespace: dict[str, Any] | None = None
@@ -359,7 +359,7 @@ class Unpacker:
     # For `kinds`, `arrays` and `tables` too.
 
     def value(self, node: Any) -> Any:
-        """The value that a node of the JSON text stands for."""
+        """Return the value that a node of the JSON text stands for."""
         if type(node) is dict:
             return {key: self.value(item) for key, item in node.items()}
         if type(node) is not list:
@@ -378,7 +378,7 @@ class Unpacker:
         raise UnpackError(f"there is no kind {str(name)[:40]!r} of value")
 
     def take(self, number: int) -> bytes:
-        """The blob of this number; nobody else gets it."""
+        """Return the blob of this number, once."""
         if number not in self._blobs:
             raise UnpackError("bytes of the value are missing")
         return self._blobs.pop(number)
@@ -387,7 +387,7 @@ class Unpacker:
         return [self.value(node) if type(node) in (list, dict) else node for node in nodes]
 
     def typed(self, node: Any, kind: type[T]) -> T:
-        """The value of a node, of exactly this type."""
+        """Return the value of a node, which must be of exactly this type."""
         value = self.value(node)
         if type(value) is not kind:
             raise UnpackError(f"a {kind.__name__} is missing")
@@ -415,7 +415,7 @@ class Unpacker:
         return value
 
     def class_named(self, name: str, python: str = "", blob: int = -1) -> Any:
-        """A class that came as a pickle, with this instance or one before it; else None."""
+        """Return the class that came as a pickle, with this instance or an earlier one, or None."""
         if blob >= 0:
             content = self.take(blob)
             if self._allow_pickle and python == _PYTHON:
@@ -465,12 +465,12 @@ def _mib(size: int) -> str:
 
 
 def encode_inputs(packed: dict[str, bytes]) -> str:
-    """Packed values as text for `Job.inputs`."""
+    """Return packed values as text for `Job.inputs`."""
     from binascii import b2a_base64
 
     from .deflating import deflate
 
-    # In one expression, so that no copy of what may be megabytes outlives the next.
+    # In one expression, so that no copy, which may be megabytes, outlives the next.
     return b2a_base64(
         deflate(Packer(max_bytes=4 * MAX_BYTES).pack("inputs", packed)), newline=False
     ).decode("ascii")
@@ -479,7 +479,7 @@ def encode_inputs(packed: dict[str, bytes]) -> str:
 def restore_inputs(
     text: str, *, allow_pickle: bool = False, namespace: dict[str, Any] | None = None
 ) -> dict[str, object]:
-    """The cell's inputs.
+    """Return the cell's inputs by name.
 
     Args:
         namespace: the cell's.
@@ -500,7 +500,7 @@ def restore_inputs(
 
 
 def send_outputs(names: Iterable[str], namespace: dict[str, object], *, allow_pickle: bool) -> None:
-    """Sends those of the names that there are; one that cannot travel goes with its problem."""
+    """Send the values of the names that exist; of one that cannot travel, the reason."""
     from .frames import send
 
     packer = Packer(allow_pickle=allow_pickle)

@@ -339,7 +339,9 @@ class Following:
                 self.log.append(item, event_id)
                 if self.log.problem:
                     self._warn(self.log.problem)
-                trail.mark("client", self._run_id, "journalled", event=event_id)
+                if trail.is_on:
+                    size = len(item.text.encode("utf-8", "replace"))
+                    trail.mark("client", self._run_id, "journalled", event=event_id, bytes=size)
                 await self._decode(item, event_id)
                 return
             case Progress():

@@ -12,7 +12,7 @@ from lyceum_magic.protocol.events import Finished, Output
 
 @dataclass
 class Heard:
-    """What a follower passed on."""
+    """The items that a follower passed on."""
 
     items: list[Item] = field(default_factory=list)
     ids: list[str | None] = field(default_factory=list)
@@ -50,7 +50,7 @@ async def heard(
     last_event_id: str | None = None,
     delivered: Sequence[str] = (),
 ) -> Heard:
-    """All that is heard of a run."""
+    """Follow a run to its end, and return all items."""
     heard = Heard()
     await follow(
         client,

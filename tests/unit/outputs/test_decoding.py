@@ -1,4 +1,4 @@
-"""What a run sends home is complete, or says what is missing of it."""
+"""The values and files of a run are complete, or name what is missing."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ MARK = "0123456789ab"
 
 
 def harvest_of(kind: str, head: dict[str, object], lost: int) -> Harvest:
-    """What there is of a message of five parts when one of them is lost."""
+    """Return the harvest of a message of five parts of which one is lost."""
     lines = frames.encode(MARK, kind, "1.0", head, os.urandom(9000), "")
     assert len(lines) == 5
     del lines[lost]

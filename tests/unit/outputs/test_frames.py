@@ -128,7 +128,7 @@ def test_garbage_is_text(garbage: str, places: list[int]) -> None:
 
 @given(messages, st.integers(0), st.characters())
 def test_a_damaged_frame_stays_text(message: Message, place: int, wrong: str) -> None:
-    """Whatever is not as it was written is shown, and nothing raises."""
+    """It is shown, and nothing raises."""
     whole = "".join(written([message]))
     place %= len(whole)
     damaged = whole[:place] + wrong + whole[place + 1 :]
@@ -146,7 +146,7 @@ def test_a_damaged_frame_stays_text(message: Message, place: int, wrong: str) ->
 
 @given(messages, st.integers(1))
 def test_a_cut_stream_hides_nothing(message: Message, lost: int) -> None:
-    """Of a message that has not come whole, another reader's text is shown with what is missing."""
+    """An incomplete message shows its readable text, and how much is missing."""
     lines = written([message])
     kept = lines[: lost % len(lines)] if len(lines) > 1 else []
     text, found = read(kept)

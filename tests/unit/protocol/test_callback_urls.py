@@ -1,4 +1,4 @@
-"""What the text of a callback URL says, without a network."""
+"""The text of a callback URL is judged without a network."""
 
 from __future__ import annotations
 

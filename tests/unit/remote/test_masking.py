@@ -1,4 +1,4 @@
-"""What a cell shows holds no secret of the account, in each form in which it could."""
+"""Outputs of a cell hold no secret of the account, in any form."""
 
 from __future__ import annotations
 

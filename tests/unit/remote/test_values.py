@@ -762,7 +762,7 @@ SAMPLES = [
 
 
 def unpack_hostile(data: bytes) -> None:
-    """Nothing but an `UnpackError` leaves, whose text is one line."""
+    """Unpack hostile bytes: only an `UnpackError` may leave, with a text of one line."""
     said = ""
     try:
         unpack(data)
@@ -865,7 +865,7 @@ def test_traps_are_refused(node: object, blobs: list[bytes]) -> None:
 
 
 def test_what_would_blow_up_is_refused_in_little_memory() -> None:
-    """In a process that may not have it."""
+    """Run in a process whose memory is limited."""
     program = (
         "import resource, sys\n"
         "import numpy, pandas\n"
