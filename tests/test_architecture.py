@@ -23,9 +23,11 @@ ARROWS = {
     "embedded.demo": "embedded exceptions",
     "embedded.keys": "client config exceptions magic protocol runs.workspace",
     "magic": "client config display embedded exceptions journal outputs protocol runs "
-    "runs.workspace submission submission.wrapping",
-    "api": "config exceptions journal protocol runs runs.workspace submission submission.wrapping",
-    "runs.workspace": "client config embedded exceptions inbox journal protocol runs",
+    "runs.accounts runs.workspace submission submission.wrapping",
+    "api": "config exceptions journal protocol runs runs.accounts runs.workspace submission "
+    "submission.wrapping",
+    "runs.workspace": "client exceptions inbox journal protocol runs runs.accounts",
+    "runs.accounts": "client config embedded exceptions journal protocol runs",
     "inbox": "callbacks config exceptions protocol runs",
     "server_extension": "jupyter",
     "jupyter": "config inbox",
@@ -35,7 +37,7 @@ ARROWS = {
     "submission.wrapping": "protocol remote",
     "remote": "",
     "display": "outputs protocol",
-    "runs": "client exceptions journal outputs protocol",
+    "runs": "client config exceptions journal outputs protocol",
     "journal": "config disks exceptions protocol",
     "client": "config exceptions protocol",
     "outputs": "exceptions protocol remote",

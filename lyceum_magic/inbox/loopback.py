@@ -15,7 +15,7 @@ import h11
 from anyio.abc import SocketListener, SocketStream
 
 from .receiving import Reception
-from .store import CallbackInbox
+from .store import InboxStore
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +32,7 @@ _PIECE_BYTES = 16 * 1024
 class LoopbackReceiver:
     """Serves while `serve` runs; `url` is what comes before the secret of an address."""
 
-    def __init__(self, inbox: CallbackInbox) -> None:
+    def __init__(self, inbox: InboxStore) -> None:
         self._inbox = inbox
         self.port = 0
 
@@ -84,7 +84,7 @@ async def _accepted(listener: SocketListener) -> SocketStream:
 
 
 class _Connection:
-    def __init__(self, stream: SocketStream, hosts: set[str], inbox: CallbackInbox) -> None:
+    def __init__(self, stream: SocketStream, hosts: set[str], inbox: InboxStore) -> None:
         self._stream = stream
         self._hosts = hosts
         self._inbox = inbox

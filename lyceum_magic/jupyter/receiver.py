@@ -28,7 +28,7 @@ from .. import config
 from ..inbox.jupyter_servers import announce
 from ..inbox.loopback import PATH
 from ..inbox.receiving import Reception
-from ..inbox.store import CallbackInbox
+from ..inbox.store import InboxStore
 
 #: What pages are told of an arrival; they ask the API for more.
 EVENT = "urn:lyceum-magic:callback:1"
@@ -54,7 +54,7 @@ def load(app: Any) -> None:
     """Adds the receiver to a Jupyter server, and lets its kernels know."""
     folder = config.user_folder() / "callbacks"
     try:
-        inbox = CallbackInbox(folder)
+        inbox = InboxStore(folder)
         inbox.prune()
     except (OSError, sqlite3.Error) as exc:
         app.log.warning("lyceum_magic takes no callbacks: %s cannot be used (%s)", folder, exc)
@@ -109,7 +109,7 @@ def _plain(path: str) -> str:
 class CallbackHandler(JupyterHandler):  # type: ignore[misc]
     """One callback. Only `POST` is open; the rules are those of `Reception`."""
 
-    def initialize(self, inbox: CallbackInbox, base: str) -> None:
+    def initialize(self, inbox: InboxStore, base: str) -> None:
         self._inbox = inbox
         self._base = base
         self._reception: Reception | None = None

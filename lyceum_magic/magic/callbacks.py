@@ -70,13 +70,13 @@ def _chosen(named: str) -> tuple[Callbacks, list[DeliveryRecord]]:
         callbacks = here.client().callbacks
         return callbacks, [_delivery(callbacks, named)]
     try:
-        entry = here.find_entry(named)
+        entry = here.history.find(named)
     except UnknownRun:
         callbacks = here.client().callbacks
         return callbacks, _of_a_run(callbacks, named)
     if entry.run_id is None:
         raise UnknownRun("The start of that run was not answered, so nobody knows its callbacks.")
-    callbacks = here.client_for(entry).callbacks
+    callbacks = here.accounts.client_of(entry).callbacks
     ask = functools.partial(callbacks.deliveries, entry.run_id, limit=MAX_PAGE)
     return callbacks, here.ask(ask)
 

@@ -58,7 +58,7 @@ def _credentials() -> tuple[str, str, str]:
     if account is None:
         return ("credentials", "none", "cells run on the embedded server (LOCAL)")
     try:
-        workspace().check_account(account)
+        workspace().accounts.check(account)
     except LyceumError as exc:
         return ("credentials", f"from {account.source}", str(exc))
     return ("credentials", f"from {account.source}", f"cells run on {account.base_url}")
@@ -68,7 +68,7 @@ def _server() -> tuple[str, str, str]:
     here = workspace()
     try:
         folder = local_server.current_folder()
-        client = here.embedded_if_running()
+        client = here.accounts.embedded_if_running()
         if client is None and (problem := local_server.unreachable(folder)):
             return ("embedded server", "cannot be reached", problem)
     except LyceumError as exc:
@@ -96,7 +96,7 @@ def _earlier_state() -> list[tuple[str, str, str]]:
 def _callbacks() -> tuple[str, str, str]:
     """How the callbacks of the embedded server are doing."""
     try:
-        client = workspace().embedded_if_running()
+        client = workspace().accounts.embedded_if_running()
         if client is None:
             return callbacks_left(local_server.current_folder())
         health = workspace().ask(client.callbacks.health)
@@ -112,7 +112,7 @@ def _callbacks() -> tuple[str, str, str]:
 
 def _callbacks_to_here() -> tuple[str, str, str]:
     try:
-        return ("callbacks to `here`", f"received {workspace().here.receiver()}", "")
+        return ("callbacks to `here`", f"received {workspace().inbox.receiver()}", "")
     except LyceumError as exc:
         return ("callbacks to `here`", "cannot be received", str(exc))
 
@@ -168,7 +168,7 @@ def _answer(command: list[str], advice: str) -> tuple[str, str]:
 
 def _journal() -> tuple[str, str, str]:
     try:
-        workspace().entries(limit=1)
+        workspace().history.entries(limit=1)
     except LyceumError as exc:
         return ("journal", "cannot be used", str(exc))
     folder = config.journal_folder()

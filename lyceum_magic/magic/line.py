@@ -19,7 +19,7 @@ from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Display, OutputDecoder, Raised
 from ..protocol import money
 from ..protocol.events import Output
-from ..runs.backlog import Inbox
+from ..runs.backlog import Backlog
 from ..runs.run import Run
 from ..runs.workspace import workspace
 from .asking import ask_secret
@@ -59,7 +59,7 @@ def login(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> str:
     if not key.startswith("lk_"):
         raise LyceumError("An API key begins with lk_; nothing was written.")
     account = config.account_to_log_in(config.read_login(), key, "what you typed")
-    workspace().check_account(account)
+    workspace().accounts.check(account)
     path = config.write_login(api_key=key, refresh_token=None)
     return Says(f"Signed in: the key is in {path}. Cells run on the cloud from now on.")
 
@@ -75,12 +75,12 @@ def status(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> object
     here = workspace()
     if account is not None:
         here.ask(here.client("cloud").machine_types)  # raises what would keep a cell from running
-    active = [entry for entry in here.as_now(here.unfinished()) if not entry.is_final]
+    active = [entry for entry in here.runs.as_now(here.history.unfinished()) if not entry.is_final]
     said = (
         f"Cells run on {where}.\n{len(active)} active run{'' if len(active) == 1 else 's'}; "
         "%lyceum list --all shows them."
     )
-    return Says("\n".join(filter(None, [said, _spent(here.paid())])))
+    return Says("\n".join(filter(None, [said, _spent(here.history.paid())])))
 
 
 def _spent(mine: list[Entry]) -> str:
@@ -123,8 +123,10 @@ def machines(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Tabl
 def list_runs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Table:
     here = workspace()
     limit = parsed.limit or (ALL_RUNS if parsed.all else OWN_RUNS)
-    entries = here.as_now(here.entries(limit) if parsed.all else here.entries_here(limit))
-    title = _said_of(len(entries), here.count(here=not parsed.all), parsed.all)
+    entries = here.runs.as_now(
+        here.history.entries(limit) if parsed.all else here.history.of_notebook(limit)
+    )
+    title = _said_of(len(entries), here.history.count(is_of_notebook=not parsed.all), parsed.all)
     now = time.time()
     rows: list[tuple[str, ...]] = [
         (
@@ -167,17 +169,17 @@ def _cost(entry: Entry, now: float) -> str:
 def logs(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
     asked_at = time.time()
     run = workspace().attach(parsed.id)
-    before, inbox = run.watch()
-    with closing(inbox):
+    before, backlog = run.watch()
+    with closing(backlog):
         show = _Printer(parsed.grep, OutputDecoder(run.mark))
-        for output in chain(before, _up_to(asked_at, inbox)):
+        for output in chain(before, _up_to(asked_at, backlog)):
             show(output)
     show.end()
 
 
-def _up_to(moment: float, inbox: Inbox) -> Iterator[Output]:
-    """What comes into an inbox until it is later, or silent."""
-    while items := inbox.get(CAUGHT_UP_S):
+def _up_to(moment: float, backlog: Backlog) -> Iterator[Output]:
+    """What comes into an backlog until it is later, or silent."""
+    while items := backlog.get(CAUGHT_UP_S):
         for item in items:
             if isinstance(item, Output):
                 if (item.timestamp or 0) > moment:
@@ -282,7 +284,7 @@ def listen(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> None:
 
 def server(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
     folder = local_server.current_folder()
-    client = workspace().embedded_if_running()
+    client = workspace().accounts.embedded_if_running()
     if client is None and (problem := local_server.unreachable(folder)):
         return Says(problem)
     said = f"No embedded server runs; the first cell starts one. Its folder: {folder}"
@@ -296,14 +298,14 @@ def server(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
 
 def forget(parsed: argparse.Namespace, defaults: Defaults, bind: Bind) -> Says:
     here = workspace()
-    chosen = [here.find_entry(run_id) for run_id in parsed.id]
+    chosen = [here.history.find(run_id) for run_id in parsed.id]
     if live := [entry for entry in chosen if not entry.is_final]:
         raise UnknownRun(
             f"Run {(live[0].run_id or '')[:8]} has not ended and is not forgotten; abort it first."
         )
     if parsed.all or parsed.older_than is not None:
         before = time.time() - (parsed.older_than or 0) * 86400
-        chosen += here.ended_before(before)
+        chosen += here.history.ended_before(before)
     elif not chosen:
         raise OptionError("Name the runs to forget, or say --older-than DAYS or --all.")
     here.forget(chosen)

@@ -32,13 +32,13 @@ def listen(setting: str) -> None:
     """Shows the address in the present cell, and from now on what comes in there.
 
     Args:
-        setting: see `Here`.
+        setting: see `inbox.public_base`.
 
     Raises:
         LyceumError: nothing can come in.
     """
     here = workspace()
-    address, base = here.here.listening_address(setting)
+    address, base = here.inbox.listening_address(setting)
     _listening(here).show(address, _reach(base))
 
 
@@ -55,7 +55,7 @@ class _Listening:
     """What has come in for one process, and the cell that shows it: the last that asked."""
 
     def __init__(self, here: Workspace) -> None:
-        self._queue = here.here.listen()
+        self._queue = here.inbox.listen()
         self._rows: deque[tuple[str, ...]] = deque(maxlen=SHOWN)
         self._count = 0
         self._slot: Slot | None = None
@@ -132,13 +132,13 @@ def _by_server(run_id: str) -> str:
     """The state of a run as the server knows it: a callback is a hint, which anybody could send."""
     here = workspace()
     try:
-        entry = here.find_entry(run_id)
+        entry = here.history.find(run_id)
         if entry.run_id != run_id:
             raise UnknownRun("another run, whose id begins so")
-        client = here.client_for(entry)
+        client = here.accounts.client_of(entry)
     except UnknownRun:
         account = config.find_account()
-        found = here.embedded_if_running() if account is None else here.client("cloud")
+        found = here.accounts.embedded_if_running() if account is None else here.client("cloud")
         if found is None:
             return "unknown run"
         client = found
