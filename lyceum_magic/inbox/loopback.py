@@ -1,6 +1,9 @@
-"""A receiver on a port of this machine alone, for processes that no Jupyter server stands before.
+"""A receiver on a loopback port, for processes that were not started by a Jupyter server.
 
-One request a connection. h11 parses it; nothing of it is ever logged, for its path is a secret.
+One request a connection, parsed by h11 on the loop thread. Nothing of a request is ever logged,
+because its path is a secret. uvicorn would be shorter, but it closes no connection that sends
+nothing, accepts (and answers 503) beyond its limit instead of leaving connections to the system,
+and logs what a request raises, with the traceback.
 """
 
 from __future__ import annotations

@@ -47,11 +47,20 @@ _EVENT_SCHEMA = {
 }
 #: What looks like a secret: `token_urlsafe(32)` has 43 characters.
 _SECRET_CHARACTERS = 40
+#: The setting of a server's web application that says that it has the receiver.
+_LOADED = "lyceum_magic_receives_callbacks"
 _REACHED_BY_LOOPBACK = ("", "*", "0.0.0.0", "::", "127.0.0.1", "localhost")
 
 
 def load(app: Any) -> None:
-    """Adds the receiver to a Jupyter server, and lets its kernels know."""
+    """Add the receiver to a Jupyter server, and let its kernels know; a second call does nothing.
+
+    A server is told twice to load it where an earlier version has left its configuration, which
+    names `lyceum_magic.server_extension`, beside that of this one.
+    """
+    if app.web_app.settings.get(_LOADED):
+        return
+    app.web_app.settings[_LOADED] = True
     folder = config.user_folder() / "callbacks"
     try:
         inbox = InboxStore(folder)

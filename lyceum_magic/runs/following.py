@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import anyio
 
-from ..client.api import Client, Started, StartUnknown, ended_at_of
+from ..client.api import Client, StartAnswer, StartUnknown, ended_at_of
 from ..client.stream import Item, Notice, follow
 from ..exceptions import (
     JournalUnavailable,
@@ -315,7 +315,7 @@ class Following:
         for backlog in list(self._backlogs):
             await backlog.put(item)
 
-    def _know(self, started: Started) -> None:
+    def _know(self, started: StartAnswer) -> None:
         self._write(run_id=started.run_id, streaming_url=started.streaming_url, reason="")
         _reach(self.known)
 

@@ -7,7 +7,7 @@ from typing import TypeVar
 
 import anyio
 
-from ..client.api import Client, Started, StartUnknown
+from ..client.api import Client, StartAnswer, StartUnknown
 from ..exceptions import (
     LyceumError,
     OptionError,
@@ -52,7 +52,7 @@ def tagged(request: StartT) -> tuple[StartT, str]:
     return request.model_copy(update={"metadata": {**metadata, TAG_KEY: tag}}), tag
 
 
-async def start(client: Client, request: Start, tag: str) -> Started:
+async def start(client: Client, request: Start, tag: str) -> StartAnswer:
     """Start a run; a start that got no reply is looked up by its tag, and never sent again.
 
     Raises:
@@ -67,7 +67,7 @@ async def start(client: Client, request: Start, tag: str) -> Started:
         return await _find(client, tag, exc)
 
 
-async def find_unanswered(client: Client, tag: str) -> Started:
+async def find_unanswered(client: Client, tag: str) -> StartAnswer:
     """Find a run whose kernel ended between sending the start and reading the reply.
 
     Raises:
@@ -78,7 +78,7 @@ async def find_unanswered(client: Client, tag: str) -> Started:
     return await _find(client, tag, never)
 
 
-async def _find(client: Client, tag: str, cause: LyceumError) -> Started:
+async def _find(client: Client, tag: str, cause: LyceumError) -> StartAnswer:
     """Look for a run by its tag, where its start got no reply.
 
     Raises:
@@ -97,7 +97,7 @@ async def _find(client: Client, tag: str, cause: LyceumError) -> Started:
         for record in records:
             metadata = record.get("metadata")
             if isinstance(metadata, dict) and metadata.get(TAG_KEY) == tag:
-                return Started(str(record["execution_id"]), None)
+                return StartAnswer(str(record["execution_id"]), None)
     if not isinstance(cause, StartUnknown):
         raise unasked or cause
     if unasked is not None:

@@ -329,6 +329,27 @@ def test_the_inbox_is_its_users_alone(face: Face) -> None:
     assert all(face.secret.encode() not in path.read_bytes() for path in folder.glob("callback*"))
 
 
+def test_a_server_with_old_and_new_configuration_loads_the_receiver_once(tmp_path: Path) -> None:
+    configuration = tmp_path / "etc" / "jupyter_server_config.d" / "old_and_new.json"
+    configuration.parent.mkdir(parents=True)
+    names = ("lyceum_magic.jupyter", "lyceum_magic.server_extension")
+    loaded = {"ServerApp": {"jpserver_extensions": dict.fromkeys(names, True)}}
+    configuration.write_text(json.dumps(loaded))
+    env = {
+        "LYCEUM_MAGIC_HOME": str(tmp_path / "lyceum"),
+        "JUPYTER_CONFIG_PATH": str(tmp_path / "etc"),
+    }
+    with running_jupyter_server(tmp_path / "server", env=env) as server:
+        for name in names:
+            assert f"{name} | extension was successfully loaded" in server.log
+        assert "Traceback" not in server.log
+        path = f"{server.base}{PATH.lstrip('/')}"
+        face = Face(server.port, path, tmp_path / "lyceum" / "callbacks")
+        with closing(face.bell):
+            assert face.post(BODY, "webhook-id: msg_1") == 204
+            assert face.arrived() == ["msg_1"]
+
+
 def test_other_routes_of_the_jupyter_server_ask_for_its_token(jupyter: JupyterServer) -> None:
     with socket.create_connection(("127.0.0.1", jupyter.port)) as connection:
         connection.sendall(
