@@ -22,7 +22,7 @@ from ..protocol.callbacks import (
     DeliveryState,
 )
 from .answers import error_of, objects, read_object
-from .storage import Sender
+from .storage import RequestSender
 
 #: How many deliveries a server lists at a time.
 MAX_PAGE = 1000
@@ -48,7 +48,7 @@ class Callbacks:
     """The account's callbacks. Raises what `Client` raises; RequestRefused with one sentence where
     the server keeps no log of deliveries."""
 
-    def __init__(self, client: Sender) -> None:
+    def __init__(self, client: RequestSender) -> None:
         self._client = client
 
     async def deliveries(

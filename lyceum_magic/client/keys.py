@@ -11,7 +11,7 @@ from .. import config
 from ..exceptions import ProtocolError
 from ..protocol import paths
 from .answers import error_of, objects, read_json, read_object
-from .storage import Sender
+from .storage import RequestSender
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,7 +35,7 @@ class ApiKey:
 class Keys:
     """The account's keys. Raises what `Client` raises."""
 
-    def __init__(self, client: Sender) -> None:
+    def __init__(self, client: RequestSender) -> None:
         self._client = client
 
     async def list(self) -> list[ApiKey]:

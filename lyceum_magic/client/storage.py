@@ -33,7 +33,7 @@ class StoredFile:
     modified: str = ""
 
 
-class Sender(Protocol):
+class RequestSender(Protocol):
     """What a `Client` is to its storage."""
 
     account: config.Account
@@ -47,7 +47,7 @@ class Sender(Protocol):
 class Storage:
     """The account's files. Raises what `Client` raises."""
 
-    def __init__(self, client: Sender) -> None:
+    def __init__(self, client: RequestSender) -> None:
         self._client = client
 
     async def list(self, prefix: str = "", max_files: int = 1000) -> tuple[list[StoredFile], bool]:

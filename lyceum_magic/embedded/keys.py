@@ -32,7 +32,7 @@ def create(name: str, days: float | None, folder: Path | None) -> tuple[Secret, 
         raise OptionError(
             f"The name of a key has 1 to {_MAX_NAME} printable characters; {name!r:.80} is none."
         )
-    client = workspace().embedded(folder)
+    client = workspace().accounts.embedded(folder)
     if any(key.name == name for key in workspace().ask(client.keys.list)):
         raise OptionError(
             f"There is a key {name!r} already; choose another name, or revoke that one first with "
@@ -50,7 +50,7 @@ def create(name: str, days: float | None, folder: Path | None) -> tuple[Secret, 
 
 def listed(folder: Path | None) -> Table:
     """All keys, without themselves."""
-    client = workspace().embedded(folder)
+    client = workspace().accounts.embedded(folder)
     rows = [
         (
             key.name,
@@ -74,7 +74,7 @@ def revoke(wanted: str, folder: Path | None) -> str:
     Raises:
         OptionError: no key is meant, or more than one.
     """
-    client = workspace().embedded(folder)
+    client = workspace().accounts.embedded(folder)
     key = _only(workspace().ask(client.keys.list), wanted)
     workspace().ask(client.keys.revoke, key.key_id)
     return f"The key {key.name!r} ({key.prefix}...) is revoked: it opens nothing any more."

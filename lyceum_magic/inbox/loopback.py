@@ -1,6 +1,9 @@
-"""A receiver on a port of this machine alone, for processes that no Jupyter server stands before.
+"""A receiver on a loopback port, for processes that were not started by a Jupyter server.
 
-One request a connection. h11 parses it; nothing of it is ever logged, for its path is a secret.
+One request a connection, parsed by h11 on the loop thread. Nothing of a request is ever logged,
+because its path is a secret. uvicorn would be shorter, but it closes no connection that sends
+nothing, accepts (and answers 503) beyond its limit instead of leaving connections to the system,
+and logs what a request raises, with the traceback.
 """
 
 from __future__ import annotations
@@ -15,7 +18,7 @@ import h11
 from anyio.abc import SocketListener, SocketStream
 
 from .receiving import Reception
-from .store import CallbackInbox
+from .store import InboxStore
 
 logger = logging.getLogger(__name__)
 
@@ -32,7 +35,7 @@ _PIECE_BYTES = 16 * 1024
 class LoopbackReceiver:
     """Serves while `serve` runs; `url` is what comes before the secret of an address."""
 
-    def __init__(self, inbox: CallbackInbox) -> None:
+    def __init__(self, inbox: InboxStore) -> None:
         self._inbox = inbox
         self.port = 0
 
@@ -84,7 +87,7 @@ async def _accepted(listener: SocketListener) -> SocketStream:
 
 
 class _Connection:
-    def __init__(self, stream: SocketStream, hosts: set[str], inbox: CallbackInbox) -> None:
+    def __init__(self, stream: SocketStream, hosts: set[str], inbox: InboxStore) -> None:
         self._stream = stream
         self._hosts = hosts
         self._inbox = inbox

@@ -15,7 +15,7 @@ from http import HTTPStatus
 from ..callbacks.events import CallbackEvent, read
 from ..exceptions import InvalidCallback
 from ..protocol.callbacks import ID_HEADER, MAX_BODY_BYTES, TIMESTAMP_HEADER
-from .store import Address, CallbackInbox, is_taken
+from .store import Address, InboxStore, is_taken
 
 #: What a browser says where a page sends a request, and no sender of callbacks does.
 _OF_BROWSERS = ("origin", "sec-fetch-site")
@@ -33,7 +33,7 @@ class Reception:
     """
 
     def __init__(
-        self, inbox: CallbackInbox, method: str, secret: str, headers: Iterable[tuple[str, str]]
+        self, inbox: InboxStore, method: str, secret: str, headers: Iterable[tuple[str, str]]
     ) -> None:
         self._inbox = inbox
         self._method = method

@@ -34,7 +34,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS addresses (
     digest BLOB PRIMARY KEY,
     locator BLOB NOT NULL,     -- the digest's first bytes, by which it is looked up
-    session TEXT NOT NULL,
+    session TEXT NOT NULL,     -- the process; earlier versions, which share the file, say so
     tag TEXT,
     created_at REAL NOT NULL,  -- seconds since 1970
     poke_port INTEGER NOT NULL
@@ -59,13 +59,13 @@ class Address:
 
     Attributes:
         digest: of its secret.
-        session: the process that waits for them; see `Workspace.id`.
+        process: the process that waits for them; see `Workspace.process_id`.
         tag: of the run they are about; None where they may be about any.
         poke_port: of 127.0.0.1, where that process wants an empty datagram after each new one.
     """
 
     digest: bytes
-    session: str
+    process: str
     tag: str | None
     poke_port: int
 
@@ -91,7 +91,7 @@ def digest_of(secret: str) -> bytes:
     return sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
-class CallbackInbox:
+class InboxStore:
     """The addresses and callbacks in one folder, for any number of threads and processes.
 
     Raises:
@@ -107,30 +107,30 @@ class CallbackInbox:
             db.execute("PRAGMA journal_mode=WAL")
             db.executescript(_SCHEMA)
 
-    def register(self, secret: str, *, session: str, tag: str | None, poke_port: int) -> None:
+    def register(self, secret: str, *, process: str, tag: str | None, poke_port: int) -> None:
         """Lets callbacks come in under a secret; see `Address`."""
         digest = digest_of(secret)
         with self._connection() as db:
             db.execute(
                 "INSERT INTO addresses VALUES (?, ?, ?, ?, ?, ?)",
-                [digest, digest[:_LOCATOR_BYTES], session, tag, self._now(), poke_port],
+                [digest, digest[:_LOCATOR_BYTES], process, tag, self._now(), poke_port],
             )
 
-    def adopt(self, tag: str, *, session: str, poke_port: int) -> bool:
+    def adopt(self, tag: str, *, process: str, poke_port: int) -> bool:
         """Lets another process wait for a run's callbacks; False if none can come."""
         with self._connection() as db:
             return bool(
                 db.execute(
                     "UPDATE addresses SET session = ?, poke_port = ? WHERE tag = ?",
-                    [session, poke_port, tag],
+                    [process, poke_port, tag],
                 ).rowcount
             )
 
-    def retire(self, session: str) -> None:
+    def retire(self, process: str) -> None:
         """Lets nothing more come in for a process that ends, but for its runs: those may be waited
         for by another."""
         with self._connection() as db:
-            db.execute("DELETE FROM addresses WHERE session = ? AND tag IS NULL", [session])
+            db.execute("DELETE FROM addresses WHERE session = ? AND tag IS NULL", [process])
 
     def find(self, secret: str) -> Address | None:
         """The address with this secret."""
@@ -160,9 +160,9 @@ class CallbackInbox:
                 )
         return bool(is_new)
 
-    def arrivals(self, session: str, *, after: int = 0) -> list[Arrival]:
+    def arrivals(self, process: str, *, after: int = 0) -> list[Arrival]:
         """What has come in for a process, oldest first, behind the number `after`."""
-        return self._arrivals("addresses.session = ? AND number > ?", session, after)
+        return self._arrivals("addresses.session = ? AND number > ?", process, after)
 
     def arrivals_of_run(self, tag: str) -> list[Arrival]:
         """What has come in about a run, oldest first."""

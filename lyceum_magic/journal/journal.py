@@ -27,6 +27,7 @@ from ..exceptions import ConfigError, JournalUnavailable, UnknownRun
 from ..own_files import open_own, own_database, own_folder
 from ..protocol.ages import DAY_S, Mark
 from ..protocol.events import Output
+from ..protocol.limits import MARK_CHARACTERS
 from ..protocol.money import cost_of
 from ..protocol.states import State
 from .schema import IS_FINAL, open_database, transaction
@@ -70,7 +71,7 @@ class Entry:
         started_at: when it left the queue, as far as is known here.
         price_per_hour: of the machine, in dollars; None where it is free or unknown.
         billed: what the server says it cost, in dollars; None where it does not say.
-        session: tells the runs of one process from those of others.
+        process: tells the runs of one process from those of others; see `Workspace.process_id`.
     """
 
     tag: str
@@ -90,8 +91,23 @@ class Entry:
     timed_out: bool = False
     price_per_hour: float | None = None
     billed: float | None = None
-    session: str = ""
+    process: str = ""
     started_at: float | None = None
+
+    @property
+    def mark(self) -> str:
+        """The characters that tell the frames of this run from other text."""
+        return self.tag[:MARK_CHARACTERS]
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds from sending it to its end, or to now."""
+        return (self.ended_at or time.time()) - self.created_at
+
+    @property
+    def waited_s(self) -> float | None:
+        """Seconds from sending it to its leaving the queue; None while it is there."""
+        return None if self.started_at is None else max(0.0, self.started_at - self.created_at)
 
     def cost(self, now: float) -> float | None:
         """What it has cost, in dollars: as billed, else by its time up to `now`.
@@ -111,14 +127,16 @@ class Entry:
 
 _NAMES = [column.name for column in fields(Entry)]
 _COLUMNS = ", ".join(f"runs.{name}" for name in _NAMES)
+# `session` is what earlier versions read for `process`; see `schema`.
+_WRITTEN = [*_NAMES, "session"]
 # Not INSERT OR REPLACE: that empties what a later version has added to the row.
 _WRITE = (
-    f"INSERT INTO runs ({', '.join(_NAMES)}) VALUES ({', '.join('?' for _ in _NAMES)}) "
-    f"ON CONFLICT (tag) DO UPDATE SET {', '.join(f'{n} = excluded.{n}' for n in _NAMES[1:])}"
+    f"INSERT INTO runs ({', '.join(_WRITTEN)}) VALUES ({', '.join('?' for _ in _WRITTEN)}) "
+    f"ON CONFLICT (tag) DO UPDATE SET {', '.join(f'{n} = excluded.{n}' for n in _WRITTEN[1:])}"
 )
 _IN_NOTEBOOK = (
-    "WHERE session IN (SELECT session FROM notebooks WHERE notebook = "
-    "(SELECT notebook FROM notebooks WHERE session = ?) UNION ALL SELECT ?)"
+    "WHERE process IN (SELECT process FROM notebooks WHERE notebook = "
+    "(SELECT notebook FROM notebooks WHERE process = ?) UNION ALL SELECT ?)"
 )
 
 
@@ -179,31 +197,32 @@ class Journal:
             JournalUnavailable: the database cannot be written.
         """
         with self._writing():
-            self._db.execute(_WRITE, [getattr(entry, name) for name in _NAMES])
+            values = [getattr(entry, name) for name in _NAMES]
+            self._db.execute(_WRITE, [*values, entry.process])
 
-    def write_session(self, session: str, notebook: str) -> None:
-        """Notes which notebook the runs of a process belong to.
+    def write_notebook(self, process: str, notebook: str) -> None:
+        """Write down which notebook the runs of a process belong to.
 
         Raises:
             JournalUnavailable: the database cannot be written.
         """
         with self._writing():
             self._db.execute(
-                "INSERT INTO notebooks (session, notebook) VALUES (?, ?) "
+                "INSERT INTO notebooks (process, session, notebook) VALUES (?1, ?1, ?2) "
                 "ON CONFLICT (session) DO UPDATE SET notebook = excluded.notebook",
-                [session, notebook],
+                [process, notebook],
             )
 
     def entries(self, *, limit: int = -1) -> list[Entry]:
         """The runs, newest first."""
         return self._entries("ORDER BY created_at DESC LIMIT ?", limit)
 
-    def of_notebook(self, session: str, *, limit: int = -1) -> list[Entry]:
+    def of_notebook(self, process: str, *, limit: int = -1) -> list[Entry]:
         """The runs of the notebook that a process belongs to, newest first."""
         # The index alone says which they are; only these rows are read.
         newest = f"SELECT rowid FROM runs {_IN_NOTEBOOK} ORDER BY created_at DESC LIMIT ?"
         condition = f"WHERE rowid IN ({newest}) ORDER BY created_at DESC"
-        return self._entries(condition, session, session, limit)
+        return self._entries(condition, process, process, limit)
 
     def unfinished(self) -> list[Entry]:
         """The runs that have not ended as far as is known here, newest first."""
@@ -214,35 +233,35 @@ class Journal:
         condition = f"WHERE created_at <= ? AND {IS_FINAL} ORDER BY created_at DESC"
         return self._entries(condition, moment)
 
-    def paid(self, session: str) -> list[Entry]:
+    def paid(self, process: str) -> list[Entry]:
         """The runs of a process that cost money, newest first."""
         return self._entries(
-            "WHERE session = ? AND (price_per_hour > 0 OR billed IS NOT NULL) "
+            "WHERE process = ? AND (price_per_hour > 0 OR billed IS NOT NULL) "
             "ORDER BY created_at DESC",
-            session,
+            process,
         )
 
-    def count(self, session: str | None = None) -> int:
+    def count(self, process: str | None = None) -> int:
         """How many runs there are, of all or of the notebook that a process belongs to."""
-        if session is None:
+        if process is None:
             ((number,),) = self._db.execute("SELECT count(*) FROM runs")
         else:
             query = f"SELECT count(*) FROM runs {_IN_NOTEBOOK}"
-            ((number,),) = self._db.execute(query, [session, session])
+            ((number,),) = self._db.execute(query, [process, process])
         return int(number)
 
-    def find(self, run_id: str, session: str = "") -> Entry:
+    def find(self, run_id: str, process: str = "") -> Entry:
         """The run with this id or tag, a unique beginning of its id, or the newest for "last".
 
         Args:
-            session: whose runs "last" means, as long as it has any.
+            process: the process whose newest run "last" means, if it has any run.
 
         Raises:
             UnknownRun: none, or more than one.
         """
         if run_id == "last":
             newest = self._entries(
-                "WHERE session = ? ORDER BY created_at DESC LIMIT 1", session
+                "WHERE process = ? ORDER BY created_at DESC LIMIT 1", process
             ) or self.entries(limit=1)
             if not newest:
                 raise UnknownRun("There is no run yet: start one with a %%lyceum cell.")

@@ -1,8 +1,15 @@
-"""The tables of the journal, and how a file that another version began gets them.
+"""The tables of the journal, and the steps by which a file of an earlier version gets them.
 
-Several versions may use one journal at a time, each in an environment of its own. So the table
-`runs` stays as it is: what later versions know of a run is in tables of its own, keyed by the run's
-tag, and triggers keep these whatever version writes.
+Several versions may use one journal at a time, each in an environment of its own. So no column of
+the table `runs` is ever renamed or dropped, and a new one has a default. What later versions know
+of a run is in tables of their own, keyed by the run's tag. Triggers keep both right, whatever
+version writes.
+
+A process was called a session at first, and earlier versions still say so: they read and write
+`session` where this one reads `process`. Both columns hold the same. This version writes both, and
+triggers copy what an earlier one writes. (A renamed or a generated column would be neater. But the
+one breaks earlier versions, and the other needs SQLite 3.31, which some systems with a supported
+Python lack.)
 """
 
 from __future__ import annotations
@@ -56,6 +63,25 @@ _NOTE_END = """
     WHERE NEW.{is_final} AND NOT EXISTS (SELECT 1 FROM ended_runs WHERE tag = NEW.tag);
 """
 _NEWS = _CHANGED.format(row="NEW", is_gone=0) + _NOTE_END.format(is_final=IS_FINAL)
+_NOTE_CHANGE = f"CREATE TRIGGER runs_changed AFTER UPDATE ON runs BEGIN {_NEWS} END"
+
+
+def _process_columns() -> Iterator[str]:
+    """Yield what adds the column `process` to both tables that have a column `session`."""
+    yield "DROP TRIGGER runs_changed"  # the migration is no news of any run
+    for table, key in (("runs", "tag"), ("notebooks", "session")):
+        yield f"ALTER TABLE {table} ADD COLUMN process TEXT NOT NULL DEFAULT ''"
+        yield f"UPDATE {table} SET process = session"
+        for name, event in (("added", "INSERT"), ("changed", "UPDATE OF session")):
+            yield f"""CREATE TRIGGER {table}_process_{name} AFTER {event} ON {table}
+                WHEN NEW.process <> NEW.session BEGIN
+                    UPDATE {table} SET process = NEW.session WHERE {key} = NEW.{key};
+                END"""
+    yield "DROP INDEX runs_by_session"
+    yield "CREATE INDEX runs_by_process ON runs (process, created_at)"
+    yield "CREATE INDEX notebooks_by_process ON notebooks (process)"
+    yield _NOTE_CHANGE
+
 
 #: Each takes a journal from one `user_version` to the next, in one transaction. Earlier versions
 #: do not look at that number.
@@ -83,12 +109,13 @@ _STEPS: tuple[tuple[str, ...], ...] = (
             SELECT tag, ifnull(ended_at, created_at) FROM runs WHERE {IS_FINAL}""",
         "INSERT INTO changes (tag, is_gone) SELECT tag, 0 FROM runs ORDER BY created_at",
         f"CREATE TRIGGER runs_added AFTER INSERT ON runs BEGIN {_NEWS} END",
-        f"CREATE TRIGGER runs_changed AFTER UPDATE ON runs BEGIN {_NEWS} END",
+        _NOTE_CHANGE,
         f"""CREATE TRIGGER runs_forgotten AFTER DELETE ON runs BEGIN
             DELETE FROM ended_runs WHERE tag = OLD.tag;
             {_CHANGED.format(row="OLD", is_gone=1)}
         END""",
     ),
+    tuple(_process_columns()),
 )
 
 

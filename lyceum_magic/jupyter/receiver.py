@@ -28,7 +28,7 @@ from ..folders import callback_folder
 from ..inbox.jupyter_servers import announce
 from ..inbox.loopback import PATH
 from ..inbox.receiving import Reception
-from ..inbox.store import CallbackInbox
+from ..inbox.store import InboxStore
 
 #: What pages are told of an arrival; they ask the API for more.
 EVENT = "urn:lyceum-magic:callback:1"
@@ -47,14 +47,23 @@ _EVENT_SCHEMA = {
 }
 #: What looks like a secret: `token_urlsafe(32)` has 43 characters.
 _SECRET_CHARACTERS = 40
+#: The setting of a server's web application that says that it has the receiver.
+_LOADED = "lyceum_magic_receives_callbacks"
 _REACHED_BY_LOOPBACK = ("", "*", "0.0.0.0", "::", "127.0.0.1", "localhost")
 
 
 def load(app: Any) -> None:
-    """Adds the receiver to a Jupyter server, and lets its kernels know."""
+    """Add the receiver to a Jupyter server, and let its kernels know; a second call does nothing.
+
+    A server is told twice to load it where an earlier version has left its configuration, which
+    names `lyceum_magic.server_extension`, beside that of this one.
+    """
+    if app.web_app.settings.get(_LOADED):
+        return
+    app.web_app.settings[_LOADED] = True
     folder = callback_folder()
     try:
-        inbox = CallbackInbox(folder)
+        inbox = InboxStore(folder)
         inbox.prune()
     except (OSError, sqlite3.Error) as exc:
         app.log.warning("lyceum_magic takes no callbacks: %s cannot be used (%s)", folder, exc)
@@ -109,7 +118,7 @@ def _plain(path: str) -> str:
 class CallbackHandler(JupyterHandler):  # type: ignore[misc]
     """One callback. Only `POST` is open; the rules are those of `Reception`."""
 
-    def initialize(self, inbox: CallbackInbox, base: str) -> None:
+    def initialize(self, inbox: InboxStore, base: str) -> None:
         self._inbox = inbox
         self._base = base
         self._reception: Reception | None = None

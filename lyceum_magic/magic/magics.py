@@ -103,7 +103,7 @@ class LyceumMagics(Magics):  # type: ignore[misc]
         """Ids to offer for completion: the newest runs."""
         from ..runs.workspace import workspace
 
-        return [entry.run_id[:8] for entry in workspace().entries(limit=20) if entry.run_id]
+        return [entry.run_id[:8] for entry in workspace().history.entries(limit=20) if entry.run_id]
 
     def _defaults(self) -> Defaults:
         return Defaults(

@@ -17,7 +17,7 @@ from ..protocol.events import Output
 MAX_PENDING_CHARACTERS = 4_000_000
 
 
-class Inbox:
+class Backlog:
     """`put` on the loop thread, `get` on any one other thread.
 
     Its reader closes it when it stops reading, for whatever reason: whoever puts waits for room.

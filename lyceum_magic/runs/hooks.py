@@ -9,7 +9,7 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
-from .moments import Place, SafeMoments
+from .moments import OriginCell, SafeMoments
 
 
 class Run(Protocol):
@@ -30,7 +30,7 @@ class Hook:
 
     def __init__(self, hooks: Hooks, key: Hashable, function: HookFunction) -> None:
         self._hooks = hooks
-        self._place = Place()
+        self._cell = OriginCell()
         self.key = key
         self.function = function
         self.__wrapped__ = function
@@ -52,7 +52,7 @@ class Hook:
 
     def call(self, run: Run) -> None:
         """Calls the function; what it raises is shown in its own cell, and goes no further."""
-        self._place.call(lambda: self._call(run))
+        self._cell.call(lambda: self._call(run))
 
     def _call(self, run: Run) -> None:
         try:

@@ -67,7 +67,7 @@ class SafeMoments:
             self._action()
 
 
-class Place:
+class OriginCell:
     """The cell in which it is made: what is called there later shows its outputs there.
 
     But for nbclient and papermill, which take no output of an earlier cell: there it is the cell

@@ -141,13 +141,13 @@ import os
 from lyceum_magic.config import Account, Secret
 from lyceum_magic.runs.workspace import workspace
 cloud = Account("https://api.lyceum.technology", Secret("lk_x"), "a test")
-here = workspace().here
+here = workspace().inbox
 try:
     here.address_for("tag", cloud)
 except Exception as exc:
     print(type(exc).__name__, exc)
 from lyceum_magic.inbox.jupyter_servers import announce
-from lyceum_magic.inbox.here import callback_folder
+from lyceum_magic.inbox.inbox import callback_folder
 receiver = announce(callback_folder(), None)
 print(here.address_for("tag", cloud, "https://me.example/user/ann/").rpartition("/")[0])
 os.environ["LYCEUM_CALLBACK_BASE_URL"] = "https://tunnel.example"

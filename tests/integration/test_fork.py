@@ -177,7 +177,7 @@ os._exit(0)
             import lyceum_magic
             run = lyceum_magic.attach({run_id!r})
             run.watch()
-            print(run._life._is_writer)
+            print(run.following._is_writer)
             open({str(tmp_path / "gate")!r}, "w").close()
             run.result()
             """

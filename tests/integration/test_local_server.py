@@ -218,8 +218,8 @@ def test_a_request_to_a_server_that_was_killed_starts_it_again(
     kill_server(folder)
     assert submit(workspace, "print(2)").result().text == "2\n"
     kill_server(folder)
-    assert all(entry.is_final for entry in workspace.as_now(workspace.entries()))
-    assert workspace.ask(workspace.embedded().active) == []
+    assert all(entry.is_final for entry in workspace.runs.as_now(workspace.history.entries()))
+    assert workspace.ask(workspace.accounts.embedded().active) == []
 
 
 def test_a_run_goes_on_without_its_server(

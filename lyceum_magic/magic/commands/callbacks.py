@@ -86,13 +86,13 @@ def _chosen(named: str) -> tuple[Callbacks, list[DeliveryRecord]]:
         callbacks = workspace().client().callbacks
         return callbacks, [_delivery(callbacks, named)]
     try:
-        entry = workspace().find_entry(named)
+        entry = workspace().history.find(named)
     except UnknownRun:
         callbacks = workspace().client().callbacks
         return callbacks, _of_a_run(callbacks, named)
     if entry.run_id is None:
         raise UnknownRun("The start of that run was not answered, so its callbacks are not known.")
-    callbacks = workspace().client_for(entry).callbacks
+    callbacks = workspace().accounts.client_of(entry).callbacks
     ask = functools.partial(callbacks.deliveries, entry.run_id, limit=MAX_PAGE)
     return callbacks, workspace().ask(ask)
 

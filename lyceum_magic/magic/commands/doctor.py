@@ -68,7 +68,7 @@ def _credentials() -> Row:
     if account is None:
         return ("credentials", "none", "cells run on the embedded server (LOCAL)")
     try:
-        workspace().check_account(account)
+        workspace().accounts.check(account)
     except LyceumError as exc:
         return ("credentials", f"from {account.source}", str(exc))
     return ("credentials", f"from {account.source}", f"cells run on {account.base_url}")
@@ -77,7 +77,7 @@ def _credentials() -> Row:
 def _server() -> Row:
     try:
         folder = local_server.current_folder()
-        client = workspace().embedded_if_running()
+        client = workspace().accounts.embedded_if_running()
         if client is None and (problem := local_server.unreachable(folder)):
             return ("embedded server", "cannot be reached", problem)
     except LyceumError as exc:
@@ -105,7 +105,7 @@ def _earlier_state() -> list[Row]:
 def _callbacks() -> Row:
     """Report the callbacks that the embedded server has to send."""
     try:
-        client = workspace().embedded_if_running()
+        client = workspace().accounts.embedded_if_running()
         if client is None:
             return callbacks_left(local_server.current_folder())
         health = workspace().ask(client.callbacks.health)
@@ -121,7 +121,7 @@ def _callbacks() -> Row:
 
 def _callbacks_to_here() -> Row:
     try:
-        return ("callbacks to `here`", f"received {workspace().here.receiver()}", "")
+        return ("callbacks to `here`", f"received {workspace().inbox.receiver()}", "")
     except LyceumError as exc:
         return ("callbacks to `here`", "cannot be received", str(exc))
 
@@ -177,7 +177,7 @@ def _answer(command: list[str], advice: str) -> tuple[str, str]:
 
 def _journal() -> Row:
     try:
-        workspace().entries(limit=1)
+        workspace().history.entries(limit=1)
     except LyceumError as exc:
         return ("journal", "cannot be used", str(exc))
     folder = journal_folder()

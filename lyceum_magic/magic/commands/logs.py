@@ -12,7 +12,7 @@ from typing import TextIO
 from ...outputs import tracebacks
 from ...outputs.decoding import Decoded, Display, OutputDecoder, Raised
 from ...protocol.events import Output
-from ...runs.backlog import Inbox
+from ...runs.backlog import Backlog
 from ...runs.workspace import workspace
 from ..parsing import Parser
 from . import RUN_ID, Call
@@ -33,17 +33,17 @@ def add_arguments(parser: Parser) -> None:
 def run(call: Call) -> None:
     asked_at = time.time()
     run = workspace().attach(call.options.id)
-    before, inbox = run.watch()
-    with closing(inbox):
+    before, backlog = run.watch()
+    with closing(backlog):
         show = _Printer(call.options.grep, OutputDecoder(run.mark))
-        for output in chain(before, _until(asked_at, inbox)):
+        for output in chain(before, _until(asked_at, backlog)):
             show(output)
     show.end()
 
 
-def _until(moment: float, inbox: Inbox) -> Iterator[Output]:
+def _until(moment: float, backlog: Backlog) -> Iterator[Output]:
     """Yield the outputs that arrive, until one is later than a moment, or no more come for now."""
-    while items := inbox.get(CAUGHT_UP_S):
+    while items := backlog.get(CAUGHT_UP_S):
         for item in items:
             if isinstance(item, Output):
                 if (item.timestamp or 0) > moment:

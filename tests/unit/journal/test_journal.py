@@ -129,7 +129,7 @@ def test_the_last_run_of_an_empty_journal_is_unknown(journal: Journal) -> None:
 
 def test_last_is_of_ones_own_as_long_as_there_is_any(journal: Journal) -> None:
     for number, whose in enumerate(["mine", "mine", "theirs"]):
-        journal.write(entry(f"run{number}", tag=f"{number}", session=whose, created_at=number))
+        journal.write(entry(f"run{number}", tag=f"{number}", process=whose, created_at=number))
     assert journal.find("last", "mine").run_id == "run1"
     assert journal.find("last", "new").run_id == journal.find("last").run_id == "run2"
 
@@ -170,8 +170,8 @@ def test_a_journal_of_an_earlier_version_gets_the_columns_that_it_lacks(tmp_path
     db.close()
     journal = Journal(tmp_path)
     (old,) = journal.entries()
-    assert (old.return_code, old.reason, old.price_per_hour, old.session) == (None, "", None, "")
-    newer = replace(old, price_per_hour=3.6, billed=0.5, session="s", return_code=1)
+    assert (old.return_code, old.reason, old.price_per_hour, old.process) == (None, "", None, "")
+    newer = replace(old, price_per_hour=3.6, billed=0.5, process="s", return_code=1)
     journal.write(newer)
     journal.close()
     assert Journal(tmp_path).entries() == [newer]

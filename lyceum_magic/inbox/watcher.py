@@ -20,7 +20,7 @@ import anyio
 from ..exceptions import OptionError
 from . import jupyter_servers
 from .loopback import PATH, LoopbackReceiver
-from .store import Arrival, CallbackInbox
+from .store import Arrival, InboxStore
 
 logger = logging.getLogger(__name__)
 
@@ -30,22 +30,22 @@ AGAIN_S = 1.0
 PAUSE_S = 0.05
 
 
-class Mailbox:
+class InboxWatcher:
     """Where callbacks to this process come in.
 
     Args:
         folder: of the inbox.
-        session: see `Address`.
+        process: see `Address`.
         deliver: is given every new arrival, in a task of its own; begun in the order of arrival.
     """
 
     def __init__(
-        self, folder: Path, session: str, deliver: Callable[[Arrival], Awaitable[None]]
+        self, folder: Path, process: str, deliver: Callable[[Arrival], Awaitable[None]]
     ) -> None:
         self._folder = folder
-        self._session = session
+        self._process = process
         self._deliver = deliver
-        self._inbox: CallbackInbox
+        self._inbox: InboxStore
         self._loopback: LoopbackReceiver
         self._poked = asyncio.Event()
         self._port = 0
@@ -54,9 +54,9 @@ class Mailbox:
         self._is_receiving = asyncio.Lock()
         self._tasks: anyio.abc.TaskGroup
 
-    async def live(self, *, task_status: anyio.abc.TaskStatus[Mailbox]) -> None:
+    async def live(self, *, task_status: anyio.abc.TaskStatus[InboxWatcher]) -> None:
         """Hands on what comes in, until it is cancelled."""
-        self._inbox = await anyio.to_thread.run_sync(CallbackInbox, self._folder)
+        self._inbox = await anyio.to_thread.run_sync(InboxStore, self._folder)
         self._loopback = LoopbackReceiver(self._inbox)
         await anyio.to_thread.run_sync(self._inbox.prune)
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -74,11 +74,11 @@ class Mailbox:
         finally:
             transport.close()
             with anyio.CancelScope(shield=True), contextlib.suppress(OSError, sqlite3.Error):
-                await anyio.to_thread.run_sync(self._inbox.retire, self._session)
+                await anyio.to_thread.run_sync(self._inbox.retire, self._process)
 
     async def _look(self) -> None:
         def new() -> list[Arrival]:
-            return self._inbox.arrivals(self._session, after=self._seen)
+            return self._inbox.arrivals(self._process, after=self._seen)
 
         for attempt in itertools.count():  # there may be no other poke
             try:
@@ -138,7 +138,7 @@ class Mailbox:
         secret = secrets.token_urlsafe(32)
 
         def register() -> None:
-            self._inbox.register(secret, session=self._session, tag=tag, poke_port=self._port)
+            self._inbox.register(secret, process=self._process, tag=tag, poke_port=self._port)
 
         await anyio.to_thread.run_sync(register)
         return url + secret
@@ -150,7 +150,7 @@ class Mailbox:
         """
 
         def adopt() -> bool:
-            return self._inbox.adopt(tag, session=self._session, poke_port=self._port)
+            return self._inbox.adopt(tag, process=self._process, poke_port=self._port)
 
         async with self._reading:
             if not await anyio.to_thread.run_sync(adopt):
