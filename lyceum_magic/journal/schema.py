@@ -49,8 +49,8 @@ CREATE INDEX IF NOT EXISTS runs_by_time ON runs (created_at);
 
 IS_FINAL = "state IN (" + ", ".join(f"'{state}'" for state in sorted(FINAL)) + ")"
 
-# An earlier version changes a row by INSERT OR REPLACE. That is an insertion to triggers, no
-# deletion, and replaces whatever their own insertions meet: so they look for themselves first.
+# An earlier version changes a row by INSERT OR REPLACE. To triggers that is an insertion without a
+# deletion, and it applies to their own insertions too: so they check for existing rows first.
 _CHANGED = """
     DELETE FROM changes WHERE tag = {row}.tag;
     INSERT INTO changes (tag, is_gone) VALUES ({row}.tag, {is_gone});
@@ -98,8 +98,8 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE marks (time REAL NOT NULL, clock REAL NOT NULL)",
         "CREATE TABLE notebooks (session TEXT PRIMARY KEY, notebook TEXT NOT NULL) WITHOUT ROWID",
         "CREATE INDEX notebooks_by_name ON notebooks (notebook)",
-        # The last change of each run. A rowid of `runs` would not do for who follows the journal:
-        # it is given again after the newest run was forgotten.
+        # The last change of each run, for followers of the journal. A rowid of `runs` would not do:
+        # SQLite uses it again after the newest run was forgotten.
         """CREATE TABLE changes (
             number INTEGER PRIMARY KEY AUTOINCREMENT, tag TEXT NOT NULL UNIQUE,
             is_gone INTEGER NOT NULL
@@ -120,10 +120,10 @@ _STEPS: tuple[tuple[str, ...], ...] = (
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Opens a journal's file and gives it the tables that it lacks.
+    """Open a journal's file and give it the tables that it lacks.
 
     Raises:
-        sqlite3.Error: it is none, or cannot be used.
+        sqlite3.Error: it is no journal, or cannot be used.
     """
     db = sqlite3.connect(path, timeout=10, isolation_level=None)
     try:
@@ -146,7 +146,7 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """A block whose changes are kept together, or not at all where it raises."""
+    """Keep all changes of a block, or none if it raises."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -163,7 +163,7 @@ def _version(db: sqlite3.Connection) -> int:
 
 
 def _add_missing_columns(db: sqlite3.Connection) -> None:
-    """Gives a journal that an earlier version began the columns that it lacks."""
+    """Give a journal of an earlier version the columns that it lacks."""
     with sqlite3.connect(":memory:") as model:
         model.executescript(_RUNS)
         wanted = _columns(model)
@@ -178,7 +178,7 @@ def _add_missing_columns(db: sqlite3.Connection) -> None:
 
 
 def _columns(db: sqlite3.Connection) -> dict[str, str]:
-    """The columns of the table -> how each is declared."""
+    """Return the columns of the table `runs`: name -> declaration."""
     return {
         name: f"{kind}{' NOT NULL' * needed}{f' DEFAULT {default}' if default is not None else ''}"
         for _, name, kind, needed, default, _ in db.execute("PRAGMA table_info(runs)")

@@ -1,7 +1,7 @@
-"""What a run has to say to the one cell that waits for it: from the loop thread to the main thread.
+"""A run's news for one reader: from the loop thread to the thread that shows them.
 
-Bounded: while the cell is behind by more than a few megabytes, the follower waits, and with it,
-by TCP, the server. So a flood of output takes no memory here.
+Bounded: while more than a few megabytes are unread, the follower waits, and with it, by TCP, the
+server. So a flood of output takes no memory here.
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ MAX_PENDING_CHARACTERS = 4_000_000
 
 
 class Backlog:
-    """`put` on the loop thread, `get` on any one other thread.
+    """A bounded queue: `put` on the loop thread, `get` on any one other thread.
 
-    Its reader closes it when it stops reading, for whatever reason: whoever puts waits for room.
+    The reader must close it when it stops reading, because `put` waits for room.
     """
 
     def __init__(self) -> None:
@@ -34,7 +34,7 @@ class Backlog:
         self._filled = threading.Condition()
 
     async def put(self, item: Item) -> None:
-        """Adds an item; waits while too much lies here unread."""
+        """Add an item, and wait while too much is unread."""
         with self._filled:
             if self._closed:
                 return
@@ -48,9 +48,9 @@ class Backlog:
         await self._room.wait()
 
     def get(self, timeout_s: float | None = None) -> list[Item]:
-        """All that has come, as soon as there is something.
+        """Wait for items, and return all that have come.
 
-        Empty after `timeout_s`, after `wake`, and when nothing will come any more.
+        The list is empty after `timeout_s`, after `wake`, and once the backlog is closed.
         """
         with self._filled:
             if not self._items and not self._closed:
@@ -72,18 +72,18 @@ class Backlog:
         self._room.set()
 
     def wake(self) -> None:
-        """Lets a `get` that waits return; may be called from a signal handler."""
+        """Let a `get` that waits return; may be called from a signal handler."""
         with self._filled:  # the lock is reentrant: the handler may have interrupted its holder
             self._filled.notify()
 
     @property
     def is_drained(self) -> bool:
-        """Whether nothing is here and nothing will come."""
+        """True once the backlog is closed and has been read."""
         with self._filled:
             return self._closed and not self._items
 
     def close(self) -> None:
-        """Nothing more will come, or nobody reads any more: whoever waits goes on."""
+        """Take no more items, and let a `put` or `get` that waits go on."""
         with self._filled:
             if self._closed:
                 return  # its loop may have ended since
@@ -93,6 +93,6 @@ class Backlog:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing more will be taken in."""
+        """True once no more items are taken."""
         with self._filled:
             return self._closed

@@ -1,6 +1,6 @@
-"""The life of one run on the workspace's loop thread: started, followed, aborted, written down.
+"""One run on the workspace's loop thread: started, followed, aborted, written to the journal.
 
-`Run` is what users hold; this is what works for it. Everything here happens in one event loop.
+Users hold a `Run`; a `Following` does its work, in one event loop.
 """
 
 from __future__ import annotations
@@ -46,11 +46,11 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: How long the end of a followed run waits for what only its record says.
+#: How long the end of a followed run waits for the facts that only its record has.
 RECORD_LIMIT_S = 3.0
-#: How long the end of an aborted run is waited for before the abort is asked for again.
+#: How long to wait for the end of an aborted run before the abort is sent again.
 CONFIRM_S = 10.0
-#: The pauses between two looks at the record of a run whose end a callback speaks of: each twice
+#: The pauses between two reads of a run's record after a callback has told of its end: each twice
 #: the last, up to the longest.
 FIRST_HINT_PAUSE_S = 0.5
 LONGEST_HINT_PAUSE_S = 60.0
@@ -65,11 +65,11 @@ CALLBACK_GRACE_S = 10.0
 
 
 class Following:
-    """One run, from before its start to after its end.
+    """The work for one run, from before its start to after its end.
 
     Attributes:
         client: the client of its server.
-        entry: the newest that is known of it.
+        entry: its newest state.
         log: its output on disk.
         harvest: what it has sent home beside its outputs; None where it was not followed from its
             start by this process.
@@ -117,7 +117,7 @@ class Following:
 
     @property
     def is_out_of_sight(self) -> bool:
-        """Whether following it failed, so that its end is not known here."""
+        """True if following it failed, so that its end is not known here."""
         return self.error is not None and not self.state.is_final
 
     @property
@@ -132,15 +132,16 @@ class Following:
 
     @property
     def reason(self) -> str:
-        """Why it did not complete, in one sentence."""
+        """The reason why it did not complete, in one sentence."""
         return one_line(self.entry.reason)  # an earlier version may have written several
 
     # From any thread.
 
     def check_process(self) -> None:
-        """
+        """Check that this process follows the run.
+
         Raises:
-            LyceumError: in a process that has only inherited this run.
+            LyceumError: it has only inherited the run from the process that it was forked from.
         """
         if os.getpid() != self._pid:
             raise LyceumError(
@@ -265,9 +266,9 @@ class Following:
             await asyncio.wait([ended], timeout=CONFIRM_S)
 
     async def on_callback(self, callback: Mapping[str, Any]) -> None:
-        """Takes a callback for the hint that it is: what the server says is what is written down.
+        """Take a callback as a hint: read the run's record, and write down what the server says.
 
-        It reaches who waits even where the stream is lost.
+        So those who wait for the run learn of its end even if its stream is lost.
         """
         await asyncio.wait([asyncio.wrap_future(self.known)])
         if self.heard.done() or not self.run_id:
@@ -288,7 +289,7 @@ class Following:
     # Underneath.
 
     async def _confirmed_end(self) -> tuple[Finished, float | None] | None:
-        """The end by the run's record, and when it was if that says so.
+        """Return the end as the run's record has it, with its time if the record says so.
 
         None if it has not ended, or the server has not answered within the run's own time limit.
         """
@@ -320,7 +321,7 @@ class Following:
         _reach(self.known)
 
     async def _take(self, item: Item, event_id: str | None) -> None:
-        """Takes what the stream gives: writes it down first, then tells the cell."""
+        """Take an item of the stream: write it down first, then pass it on."""
         match item:
             case Output():
                 if self.state is not State.RUNNING:
@@ -340,7 +341,7 @@ class Following:
 
     def _write_state(self, state: State) -> None:
         if self.state.is_final:
-            return  # a stream that lags behind a callback
+            return  # a callback was faster than the stream
         started_at = self.entry.started_at
         if started_at is None and state in (State.STARTING, State.RUNNING):
             started_at = time.time()
@@ -350,7 +351,7 @@ class Following:
         state = end.final_state
         started_at = self.entry.started_at
         if started_at is None and state in (State.COMPLETED, State.FAILED):
-            started_at = self.entry.created_at  # nobody said when
+            started_at = self.entry.created_at  # its start was not seen
         reason = one_line(end.error)
         if not reason and state is not State.COMPLETED:
             code = end.return_code
@@ -374,7 +375,7 @@ class Following:
             self._write(billed=await self.client.billed(self.run_id))
 
     async def _learn_end(self) -> None:
-        """When it ended: it may have been over long before anybody followed it again."""
+        """Read the time of its end, which may be long before this process followed it."""
         with contextlib.suppress(LyceumError), anyio.move_on_after(RECORD_LIMIT_S):
             record = await self.client.record(self.run_id)
             if self.entry.is_final and (ended_at := ended_at_of(record)) is not None:
@@ -396,16 +397,16 @@ class Following:
             return False
 
     def _write(self, **changes: Any) -> None:
-        """Takes what has become of the run, and writes it down if the journal can be written.
+        """Change the run's entry, and write it down if the journal can be written.
 
-        It is known here in any case: a full disk does not hide the run's end.
+        The entry is right in this process in any case: a full disk does not hide the run's end.
         """
         self.entry = replace(self.entry, **changes)
         if not self._is_writer:
             return
         self._is_unwritten = True
-        # An end without the output before it would pass for all of the run. As it is, whoever
-        # attaches to it next asks the server for the rest.
+        # An end without the output before it would pass for the whole run. Without the end, the
+        # next process that attaches to the run asks the server for the rest.
         if self.entry.is_final and not self.log.save():
             self._warn(self.log.problem)
             return
@@ -420,13 +421,13 @@ class Following:
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "%s What comes of run %s is kept in this process alone until it can.",
+                "%s Until it can, what comes of run %s is kept in this process alone.",
                 problem, self.run_id[:8],
             )  # fmt: skip
 
 
 def _nothing() -> None:
-    """For who wants no call."""
+    """Do nothing: the `on_end` of a run without hooks."""
 
 
 def _reach(milestone: Future[None]) -> None:

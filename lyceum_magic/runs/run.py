@@ -119,7 +119,7 @@ class Run:
 
     @property
     def cost(self) -> float | None:
-        """What it has cost, in dollars: as billed, before that by its time so far.
+        """Its cost in dollars: as billed, before that by its time so far.
 
         None where it is free or its price is unknown.
         """
@@ -140,7 +140,7 @@ class Run:
 
     @property
     def outputs(self) -> list[NotebookOutput]:
-        """What it has shown so far, as nbformat outputs; the last one is what it has raised."""
+        """Its outputs so far, as nbformat has them; the last one is the error that it raised."""
         outputs = to_outputs(decode(self.read_log(), self.mark))
         failure = self.failure()
         if failure is not None and failure.ename:
@@ -156,7 +156,7 @@ class Run:
 
     @property
     def harvest(self) -> Harvest:
-        """What it has sent home so far beside its outputs."""
+        """The values, files and errors that it has sent home so far, beside its outputs."""
         live = self.following.harvest or self._harvest
         if live is not None:
             return live
@@ -383,6 +383,9 @@ def _check_seconds(timeout_s: object) -> None:
 
 
 def _let_scripts_print_lines() -> None:
-    """Up to Python 3.12 the interpreter prints what ends a script itself, without `linecache`."""
+    """Make scripts print the lines of a run's traceback.
+
+    Up to Python 3.12 the interpreter prints the exception that ends a script without `linecache`.
+    """
     if sys.version_info < (3, 13) and sys.excepthook is sys.__excepthook__:
         sys.excepthook = traceback.print_exception

@@ -1,4 +1,4 @@
-"""The start of a run: what its request needs before it is sent, and which reply it got."""
+"""The start of a run: checks and tag of its request, and the look-up of a start without reply."""
 
 from __future__ import annotations
 
@@ -102,8 +102,8 @@ async def _find(client: Client, tag: str, cause: LyceumError) -> StartAnswer:
         raise unasked or cause
     if unasked is not None:
         raise StartUnknown(
-            f"{cause} Nobody can be asked now whether it was started: look at `%lyceum list` "
-            "before you run the cell again."
+            f"{cause} The server cannot be asked now whether it was started: look at "
+            "`%lyceum list` before you run the cell again."
         ) from cause
     raise ServerUnreachable(
         f"{cause} The server has no such run, so nothing was started: run the cell again."

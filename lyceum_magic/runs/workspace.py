@@ -1,4 +1,4 @@
-"""What the runs of one process share: loop thread, clients, journal, inbox and handles.
+"""The workspace of a process: the loop thread, clients, journal, inbox and handles of its runs.
 
 Nothing is made before the first run needs it, and nothing at module level, so that an import costs
 nothing and no lock or client binds itself to a loop that is gone.
@@ -35,7 +35,7 @@ StartT = TypeVar("StartT", bound=Start)
 
 
 class Workspace:
-    """What the runs of one process share. Use `workspace()` to get it.
+    """The things that the runs of one process share. Use `workspace()` to get it.
 
     Attributes:
         process_id: marks the runs of this process in the journal.
@@ -208,7 +208,7 @@ _hooks = Hooks()
 
 
 def workspace() -> Workspace:
-    """This process's workspace, made at its first use; a forked child makes its own."""
+    """Return this process's workspace, made at its first use; a forked child makes its own."""
     return _workspaces.get(os.getpid(), _make_workspace)
 
 

@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.exceptions import ConfigError, JournalUnavailable, UnknownRun
-from lyceum_magic.journal import journal as journal_module
-from lyceum_magic.journal.journal import Entry, EventLog, Journal
+from lyceum_magic.journal import event_log as log_module
+from lyceum_magic.journal.event_log import EventLog
+from lyceum_magic.journal.journal import Entry, Journal
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.protocol.states import State
 from tests.tools.small_disks import small_disk, use_up_inodes
@@ -349,7 +350,7 @@ def test_what_a_full_disk_refuses_is_read_from_memory_and_saved_later(
 def test_a_log_keeps_the_beginning_of_what_is_too_long_for_memory(
     log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "MAX_UNSAVED_BYTES", 200)
+    monkeypatch.setattr(log_module, "MAX_UNSAVED_BYTES", 200)
     assert log.claim()
     with Disk() as disk:
         disk.fill_up(0)
@@ -395,7 +396,7 @@ def test_a_log_is_free_again_when_its_writer_closed_it(log: EventLog) -> None:
 def test_a_writer_that_was_killed_leaves_the_log_to_the_next(log: EventLog) -> None:
     program = (
         "import os, sys; from pathlib import Path;"
-        "from lyceum_magic.journal.journal import EventLog, Output;"
+        "from lyceum_magic.journal.event_log import EventLog, Output;"
         "log = EventLog(Path(sys.argv[1])); assert log.claim();"
         "log.append(Output('from the dead'), '7'); os.kill(os.getpid(), 9)"
     )
@@ -427,7 +428,7 @@ def test_text_is_read_in_larger_pieces_wherever_a_block_ends(
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal_module, "_BLOCK_BYTES", block)
+        patch.setattr(log_module, "_BLOCK_BYTES", block)
         log = EventLog(Path(folder) / "events.jsonl")
         assert log.claim()
         for number, (text, stream) in enumerate(pieces):

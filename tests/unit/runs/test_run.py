@@ -1,4 +1,4 @@
-"""`Run` against a scripted server: starts, ends, aborts, and what other processes left behind."""
+"""`Run` against a scripted server: starts, ends, aborts, and what other processes left."""
 
 from __future__ import annotations
 
@@ -269,7 +269,7 @@ def test_a_run_that_could_not_be_started_is_not_aborted(
     assert [request.path for request in wire.requests if "abort" in request.path] == []
 
 
-# What other processes left behind.
+# Runs that other processes left.
 
 
 @pytest.mark.usefixtures("cloud")
@@ -335,12 +335,12 @@ def test_a_start_of_which_nobody_could_be_asked_is_found_later_by_its_tag(
 ) -> None:
     for method, path in (("POST", paths.START_PYTHON), ("GET", paths.WORKLOADS)):
         wire.on(method, path, hang_up)
-    with pytest.raises(StartUnknown, match="Nobody can be asked now"):
+    with pytest.raises(StartUnknown, match="The server cannot be asked now"):
         submit(workspace)
     (entry,) = workspace.history.entries()
     assert (entry.run_id, entry.is_final) == (None, False)
-    assert "Nobody can be asked now" in entry.reason
-    with pytest.raises(LyceumError):  # still nobody there
+    assert "The server cannot be asked now" in entry.reason
+    with pytest.raises(LyceumError):  # the server is still away
         workspace.attach(entry.tag).wait(LIMIT_S)
     wire.on("GET", paths.WORKLOADS, json_answer([record("run", metadata={TAG_KEY: entry.tag})]))
     wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
