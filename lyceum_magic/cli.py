@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
 
-#: Holds the URL of the package index for requirements, with its password if it has one.
+#: The variable with the URL of the package index for requirements, with its password if it has one.
 INDEX_VARIABLE = "LYCEUM_MAGIC_INDEX_URL"
 
 EXIT_ERROR = 1

@@ -1,4 +1,4 @@
-"""A run, item by item -> its strip and its outputs, in whatever place they are given."""
+"""A run's items in, its strip and its outputs out, in a cell or under a cell that has ended."""
 
 from __future__ import annotations
 
@@ -16,12 +16,12 @@ _SHOWS_NO_MORE = "this cell shows no more until the end; all of it is kept"
 
 
 class View:
-    """What the reader sees of one run: the strip above, its outputs below.
+    """The view of one run: the strip, and below it the outputs.
 
     Args:
-        body: where the outputs go.
-        strip: the row above them.
-        says_raised: whether what the program raised is shown as text.
+        body: takes the outputs.
+        strip: shows the state of the run.
+        says_raised: show the exception of the program as text, because the cell will not raise it.
     """
 
     def __init__(
@@ -41,9 +41,9 @@ class View:
         self._decoder = OutputDecoder(run.mark)
         self._has_begun = False
         self._is_running = False
-        self._detail = ""  # what is going on
-        self._trouble = ""  # what is in the way
-        self._note = ""  # what is so from beginning to end
+        self._detail = ""  # the present step of the run
+        self._trouble = ""  # the present trouble, such as a lost connection
+        self._note = ""  # a remark that holds for the whole run
 
     def open(self) -> None:
         self._strip.open(self.facts())
@@ -68,7 +68,7 @@ class View:
     def _show(self, item: Decoded) -> None:
         if not self._has_begun:
             self._has_begun = True
-            if not self._is_running:  # else it is what the run waits for
+            if not self._is_running:  # otherwise it says what the run waits for
                 self._detail = ""
             self._strip.update(self.facts())
         match item:
@@ -83,7 +83,7 @@ class View:
                 self._body.add_text(Output("".join(f"{line}\n" for line in said), "stderr"))
 
     def due_in_s(self) -> float | None:
-        """How long nothing needs to be published; None: until something comes."""
+        """Return how long nothing needs to be published, in seconds; None: until an item comes."""
         dues = [self._strip.due_in_s(), self._body.due_in_s()]
         return min((due for due in dues if due is not None), default=None)
 
@@ -121,7 +121,7 @@ class View:
 
 
 def facts_of(run: Run, detail: str = "", *, note: str = "", is_detached: bool = False) -> RunFacts:
-    """What there is to say about a run now."""
+    """Return what a strip shows of a run now."""
     return RunFacts(
         run_id=run.id,
         state=run.state,

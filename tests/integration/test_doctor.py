@@ -17,7 +17,7 @@ from .served_process import served
 
 
 def doctor() -> dict[str, str]:
-    """What it looks at -> what it has found, and its advice."""
+    """Return its rows: subject -> finding and advice."""
     done = subprocess.run(
         [sys.executable, "-m", "lyceum_magic.cli", "doctor"],
         capture_output=True, text=True, check=False,

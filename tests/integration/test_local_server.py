@@ -174,7 +174,7 @@ def test_kernels_of_two_environments_see_their_own_packages(
 def test_a_server_has_a_session_of_its_own_and_none_of_the_users_keys(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So no interrupt of the kernel's reaches it, and no run finds the keys."""
+    """The kernel's interrupts do not reach it, and its runs do not find the keys."""
     monkeypatch.setenv("LYCEUM_API_KEY", "lk_canary")
     monkeypatch.setenv("LYCEUM_ORG", "canary-org")
     local_server.ensure(folder)
@@ -335,7 +335,7 @@ def test_a_kernel_that_knew_the_old_server_does_not_tell_the_stranger_either(
 def test_a_stranger_that_holds_the_lock_too_is_asked_for_a_proof_and_refused(
     folder: Path,
 ) -> None:
-    """Whoever can hold the lock is the same user; a proof is asked for all the same."""
+    """Only the same user can hold the lock; a proof is asked for all the same."""
     account = local_server.ensure(folder)
     key = account.token.reveal()
     kill_server(folder)
@@ -385,7 +385,7 @@ def test_a_key_that_others_could_read_is_never_used_again(folder: Path, mode: in
 
 
 def replace_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
-    """What puts something else in the place of a file."""
+    """Return a function that puts something else in the place of a file."""
 
     def damage(file: Path) -> None:
         file.unlink(missing_ok=True)
@@ -428,7 +428,7 @@ def test_a_file_that_no_server_wrote_is_replaced(folder: Path, text: str) -> Non
     assert account.token.reveal() != "lk_canary"
 
 
-#: What may befall `server.json` beside a server that lives.
+#: Damages to `server.json` while its server lives.
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "emptied": lambda file: file.write_text(""),
     "cut off": lambda file: file.write_text(file.read_text()[:40]),

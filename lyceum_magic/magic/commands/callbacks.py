@@ -19,9 +19,9 @@ from . import RUN_ID, Call
 
 #: The beginning of every delivery's id; no run's id begins like this.
 ID_PREFIX = "msg_"
-#: How much of an id is shown; more, if that is not unique.
+#: Minimum of characters that are shown of an id; more, if they are not unique.
 _SHOWN = len(ID_PREFIX) + 8
-#: How many deliveries are shown, the newest.
+#: Maximum of deliveries that are shown, the newest.
 _NEWEST = 100
 
 

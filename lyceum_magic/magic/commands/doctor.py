@@ -21,7 +21,7 @@ from ...runs.workspace import workspace
 from . import Call
 from .callbacks import until
 
-#: What was looked at, what was found, and what to do about it; empty if nothing.
+#: A subject, the finding, and the advice, which is empty if all is well.
 Row = tuple[str, str, str]
 
 

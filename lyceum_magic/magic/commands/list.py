@@ -13,7 +13,7 @@ from ...runs.workspace import workspace
 from ..parsing import Parser
 from . import Call
 
-#: How many runs are shown, of this notebook and of all, unless the line says otherwise.
+#: Maximum of runs that are shown, of this notebook and of all, unless the line names a limit.
 OWN_RUNS, ALL_RUNS = 20, 50
 
 

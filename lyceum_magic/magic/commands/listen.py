@@ -21,9 +21,9 @@ from . import Call
 
 logger = logging.getLogger(__name__)
 
-#: How many arrivals are shown, the newest.
+#: Maximum of arrivals that are shown, the newest.
 SHOWN = 20
-#: How much is shown of a run's name, which the sender has chosen.
+#: Maximum of characters of a run's name, which the sender has chosen.
 _NAME_CHARACTERS = 40
 
 _HEAD = ["arrived", "run", "name", "it says", "the server says"]

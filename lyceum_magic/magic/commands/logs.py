@@ -17,7 +17,7 @@ from ...runs.workspace import workspace
 from ..parsing import Parser
 from . import RUN_ID, Call
 
-#: How long a live run's output may pause before it counts as read up to now.
+#: The pause after which the output of a live run counts as read up to now.
 CAUGHT_UP_S = 1.0
 
 #: Characters of output in one message to the notebook. While a kernel is busy printing, it would
@@ -52,7 +52,7 @@ def _until(moment: float, backlog: Backlog) -> Iterator[Output]:
 
 
 class _Printer:
-    """Prints a run's outputs as text: all of it, or whole lines that hold a text."""
+    """A printer of a run's outputs as text: all of it, or the lines that hold a text."""
 
     def __init__(self, grep: str | None, decoder: OutputDecoder) -> None:
         self._grep = grep
