@@ -193,7 +193,7 @@ class Inbox:
 
 
 def _has_store() -> bool:
-    """Whether any process of this user has asked for callbacks yet."""
+    """Return whether any process of this user has asked for callbacks yet."""
     return (callback_folder() / "callbacks.db").exists()
 
 

@@ -22,18 +22,18 @@ from .store import InboxStore
 
 logger = logging.getLogger(__name__)
 
-#: Before the secret of an address, here as in a Jupyter server.
+#: The path before the secret of an address, here as in a Jupyter server.
 PATH = "/lyceum/callbacks/"
-#: From the first byte of a request to the last of its reply.
+#: Seconds from the first byte of a request to the last of its reply.
 LIMIT_S = 15.0
 MAX_CONNECTIONS = 32
-#: The pause where a connection could not be taken: this process has no descriptor left, perhaps.
+#: The pause after a connection could not be accepted, perhaps for want of a descriptor.
 AGAIN_S = 0.5
 _PIECE_BYTES = 16 * 1024
 
 
 class LoopbackReceiver:
-    """Serves while `serve` runs; `url` is what comes before the secret of an address."""
+    """A receiver that serves while `serve` runs."""
 
     def __init__(self, inbox: InboxStore) -> None:
         self._inbox = inbox
@@ -41,10 +41,11 @@ class LoopbackReceiver:
 
     @property
     def url(self) -> str:
+        """The part of an address before its secret."""
         return f"http://127.0.0.1:{self.port}{PATH}"
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Receives until it is cancelled; the port is known when the task has started."""
+        """Receive until cancelled; the port is known when the task has started."""
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
         self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
         self._hosts = {f"127.0.0.1:{self.port}", f"localhost:{self.port}"}
@@ -54,8 +55,8 @@ class LoopbackReceiver:
             [one] = listener.listeners
             assert isinstance(one, SocketListener)
             while True:
-                # Before it is taken: who waits for room waits in the system, and takes no
-                # descriptor from the kernel's other work.
+                # Before it is accepted: a connection that waits for room waits in the system, and
+                # takes no descriptor from the kernel's other work.
                 await self._room.acquire()
                 connections.start_soon(self._handle, await _accepted(one))
 
@@ -65,7 +66,7 @@ class LoopbackReceiver:
                 async with stream:
                     await _Connection(stream, self._hosts, self._inbox).answer()
         except (OSError, anyio.BrokenResourceError, h11.ProtocolError):
-            pass  # who hangs up or sends no HTTP is not answered
+            pass  # a sender that hangs up or sends no HTTP is not answered
         except Exception as exc:  # noqa: BLE001 - the top of a connection: the others go on
             # Not the text, which may quote the path.
             logger.error("a callback failed with %s", type(exc).__name__)
@@ -74,7 +75,7 @@ class LoopbackReceiver:
 
 
 async def _accepted(listener: SocketListener) -> SocketStream:
-    """The next connection, as soon as one can be taken."""
+    """Return the next connection, as soon as one can be accepted."""
     is_said = False
     while True:
         try:
@@ -87,6 +88,8 @@ async def _accepted(listener: SocketListener) -> SocketStream:
 
 
 class _Connection:
+    """One connection, with one request."""
+
     def __init__(self, stream: SocketStream, hosts: set[str], inbox: InboxStore) -> None:
         self._stream = stream
         self._hosts = hosts
@@ -94,6 +97,7 @@ class _Connection:
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_PIECE_BYTES)
 
     async def answer(self) -> None:
+        """Read the request, reply, and hang up."""
         try:
             status = await self._status()
         except h11.RemoteProtocolError as exc:
@@ -113,7 +117,7 @@ class _Connection:
         await self._hang_up()
 
     async def _hang_up(self) -> None:
-        """Lets the reply arrive: a socket closed with unread bytes would take it back."""
+        """Let the reply arrive: a socket closed with unread bytes would take it back."""
         await self._stream.send_eof()
         left = 2 * _PIECE_BYTES * MAX_CONNECTIONS
         with anyio.move_on_after(1), contextlib.suppress(anyio.EndOfStream):

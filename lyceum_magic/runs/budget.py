@@ -32,14 +32,6 @@ class Spending:
         )
         return self._has_begun
 
-    def price_of(self, client: Client, machine: str) -> float | None:
-        """Return a machine's price in dollars an hour: 0 if free, None if the server names none."""
-        if client.account.is_embedded:
-            return 0.0
-        if not client.knows_prices:
-            self._loop.ask(client.learn_prices)
-        return client.known_price(machine)
-
     def priced(
         self, client: Client, request: StartT, budget: float | None
     ) -> tuple[StartT, float | None, list[str]]:
@@ -55,8 +47,12 @@ class Spending:
         Raises:
             OptionError: the budget does not pay for a run, or the price is unknown.
         """
+        if client.account.is_embedded:
+            return request, None, []
         machine = request.execution_type
-        price = self.price_of(client, machine)
+        if not client.knows_prices:
+            self._loop.ask(client.learn_prices)
+        price = client.known_price(machine)
         if price is None and budget is not None:
             self._loop.ask(client.learn_prices)  # the last answer had no price, and now it matters
             price = client.known_price(machine)

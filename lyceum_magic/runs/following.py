@@ -286,7 +286,7 @@ class Following:
         self._tell_end()
         _reach(self.heard)
 
-    # Underneath.
+    # Helpers.
 
     async def _confirmed_end(self) -> tuple[Finished, float | None] | None:
         """Return the end as the run's record has it, with its time if the record says so.

@@ -90,7 +90,7 @@ class HeldRuns:
         ]
 
     def _is_followed(self, entry: Entry) -> bool:
-        """Whether this process keeps the row up to date: not after an end it could not write."""
+        """Return whether this process keeps a row up to date: not after an end left unwritten."""
         run = self._runs.get(entry.tag)
         return run is not None and not run.state.is_final
 

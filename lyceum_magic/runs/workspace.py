@@ -73,10 +73,6 @@ class Workspace:
         finally:
             self._loop.close()
 
-    def leave_to_parent(self) -> None:
-        """Let go of what a forked child has inherited and would keep from others."""
-        self.runs.leave_to_parent()
-
     def ask(self, question: Callable[..., Awaitable[T]], *args: object) -> T:
         """Return the result of a client's coroutine function, called on the loop thread."""
         return self._loop.ask(question, *args)
@@ -247,7 +243,7 @@ def _begin_child() -> None:
 
     _hooks.forget_due()
     for made in inherited.made():
-        made.leave_to_parent()
+        made.runs.leave_to_parent()
         ctypes.pythonapi.Py_IncRef(ctypes.py_object(made))
     # The collection at the child's exit would visit, and so copy, every object of the parent: of
     # the libraries that are loaded here, that takes half a second and more.

@@ -1,6 +1,6 @@
-"""The rules of the receiver, on a real Jupyter server and on the receiver of a process alone.
+"""The rules of both receivers: in a real Jupyter server, and on a loopback port of a process.
 
-Raw requests over a socket: what a library would not send is what has to be refused.
+Raw requests over a socket, because the requests to refuse are those that no library sends.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ BODY = b'{"execution_id": "run-1", "status": "completed"}'
 
 
 class Face:
-    """A receiver, and an address of it that this test waits at."""
+    """A receiver, and an address of it at which this test waits."""
 
     def __init__(self, port: int, path: str, folder: Path) -> None:
         self.port = port
@@ -45,7 +45,7 @@ class Face:
         )
 
     def send(self, head: str, body: bytes = b"") -> int:
-        """The status of the answer to a raw request; `HOST` stands for the right one."""
+        """Return the status of the answer to a raw request; `HOST` stands for the right host."""
         head = head.replace("PATH", self.path).replace("HOST", f"127.0.0.1:{self.port}")
         with socket.create_connection(("127.0.0.1", self.port), LIMIT_S) as connection:
             with suppress(ConnectionError):  # refused before all of it was read, and answered
@@ -106,8 +106,8 @@ def running_loopback(inbox: InboxStore) -> Iterator[tuple[LoopbackReceiver, Bloc
 
 
 def assert_silent(server: JupyterServer, face: Face) -> None:
-    """Neither secret nor path in the log, which says everything else at DEBUG."""
-    server.ask("GET", "api/status")  # the log is behind what came before this
+    """Check that neither secret nor path is in the log, which has everything else at DEBUG."""
+    server.ask("GET", "api/status")  # after this, all that came before is in the log
     assert "GET /user/ann/api/status" in server.log
     assert face.secret not in server.log
     assert PATH + face.secret[:4] not in server.log
@@ -237,7 +237,7 @@ def test_a_body_that_is_too_large_is_refused(face: Face) -> None:
 
 
 def test_a_chunked_body_is_refused_as_soon_as_it_is_too_large(face: Face) -> None:
-    """It never ends: an answer comes all the same."""
+    """The body never ends, and an answer comes all the same."""
     head = "POST PATH HTTP/1.1\nHost: HOST\nTransfer-Encoding: chunked"
     chunks = (b"1000\r\n" + b"x" * 4096 + b"\r\n") * (MAX_BODY_BYTES // 4096 + 1)
     assert face.send(head, chunks) == 413

@@ -49,7 +49,7 @@ def run(number):
 
 print(together(run, 4))
 lyceum_magic.attach("last").wait()  # hooks are called where the main thread waits
-print(len(ended), len({entry.session for entry in lyceum_magic.runs()}))
+print(len(ended), len({entry.process for entry in lyceum_magic.runs()}))
 """
 
 

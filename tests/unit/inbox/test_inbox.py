@@ -1,4 +1,4 @@
-"""Where others reach this Jupyter: what is said first counts, and must be an address."""
+"""The public base of this Jupyter: the first setting counts, and must be a URL."""
 
 from __future__ import annotations
 

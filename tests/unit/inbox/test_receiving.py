@@ -1,4 +1,4 @@
-"""Whoever waits is told of what is kept, and who cannot be told keeps nothing from being kept."""
+"""A process that waits is told of each callback; one that cannot be told still has it kept."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ def receive(inbox: InboxStore) -> HTTPStatus:
 
 
 def test_a_callback_that_comes_again_is_told_of_again(tmp_path: Path) -> None:
-    """The receiver that kept it may have died before it told anybody."""
+    """The receiver that kept it may have died before it told the process."""
     inbox = InboxStore(tmp_path)
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as bell:
         bell.bind(("127.0.0.1", 0))

@@ -1,4 +1,4 @@
-"""What comes in is kept once, for who waits for it, and not for ever."""
+"""Callbacks are kept once, for the process that waits, and not for ever."""
 
 from __future__ import annotations
 

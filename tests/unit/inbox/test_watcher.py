@@ -1,4 +1,4 @@
-"""A mailbox hands on what has come, whatever was in the way when it was told of it."""
+"""The watcher delivers every callback, even if the store could not be read at first."""
 
 from __future__ import annotations
 
@@ -79,9 +79,9 @@ def test_what_came_before_a_run_was_adopted_is_handed_on_once(
         keep("first", "before")
         post(portal.call(box.new_address, None, None))
         numbers = [came.get(timeout=LIMIT_S).number]
-        keep("second", "behind")
+        keep("second", "after")
         assert portal.call(box.adopt, "before")
-        assert portal.call(box.adopt, "behind")
+        assert portal.call(box.adopt, "after")
         numbers += [came.get(timeout=LIMIT_S).number for _ in range(2)]
         post(portal.call(box.new_address, None, None))
         numbers.append(came.get(timeout=LIMIT_S).number)

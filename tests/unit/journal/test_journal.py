@@ -1,4 +1,4 @@
-"""The journal: every run on disk, whatever happens to those who write it."""
+"""The journal: every run is on disk, even if its writer is killed."""
 
 from __future__ import annotations
 
@@ -279,7 +279,7 @@ def test_a_log_of_one_torn_line_is_empty(log: EventLog) -> None:
 
 
 def test_the_second_of_two_writers_goes_on_apart(log: EventLog) -> None:
-    """Both have each event once, though they hear of it at different times."""
+    """Both have each event once, though it reaches them at different times."""
     second = EventLog(log.path)
     assert log.claim()
     assert log.claim()  # again is no harm
@@ -415,7 +415,7 @@ def test_reading_ends_where_it_was_told_to(log: EventLog) -> None:
     log.close()
 
 
-# The text of a log, for those who need no more.
+# The text of a log.
 
 
 @given(

@@ -1,6 +1,6 @@
-"""One journal for several versions of the package: what an earlier one writes harms nothing.
+"""One journal for several versions of the package, which may use it at the same time.
 
-An earlier version is here by its file, which it really made, and by its own statements.
+An earlier version is represented by a file that it made, and by its own statements.
 """
 
 from __future__ import annotations
@@ -80,7 +80,7 @@ def test_a_file_of_an_earlier_version_is_read_and_followed(folder: Path) -> None
     news = journal.changes()
     assert [run.tag for run in news.entries] == [tag(0), tag(1), tag(2), tag(3)]
     assert sum(journal.prune(now=1000.0 + 29 * DAY_S)) == 0
-    # The newest run ended a moment ago as far as anybody knows: years later it is a day old.
+    # The newest run ended a moment ago as far as the journal knows: years later it is a day old.
     assert sum(journal.prune(now=1000.0 * DAY_S)) == 0
     for hour in range(24 * 60):
         sum(journal.prune(now=1000.0 * DAY_S + 3600 * hour))

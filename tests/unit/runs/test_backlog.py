@@ -22,7 +22,7 @@ LIMIT_S = 30
 
 
 class Loop:
-    """An event loop on a thread of its own, and an backlog that is filled there."""
+    """An event loop on a thread of its own, and a backlog that is filled there."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
@@ -109,7 +109,7 @@ def test_an_interrupt_gets_through_a_wait_without_limit(there: Loop) -> None:
 def test_an_interrupt_at_the_worst_moment_leaves_no_follower_waiting(
     there: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between taking a full backlog and saying that there is room again."""
+    """The interrupt comes between taking a full backlog and saying that it has room again."""
     monkeypatch.setattr(backlog_module, "MAX_PENDING_CHARACTERS", 1)
     flood = there.put(Output("first"), Output("second"))
     eventually(lambda: there.backlog._is_full, "the full backlog")

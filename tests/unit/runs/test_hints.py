@@ -1,4 +1,4 @@
-"""A callback is a hint: what it leads to is what the server says, whatever the stream does."""
+"""A callback is a hint: the server's record decides, whatever the stream does."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs on a cloud with prices cost, and how little that is allowed to disturb them."""
+"""The cost of runs on a cloud with prices, which never keeps a run from going on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Whoever reads a run may stop at any moment: the run is followed on, and others read on."""
+"""A reader of a run may stop at any moment: the run is followed on, and others read on."""
 
 from __future__ import annotations
 
@@ -73,11 +73,11 @@ def held(
 
 
 class Stopped(BaseException):
-    """What ends a reader: an interrupt, or an error of whatever shows the outputs."""
+    """An end of a reader: an interrupt, or an error of the function that shows the outputs."""
 
 
 class BrokenView(View):
-    """Fails at the first output that it is to show."""
+    """A view that fails at its first output."""
 
     def take(self, item: Item) -> None:
         raise Stopped
@@ -124,7 +124,7 @@ def test_a_reader_that_fails_stops_neither_the_follower_nor_other_readers(
 def test_an_interrupt_while_a_reader_begins_leaves_no_inbox_open(
     held: HeldRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may come when the run has the backlog, and the reader does not have it yet."""
+    """The interrupt may come when the run has the backlog, and the reader does not have it yet."""
     made: list[Backlog] = []
     call = held.run.following._portal.call
 

@@ -533,3 +533,14 @@ def test_a_run_is_refused_where_it_would_be_copied(
     run = submit(workspace)
     with pytest.raises(TypeError, match=r"lyceum_magic.attach\('run'\)"):
         copied(run)
+
+
+@pytest.mark.usefixtures("cloud")
+def test_the_facts_of_a_run_are_documented_and_cannot_be_set(
+    wire: WireServer, workspace: Workspace
+) -> None:
+    run, _ = workspace.new_run(workspace.client(), REQUEST)
+    assert (run.machine, run.timeout_s) == (REQUEST.execution_type, REQUEST.timeout)
+    with pytest.raises(AttributeError, match="machine"):
+        run.machine = "gpu.a100"  # type: ignore[misc]
+    assert "time limit" in (Run.timeout_s.__doc__ or "")
