@@ -22,11 +22,11 @@ from ..folders import callback_folder
 from ..protocol.addresses import is_loopback
 from ..protocol.callback_urls import problem_of_url
 from ..runs.loop import log_failure
-from ..runs.run import Run
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
+    from ..runs.run import Run
     from .store import Arrival
     from .watcher import InboxWatcher
 

@@ -13,8 +13,6 @@ from operator import itemgetter
 from pathlib import Path
 from typing import Any
 
-from pydantic_core import from_json
-
 from ..disks import reason
 from ..exceptions import JournalUnavailable
 from ..own_files import open_own
@@ -271,6 +269,8 @@ def _line(event: Output, event_id: str | None) -> bytes:
 
 def _events(lines: bytes) -> list[Any]:
     """Return the events in whole lines; a line has no line feed inside."""
+    from pydantic_core import from_json  # slow to import, and a list of runs reads no events
+
     text = b"[%b]" % lines.replace(b"\n", b",")
     try:
         events = from_json(text, cache_strings="none")

@@ -5,19 +5,21 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 from weakref import WeakKeyDictionary
 
 import anyio
 
 from .. import config
-from ..client.api import Client
 from ..embedded import local_server
 from ..exceptions import ConfigError, OptionError, RequestRefused, ServerError
 from ..journal.journal import Entry
 from ..protocol.lines import one_line
 from .loop import LoopThread
 from .once import Once
+
+if TYPE_CHECKING:
+    from ..client.api import Client
 
 #: Where a cell runs: as the credentials say, on the embedded server, or on the cloud.
 Place = Literal["auto", "local", "cloud"]
@@ -108,6 +110,7 @@ class Accounts:
         Raises:
             LyceumError: it does not, or it cannot be asked.
         """
+        from ..client.api import Client
 
         async def ask() -> None:
             async with Client(account) as client:
@@ -121,10 +124,14 @@ class Accounts:
             await client.aclose()
 
     def _cloud(self, account: config.Account) -> Client:
+        from ..client.api import Client
+
         key = ("cloud", account.base_url, account.token, account.org)
         return self._clients.get(key, lambda: Client(account))
 
     def _make_embedded(self, folder: Path) -> Client:
+        from ..client.api import Client
+
         made_at, folder_now = time.time(), folder
 
         def ensure() -> config.Account:

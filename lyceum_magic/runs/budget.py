@@ -2,17 +2,19 @@
 
 from __future__ import annotations
 
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from ..client.api import Client
 from ..exceptions import OptionError
 from ..protocol import money
 from ..protocol.limits import MIN_TIMEOUT_S
-from ..protocol.requests import Start
 from .history import History
 from .loop import LoopThread
 
-StartT = TypeVar("StartT", bound=Start)
+if TYPE_CHECKING:
+    from ..client.api import Client
+    from ..protocol.requests import Start
+
+StartT = TypeVar("StartT", bound="Start")
 
 
 class Spending:

@@ -6,9 +6,9 @@ import contextlib
 import dataclasses
 import time
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 from weakref import WeakValueDictionary
 
-from ..client.api import Client, billed_of, ended_at_of
 from ..exceptions import LyceumError
 from ..journal.journal import Entry
 from ..protocol.lines import one_line
@@ -16,7 +16,10 @@ from ..protocol.states import State, parse_state
 from .history import History
 from .hooks import Hooks
 from .loop import LoopThread
-from .run import Run
+
+if TYPE_CHECKING:
+    from ..client.api import Client
+    from .run import Run
 
 #: A start without a reply after this time has no kernel left that waits for the reply.
 START_LIMIT_S = 120.0
@@ -52,6 +55,8 @@ class HeldRuns:
 
     def add(self, client: Client, entry: Entry) -> Run:
         """Return a new handle of a run, which does nothing yet."""
+        from .run import Run
+
         run = Run(self._loop.portal, self._history.journal, client, entry, self._hooks)
         self._runs[entry.tag] = run
         return run
@@ -92,6 +97,8 @@ class HeldRuns:
     def _refreshed(self, entry: Entry) -> Entry:
         if entry.run_id is None:
             return self._found_again(entry)
+        from ..client.api import billed_of, ended_at_of
+
         try:
             record = self._loop.ask(self._client_of(entry).record, entry.run_id)
         except LyceumError:

@@ -10,16 +10,15 @@ import atexit
 import gc
 import os
 import time
+import uuid
 from collections.abc import Awaitable, Callable, Sequence
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
-from ..client.api import Client
 from ..exceptions import UnknownRun
 from ..inbox.inbox import Inbox
 from ..journal.journal import Entry
 from ..protocol import money
 from ..protocol.callbacks import HERE
-from ..protocol.requests import Start
 from .accounts import Accounts, Place
 from .budget import Spending
 from .held import HeldRuns
@@ -27,11 +26,14 @@ from .history import History
 from .hooks import Hooks
 from .loop import LoopThread
 from .once import Once
-from .run import Run
-from .starting import check_body, new_tag, tagged
+
+if TYPE_CHECKING:  # the client's libraries take longest to import, and no list of runs needs them
+    from ..client.api import Client
+    from ..protocol.requests import Start
+    from .run import Run
 
 T = TypeVar("T")
-StartT = TypeVar("StartT", bound=Start)
+StartT = TypeVar("StartT", bound="Start")
 
 
 class Workspace:
@@ -45,12 +47,12 @@ class Workspace:
         spending: prices and budgets.
         runs: the runs of which this process holds a handle.
         inbox: where callbacks to this process arrive.
-        listening: what shows callbacks that arrive; see `magic.listening`.
+        listening: what shows callbacks that arrive; see `magic.commands.listen`.
     """
 
     def __init__(self, hooks: Hooks | None = None) -> None:
         self._loop = LoopThread("lyceum-magic")
-        self.process_id = new_tag()
+        self.process_id = uuid.uuid4().hex
         self.hooks = hooks or Hooks()
         self.accounts = Accounts(self._loop)
         self.history = History(self._loop, self.process_id)
@@ -130,6 +132,8 @@ class Workspace:
             OptionError: see `Spending.priced`; or the request is larger than a server takes; or it
                 asks for callbacks to `here`, and none can reach this process.
         """
+        from .starting import check_body, tagged
+
         check_body(request)
         request, price, remarks = self.spending.priced(client, request, budget)
         if price and not self.spending.has_begun():

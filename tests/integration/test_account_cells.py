@@ -47,7 +47,7 @@ def test_a_secret_is_set_seen_and_removed_and_never_shown(kernel: Kernel, home: 
 
 def test_who_cannot_be_asked_is_told_so(kernel: Kernel) -> None:
     for line, way_out in (
-        ("%lyceum secrets set TOKEN", "set it once where somebody can type"),
+        ("%lyceum secrets set TOKEN", "set it once in a notebook or a terminal"),
         ("%lyceum_image x --registry basic --registry-user me", "--registry-password-env"),
         ("%lyceum login", "set LYCEUM_API_KEY"),
     ):

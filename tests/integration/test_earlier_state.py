@@ -40,8 +40,8 @@ sys.exit(main())
 """,
 )
 
-#: Print, wait for a file, and then need a file of the run's own folder by the path it has known
-#: since it began.
+#: A cell that prints, waits for a file, and then reads a file in its own folder by the path that it
+#: has known since it began.
 PROGRAM = """\
 import os, sys, time
 open(os.path.join(sys.path[0], 'late.py'), 'w').write('word = "late"')
@@ -256,7 +256,7 @@ def test_a_first_start_waits_for_an_earlier_server_that_is_only_starting(
 def test_a_move_that_was_cut_off_goes_on(
     own_machine: Path, workspace: Workspace, left: str
 ) -> None:
-    """The last file in the order of the move is still there, the rest has gone."""
+    """The last item in the order of the move is still there, the others have gone."""
     with served(own_machine, program=EARLIER) as server:
         put_secret(server, "TOKEN", "of-before")
         over = server.start("print('over')")
@@ -292,7 +292,7 @@ def test_a_folder_that_was_never_a_servers_loses_nothing(own_machine: Path) -> N
 def test_a_server_is_started_with_the_python_of_its_folder(
     own_machine: Path, tmp_path: Path
 ) -> None:
-    """Looking at another environment's run does not start a server for it."""
+    """A look at another environment's run does not make this environment serve it."""
     python = copy_of_this_environment(tmp_path / "other")
     ask = (
         "from lyceum_magic import folders; from lyceum_magic.embedded import local_server; "

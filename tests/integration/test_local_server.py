@@ -174,7 +174,7 @@ def test_kernels_of_two_environments_see_their_own_packages(
 def test_a_server_has_a_session_of_its_own_and_none_of_the_users_keys(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No interrupt of the kernel reaches it, and no run finds the keys."""
+    """The kernel's interrupts do not reach it, and its runs do not find the keys."""
     monkeypatch.setenv("LYCEUM_API_KEY", "lk_canary")
     monkeypatch.setenv("LYCEUM_ORG", "canary-org")
     local_server.ensure(folder)
@@ -428,7 +428,7 @@ def test_a_file_that_no_server_wrote_is_replaced(folder: Path, text: str) -> Non
     assert account.token.reveal() != "lk_canary"
 
 
-#: Faults of a `server.json` beside a server that lives.
+#: Damages to `server.json` while its server lives.
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "emptied": lambda file: file.write_text(""),
     "cut off": lambda file: file.write_text(file.read_text()[:40]),
