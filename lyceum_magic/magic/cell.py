@@ -6,7 +6,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import closing
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, cast
+from typing import Any, cast
 
 from .. import config
 from ..display.body import CellBody
@@ -15,13 +15,10 @@ from ..protocol.requests import Start
 from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
 from ..runs.workspace import Place, check_body, workspace
+from ..submission.specs import RunSpec
 from ..submission.wrapping import for_server
 from .errors import failure_of
-from .options import RunOptions
 from .view import View
-
-if TYPE_CHECKING:
-    from ..submission.start import Choices
 
 #: Puts a value into the user's namespace.
 Bind = Callable[[str, object], None]
@@ -44,19 +41,27 @@ class Defaults:
     callback_urls: tuple[str, ...] = ()
     callback_base_url: str = ""
 
+    def of_run(self) -> dict[str, Any]:
+        """Return the options that the configuration gives a run."""
+        return {
+            "machine": self.machine,
+            "timeout_s": self.timeout_s,
+            "callback_urls": self.callback_urls,
+        }
+
 
 class Cell:
     """What a magic has made of its line and its text; each magic has a class of its own.
 
     Attributes:
-        options: what the line says of any run.
+        spec: the options of the run.
         request: what travels, but for credentials.
         notes: what the reader should know about it.
         python: the text, where it is Python whose errors are the notebook's own.
         allow_pickle: see `Run`.
     """
 
-    options: RunOptions
+    spec: RunSpec
     request: Start
     notes: list[str]
     python: str | None = None
@@ -94,51 +99,37 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
         TransferError: it completed, and a value or file did not come home.
         LyceumError: it could not be started, or not be followed.
     """
-    options, notes = cell.options, cell.notes
-    if options.dry_run:
+    spec, notes = cell.spec, cell.notes
+    if spec.dry_run:
         show_request(cell)
         return
     here = workspace()
-    client = here.client(cast(Place, options.place))
+    client = here.client(cast(Place, spec.place))
     here.check_machine(client, cell.request.execution_type)
     # What is installed here is installed for the embedded server, wherever it came from.
     notes = [] if client.account.is_embedded else notes
     run, request = here.new_run(
         client,
         for_server(cell.signed_in(), client.account.bootstrap),
-        budget=options.budget,
+        budget=spec.budget,
         notes=notes,
         allow_pickle=cell.allow_pickle,
         callback_base=defaults.callback_base_url,
     )
     bind("_run", run)
-    if options.as_name:
-        bind(options.as_name, run)
-    if options.detach:
+    if spec.as_name:
+        bind(spec.as_name, run)
+    if spec.detach:
         from .detached import detach_in_cell
 
         detach_in_cell(run, request)
         cell.say_what_will_come()
         return
-    run_in_cell(run, defaults, request, may_fail=options.may_fail)
+    run_in_cell(run, defaults, request, may_fail=spec.may_fail)
     cell.bring_home(run, bind)
     failure = failure_of(run, cell.python, cell.request.kind)
-    if failure is not None and not options.may_fail:
+    if failure is not None and not spec.may_fail:
         raise failure
-
-
-def choices_of(options: RunOptions, defaults: Defaults) -> Choices:
-    """What is chosen for a run of any kind: by its line, else by the configuration."""
-    from ..submission.start import Choices
-
-    return Choices(
-        options.machine or defaults.machine,
-        options.timeout_s or defaults.timeout_s,
-        name=options.name,
-        labels=options.labels,
-        metadata=options.metadata,
-        callback_urls=[*defaults.callback_urls, *options.callback_urls],
-    )
 
 
 def show_request(cell: Cell) -> None:
@@ -149,17 +140,19 @@ def show_request(cell: Cell) -> None:
     """
     from .dry_run import describe
 
-    options, request, notes = cell.options, cell.request, cell.notes
-    if options.place != "local" and (options.place == "cloud" or config.find_account()):
+    spec, request, notes = cell.spec, cell.request, cell.notes
+    if spec.place != "local" and (spec.place == "cloud" or config.find_account()):
         here = workspace()
         client = here.client("cloud")
         place = client.account.base_url
         request = for_server(request, client.account.bootstrap)
-        request, price, more = here.priced(client, request, options.budget)
+        request, price, more = here.priced(client, request, spec.budget)
         notes = [*notes, *more, *request.cloud_remarks]
     else:
         place, price = "the embedded server of this machine (LOCAL)", 0.0
-    text = describe(request, place=place, price_per_hour=price, sizes=cell.sizes(), notes=notes)
+    text = describe(
+        spec, request, place=place, price_per_hour=price, sizes=cell.sizes(), notes=notes
+    )
     print(f"{text}\nnothing was sent")  # noqa: T201 - a cell shows what it prints
     check_body(request)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import re
 import signal
 import sys
@@ -14,7 +15,7 @@ from ..exceptions import OptionError, RunFailed, RunTimedOut
 from ..protocol.limits import MAX_TIMEOUT_S
 from ..protocol.requests import Kind
 from ..runs.run import Run
-from ..submission.modules import Needs, find_needs, imports_of
+from ..submission.modules import Import, Needs, find_needs, imports_of
 from ..submission.requirements import is_namespace, requirements_of
 
 _MORE_MEMORY = "choose a machine with more of it with -m; `%lyceum machines` lists them"
@@ -102,14 +103,19 @@ def _hint_for_module(name: str, line: str = "") -> str:
         line: the import itself, which says which package of the namespace is meant.
     """
     try:
-        needs = find_needs(f"import {name}") if name.replace(".", "").isidentifier() else Needs()
+        is_name = name.replace(".", "").isidentifier()
+        needs = find_needs([Import(name)]) if is_name else Needs()
     except OptionError as exc:  # it is here and cannot travel: the sentence says what could
         return str(exc)
     if needs.files:
         return (
             f"{name} is a module of your own: it travels if the cell itself says `import {name}`."
         )
-    of_line = [one for one in imports_of(line) if f"{one.module}.".startswith(f"{name}.")]
+    try:
+        imports = imports_of(ast.parse(line))
+    except SyntaxError:  # a part of a longer statement
+        imports = ()
+    of_line = [one for one in imports if f"{one.module}.".startswith(f"{name}.")]
     wanted = requirements_of(of_line or needs.imports)
     if wanted.lines:
         return f"It is not installed there: add -r {wanted.lines[0]}."

@@ -6,10 +6,12 @@ import argparse
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ..exceptions import OptionError
 from ..protocol.redaction import without_password
+
+ActionT = TypeVar("ActionT", bound=argparse.Action)
 
 #: What word processors and web pages have in place of hyphens, quotes and spaces.
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
@@ -22,7 +24,8 @@ class Parser(argparse.ArgumentParser):
 
     Attributes:
         options: `--name` -> what it does; an option of several names stands under each.
-        positionals: what stands in the line without a name, in its order.
+        positionals: arguments that stand in the line without a name, in their order.
+        offers: an option's name in the result -> values to offer for completion.
         subcommands: name -> the parser of the rest of the line.
         default: the subcommand that is meant where the line names none; None: there is none.
     """
@@ -30,17 +33,18 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, **members: Any) -> None:
         self.options: dict[str, argparse.Action] = {}
         self.positionals: list[argparse.Action] = []
+        self.offers: dict[str, Sequence[str]] = {}
         self.subcommands: dict[str, Parser] = {}
         self.default: str | None = None
         members = {"allow_abbrev": False, "add_help": False, "formatter_class": _Wide, **members}
         super().__init__(**members)
 
-    def add_argument(self, *names: Any, **members: Any) -> argparse.Action:
-        action = super().add_argument(*names, **members)
-        if not action.option_strings:
+    def _add_action(self, action: ActionT) -> ActionT:
+        # Every argument comes through here, those of groups too.
+        if not action.option_strings and action.nargs != argparse.PARSER:
             self.positionals.append(action)
         self.options |= dict.fromkeys(action.option_strings, action)
-        return action
+        return super()._add_action(action)
 
     def subcommand_adder(self, **members: Any) -> Callable[[str, str], Parser]:
         """Lets this parser take subcommands, as `add_subparsers` does.
@@ -152,31 +156,3 @@ def _outside_quotes(line: str) -> Iterator[tuple[int, str]]:
             quote = character
         else:
             yield at, character
-
-
-def pairs(option: str, texts: list[str], advice: str = "") -> dict[str, str]:
-    """The values of an option that takes KEY=VALUE; the last one of a name wins."""
-    found: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise OptionError(f"{option} takes KEY=VALUE, not {text!r}{advice}.")
-        found[key.strip()] = value
-    return found
-
-
-def whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a whole number is expected, not {text!r}") from None
-
-
-def dollars(text: str) -> float:
-    try:
-        dollars = float(text.removeprefix("$"))
-    except ValueError:
-        dollars = float("nan")
-    if not 0 < dollars < float("inf"):
-        raise argparse.ArgumentTypeError(f"a sum such as 0.50 is expected, not {text!r}")
-    return dollars

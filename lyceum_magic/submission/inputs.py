@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ast
 import builtins
 import difflib
 import dis
@@ -55,7 +56,7 @@ class PackedInputs:
 
 def choose_inputs(
     names: Iterable[str],
-    code: str,
+    tree: ast.Module | None,
     namespace: Mapping[str, object],
     *,
     allow_pickle: bool = False,
@@ -67,7 +68,7 @@ def choose_inputs(
         names: as the option gives them; `auto` stands for what the cell reads before it binds it,
             if the notebook has it, and for what functions among these read. A variable called
             `auto` cannot be named.
-        code: the cell, as Python.
+        tree: the cell's; None where this Python cannot parse it.
         namespace: the notebook's.
         of_shell: what IPython itself has put there, which `auto` leaves out.
 
@@ -84,7 +85,7 @@ def choose_inputs(
     found: list[str] = []
     left_out: list[str] = []
     if AUTO in names:
-        left = [*names_read(code), *_read_by_all(named, namespace)]
+        left = [*names_read(tree), *_read_by_all(named, namespace)]
         seen = set(named)
         while left:
             name = left.pop(0)
@@ -125,23 +126,6 @@ def pack_values(values: Mapping[str, object], *, allow_pickle: bool = False) -> 
     return PackedInputs(packed, frozenset(packer.needs), (), tuple(packer.changed.values()))
 
 
-def check_raw(chosen: Mapping[str, object]) -> None:
-    """Refuses what only the wrapping of a cell could carry, for a cell that is not wrapped.
-
-    Args:
-        chosen: what the option or argument is called -> its value.
-
-    Raises:
-        OptionError: naming the first that says something.
-    """
-    for name, value in chosen.items():
-        if value:
-            raise OptionError(
-                f"A cell that is sent raw goes as it is: {name} cannot go with it; leave out one "
-                "of them."
-            )
-
-
 def check_load(sizes: Mapping[str, int], *, may_be_large: bool) -> None:
     """Refuses what is too much to travel.
 
@@ -165,14 +149,14 @@ def check_load(sizes: Mapping[str, int], *, may_be_large: bool) -> None:
         raise OptionError(f"{said}; add --yes to send more than {ASK_BYTES >> 20} MiB.")
 
 
-def check_outputs(code: str, names: Iterable[str], inputs: Iterable[str]) -> None:
+def check_outputs(tree: ast.Module | None, names: Iterable[str], inputs: Iterable[str]) -> None:
     """Refuses `--out` names that the cell can never bind.
 
     Raises:
         OptionError: with the name, and names like it that the cell binds.
     """
     names = list(names)
-    bound = names_bound(code) if names else None
+    bound = names_bound(tree) if names else None
     if bound is None:
         return
     bound |= set(inputs)

@@ -84,36 +84,38 @@ class Needs:
     imports: frozenset[Import] = frozenset()
 
 
-def find_needs(code: str, *, also: Iterable[str] = (), apart_from: Collection[str] = ()) -> Needs:
-    """The local modules that `code` imports, directly or not, and what else all of them import.
+def find_needs(imports: Iterable[Import], *, apart_from: Collection[str] = ()) -> Needs:
+    """Find the local modules that imports lead to, directly or not, and what else these import.
 
     Args:
-        code: a cell; one that cannot be parsed needs nothing.
-        also: modules that are imported beside them, dotted.
+        imports: those of a cell.
         apart_from: top-level names to be looked for elsewhere, whether they are local or not.
 
     Raises:
-        OptionError: a module that is needed cannot travel: it is compiled, or no text, or all of
-            it is too much.
+        OptionError: a module that is needed cannot travel: it is compiled, or no text, or all
+            modules together are too large.
     """
     search = _Search(apart_from)
-    search.follow([*imports_of(code), *map(Import, also)])
+    search.follow([*imports])
     search.check_size()
     return Needs(search.files, frozenset(search.outside))
 
 
-def imports_of(code: str | bytes) -> tuple[Import, ...]:
-    """What a source imports, anywhere in it, but for type checkers; nothing if it is no Python."""
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError):
-        return ()
-    return tuple(_imports_in(tree))
+def imports_of(tree: ast.AST | None) -> tuple[Import, ...]:
+    """Return what a source imports, anywhere in it, but for type checkers.
+
+    Args:
+        tree: None for a source that this Python cannot parse, of which nothing is known.
+    """
+    return () if tree is None else tuple(_imports_in(tree))
 
 
 @lru_cache(maxsize=1024)  # a project's modules, of which few change between two runs
 def _imports_of_file(file: str, changed_ns: int, size: int) -> tuple[Import, ...]:
-    return imports_of(_read(file))
+    try:
+        return imports_of(ast.parse(_read(file)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
 
 
 def _imports_in(tree: ast.AST) -> Iterator[Import]:

@@ -1,4 +1,4 @@
-"""A cell's text -> the global names that it reads and binds, found without running it."""
+"""The syntax tree of a cell -> the global names that it reads and binds, without running it."""
 
 from __future__ import annotations
 
@@ -16,23 +16,26 @@ _Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
 _BINDERS = {"exec", "eval", "globals", "locals", "vars", "setattr", "get_ipython", "__import__"}
 
 
-def names_read(code: str) -> list[str]:
-    """The global names that a cell may read before it has bound them, in their order.
+def names_read(tree: ast.Module | None) -> list[str]:
+    """Return the global names that a cell may read before it has bound them, in their order.
 
     Reading is taken literally: `del x` and `x += 1` read. What a function reads counts where the
     cell uses the function. Where it is not certain that a name was bound, it counts as read.
 
+    Args:
+        tree: None for a cell that this Python cannot parse.
+
     Raises:
         OptionError: the cell is not Python of this version, or nests too deep.
     """
-    reader = _Reader()
-    try:
-        reader.block(ast.parse(code).body)
-    except (SyntaxError, ValueError):
+    if tree is None:
         raise OptionError(
             "--in auto cannot read this cell, which is not Python of this version; name the "
             "variables to send."
-        ) from None
+        )
+    reader = _Reader()
+    try:
+        reader.block(tree.body)
     except RecursionError:
         raise OptionError(
             "--in auto cannot follow this cell, whose expressions or calls nest too deep; name the "
@@ -41,12 +44,13 @@ def names_read(code: str) -> list[str]:
     return list(reader.reads)
 
 
-def names_bound(code: str) -> set[str] | None:
-    """The global names that a cell can bind; None where nobody can tell."""
+def names_bound(tree: ast.Module | None) -> set[str] | None:
+    """Return the global names that a cell can bind; None where they cannot be known."""
+    if tree is None:
+        return None
     try:
-        tree = ast.parse(code)
         names = set(_bound_in(tree.body))
-    except (SyntaxError, ValueError, RecursionError):
+    except RecursionError:
         return None
     for node in ast.walk(tree):
         match node:
