@@ -119,8 +119,8 @@ class RunSpec:
     )
     callback_urls: str | Sequence[str] = option(
         "--callback", default=(), repr=False, metavar="URL", action="append",
-        help="an https URL that is told of the run's end, or `here`: this notebook; repeat it for "
-        "more",
+        help="an https URL (http to this machine) that is told of the run's end, or `here`: this "
+        "notebook; repeat it for more",
         doc='https URLs that are told of the run\'s end; "here" is this process, see '
         "`Run.wait_callback`",
         more="`c.LyceumMagics.callback_urls` names some for all runs.", row="callbacks",
@@ -128,7 +128,7 @@ class RunSpec:
     )
     as_name: str | None = line_option(
         "--as", default=None, metavar="NAME", problem=problem_of_name,
-        help="bind the run to this name; the last one is always _run",
+        help="bind the run to this name; the last run is always `_run`",
     )
     may_fail: bool = line_option(
         "--no-raise", default=False, help="a failed run does not stop the notebook",
@@ -427,7 +427,8 @@ class ImageSpec(ContainerSpec, _ImageText):
     s3: bool = option(
         "--s3", default=True, action="boolean",
         help="mount the account's storage; it is mounted by default",
-        doc="whether the account's storage is mounted, at `s3_path`", row="storage",
+        doc="whether the account's storage is mounted, at `s3_path`",
+        more="The services of a stack have it only with --s3.", row="storage",
         text=lambda chosen: chosen.s3_path if chosen.s3 else "not mounted", wire="enable_s3_mount",
     )
     s3_path: str = option(
