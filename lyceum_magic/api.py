@@ -1,4 +1,4 @@
-"""The same way as a cell, from Python: in a notebook, a script, or inside a running loop."""
+"""Runs from Python: in a notebook, a script, or inside a running event loop."""
 
 from __future__ import annotations
 
@@ -179,24 +179,24 @@ def _start(
 
 
 def runs() -> list[Entry]:
-    """Every run of this user that the journal holds, newest first."""
+    """Return every run of this user that the journal holds, newest first."""
     return workspace().entries()
 
 
 def attach(run_id: str = "last") -> Run:
-    """A run of this user by its id, a unique beginning of it, or "last", and follows it on.
+    """Return a run of this user by its id, a unique beginning of it, or "last", and follow it.
 
-    The `tag` of an entry of `runs` does, too: of a run whose start was not answered no more is
-    known. The server is asked for it then, and waiting for it says what came of that.
+    The `tag` of an entry of `runs` also names a run. A run whose start was not answered has no id:
+    the server is asked for it by its tag, and waiting for it says what the server answered.
 
     Raises:
-        UnknownRun: there is none, or more than one.
+        UnknownRun: no run has this id, or more than one does.
     """
     return workspace().attach(run_id)
 
 
 def signing_secret(place: str = "auto") -> Secret:
-    """What the callbacks of your runs are signed with, for `lyceum_magic.callbacks.verify`.
+    """Return the secret that signs your runs' callbacks, for `lyceum_magic.callbacks.verify`.
 
     Its `reveal()` gives the text, `whsec_...`.
 
@@ -204,7 +204,7 @@ def signing_secret(place: str = "auto") -> Secret:
         place: as for `submit`.
 
     Raises:
-        LyceumError: the server cannot be asked, or signs nothing: Lyceum Cloud does not.
+        LyceumError: the server cannot be reached, or does not sign, as Lyceum Cloud.
     """
     if problem := one_of("auto", "local", "cloud")(place):
         raise OptionError(f"place {problem}.")
@@ -213,20 +213,19 @@ def signing_secret(place: str = "auto") -> Secret:
 
 
 def on_finish(function: Callable[[Run], object] | None = None) -> Hook:
-    """Calls a function with each run of this process that ends from now on, once.
+    """Call a function once with each run of this process that ends from now on.
 
-    It is called on the main thread, never in the middle of a cell: in a notebook at once where its
-    kernel is idle, else behind the cell, and what it shows appears in the cell that named it here
-    (with nbclient and papermill in the one that has just ended); in a terminal behind the next
-    cell; in a script when its main thread waits for a run. What it raises is shown, and breaks
-    nothing. A function of the same name takes its place, so that a cell can be run again. To be
-    used as a decorator, too.
+    It is called on the main thread, never in the middle of a cell: in a notebook at once if the
+    kernel is idle, else after the cell; in a terminal after the next cell; in a script when the
+    main thread waits for a run. Its outputs appear in the cell that registered it (with nbclient
+    and papermill in the cell that has just ended). Its errors are shown, and break nothing. A
+    function of the same name replaces it, so that a cell can be run again. It is a decorator too.
 
     Returns:
-        The function, with `off()`, which ends this.
+        The function, with a method `off()` that ends the calls.
 
     Raises:
-        TypeError: it is no function, or an `async def`.
+        TypeError: it is not a function, or it is an `async def`.
     """
     if function is None:
         raise TypeError(
@@ -236,10 +235,10 @@ def on_finish(function: Callable[[Run], object] | None = None) -> Hook:
 
 
 def nest_loops() -> None:
-    """Lets synchronous calls run inside a coroutine of the same event loop (nest-asyncio2).
+    """Let synchronous calls run inside a coroutine of the same event loop (nest-asyncio2).
 
-    Nothing here needs it: calls wait for a loop on a thread of its own. It is for users whose own
-    code has to re-enter their running loop. It changes asyncio in this process for good.
+    This package does not need it: its calls wait for a loop on another thread. It is for code of
+    your own that re-enters a running loop. It changes asyncio in this process for good.
     """
     import nest_asyncio2
 

@@ -1,5 +1,4 @@
-"""One cell of any cell magic, from what it asks for to its last output: `run_cell` names every
-step."""
+"""One cell of any cell magic, from its request to its last output; `run_cell` has every step."""
 
 from __future__ import annotations
 
@@ -20,17 +19,17 @@ from ..submission.wrapping import for_server
 from .errors import failure_of
 from .view import View
 
-#: Puts a value into the user's namespace.
+#: A function that puts a value into the user's namespace.
 Bind = Callable[[str, object], None]
 
 
 @dataclass(frozen=True)
 class Defaults:
-    """What the configuration says where the line says nothing.
+    """The configuration, which counts where a line names nothing.
 
     Attributes:
-        max_lines, max_bytes: how much text a cell shows before it keeps only the tail.
-        callback_urls: told of every run's end, beside those of the line.
+        max_lines, max_bytes: the most text that a cell shows before it keeps only the tail.
+        callback_urls: URLs that are told of every run's end, with those of the line.
         callback_base_url: see `Here`.
     """
 
@@ -51,12 +50,12 @@ class Defaults:
 
 
 class Cell:
-    """What a magic has made of its line and its text; each magic has a class of its own.
+    """The run that a magic's line and text describe; each magic has a class of its own.
 
     Attributes:
         spec: the options of the run.
-        request: what travels, but for credentials.
-        notes: what the reader should know about it.
+        request: the start request, without credentials.
+        notes: sentences for the reader.
         python: the text, where it is Python whose errors are the notebook's own.
         allow_pickle: see `Run`.
     """
@@ -68,22 +67,22 @@ class Cell:
     allow_pickle = False
 
     def signed_in(self) -> Start:
-        """The request with the credentials that it needs, which may be asked for.
+        """Return the request with its credentials; the user may be asked for them.
 
         Raises:
-            OptionError: they cannot be had.
+            OptionError: credentials are missing.
         """
         return self.request
 
     def sizes(self) -> Iterator[tuple[str, Mapping[str, int]]]:
-        """What is packed into the request: a heading, and name -> size in bytes."""
+        """Yield the parts packed into the request: a heading, and name -> size in bytes."""
         yield from ()
 
     def say_what_will_come(self) -> None:
-        """Says, of a detached run, where its results will be."""
+        """Print where the results of a detached run will be."""
 
     def bring_home(self, run: Run, bind: Bind) -> None:
-        """Takes what a run that has ended sends beside its outputs.
+        """Take the values and files that a run sends when it has ended.
 
         Raises:
             TransferError: something is missing.
@@ -91,12 +90,12 @@ class Cell:
 
 
 def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
-    """Runs one cell and returns when it has ended.
+    """Run one cell and return when it has ended.
 
     Raises:
-        OptionError: what it asks for cannot be had; nothing was started.
-        RunFailed: the run ended other than completed, unless --no-raise was given.
-        TransferError: it completed, and a value or file did not come home.
+        OptionError: an option cannot be met; nothing was started.
+        RunFailed: the run did not complete, and --no-raise was not given.
+        TransferError: it completed, and a value or file did not arrive.
         LyceumError: it could not be started, or not be followed.
     """
     spec, notes = cell.spec, cell.notes
@@ -106,7 +105,7 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
     here = workspace()
     client = here.client(cast(Place, spec.place))
     here.check_machine(client, cell.request.execution_type)
-    # What is installed here is installed for the embedded server, wherever it came from.
+    # The embedded server uses the packages of this environment, from any source.
     notes = [] if client.account.is_embedded else notes
     run, request = here.new_run(
         client,
@@ -133,10 +132,10 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
 
 
 def show_request(cell: Cell) -> None:
-    """Prints the request as it would travel.
+    """Print the request as it would travel.
 
     Raises:
-        OptionError: its budget pays for no run, or it is larger than a server takes.
+        OptionError: its budget does not pay for a run, or it is larger than a server takes.
     """
     from .dry_run import describe
 
@@ -160,11 +159,11 @@ def show_request(cell: Cell) -> None:
 def run_in_cell(
     run: Run, defaults: Defaults, request: Start | None = None, *, may_fail: bool = False
 ) -> None:
-    """Shows a run in the current cell until it has ended.
+    """Show a run in the current cell until it has ended.
 
     Args:
         request: starts the run; None follows one that was started before.
-        may_fail: what it raises is shown as text, for nobody will raise it here.
+        may_fail: show an error of the run as text, since the cell does not raise it.
 
     Raises:
         KeyboardInterrupt: the second interrupt; the first one aborts the run.

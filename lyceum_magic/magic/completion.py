@@ -12,10 +12,10 @@ _LINE = "%lyceum"
 
 
 def complete(line: str, run_ids: Callable[[], list[str]]) -> list[str] | None:
-    """What may follow `line`, which ends at the cursor in the word to complete.
+    """Return the words that may follow `line`, which ends at the cursor.
 
     Args:
-        run_ids: gives the ids to offer; asked only where an id belongs.
+        run_ids: returns the ids to offer; called only where an id belongs.
 
     Returns:
         Whole words; None where the line is not one of ours, and others should complete it.
@@ -60,7 +60,7 @@ def _line_offers(parser: Parser, before: list[str], run_ids: Callable[[], list[s
 
 
 def install(shell: Any, run_ids: Callable[[], list[str]]) -> None:
-    """Adds the completion to an IPython shell, in the way its version knows."""
+    """Add the completion to an IPython shell, in the way of its version."""
     completer = shell.Completer
     try:
         from IPython.core.completer import SimpleCompletion, context_matcher

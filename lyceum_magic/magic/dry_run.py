@@ -1,4 +1,4 @@
-"""A start request -> what `--dry-run` says about it: all that would travel, and nothing secret."""
+"""A start request -> the text of `--dry-run`: all that would travel, and nothing secret."""
 
 from __future__ import annotations
 
@@ -38,7 +38,7 @@ def describe(
         place: where it would be sent.
         price_per_hour: of the machine, in dollars; 0 where it is free, None where the server does
             not say.
-        sizes: what is packed into the code: a heading, and name -> size in bytes.
+        sizes: the parts packed into the code: a heading, and name -> size in bytes.
         notes: sentences for the reader.
     """
     shared = {one.name for one, _ in options_of(RunSpec)}
@@ -92,7 +92,7 @@ def _command(words: list[str] | None) -> str:
 
 
 def _services(text: str) -> Iterator[str]:
-    """The services of a Compose file and their images, where it can be read here."""
+    """Yield the services of a Compose file with their images, if it can be read here."""
     try:
         import yaml
     except ImportError:  # the server will read it

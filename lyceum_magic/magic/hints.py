@@ -1,4 +1,4 @@
-"""How a run failed, and what is here -> the one sentence that would have helped."""
+"""The failure of a run, and the notebook's state -> one sentence of advice."""
 
 from __future__ import annotations
 
@@ -24,11 +24,11 @@ _MORE_MEMORY = "choose a machine with more of it with -m; `%lyceum machines` lis
 def hint_for(
     run: Run, failure: RunFailed, namespace: Mapping[str, object], *, kind: Kind = "python"
 ) -> str:
-    """What to do about the failure; empty where nothing is known.
+    """Return advice about the failure; empty if there is none.
 
     Args:
         namespace: the notebook's.
-        kind: of the run: each kind of cell has options of its own.
+        kind: the run's; each kind of cell has options of its own.
     """
     if isinstance(failure, RunTimedOut):
         if run.timeout_s >= MAX_TIMEOUT_S:
@@ -87,7 +87,7 @@ def _hint_for_name(name: str, value: object) -> str:
 
 
 def _line_that_raised(error: dict[str, Any], files: object) -> str:
-    """The text of the innermost line of a traceback; empty where it did not come along."""
+    """Return the text of the innermost line of a traceback; empty if it is not known."""
     try:
         place = error["places"][error["calls"][-1]]
         return str(files[place["file"]][str(place["line"])]).strip()  # type: ignore[index]

@@ -1,4 +1,4 @@
-"""What goes with a `%%lyceum` cell and what comes home: `--in`, `--out`, `--file`, `--save`."""
+"""The values and files that a `%%lyceum` cell brings back: `--out` and `--save`."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from ..submission.specs import PythonSpec
 
 
 def say_what_will_come(spec: PythonSpec) -> None:
-    """Prints where the results of a detached cell will be, for nobody will bring them home."""
+    """Print where the results of a detached cell will be, since they are not brought back."""
     name = spec.as_name or "_run"
     if spec.outputs:
         say(f"{name}.values will have {', '.join(spec.outputs)}")
@@ -23,12 +23,12 @@ def say_what_will_come(spec: PythonSpec) -> None:
 
 
 def bring_home(run: Run, spec: PythonSpec, bind: Callable[[str, object], None]) -> None:
-    """Writes the files of a run that has ended, and binds its values if it completed.
+    """Write the files of a run that has ended, and bind its values if it completed.
 
-    Prints what was written, and for a run that did not complete what could not be.
+    Prints the files that were written, and those that could not be.
 
     Raises:
-        TransferError: it completed, and a value or a file is missing. All others are at home.
+        TransferError: it completed, and a value or a file is missing. All others have arrived.
     """
     problems = _save(run, spec) if spec.save else []
     if run.state is not State.COMPLETED:

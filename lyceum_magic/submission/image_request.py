@@ -128,7 +128,7 @@ def python_command(spec: ImageSpec) -> list[str]:
 
 
 def words_command(words: str) -> list[str]:
-    """The words of a text by shell rules, as the arguments they are; nothing is substituted.
+    """Return the words of a text by shell rules; nothing is substituted.
 
     Raises:
         OptionError: there are none, or a quote is not closed.
@@ -143,7 +143,7 @@ def words_command(words: str) -> list[str]:
 
 
 def env_lines(env: Mapping[str, str]) -> str:
-    """Variables as the wire carries them: `KEY=value` lines.
+    """Return variables as the wire carries them: `KEY=value` lines.
 
     Raises:
         OptionError: a name or a value that no such line can carry.
@@ -157,9 +157,10 @@ def env_lines(env: Mapping[str, str]) -> str:
 
 
 def check_command(command: Sequence[str]) -> None:
-    """
+    """Check that a container engine can start a command.
+
     Raises:
-        OptionError: no engine could start it.
+        OptionError: it cannot.
     """
     if isinstance(command, str) or not all(isinstance(word, str) for word in command):
         raise OptionError("A command is a list of texts, such as ['python', '-V'].")
@@ -168,13 +169,13 @@ def check_command(command: Sequence[str]) -> None:
         raise OptionError("The command holds a zero byte, which no argument can carry.")
     if max(sizes, default=0) > MAX_ARGUMENT_BYTES or sum(sizes) > MAX_COMMAND_BYTES:
         raise OptionError(
-            f"What is to run has {sum(sizes):,} bytes, and as arguments of a command it may have "
-            f"{MAX_ARGUMENT_BYTES:,} each and {MAX_COMMAND_BYTES:,} together: put it into the "
-            "image, or into the account's storage, which is mounted there."
+            f"The command has {sum(sizes):,} bytes; an argument may have {MAX_ARGUMENT_BYTES:,}, "
+            f"and all of them {MAX_COMMAND_BYTES:,} together: put it into the image, or into the "
+            "account's storage, which is mounted there."
         )
 
 
 def _pieces(text: str) -> list[str]:
-    """A text in parts that are short enough for an argument each, whatever its characters."""
+    """Return a text in parts, each short enough for an argument whatever its characters."""
     size = MAX_ARGUMENT_BYTES // 4
     return [text[at : at + size] for at in range(0, len(text), size)]

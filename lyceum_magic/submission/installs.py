@@ -1,4 +1,4 @@
-"""The lines of a cell that install packages -> what `-r` would say, and the cell without them.
+"""The lines of a cell that install packages -> requirements, and the cell without these lines.
 
 A run's packages are there before its program starts, so `%pip install X` counts as `-r X`.
 """
@@ -15,11 +15,11 @@ from dataclasses import replace
 from ..exceptions import OptionError
 from .source import ParsedCell
 
-#: How the commands begin that are understood, whether the line is a magic or for a shell.
+#: The beginnings of commands that install, in a magic or for a shell.
 _INSTALLS = re.compile(
     r"(?:(?:\{sys\.executable\}|\S*python[\d.]*)\s+-m\s+)?(?:uv\s+)?pip[\d.]*\s+install(?:\s+|$)"
 )
-#: Magics of a kernel that nothing stands for there.
+#: Magics of a notebook that have no counterpart on the machine.
 _CONDA = re.compile(r"(?:conda|mamba|micromamba)\s+install(?:\s|$)")
 #: Options of pip that make no difference there.
 _WITHOUT_EFFECT = {

@@ -12,7 +12,7 @@ from ..exceptions import OptionError
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
-#: Whoever calls one of these may bind anything.
+#: A call of one of these may bind any name.
 _BINDERS = {"exec", "eval", "globals", "locals", "vars", "setattr", "get_ipython", "__import__"}
 
 
@@ -68,7 +68,7 @@ def names_bound(tree: ast.Module | None) -> set[str] | None:
 
 
 def _bound_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """The names that a scope binds: not what functions and classes in it bind in themselves."""
+    """Yield the names that a scope binds, without those of the functions and classes in it."""
     for node in nodes:
         match node:
             case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
@@ -116,7 +116,7 @@ def _arguments(arguments: ast.arguments) -> Iterator[ast.arg]:
 
 @dataclass(frozen=True)
 class _Effect:
-    """What running a function does to the global names.
+    """The effect of running a function on the global names.
 
     Attributes:
         given: those that were bound when it was looked at; with more it reads no others.
@@ -130,7 +130,7 @@ class _Effect:
 
 
 class _Reader(ast.NodeVisitor):
-    """Goes through a cell in the order in which it runs.
+    """A walk through a cell in the order in which it runs.
 
     A function is followed at its use, but again only where less is bound than before: following
     each use would take time exponential in the number of functions that call each other.
@@ -155,14 +155,14 @@ class _Reader(ast.NodeVisitor):
 
     @contextmanager
     def _maybe(self) -> Iterator[None]:
-        """What is bound in here may not have been bound after it."""
+        """Enter code that may not run: its bindings are not certain afterwards."""
         before = set(self._bound)
         yield
         self._bound = before & self._bound
 
     @contextmanager
     def _inside(self, names: Iterable[str]) -> Iterator[None]:
-        """A scope with names of its own."""
+        """Enter a scope with names of its own."""
         outer, self._local = self._local, self._local | set(names)
         yield
         self._local = outer
@@ -189,7 +189,7 @@ class _Reader(ast.NodeVisitor):
             self._unbound.add(name)
 
     def _run_known(self, node: ast.AST) -> None:
-        """A function at one of its uses."""
+        """Follow a function at one of its uses."""
         if id(node) in self._running:
             return
         effect = self._effects.get(id(node))
@@ -213,7 +213,7 @@ class _Reader(ast.NodeVisitor):
         return effect
 
     def _run(self, node: ast.AST) -> None:
-        """The body of a function, or of the methods of a class, at its use."""
+        """Follow the body of a function, or of the methods of a class, at its use."""
         self._running.add(id(node))
         if isinstance(node, ast.ClassDef):
             for part in node.body:
@@ -384,7 +384,7 @@ class _Reader(ast.NodeVisitor):
 
     def _define(self, node: ast.ClassDef | _Function, *, is_used: bool) -> None:
         if node.name in self._local or is_used:
-            # Inside a function nobody follows who uses it; a decorator may do so at once.
+            # The uses of an inner function are not followed; a decorator may use it at once.
             if id(node) not in self._running:
                 with self._maybe():
                     self._bind(node.name)

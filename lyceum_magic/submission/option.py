@@ -21,7 +21,7 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, kw_only=True)
 class Option:
-    """Everything that is known of an option beside its name, type and default.
+    """The facts of an option beside its name, type and default.
 
     Attributes:
         flags: the flags in a magic's line; a name without dashes is positional; empty: the magics
@@ -32,7 +32,7 @@ class Option:
         switches: flag -> (value, help), for an option that has one flag for each value.
         argument: further arguments of `argparse.ArgumentParser.add_argument`.
         read: makes the option's value of a flag and the words that follow it.
-        problem: says what is wrong with a value, after the option's name; empty if it is fine.
+        problem: describes a wrong value, in words that follow the option's name; empty: it is fine.
         offers: values to offer for completion, beside which others are allowed.
         row: the heading of its row in `--dry-run`; empty: it has none.
         text: makes the row's text of a spec; by default it is the option's value.
@@ -161,7 +161,7 @@ def whole_number(text: str) -> int:
     """Return a whole number.
 
     Raises:
-        argparse.ArgumentTypeError: it is none.
+        argparse.ArgumentTypeError: the text is not one.
     """
     try:
         return int(text)
@@ -173,7 +173,7 @@ def dollars(text: str) -> float:
     """Return a sum of dollars such as `0.50` or `$2`.
 
     Raises:
-        argparse.ArgumentTypeError: it is none, or not above 0.
+        argparse.ArgumentTypeError: the text is not one, or the sum is not above 0.
     """
     try:
         dollars = float(text.removeprefix("$"))
@@ -184,7 +184,7 @@ def dollars(text: str) -> float:
     return dollars
 
 
-# Checks: a value -> what is wrong with it, in words that follow the option's name.
+# Checks: a value -> its problem, in words that follow the option's name; empty if it has none.
 
 
 def between(least: int, most: int, advice: str = "") -> Callable[[object], str]:
@@ -215,7 +215,7 @@ def one_of(*choices: str) -> Callable[[object], str]:
 
 
 def problem_of_name(value: object) -> str:
-    """Return what is wrong with the name of a variable; empty if nothing is."""
+    """Return the problem of a variable's name."""
     if value is None or (
         isinstance(value, str) and value.isidentifier() and not keyword.iskeyword(value)
     ):
@@ -224,7 +224,7 @@ def problem_of_name(value: object) -> str:
 
 
 def problem_of_budget(value: object) -> str:
-    """Return what is wrong with a sum of dollars; empty if nothing is."""
+    """Return the problem of a sum of dollars."""
     if value is None or (isinstance(value, int | float) and 0 < value < math.inf):
         return ""
     return f"takes dollars such as 0.50, not {value!r}"

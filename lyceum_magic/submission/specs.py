@@ -1,4 +1,4 @@
-"""The three kinds of run: what each one can be told, option by option.
+"""The options of the three kinds of run.
 
 This is the one place where an option stands; see `option` for what is made of it. A spec's instance
 is what was chosen for one run, by a magic's line or by the arguments of `submit*`.
@@ -157,7 +157,7 @@ class RunSpec:
 
     @classmethod
     def of_cell(cls, **chosen: Any) -> Self:
-        """Return what the line of a cell has chosen.
+        """Return the spec of a cell.
 
         Raises:
             OptionError: a value is wrong.
@@ -438,7 +438,7 @@ class ImageSpec(ContainerSpec, _ImageText):
 
     @property
     def entry_point(self) -> EntryPoint | None:
-        """What is asked for of the image's entry point: `auto` by default for a script."""
+        """The treatment of the image's entry point: `auto` by default for a script."""
         is_script = isinstance(self.command, str) and self.words is None
         return self.entrypoint or ("auto" if is_script else None)
 

@@ -217,7 +217,7 @@ def test_where_nobody_can_be_asked_the_other_way_is_named(
         raise error
 
     monkeypatch.setattr(getpass, "getpass", refuse)
-    with pytest.raises(OptionError, match=r"nobody can be asked here.*--registry-password-env"):
+    with pytest.raises(OptionError, match=r"no user can be asked here.*--registry-password-env"):
         run(ImageCell(f"alpine {REGISTRY}", "ls", DEFAULTS))
     assert not wire.asked("POST", paths.START_IMAGE)
     assert workspace().entries() == []

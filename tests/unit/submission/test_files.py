@@ -63,7 +63,7 @@ def test_what_cannot_be_sent_is_one_sentence(here: Path) -> None:
         "": f"there is no such file in {here}.",
         "../outside.csv": only,
         str(here.parent / "outside.csv"): only,
-        "pipe": "this is no regular file.",
+        "pipe": "it is not a regular file.",
         "cell.py": "cell.py is what the cell itself is called there; rename the file.",
         "large.bin": "large.bin has 11,534,336 bytes, and all files may have 10 MiB; put it in the "
         "account's storage, and read it there.",
