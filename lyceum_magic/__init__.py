@@ -37,28 +37,15 @@ if TYPE_CHECKING:
     )
     from .runs.run import Run
 
-# The module of each public name. They are imported at their first use, so that loading the
-# extension costs next to nothing.
+# The module of each public name that is not in `api`. They are imported at their first use, so that
+# loading the extension costs next to nothing.
 _HOMES = {
     "Client": "client.api",
-    "LyceumError": "exceptions",
     "Run": "runs.run",
-    "RunAborted": "exceptions",
-    "RunFailed": "exceptions",
-    "RunLost": "exceptions",
-    "RunTimedOut": "exceptions",
-    "TransferError": "exceptions",
-    "attach": "api",
-    "nest_loops": "api",
-    "on_finish": "api",
-    "runs": "api",
-    "signing_secret": "api",
-    "submit": "api",
-    "submit_async": "api",
-    "submit_compose": "api",
-    "submit_compose_async": "api",
-    "submit_image": "api",
-    "submit_image_async": "api",
+    **dict.fromkeys(
+        ["LyceumError", "RunAborted", "RunFailed", "RunLost", "RunTimedOut", "TransferError"],
+        "exceptions",
+    ),
 }
 
 __all__ = [
@@ -85,11 +72,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    value = getattr(import_module(f".{_HOMES.get(name, 'api')}", __name__), name)
     globals()[name] = value
     return value
 

@@ -15,7 +15,7 @@ from ..exceptions import OptionError, RunFailed, RunTimedOut
 from ..protocol.limits import MAX_TIMEOUT_S
 from ..protocol.requests import Kind
 from ..runs.run import Run
-from ..submission.modules import Import, Needs, find_needs, imports_of
+from ..submission.modules import Import, find_needs, imports_of
 from ..submission.requirements import is_namespace, requirements_of
 
 _MORE_MEMORY = "choose a machine with more of it with -m; `%lyceum machines` lists them"
@@ -103,8 +103,7 @@ def _hint_for_module(name: str, line: str = "") -> str:
         line: the import itself, which says which package of the namespace is meant.
     """
     try:
-        is_name = name.replace(".", "").isidentifier()
-        needs = find_needs([Import(name)]) if is_name else Needs()
+        needs = find_needs([Import(name)] if name.replace(".", "").isidentifier() else [])
     except OptionError as exc:  # it is here and cannot travel: the sentence says what could
         return str(exc)
     if needs.files:

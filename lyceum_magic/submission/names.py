@@ -129,6 +129,22 @@ class _Effect:
     unbinds: frozenset[str]
 
 
+def _in_order(first: str, *others: str) -> Any:
+    """Return a visitor that takes the fields of a node in the order in which they run.
+
+    Args:
+        first: the fields that always run; each of `others` may not run.
+    """
+
+    def visit(reader: _Reader, node: ast.AST) -> None:
+        reader.fields(node, first)
+        for names in others:
+            with reader.maybe():
+                reader.fields(node, names)
+
+    return visit
+
+
 class _Reader(ast.NodeVisitor):
     """A walk through a cell in the order in which it runs.
 
@@ -153,8 +169,13 @@ class _Reader(ast.NodeVisitor):
             if node is not None:
                 self.visit(node)
 
+    def fields(self, node: ast.AST, names: str) -> None:
+        for name in names.split():
+            part = getattr(node, name)
+            self.block(part if isinstance(part, list) else [part])
+
     @contextmanager
-    def _maybe(self) -> Iterator[None]:
+    def maybe(self) -> Iterator[None]:
         """Enter code that may not run: its bindings are not certain afterwards."""
         before = set(self._bound)
         yield
@@ -173,7 +194,7 @@ class _Reader(ast.NodeVisitor):
         if name not in self._bound:
             self.reads.setdefault(name)
         for node in self._known.get(name, ()):
-            with self._maybe():
+            with self.maybe():
                 self._run_known(node)
 
     def _bind(self, name: str) -> None:
@@ -218,7 +239,7 @@ class _Reader(ast.NodeVisitor):
         if isinstance(node, ast.ClassDef):
             for part in node.body:
                 if isinstance(part, _Scope):
-                    with self._maybe():
+                    with self.maybe():
                         self._run(part)
         elif isinstance(node, _Function):
             with self._inside(self._locals_of(node)):
@@ -255,8 +276,10 @@ class _Reader(ast.NodeVisitor):
 
     # Statements whose parts run in another order than they are written, or not always.
 
-    def visit_Assign(self, node: ast.Assign) -> None:
-        self.block([node.value, *node.targets])
+    visit_Assign = _in_order("value targets")
+    visit_NamedExpr = _in_order("value target")
+    visit_For = visit_AsyncFor = _in_order("iter", "target body", "orelse")
+    visit_While = visit_IfExp = _in_order("test", "body", "orelse")
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self.block([node.value, node.annotation])
@@ -268,9 +291,6 @@ class _Reader(ast.NodeVisitor):
             self._read(node.target.id)
         self.block([node.value, node.target])
 
-    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
-        self.block([node.value, node.target])
-
     def visit_If(self, node: ast.If) -> None:
         self.visit(node.test)
         before = set(self._bound)
@@ -278,22 +298,6 @@ class _Reader(ast.NodeVisitor):
         after, self._bound = self._bound, before
         self.block(node.orelse)
         self._bound &= after
-
-    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
-        self.visit(node.iter)
-        with self._maybe():
-            self.block([node.target, *node.body])
-        with self._maybe():
-            self.block(node.orelse)
-
-    visit_AsyncFor = visit_For
-
-    def visit_While(self, node: ast.While) -> None:
-        self.visit(node.test)
-        with self._maybe():
-            self.block(node.body)
-        with self._maybe():
-            self.block(node.orelse)
 
     def visit_Try(self, node: Any) -> None:
         before = set(self._bound)
@@ -319,17 +323,10 @@ class _Reader(ast.NodeVisitor):
         if node.name is not None:
             self._unbind(node.name)
 
-    def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
-        for item in node.items:
-            self.block([item.context_expr, item.optional_vars])
-        self.block(node.body)
-
-    visit_AsyncWith = visit_With
-
     def visit_Match(self, node: ast.Match) -> None:
         self.visit(node.subject)
         for case in node.cases:
-            with self._maybe():
+            with self.maybe():
                 self.visit(case)
 
     def visit_match_case(self, node: ast.match_case) -> None:
@@ -339,14 +336,8 @@ class _Reader(ast.NodeVisitor):
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
         self.visit(node.values[0])
-        with self._maybe():
+        with self.maybe():
             self.block(node.values[1:])
-
-    def visit_IfExp(self, node: ast.IfExp) -> None:
-        self.visit(node.test)
-        for branch in (node.body, node.orelse):
-            with self._maybe():
-                self.visit(branch)
 
     # Scopes.
 
@@ -386,7 +377,7 @@ class _Reader(ast.NodeVisitor):
         if node.name in self._local or is_used:
             # The uses of an inner function are not followed; a decorator may use it at once.
             if id(node) not in self._running:
-                with self._maybe():
+                with self.maybe():
                     self._bind(node.name)
                     self._run(node)
             self._bind(node.name)
@@ -399,7 +390,7 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self.block(_defaults(node.args))
-        with self._maybe(), self._inside(self._locals_of(node)):
+        with self.maybe(), self._inside(self._locals_of(node)):
             self.visit(node.body)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -412,7 +403,7 @@ class _Reader(ast.NodeVisitor):
                 self._known[callee.id] = bodies
             self.block([*node.args, *node.keywords])
             for body in bodies:
-                with self._maybe() if len(bodies) > 1 else nullcontext():
+                with self.maybe() if len(bodies) > 1 else nullcontext():
                     self._run_known(body)
             return
         self.generic_visit(node)
@@ -429,7 +420,7 @@ class _Reader(ast.NodeVisitor):
     def _comprehension(self, generators: list[ast.comprehension], results: list[ast.expr]) -> None:
         self.visit(generators[0].iter)
         names = set(_bound_in([generator.target for generator in generators]))
-        with self._maybe(), self._inside(names):
+        with self.maybe(), self._inside(names):
             for number, generator in enumerate(generators):
                 if number:
                     self.visit(generator.iter)

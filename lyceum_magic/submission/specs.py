@@ -292,8 +292,10 @@ class ContainerSpec(RunSpec):
         help="sign in to the images' registry",
         doc='"basic" signs in with `registry_user` and `registry_password`; "aws" with the keys '
         "that boto3 finds here",
-        row="registry", text=lambda chosen: chosen.registry_row,
-        wire="docker_registry_credential_type",
+        row="registry", wire="docker_registry_credential_type",
+        text=lambda chosen: ", ".join(
+            filter(None, (chosen.registry, chosen.registry_user or chosen.aws_region))
+        ),
     )
     registry_user: str | None = option(
         "--registry-user", default=None, metavar="NAME", help="the user of a basic registry",
@@ -322,11 +324,6 @@ class ContainerSpec(RunSpec):
         ),
         wire="graceful_timeout",
     )
-
-    @property
-    def registry_row(self) -> str:
-        """The registry as `--dry-run` shows it."""
-        return ", ".join(filter(None, [self.registry, self.registry_user or self.aws_region]))
 
     def __post_init__(self) -> None:
         super().__post_init__()
