@@ -27,7 +27,7 @@ class Parser(argparse.ArgumentParser):
         positionals: arguments that stand in the line without a name, in their order.
         offers: an option's name in the result -> values to offer for completion.
         subcommands: name -> the parser of the rest of the line.
-        default: the subcommand that is meant where the line names none; None: there is none.
+        default: the subcommand of a line that names none; None: such a line has none.
     """
 
     def __init__(self, **members: Any) -> None:

@@ -24,7 +24,7 @@ from ..protocol.redaction import without_password
 from .modules import Import
 
 #: Modules whose names are not their packages' on the index, for those not installed here. Empty:
-#: a name that packages share, and whose namesake on the index is somebody else's.
+#: a name that packages share, and whose namesake on the index is another package.
 _INDEX_NAMES = {
     "azure": "",
     "bs4": "beautifulsoup4",

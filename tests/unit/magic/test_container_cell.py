@@ -39,7 +39,7 @@ CELLS: dict[str, Callable[[str, Defaults], Cell]] = {
 
 
 def run(cell: Cell) -> dict[str, object]:
-    """Runs a cell; what it has bound."""
+    """Run a cell and return the names that it has bound."""
     bound: dict[str, object] = {}
     run_cell(cell, DEFAULTS, bound.__setitem__)
     return bound

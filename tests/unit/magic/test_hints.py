@@ -1,4 +1,4 @@
-"""What is said beside a failure: the option that would have helped, and never another error."""
+"""A failure comes with advice, such as the option that would have helped; never with an error."""
 
 from __future__ import annotations
 

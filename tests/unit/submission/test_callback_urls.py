@@ -1,4 +1,4 @@
-"""Where a callback may go, as far as its text says; no sentence shows a URL whole."""
+"""Callback URLs are checked before a start, and no error shows one whole."""
 
 from __future__ import annotations
 

@@ -103,7 +103,7 @@ def python(request: pytest.FixtureRequest) -> str:
 def run_there(
     python: str, folder: Path, cell: str, save: list[str], files: dict[str, bytes] | None = None
 ) -> tuple[dict[str, bytes], list[str]]:
-    """What comes back of a cell: files, problems."""
+    """Return the files and the problems that a cell sends back."""
     folder.mkdir(exist_ok=True)
     script = folder / "cell.py"
     script.write_text(wrap_cell(cell, mark=MARK, files=pack_files(files or {}), save=save))

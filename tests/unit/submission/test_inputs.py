@@ -1,4 +1,4 @@
-"""What is sent is what was meant, and what cannot come back is told before."""
+"""Inputs are packed as the user meant, and impossible outputs are refused before a start."""
 
 from __future__ import annotations
 

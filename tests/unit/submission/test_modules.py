@@ -1,4 +1,4 @@
-"""Which of the user's own modules travel with a cell, found without running any of them."""
+"""The user's own modules travel with a cell, and none of them is run to find them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cell reads and binds is found without running it."""
+"""The names that a cell reads and binds are found without running it."""
 
 from __future__ import annotations
 

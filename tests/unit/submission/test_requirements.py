@@ -1,4 +1,4 @@
-"""What a cell's imports ask for, and what they do not."""
+"""The imports of a cell ask for the right packages, and for no others."""
 
 from __future__ import annotations
 
