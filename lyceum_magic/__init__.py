@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-# The room `runs` is imported before anything else can import it: that would put the room in the
-# place of the function `runs`.
+# The package `runs` is imported before other modules can import it: a later import would replace
+# the function `runs` by the package.
 from . import runs as _room  # noqa: F401
 
 del runs  # noqa: F821
@@ -37,28 +37,15 @@ if TYPE_CHECKING:
     )
     from .runs.run import Run
 
-# Where each public name lives. They are imported at their first use: loading the extension has to
-# cost next to nothing.
+# The module of each public name that is not in `api`. They are imported at their first use, so that
+# loading the extension costs next to nothing.
 _HOMES = {
     "Client": "client.api",
-    "LyceumError": "exceptions",
     "Run": "runs.run",
-    "RunAborted": "exceptions",
-    "RunFailed": "exceptions",
-    "RunLost": "exceptions",
-    "RunTimedOut": "exceptions",
-    "TransferError": "exceptions",
-    "attach": "api",
-    "nest_loops": "api",
-    "on_finish": "api",
-    "runs": "api",
-    "signing_secret": "api",
-    "submit": "api",
-    "submit_async": "api",
-    "submit_compose": "api",
-    "submit_compose_async": "api",
-    "submit_image": "api",
-    "submit_image_async": "api",
+    **dict.fromkeys(
+        ["LyceumError", "RunAborted", "RunFailed", "RunLost", "RunTimedOut", "TransferError"],
+        "exceptions",
+    ),
 }
 
 __all__ = [
@@ -85,11 +72,11 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    value = getattr(import_module(f".{_HOMES[name]}", __name__), name)
+    value = getattr(import_module(f".{_HOMES.get(name, 'api')}", __name__), name)
     globals()[name] = value
     return value
 
@@ -99,14 +86,14 @@ def __dir__() -> list[str]:
 
 
 def load_ipython_extension(shell: Any) -> None:
-    """`%load_ext lyceum_magic`."""
+    """Load the magics, for `%load_ext lyceum_magic`."""
     from .magic.magics import load
 
     load(shell)
 
 
 def unload_ipython_extension(shell: Any) -> None:
-    """`%unload_ext lyceum_magic`: the magics go; runs, hooks and what was imported stay."""
+    """Remove the magics, for `%unload_ext lyceum_magic`; runs, hooks and imports stay."""
     from .magic.magics import unload
 
     unload(shell)

@@ -1,4 +1,4 @@
-"""Secrets that are asked for: typed unseen, and never part of a notebook."""
+"""Secrets that the user types unseen, and that never become part of a notebook."""
 
 from __future__ import annotations
 
@@ -6,14 +6,14 @@ from ..exceptions import OptionError
 
 
 def ask_secret(prompt: str, otherwise: str) -> str:
-    """What the user types.
+    """Ask the user for a secret, and return it.
 
     Args:
-        prompt: names what is asked for.
-        otherwise: what to do where nobody can be asked, in words.
+        prompt: the name of the secret.
+        otherwise: advice for a notebook that runs without a user.
 
     Raises:
-        OptionError: nobody can be asked, or nothing was typed.
+        OptionError: the user cannot be asked, or typed nothing.
     """
     import getpass
 
@@ -22,7 +22,7 @@ def ask_secret(prompt: str, otherwise: str) -> str:
     try:
         answer = getpass.getpass(f"{prompt}: ").strip()
     except (StdinNotImplementedError, EOFError):  # papermill, nbclient; a closed stdin
-        raise OptionError(f"{prompt}: nobody can be asked here; {otherwise}.") from None
+        raise OptionError(f"{prompt}: no user can be asked here; {otherwise}.") from None
     if not answer:
         raise OptionError(f"{prompt}: nothing was typed, so nothing was done.")
     return answer

@@ -5,8 +5,6 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..protocol.machines import MACHINES
-
 if TYPE_CHECKING:
     from .parsing import Parser
 
@@ -14,10 +12,10 @@ _LINE = "%lyceum"
 
 
 def complete(line: str, run_ids: Callable[[], list[str]]) -> list[str] | None:
-    """What may follow `line`, which ends at the cursor in the word to complete.
+    """Return the words that may follow `line`, which ends at the cursor.
 
     Args:
-        run_ids: gives the ids to offer; asked only where an id belongs.
+        run_ids: returns the ids to offer; called only where an id belongs.
 
     Returns:
         Whole words; None where the line is not one of ours, and others should complete it.
@@ -28,26 +26,24 @@ def complete(line: str, run_ids: Callable[[], list[str]]) -> list[str] | None:
         return None
     # Loading the extension has to cost next to nothing, so the parsers are made at their first use.
     from .commands import line_parser
-    from .options import CELL_PARSERS
+    from .options import KINDS, parser_of
 
     before = [part for part in before if part]
     if magic == _LINE:
         offers = _line_offers(line_parser(before), before, run_ids)
-    elif parser := CELL_PARSERS.get(magic.removeprefix("%").removeprefix("%")):
-        offers = _cell_offers(parser(), before)
+    elif (name := magic.removeprefix("%").removeprefix("%")) in KINDS:
+        offers = _cell_offers(parser_of(name), before)
     else:
         return None
     return [offer for offer in offers if offer.startswith(word)]
 
 
 def _cell_offers(parser: Parser, before: list[str]) -> list[str]:
-    if before and before[-1] in ("-m", "--machine"):
-        return list(MACHINES)
     if "--cmd" in before:
         return []  # what follows is another program's line
     option = parser.options.get(before[-1]) if before else None
     if option is not None and option.nargs != 0:
-        return list(option.choices or ())  # else the option's value, which only the user knows
+        return list(parser.offers.get(option.dest, ()))  # other values only the user knows
     return sorted(parser.options, key=lambda name: name.lstrip("-"))
 
 
@@ -64,7 +60,7 @@ def _line_offers(parser: Parser, before: list[str], run_ids: Callable[[], list[s
 
 
 def install(shell: Any, run_ids: Callable[[], list[str]]) -> None:
-    """Adds the completion to an IPython shell, in the way its version knows."""
+    """Add the completion to an IPython shell, in the way of its version."""
     completer = shell.Completer
     try:
         from IPython.core.completer import SimpleCompletion, context_matcher

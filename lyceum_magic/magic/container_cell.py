@@ -5,40 +5,34 @@ from __future__ import annotations
 import os
 
 from ..exceptions import OptionError
+from ..protocol.redaction import HiddenText
 from ..protocol.requests import Start, StartCompose, StartImage
 from ..submission.compose_request import compose_request
-from ..submission.image_request import (
-    image_request,
-    python_command,
-    shell_command,
-    words_command,
-)
-from ..submission.registry import RegistryFields, aws_account, basic_account
-from ..submission.source import BELOW_MAGIC_LINE, code_of
-from ..submission.start import Choices
+from ..submission.image_request import command_of, image_request
+from ..submission.registry import aws_account
+from ..submission.specs import ComposeSpec, ContainerSpec, ImageSpec
 from .asking import ask_secret
-from .cell import Cell, choices_of
+from .cell import Cell
 from .defaults import Defaults
-from .options import (
-    ComposeOptions,
-    ImageOptions,
-    RegistryOptions,
-    parse_compose_line,
-    parse_image_line,
-)
+from .options import read_line
 
 
 class ContainerCell(Cell):
-    """What images and stacks have in common: whoever signs in to a registry does so last."""
+    """The part that images and stacks have in common: signing in to a registry."""
 
-    options: ComposeOptions
+    spec: ContainerSpec
     request: StartImage | StartCompose
 
     def signed_in(self) -> Start:
-        registry = self.options.registry
-        if registry is None:
-            return self.request
-        return self.request.model_copy(update=account_fields(registry))
+        # Last of all, so that a password is asked for only when nothing else can go wrong.
+        match self.spec.registry:
+            case "basic":
+                credentials = {"docker_password": HiddenText(_password(self.spec))}
+            case "aws":
+                credentials = aws_account(self.spec.aws_region)
+            case _:
+                return self.request
+        return self.request.model_copy(update=credentials)
 
 
 class ImageCell(ContainerCell):
@@ -52,42 +46,10 @@ class ImageCell(ContainerCell):
     """
 
     def __init__(self, line: str, text: str | None, defaults: Defaults) -> None:
-        self.options = options = parse_image_line(line)
+        self.spec = spec = read_line(ImageSpec, line, command=text, **defaults.of_run())
         self.notes = []
-        choices = choices_of(options, defaults)
-        if options.python and text is not None:
-            self.python = code_of(text, check=options.check)
-        is_script = text is not None and options.words is None
-        self.request = image_request(
-            options.image,
-            self._command(options, text, choices),
-            choices,
-            entry_point=options.entry_point or ("auto" if is_script else None),
-            init=options.init,
-            env=options.env,
-            user=options.user,
-            s3=options.s3,
-            s3_path=options.s3_path,
-            graceful_timeout_s=options.graceful_timeout_s,
-            registry=announced_fields(options.registry),
-        )
-
-    def _command(
-        self, options: ImageOptions, text: str | None, choices: Choices
-    ) -> list[str] | None:
-        """What runs in the image; None for its own command."""
-        if options.words and text is not None:
-            raise OptionError(
-                "--cmd takes the rest of the line or the cell, not both: put it all into the cell, "
-                "or use `%lyceum_image` without a cell."
-            )
-        if self.python is not None:
-            return python_command(self.python, choices)
-        if options.words is not None:
-            return options.words or words_command(text or "")
-        if options.python:
-            raise OptionError("--python needs a cell: write the Python code below the magic line.")
-        return None if text is None else shell_command(text)
+        self.python = text if spec.python else None
+        self.request = image_request(spec, command_of(spec))
 
 
 class ComposeCell(ContainerCell):
@@ -101,45 +63,25 @@ class ComposeCell(ContainerCell):
     """
 
     def __init__(self, line: str, text: str, defaults: Defaults) -> None:
-        self.options = options = parse_compose_line(line)
+        self.spec = spec = read_line(ComposeSpec, line, file=text, **defaults.of_run())
         self.notes = []
-        self.request = compose_request(
-            text,
-            choices_of(options, defaults),
-            first_line=BELOW_MAGIC_LINE,
-            s3=options.s3,
-            graceful_timeout_s=options.graceful_timeout_s,
-            registry=announced_fields(options.registry),
-        )
+        self.request = compose_request(spec)
 
 
-def announced_fields(registry: RegistryOptions | None) -> RegistryFields:
-    """What `--dry-run` may know of a registry's account: nobody is asked, no key is read."""
-    if registry is None:
-        return {}
-    fields = {
-        "docker_registry_credential_type": registry.kind,
-        "docker_username": registry.user or None,
-    }
-    return {**fields, "aws_region": registry.region} if registry.region else fields
-
-
-def account_fields(registry: RegistryOptions) -> RegistryFields:
-    """All that the request says of a registry's account.
+def _password(spec: ContainerSpec) -> str:
+    """Return the password of the registry's user.
 
     Raises:
-        OptionError: there is no such variable, or nobody can be asked.
+        OptionError: the named variable is not set, or the user cannot be asked.
     """
-    if registry.kind == "aws":
-        return aws_account(registry.region)
-    name = registry.password_env
+    name = spec.registry_password_env
     if name is None:
-        password = ask_secret(
-            f"Password of {registry.user} at the registry",
+        return ask_secret(
+            f"Password of {spec.registry_user} at the registry",
             "put it into an environment variable, and name that with --registry-password-env",
         )
-    elif not (password := os.environ.get(name, "")):
+    if not (password := os.environ.get(name, "")):
         raise OptionError(
             f"--registry-password-env names a variable of this process, and {name} is not set."
         )
-    return basic_account(registry.user, password)
+    return password

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 #: A function that puts a value into the user's namespace, under a name.
 Bind = Callable[[str, object], None]
@@ -26,3 +27,11 @@ class Defaults:
     max_bytes: int = 1_200_000
     callback_urls: tuple[str, ...] = ()
     callback_base_url: str = ""
+
+    def of_run(self) -> dict[str, Any]:
+        """Return the options that the configuration gives a run."""
+        return {
+            "machine": self.machine,
+            "timeout_s": self.timeout_s,
+            "callback_urls": self.callback_urls,
+        }

@@ -1,4 +1,4 @@
-"""A run that goes on after its cell: `--detach`, and `%lyceum attach` of one that was left."""
+"""A run that goes on after its cell: `--detach`."""
 
 from __future__ import annotations
 
@@ -17,17 +17,17 @@ from ..runs.backlog import Backlog
 from ..runs.run import Run
 from .view import View, facts_of
 
-#: How long the end of a cell may wait for the last outputs of a run that is over.
+#: Seconds that the end of a cell may wait for the last outputs of a run that has ended.
 SHOWN_S = 2.0
 
 
 def detach_in_cell(run: Run, request: Start) -> None:
-    """Starts a run and returns; what it shows goes on arriving under the cell.
+    """Start a run and return; its outputs go on arriving under the cell.
 
-    A terminal has no place for what comes later: there one line says how to see it.
+    A terminal cannot show them there: one line says how to see them.
 
     Raises:
-        KeyboardInterrupt: interrupted before the server had accepted it, and aborted.
+        KeyboardInterrupt: interrupted before the server had accepted the run, which is aborted.
         LyceumError: it could not be started.
     """
     if not is_notebook():
@@ -47,8 +47,7 @@ def detach_in_cell(run: Run, request: Start) -> None:
         strip.update(view.facts())
         strip.publish()
         panel.promise()
-        # A daemon: the kernel may end while the run goes on; the journal and `attach` have the
-        # rest.
+        # A daemon: the kernel may end while the run goes on; `attach` shows the rest.
         thread = threading.Thread(
             target=_go_on, args=(view, before, backlog), name=f"lyceum {run.id[:8]}", daemon=True
         )
@@ -63,14 +62,13 @@ def detach_in_cell(run: Run, request: Start) -> None:
         strip.close(view.facts())
         panel.refill()
 
-    _when_a_cell_ends_behind(run, show_again)
+    _after_next_cell(run, show_again)
 
 
-def _when_a_cell_ends_behind(run: Run, action: Callable[[], None]) -> None:
-    """Calls `action` once, at the end of the first cell that ends after the run.
+def _after_next_cell(run: Run, action: Callable[[], None]) -> None:
+    """Call `action` once, at the end of the first cell that ends after the run.
 
-    It may be the last one: nbclient ends the kernel behind it, and had no ear for what came between
-    two cells.
+    nbclient ends the kernel after the last cell, and drops outputs that come between two cells.
     """
     from IPython import get_ipython
 

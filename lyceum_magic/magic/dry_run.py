@@ -1,4 +1,4 @@
-"""A start request -> what `--dry-run` says about it: all that would travel, and nothing secret."""
+"""A start request -> the text of `--dry-run`: all that would travel, and nothing secret."""
 
 from __future__ import annotations
 
@@ -6,9 +6,8 @@ import shlex
 from collections.abc import Iterable, Iterator, Mapping
 
 from ..protocol import money
-from ..protocol.callbacks import HERE
-from ..protocol.limits import MAX_BODY_BYTES, TAG_KEY
-from ..protocol.redaction import origin_of, without_password
+from ..protocol.limits import MAX_BODY_BYTES
+from ..protocol.redaction import without_password
 from ..protocol.requests import (
     Start,
     StartCompose,
@@ -16,18 +15,15 @@ from ..protocol.requests import (
     StartPython,
     decode_import_files,
 )
+from ..submission.option import options_of, own_first, row_of
+from ..submission.specs import RunSpec
 
 #: A heading, and its lines; a row without any is left out.
 _Row = tuple[str, Iterable[str]]
 
-_ENTRY_POINTS = {
-    "auto": "left out where it would not run the command",
-    "keep": "gets the command as its arguments",
-    "skip": "left out",
-}
-
 
 def describe(
+    spec: RunSpec,
     request: Start,
     *,
     place: str,
@@ -35,37 +31,38 @@ def describe(
     sizes: Iterable[tuple[str, Mapping[str, int]]] = (),
     notes: Iterable[str] = (),
 ) -> str:
-    """The request in lines of text; code, values and addresses are measured, not shown.
+    """Return the request in lines of text; code, values and addresses are measured, not shown.
 
     Args:
+        spec: the options, each of which may have a row.
         place: where it would be sent.
-        price_per_hour: of the machine, in dollars; 0 where it is free, None where nobody says.
-        sizes: what is packed into the code: a heading, and name -> size in bytes.
-        notes: what the reader should know about it.
+        price_per_hour: of the machine, in dollars; 0 where it is free, None where the server does
+            not say.
+        sizes: the parts packed into the code: a heading, and name -> size in bytes.
+        notes: sentences for the reader.
     """
-    metadata = {k: v for k, v in (request.metadata or {}).items() if k != TAG_KEY}
+    shared = {one.name for one, _ in options_of(RunSpec)}
+    chosen = [
+        (one.name, row_of(spec, one.name, known))
+        for one, known in own_first(type(spec))
+        if known.row
+    ]
     rows: list[_Row] = [
         ("to", [place]),
         ("machine", [request.execution_type]),
         ("time limit", [f"{request.timeout} s"]),
         ("price", [_price(price_per_hour, request.timeout)]),
-        ("name", [request.run_name or ""]),
-        ("labels", [", ".join(request.labels or ())]),
-        ("metadata", [f"{key}={value}" for key, value in metadata.items()]),
-        ("callbacks", map(_callback, request.user_callback_urls or ())),
-        *_particulars(request, sizes),
+        *(row for name, row in chosen if name in shared),
+        *_content(request, sizes),
+        *(row for name, row in chosen if name not in shared),
         ("total", [f"{_bytes(request.size())} of at most {_bytes(MAX_BODY_BYTES)}"]),
         ("note", notes),
     ]
     return "\n".join(line for name, lines in rows for line in _row(name, lines))
 
 
-def _callback(url: str) -> str:
-    return url if url == HERE else origin_of(url)
-
-
-def _particulars(request: Start, sizes: Iterable[tuple[str, Mapping[str, int]]]) -> Iterator[_Row]:
-    """What is not the same for every kind of run."""
+def _content(request: Start, sizes: Iterable[tuple[str, Mapping[str, int]]]) -> Iterator[_Row]:
+    """Yield the rows of what runs."""
     match request:
         case StartPython():
             requirements = (request.requirements_content or "").split("\n")
@@ -78,18 +75,9 @@ def _particulars(request: Start, sizes: Iterable[tuple[str, Mapping[str, int]]])
         case StartImage():
             yield "image", [request.docker_image_ref]
             yield "command", [_command(request.docker_run_cmd)]
-            names = [line.partition("=")[0] for line in (request.docker_run_env or "").split("\n")]
-            yield "variables", [", ".join(names)]
-            yield "user", [request.docker_user or ""]
-            yield "entry point", [_ENTRY_POINTS.get(request.docker_entrypoint or "", "")]
-            yield "init", ["none" if request.docker_init is False else ""]
-            yield "storage", [request.s3_mount_path if request.enable_s3_mount else "not mounted"]
-            yield from _container(request)
         case StartCompose():
             text = request.compose_file_code
             yield "Compose file", [_size_of(text.lstrip("\n")), *_services(text)]
-            yield "storage", ["mounted" if request.enable_s3_mount else "not mounted"]
-            yield from _container(request)
 
 
 def _command(words: list[str] | None) -> str:
@@ -104,7 +92,7 @@ def _command(words: list[str] | None) -> str:
 
 
 def _services(text: str) -> Iterator[str]:
-    """The services of a Compose file and their images, where it can be read here."""
+    """Yield the services of a Compose file with their images, if it can be read here."""
     try:
         import yaml
     except ImportError:  # the server will read it
@@ -120,14 +108,6 @@ def _services(text: str) -> Iterator[str]:
     for name, service in services.items() if isinstance(services, dict) else ():
         image = service.get("image", "") if isinstance(service, dict) else ""
         yield f"{name}  {image}".rstrip()
-
-
-def _container(request: StartImage | StartCompose) -> Iterator[_Row]:
-    kind = request.docker_registry_credential_type
-    who = request.docker_username if kind == "basic" else request.aws_region
-    yield "registry", [f"{kind}, {who}" if kind else ""]
-    grace_s = request.graceful_timeout
-    yield "grace", [f"{grace_s} s" if grace_s is not None else ""]
 
 
 def _row(name: str, lines: Iterable[str]) -> Iterator[str]:

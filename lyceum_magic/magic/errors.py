@@ -1,4 +1,4 @@
-"""How errors look in a cell: the package's own by one line, the cell's as if it had run here."""
+"""The look of errors in a cell: the package's own in one line, the cell's as if it ran here."""
 
 from __future__ import annotations
 
@@ -20,8 +20,9 @@ T = TypeVar("T")
 
 
 def plainly(function: Callable[P, T]) -> Callable[P, T]:
-    """Wraps a magic: what it raises on purpose is shown by its own text alone, or, where the cell
-    has raised, as IPython shows what a cell raises.
+    """Wrap a magic, so that its errors are shown by their own text alone.
+
+    An error of the cell is shown as IPython shows the error of a cell.
 
     IPython shows an exception that has `_render_traceback_` by what that returns. It is set on the
     one exception that leaves the magic here: raised by the Python API, the same class shows the
@@ -38,11 +39,11 @@ def plainly(function: Callable[P, T]) -> Callable[P, T]:
         except RunFailed as exc:
             if exc.__cause__ is None:
                 raise _shown_as(exc, safe_lines(f"{type(exc).__name__}: {exc}")) from None
-            # At each look, for `%tb` obeys `%xmode`.
+            # Made at each display, since `%tb` obeys `%xmode`.
             exc._render_traceback_ = functools.partial(  # type: ignore[attr-defined]
                 as_in_a_cell, exc.__cause__, exc.hint, exc._style
             )
-            # Without the frames that led here, for whatever shows it by its traceback.
+            # Without the frames that led here, for tools that show it by its traceback.
             raise exc.with_traceback(None) from exc.__cause__
         except LyceumError as exc:
             raise _shown_as(exc, safe_lines(f"{type(exc).__name__}: {exc}")) from exc.__cause__
@@ -57,10 +58,10 @@ def _shown_as(exc: LyceumError, text: str) -> LyceumError:
 
 
 def failure_of(run: Run, cell: str | None = None, kind: Kind = "python") -> RunFailed | None:
-    """The exception that stands for a run's end, for this notebook; None if the run completed.
+    """Return the exception for a run's end, for this notebook; None if the run completed.
 
     Args:
-        cell: the text of the present cell below the magic line, if it is what has run.
+        cell: the text of the present cell below the magic line, if the run is of that cell.
         kind: of the run.
     """
     if run.state is State.COMPLETED:
@@ -76,7 +77,7 @@ def failure_of(run: Run, cell: str | None = None, kind: Kind = "python") -> RunF
 
 
 def name_in_notebook(cell: str) -> str:
-    """What IPython calls the present cell, whose tracebacks say `Cell In[n]` then.
+    """Return IPython's name of the present cell, which tracebacks show as `Cell In[n]`.
 
     Args:
         cell: its text below the magic line, which counts as line 1.
@@ -90,7 +91,7 @@ def name_in_notebook(cell: str) -> str:
 
 
 def as_in_a_cell(error: BaseException, hint: str, style: str = "") -> list[str]:
-    """The lines in which this notebook's IPython shows an exception of a cell.
+    """Return the lines in which this notebook's IPython shows an exception of a cell.
 
     Args:
         style: a mode of `%xmode` in place of the notebook's own; "shown": the cell has shown the

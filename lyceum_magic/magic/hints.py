@@ -1,7 +1,8 @@
-"""How a run failed, and what is here -> the one sentence that would have helped."""
+"""The failure of a run, and the notebook's state -> one sentence of advice."""
 
 from __future__ import annotations
 
+import ast
 import re
 import signal
 import sys
@@ -14,7 +15,7 @@ from ..exceptions import OptionError, RunFailed, RunTimedOut
 from ..protocol.limits import MAX_TIMEOUT_S
 from ..protocol.requests import Kind
 from ..runs.run import Run
-from ..submission.modules import Needs, find_needs, imports_of
+from ..submission.modules import Import, find_needs, imports_of
 from ..submission.requirements import is_namespace, requirements_of
 
 _MORE_MEMORY = "choose a machine with more of it with -m; `%lyceum machines` lists them"
@@ -23,11 +24,11 @@ _MORE_MEMORY = "choose a machine with more of it with -m; `%lyceum machines` lis
 def hint_for(
     run: Run, failure: RunFailed, namespace: Mapping[str, object], *, kind: Kind = "python"
 ) -> str:
-    """What to do about the failure; empty where nothing is known.
+    """Return advice about the failure; empty if there is none.
 
     Args:
         namespace: the notebook's.
-        kind: of the run: each kind of cell has options of its own.
+        kind: the run's; each kind of cell has options of its own.
     """
     if isinstance(failure, RunTimedOut):
         if run.timeout_s >= MAX_TIMEOUT_S:
@@ -86,7 +87,7 @@ def _hint_for_name(name: str, value: object) -> str:
 
 
 def _line_that_raised(error: dict[str, Any], files: object) -> str:
-    """The text of the innermost line of a traceback; empty where it did not come along."""
+    """Return the text of the innermost line of a traceback; empty if it is not known."""
     try:
         place = error["places"][error["calls"][-1]]
         return str(files[place["file"]][str(place["line"])]).strip()  # type: ignore[index]
@@ -102,14 +103,18 @@ def _hint_for_module(name: str, line: str = "") -> str:
         line: the import itself, which says which package of the namespace is meant.
     """
     try:
-        needs = find_needs(f"import {name}") if name.replace(".", "").isidentifier() else Needs()
+        needs = find_needs([Import(name)] if name.replace(".", "").isidentifier() else [])
     except OptionError as exc:  # it is here and cannot travel: the sentence says what could
         return str(exc)
     if needs.files:
         return (
             f"{name} is a module of your own: it travels if the cell itself says `import {name}`."
         )
-    of_line = [one for one in imports_of(line) if f"{one.module}.".startswith(f"{name}.")]
+    try:
+        imports = imports_of(ast.parse(line))
+    except SyntaxError:  # a part of a longer statement
+        imports = ()
+    of_line = [one for one in imports if f"{one.module}.".startswith(f"{name}.")]
     wanted = requirements_of(of_line or needs.imports)
     if wanted.lines:
         return f"It is not installed there: add -r {wanted.lines[0]}."

@@ -172,9 +172,9 @@ def unload(shell: Any) -> None:
 
 
 def _help_of_cell(name: str) -> str:
-    from .options import CELL_PARSERS
+    from .options import parser_of
 
-    return CELL_PARSERS[name]().format_help()
+    return parser_of(name).format_help()
 
 
 def _help_of_line() -> str:

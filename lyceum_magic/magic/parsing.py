@@ -1,4 +1,4 @@
-"""What all parsers of magic lines share: words by shell rules, errors that are one sentence."""
+"""The parser of all magic lines: words by shell rules, errors of one sentence."""
 
 from __future__ import annotations
 
@@ -6,44 +6,48 @@ import argparse
 import re
 import shlex
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any, NoReturn
+from typing import Any, NoReturn, TypeVar
 
 from ..exceptions import OptionError
 from ..protocol.redaction import without_password
 
-#: What word processors and web pages have in place of hyphens, quotes and spaces.
+ActionT = TypeVar("ActionT", bound=argparse.Action)
+
+#: Characters that word processors and web pages put in place of hyphens, quotes and spaces.
 _DASHES = "-\u2010\u2011\u2012\u2013\u2014\u2015\u2212"
 _QUOTES = "\u2018\u2019\u201c\u201d\u201e"
 _OTHER_SPACES = "\u00a0\u2007\u202f"
 
 
 class Parser(argparse.ArgumentParser):
-    """An argument parser that raises instead of ending the process, and knows what it takes.
+    """An argument parser that raises instead of ending the process, and lists its arguments.
 
     Attributes:
-        options: `--name` -> what it does; an option of several names stands under each.
-        positionals: what stands in the line without a name, in its order.
+        options: flag -> its action; an option with several flags stands under each.
+        positionals: arguments that stand in the line without a name, in their order.
+        offers: an option's name in the result -> values to offer for completion.
         subcommands: name -> the parser of the rest of the line.
-        default: the subcommand that is meant where the line names none; None: there is none.
+        default: the subcommand of a line that names none; None: such a line has none.
     """
 
     def __init__(self, **members: Any) -> None:
         self.options: dict[str, argparse.Action] = {}
         self.positionals: list[argparse.Action] = []
+        self.offers: dict[str, Sequence[str]] = {}
         self.subcommands: dict[str, Parser] = {}
         self.default: str | None = None
         members = {"allow_abbrev": False, "add_help": False, "formatter_class": _Wide, **members}
         super().__init__(**members)
 
-    def add_argument(self, *names: Any, **members: Any) -> argparse.Action:
-        action = super().add_argument(*names, **members)
-        if not action.option_strings:
+    def _add_action(self, action: ActionT) -> ActionT:
+        # Every argument comes through here, those of groups too.
+        if not action.option_strings and action.nargs != argparse.PARSER:
             self.positionals.append(action)
         self.options |= dict.fromkeys(action.option_strings, action)
-        return action
+        return super()._add_action(action)
 
     def subcommand_adder(self, **members: Any) -> Callable[[str, str], Parser]:
-        """Lets this parser take subcommands, as `add_subparsers` does.
+        """Let this parser take subcommands, as `add_subparsers` does.
 
         Returns:
             Adds one, by its name and a sentence of help, and returns its parser.
@@ -61,7 +65,7 @@ class Parser(argparse.ArgumentParser):
         return super().parse_args(args and self._completed(self._hyphened(args)), namespace)
 
     def _hyphened(self, words: Sequence[str]) -> list[str]:
-        """The words, with hyphens in options before which an editor has put another dash."""
+        """Return the words, with hyphens where an editor has put another dash before an option."""
         known = self._all_options()
         hyphened: list[str] = []
         for at, word in enumerate(words):
@@ -78,7 +82,7 @@ class Parser(argparse.ArgumentParser):
         return {*self.options}.union(*(p._all_options() for p in self.subcommands.values()))
 
     def _completed(self, words: Sequence[str]) -> list[str]:
-        """The words, with the subcommands' names that they leave out."""
+        """Return the words, with the subcommands' names that they leave out."""
         if not self.subcommands:
             return [*words]
         if self.default is not None and (not words or words[0] not in self.subcommands):
@@ -87,7 +91,7 @@ class Parser(argparse.ArgumentParser):
         return [*words] if below is None else [words[0], *below._completed(words[1:])]
 
     def error(self, message: str) -> NoReturn:
-        # It may quote what stands in the line; behind a URL's host that is often a secret.
+        # It may quote the line; the part of a URL after its host is often a secret.
         message = re.sub(r"(://[^/?#\s]*)[/?#]\S*", r"\1/...", without_password(message))
         magic = self.prog.split()[0]
         raise OptionError(f"{self.prog}: {message}; see `{magic}?` for the options.")
@@ -97,14 +101,14 @@ class Parser(argparse.ArgumentParser):
 
 
 class _Wide(argparse.HelpFormatter):
-    """Help of one width everywhere: the default asks a terminal, which a kernel has not."""
+    """Help of a fixed width: the default asks a terminal, which a kernel does not have."""
 
     def __init__(self, prog: str) -> None:
         super().__init__(prog, width=96, max_help_position=32)
 
 
 def split(line: str, prog: str) -> list[str]:
-    """The words of a line by shell rules, up to a comment; nothing is substituted."""
+    """Return the words of a line by shell rules, up to a comment; nothing is substituted."""
     line = _without_comment(line)
     if found := _odd_quote(line):
         raise OptionError(
@@ -128,7 +132,7 @@ def _without_comment(line: str) -> str:
 
 
 def _odd_quote(line: str) -> str:
-    """The quote of an editor with which a word or a value begins; empty if there is none."""
+    """Return the typographic quote that begins a word or a value; empty if there is none."""
     for at, character in _outside_quotes(line):
         if re.search(r"\s--cmd[\s=]*$", f" {line[:at]}"):
             break  # what follows is not ours
@@ -138,7 +142,7 @@ def _odd_quote(line: str) -> str:
 
 
 def _outside_quotes(line: str) -> Iterator[tuple[int, str]]:
-    """The characters outside of a shell's quotes, each with its place."""
+    """Yield the characters outside of shell quotes, each after its position."""
     quote = ""
     is_escaped = False
     for at, character in enumerate(line):
@@ -152,31 +156,3 @@ def _outside_quotes(line: str) -> Iterator[tuple[int, str]]:
             quote = character
         else:
             yield at, character
-
-
-def pairs(option: str, texts: list[str], advice: str = "") -> dict[str, str]:
-    """The values of an option that takes KEY=VALUE; the last one of a name wins."""
-    found: dict[str, str] = {}
-    for text in texts:
-        key, equals, value = text.partition("=")
-        if not equals or not key.strip():
-            raise OptionError(f"{option} takes KEY=VALUE, not {text!r}{advice}.")
-        found[key.strip()] = value
-    return found
-
-
-def whole_number(text: str) -> int:
-    try:
-        return int(text)
-    except ValueError:
-        raise argparse.ArgumentTypeError(f"a whole number is expected, not {text!r}") from None
-
-
-def dollars(text: str) -> float:
-    try:
-        dollars = float(text.removeprefix("$"))
-    except ValueError:
-        dollars = float("nan")
-    if not 0 < dollars < float("inf"):
-        raise argparse.ArgumentTypeError(f"a sum such as 0.50 is expected, not {text!r}")
-    return dollars

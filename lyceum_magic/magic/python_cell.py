@@ -1,4 +1,4 @@
-"""`%%lyceum`: a cell of Python, with what goes along and what comes home."""
+"""`%%lyceum`: a cell of Python, with what goes along and what comes back."""
 
 from __future__ import annotations
 
@@ -6,13 +6,12 @@ from collections.abc import Iterator, Mapping
 
 from ..runs.run import Run
 from ..submission.files import sizes_of
-from ..submission.installs import take_installs
-from ..submission.python_request import python_request
-from ..submission.source import code_of
-from .cell import Cell, choices_of
+from ..submission.python_request import prepare_python
+from ..submission.specs import PythonSpec
+from .cell import Cell
 from .defaults import Bind, Defaults
-from .options import CellOptions, parse_cell_line
-from .transfer import bring_home, gather, say_what_will_come
+from .options import read_line
+from .transfer import bring_home, say, say_what_will_come
 
 
 class PythonCell(Cell):
@@ -27,7 +26,7 @@ class PythonCell(Cell):
         OptionError, SyntaxError: the line or the cell is wrong.
     """
 
-    options: CellOptions
+    spec: PythonSpec
 
     def __init__(
         self,
@@ -37,34 +36,18 @@ class PythonCell(Cell):
         namespace: Mapping[str, object],
         of_shell: Mapping[str, object],
     ) -> None:
-        self.options = options = parse_cell_line(line)
-        self.python = code_of(text, check=options.check, raw=options.raw)
-        installs: list[str] = []
-        if not options.raw:
-            self.python, installs = take_installs(self.python)
-        self.notes = []
-        self.allow_pickle = options.pickle
-        self._transfer = transfer = gather(self.python, options, namespace, of_shell)
-        self.request = python_request(
-            self.python,
-            choices_of(options, defaults),
-            requirements=[*options.requirements, *installs],
-            auto_requirements=options.auto_requirements,
-            raw=options.raw,
-            inputs=transfer.inputs,
-            outputs=options.outputs,
-            allow_pickle=options.pickle,
-            files=transfer.files,
-            save=options.save,
-            note=self.notes.append,
-        )
+        self.spec = read_line(PythonSpec, line, code=text, **defaults.of_run())
+        self._prepared = prepared = prepare_python(self.spec, namespace, of_shell, say)
+        self.python, self.request = prepared.code, prepared.request
+        self.notes = [*prepared.notes]
+        self.allow_pickle = self.spec.allow_pickle
 
     def sizes(self) -> Iterator[tuple[str, Mapping[str, int]]]:
-        yield "inputs", self._transfer.inputs.sizes
-        yield "files", sizes_of(self._transfer.files)
+        yield "inputs", self._prepared.inputs.sizes
+        yield "files", sizes_of(self._prepared.files)
 
     def say_what_will_come(self) -> None:
-        say_what_will_come(self.options)
+        say_what_will_come(self.spec)
 
     def bring_home(self, run: Run, bind: Bind) -> None:
-        bring_home(run, self.options, bind)
+        bring_home(run, self.spec, bind)

@@ -1,1 +1,1 @@
-"""Options and cell -> what travels: wrapped source, requirements, the start request."""
+"""Options and cell -> the start request: wrapped source, requirements, values and files."""

@@ -11,24 +11,24 @@ from ..protocol.limits import MAX_CALLBACK_URLS
 
 
 def check_callback_urls(urls: Iterable[str], *, here_too: bool = False) -> list[str]:
-    """The URLs, each once.
+    """Return the URLs, each once.
 
     Args:
         here_too: let the word `here` pass, which becomes an address when the place is known.
 
     Raises:
-        OptionError: one that no callback may go to, which is not shown whole, since a secret may
-            be in it; or too many.
+        OptionError: a URL that no callback may go to, which is not shown whole, since it may hold
+            a secret; or too many URLs.
     """
     urls = list(dict.fromkeys(urls))
     if len(urls) > MAX_CALLBACK_URLS:
         raise OptionError(
-            f"a run may have {MAX_CALLBACK_URLS} callback URLs, and here are {len(urls)}; let one "
-            "of your own receivers pass it on."
+            f"A run may have {MAX_CALLBACK_URLS} callback URLs, not {len(urls)}; name one receiver "
+            "of your own that tells the others."
         )
     for url in urls:
         if not isinstance(url, str):
-            raise OptionError(f"callback URLs are texts, not a {type(url).__name__}: {FORM}.")
+            raise OptionError(f"Callback URLs are texts, not a {type(url).__name__}: {FORM}.")
         if here_too and url == HERE:
             continue
         if problem := problem_of_url(url):

@@ -1,52 +1,50 @@
-"""A Compose file and what was chosen for it -> the start request that travels."""
+"""The spec of a Compose stack -> the start request that travels."""
 
 from __future__ import annotations
 
+from pathlib import Path
+
 from ..exceptions import OptionError
 from ..protocol.requests import StartCompose
-from .registry import RegistryFields
-from .start import Choices, build_start
+from .specs import ComposeSpec
+from .start import build_start
 
 
-def compose_request(
-    file: str,
-    choices: Choices,
-    *,
-    file_name: str = "compose.yaml",
-    s3: bool = False,
-    first_line: int = 1,
-    graceful_timeout_s: int | None = None,
-    registry: RegistryFields | None = None,
-) -> StartCompose:
-    """The request that runs a stack; see `lyceum_magic.submit_compose` for the arguments.
+def compose_request(spec: ComposeSpec, **credentials: object) -> StartCompose:
+    """Return the request that runs a stack; the text of its file travels as it is.
 
     Args:
-        file: the text of a Compose file, which travels as it is.
-        first_line: the number of its first line in complaints.
+        credentials: fields that sign in to the registry, by the wire's names.
 
     Raises:
-        OptionError: a value that the wire does not take, in one sentence.
+        OptionError: the file cannot be read or is none, or a value that the wire does not take.
     """
-    if not isinstance(file, str):
+    file_name, text = "compose.yaml", spec.file
+    if isinstance(text, Path):
+        file_name = text.name
+        try:
+            text = text.read_text("utf-8")
+        except (OSError, UnicodeDecodeError) as exc:
+            why = getattr(exc, "strerror", None) or "it is not UTF-8"
+            raise OptionError(f"{file_name} cannot be read: {why}.") from None
+    if not isinstance(text, str):
         raise OptionError(
-            f"A Compose file is text, or the Path of a file, not a {type(file).__name__}."
+            f"A Compose file is text, or the Path of a file, not a {type(text).__name__}."
         )
-    if not file.strip():
+    if not text.strip():
         raise OptionError(
             "The Compose file is empty: write `services:` and what belongs to it below the magic "
             "line."
         )
-    if "\n" not in file and file.endswith((".yml", ".yaml")):
+    if "\n" not in text and text.endswith((".yml", ".yaml")):
         raise OptionError(
-            f"A Compose file's text is expected, and {file!r} looks like its path: pass "
+            f"A Compose file's text is expected, and {text!r} looks like its path: pass "
             "pathlib.Path(...) to have it read."
         )
     return build_start(
         StartCompose,
-        choices,
-        compose_file_code="\n" * (first_line - 1) + file,
+        spec,
+        compose_file_code="\n" * (spec.first_line - 1) + text,
         file_name=file_name,
-        enable_s3_mount=s3,
-        graceful_timeout=graceful_timeout_s,
-        **(registry or {}),
+        **credentials,
     )

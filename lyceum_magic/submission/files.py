@@ -1,4 +1,4 @@
-"""Files named with `--file` -> what travels; the patterns of `--save`, checked."""
+"""The files of `--file` -> their contents; the patterns of `--save`, checked."""
 
 from __future__ import annotations
 
@@ -12,24 +12,24 @@ from ..exceptions import OptionError
 from ..remote.deflating import deflate
 from ..remote.refusals import MAX_BYTES
 
-#: More files than anybody names on purpose.
+#: More files than a user names on purpose.
 _MAX_FILES = 1000
-#: What the cell is called there.
+#: The name of the cell in its run's folder.
 _PROGRAM = "cell.py"
 
 
 def read_files(paths: Iterable[str]) -> dict[str, bytes]:
-    """The files to send.
+    """Read the files to send.
 
     Args:
-        paths: of files at or below the current folder, or of folders, of which all files travel
-            but hidden ones and `__pycache__`. `~` is the home.
+        paths: files at or below the current folder; or folders, whose files all travel except
+            hidden ones and `__pycache__`. `~` is the home folder.
 
     Returns:
         Path below the current folder, with `/` -> content, in their order.
 
     Raises:
-        OptionError: a path that is not there, cannot be read, is elsewhere, or is too much.
+        OptionError: a path does not exist, cannot be read, is elsewhere, or is too large.
     """
     files: dict[str, bytes] = {}
     left = MAX_BYTES
@@ -48,7 +48,7 @@ def read_files(paths: Iterable[str]) -> dict[str, bytes]:
 
 
 def pack_files(files: Mapping[str, bytes]) -> dict[str, str]:
-    """Files as `there.files.prepare` takes them."""
+    """Return the files as `remote.files.prepare` takes them."""
     return {name: b64encode(deflate(content)).decode("ascii") for name, content in files.items()}
 
 
@@ -57,7 +57,7 @@ def sizes_of(files: Mapping[str, bytes]) -> dict[str, int]:
 
 
 def check_patterns(patterns: Iterable[str]) -> list[str]:
-    """The patterns of `--save`, each once.
+    """Return the patterns of `--save`, each once.
 
     Raises:
         OptionError: one that leaves the folder in which the cell runs.
@@ -90,7 +90,7 @@ def _current_folder(named: str) -> Path:
 
 
 def _files_at(folder: Path, named: str) -> Iterator[tuple[str, Path]]:
-    """The files that one `--file` means: name below the folder -> place."""
+    """Yield the files that one `--file` means: name below the folder, and path."""
     # Not resolved: a link below the folder stands for what it leads to.
     path = Path(os.path.normpath(folder / os.path.expanduser(named)))
     if not path.is_relative_to(folder):
@@ -127,7 +127,7 @@ def _read(named: str, place: Path, left: int) -> bytes:
     try:
         known = place.stat()
         if not stat.S_ISREG(known.st_mode):
-            raise OptionError(f"--file {named}: this is no regular file.")
+            raise OptionError(f"--file {named}: it is not a regular file.")
         if known.st_size <= left:
             return place.read_bytes()
     except OSError as exc:

@@ -1,4 +1,4 @@
-"""An image, what is to run in it and what was chosen -> the start request that travels."""
+"""The spec of an image -> the start request that travels."""
 
 from __future__ import annotations
 
@@ -7,10 +7,10 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from ..exceptions import OptionError
-from ..protocol.requests import EntryPoint, StartImage
-from .registry import RegistryFields
-from .source import BELOW_MAGIC_LINE
-from .start import Choices, build_start
+from ..protocol.requests import StartImage
+from .source import parse_cell
+from .specs import ImageSpec
+from .start import build_start
 from .wrapping import wrap_cell
 
 #: Linux takes no longer argument; the zero byte at its end counts.
@@ -40,56 +40,68 @@ exec(globals().pop("__lyceum")())
 
 
 def image_request(
-    image: str,
-    command: Sequence[str] | None,
-    choices: Choices,
-    *,
-    env: Mapping[str, str] | None = None,
-    user: str | None = None,
-    entry_point: EntryPoint | None = None,
-    init: bool = True,
-    s3: bool = True,
-    s3_path: str = "/mnt/s3",
-    graceful_timeout_s: int | None = None,
-    registry: RegistryFields | None = None,
+    spec: ImageSpec, command: Sequence[str] | None, **credentials: object
 ) -> StartImage:
-    """The request that runs an image; see `lyceum_magic.submit_image` for the arguments.
+    """Return the request that runs an image.
 
     Args:
-        command: None is the image's own command.
+        command: the command's words; None is the image's own command.
+        credentials: fields that sign in to the registry, by the wire's names.
 
     Raises:
         OptionError: a value that the wire does not take, in one sentence.
     """
+    image = spec.image
     if not isinstance(image, str) or not image or re.search(r"\s", image) or image[0] == "-":
         raise OptionError(f"An image is named as in python:3.12-slim, not {image!r:.80}.")
     if command is not None:
         check_command(command)
-    if entry_point == "skip" and not command:
+    if spec.entry_point == "skip" and not command:
         raise OptionError(
             "The image's own command runs with its entry point: leave `skip` out, or give a "
             "command."
         )
-    if not s3_path.startswith("/") or ".." in s3_path.split("/") or s3_path.strip("/") == "":
-        raise OptionError(f"The storage is mounted at a path such as /mnt/s3, not {s3_path!r}.")
+    path = spec.s3_path
+    if not path.startswith("/") or ".." in path.split("/") or path.strip("/") == "":
+        raise OptionError(f"The storage is mounted at a path such as /mnt/s3, not {path!r}.")
     return build_start(
         StartImage,
-        choices,
-        docker_image_ref=image,
+        spec,
         docker_run_cmd=None if command is None else list(command),
-        docker_run_env=env_lines(env or {}) or None,
-        docker_user=user,
-        docker_entrypoint=entry_point,
-        docker_init=None if init else False,
-        enable_s3_mount=s3,
-        s3_mount_path=s3_path,
-        graceful_timeout=graceful_timeout_s,
-        **(registry or {}),
+        docker_run_env=env_lines(spec.env or {}) or None,
+        docker_entrypoint=spec.entry_point,
+        **credentials,
     )
 
 
-def shell_command(script: str, *, first_line: int = BELOW_MAGIC_LINE) -> list[str]:
-    """What runs a script in the image's shell: its last command decides how the run ends.
+def command_of(spec: ImageSpec) -> Sequence[str] | None:
+    """Return the command that a spec means; None for the image's own.
+
+    Raises:
+        OptionError: the cell and the line do not fit together, or one of them is wrong.
+        SyntaxError: the cell is Python, and it cannot be compiled.
+    """
+    command = spec.command
+    if not (command is None or isinstance(command, str)):
+        return command
+    if spec.words and command is not None:
+        raise OptionError(
+            "--cmd takes the rest of the line or the cell, not both: put it all into the cell, or "
+            "use `%lyceum_image` without a cell."
+        )
+    if spec.python and command is None:
+        raise OptionError("--python needs a cell: write the Python code below the magic line.")
+    if spec.words is not None:
+        return spec.words or words_command(command or "")
+    if command is None:
+        return None
+    return python_command(spec) if spec.python else shell_command(command, spec.first_line)
+
+
+def shell_command(script: str, first_line: int) -> list[str]:
+    """Return the command that runs a script in the image's shell.
+
+    The script's last command decides how the run ends.
 
     Args:
         first_line: the number of the script's first line in the shell's complaints.
@@ -104,19 +116,19 @@ def shell_command(script: str, *, first_line: int = BELOW_MAGIC_LINE) -> list[st
     return ["sh", "-c", "\n" * (first_line - 1) + script]
 
 
-def python_command(code: str, choices: Choices, *, first_line: int = BELOW_MAGIC_LINE) -> list[str]:
-    """What runs Python code in the image's `python3` as if it had run here.
+def python_command(spec: ImageSpec) -> list[str]:
+    """Return the command that runs Python code in the image's `python3` as if it had run here.
 
-    Args:
-        code: as `source.code_of` gives it.
-        first_line: the number of the code's first line in tracebacks.
+    Raises:
+        OptionError, SyntaxError: as `parse_cell` does.
     """
-    program = wrap_cell(code, mark=choices.mark, first_line=first_line)
+    cell = parse_cell(str(spec.command), check=spec.check, first_line=spec.first_line)
+    program = wrap_cell(cell.code, mark=spec.mark, first_line=spec.first_line)
     return ["python3", "-c", _STARTER, *_pieces(program)]
 
 
 def words_command(words: str) -> list[str]:
-    """The words of a text by shell rules, as the arguments they are; nothing is substituted.
+    """Return the words of a text by shell rules; nothing is substituted.
 
     Raises:
         OptionError: there are none, or a quote is not closed.
@@ -131,7 +143,7 @@ def words_command(words: str) -> list[str]:
 
 
 def env_lines(env: Mapping[str, str]) -> str:
-    """Variables as the wire carries them: `KEY=value` lines.
+    """Return variables as the wire carries them: `KEY=value` lines.
 
     Raises:
         OptionError: a name or a value that no such line can carry.
@@ -145,9 +157,10 @@ def env_lines(env: Mapping[str, str]) -> str:
 
 
 def check_command(command: Sequence[str]) -> None:
-    """
+    """Check that a container engine can start a command.
+
     Raises:
-        OptionError: no engine could start it.
+        OptionError: it cannot.
     """
     if isinstance(command, str) or not all(isinstance(word, str) for word in command):
         raise OptionError("A command is a list of texts, such as ['python', '-V'].")
@@ -156,13 +169,13 @@ def check_command(command: Sequence[str]) -> None:
         raise OptionError("The command holds a zero byte, which no argument can carry.")
     if max(sizes, default=0) > MAX_ARGUMENT_BYTES or sum(sizes) > MAX_COMMAND_BYTES:
         raise OptionError(
-            f"What is to run has {sum(sizes):,} bytes, and as arguments of a command it may have "
-            f"{MAX_ARGUMENT_BYTES:,} each and {MAX_COMMAND_BYTES:,} together: put it into the "
-            "image, or into the account's storage, which is mounted there."
+            f"The command has {sum(sizes):,} bytes; an argument may have {MAX_ARGUMENT_BYTES:,}, "
+            f"and all of them {MAX_COMMAND_BYTES:,} together: put it into the image, or into the "
+            "account's storage, which is mounted there."
         )
 
 
 def _pieces(text: str) -> list[str]:
-    """A text in parts that are short enough for an argument each, whatever its characters."""
+    """Return a text in parts, each short enough for an argument whatever its characters."""
     size = MAX_ARGUMENT_BYTES // 4
     return [text[at : at + size] for at in range(0, len(text), size)]

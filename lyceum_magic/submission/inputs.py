@@ -1,7 +1,8 @@
-"""The values that `--in` names -> what travels with a cell; whether `--out` can be kept."""
+"""The values that `--in` names -> packed values; the names of `--out`, checked."""
 
 from __future__ import annotations
 
+import ast
 import builtins
 import difflib
 import dis
@@ -17,7 +18,7 @@ from ..remote.refusals import MAX_BYTES, PackError, TooLarge
 from ..remote.values import Packer
 from .names import names_bound, names_read
 
-#: Above this, somebody has to say yes.
+#: Above this, the user must add `--yes`.
 ASK_BYTES = 1024 * 1024
 AUTO = "auto"
 #: Names that IPython and Python bind again and again; a result, such as `_` and `_3`, is a value.
@@ -36,9 +37,9 @@ class PackedInputs:
     """Values ready to travel.
 
     Attributes:
-        packed: name -> what `there.values` made of it.
+        packed: name -> the value as `remote.values` packs it.
         needs: the modules that unpacking imports.
-        left_out: what `auto` found and cannot send, one sentence each.
+        left_out: values that `auto` found and cannot send, one sentence each.
         changed: the values that arrive as something else, one sentence each.
     """
 
@@ -49,30 +50,30 @@ class PackedInputs:
 
     @property
     def sizes(self) -> dict[str, int]:
-        """Name -> bytes, uncompressed."""
+        """The size of each value in bytes, uncompressed."""
         return {name: len(data) for name, data in self.packed.items()}
 
 
 def choose_inputs(
     names: Iterable[str],
-    code: str,
+    tree: ast.Module | None,
     namespace: Mapping[str, object],
     *,
     allow_pickle: bool = False,
     of_shell: Mapping[str, object] = _NOTHING_OF_SHELL,
 ) -> PackedInputs:
-    """The values of `--in`.
+    """Pack the values of `--in`.
 
     Args:
-        names: as the option gives them; `auto` stands for what the cell reads before it binds it,
-            if the notebook has it, and for what functions among these read. A variable called
-            `auto` cannot be named.
-        code: the cell, as Python.
+        names: as the option gives them; `auto` stands for the notebook's variables that the cell
+            reads before it binds them, and for those that functions among these read. A variable
+            called `auto` cannot be named.
+        tree: the cell's; None where this Python cannot parse it.
         namespace: the notebook's.
-        of_shell: what IPython itself has put there, which `auto` leaves out.
+        of_shell: the names that IPython itself has put there, which `auto` leaves out.
 
     Raises:
-        OptionError: a name that the notebook has not, or a value that cannot travel.
+        OptionError: the notebook has no such name, or a value cannot travel.
     """
     named = [name for name in names if name != AUTO]
     for name in named:
@@ -84,7 +85,7 @@ def choose_inputs(
     found: list[str] = []
     left_out: list[str] = []
     if AUTO in names:
-        left = [*names_read(code), *_read_by_all(named, namespace)]
+        left = [*names_read(tree), *_read_by_all(named, namespace)]
         seen = set(named)
         while left:
             name = left.pop(0)
@@ -104,7 +105,8 @@ def choose_inputs(
 
 
 def pack_values(values: Mapping[str, object], *, allow_pickle: bool = False) -> PackedInputs:
-    """
+    """Pack values for a cell's namespace.
+
     Raises:
         OptionError: a name that is none, a value that cannot travel, or more than 10 MiB.
     """
@@ -125,32 +127,15 @@ def pack_values(values: Mapping[str, object], *, allow_pickle: bool = False) -> 
     return PackedInputs(packed, frozenset(packer.needs), (), tuple(packer.changed.values()))
 
 
-def check_raw(chosen: Mapping[str, object]) -> None:
-    """Refuses what only the wrapping of a cell could carry, for a cell that is not wrapped.
-
-    Args:
-        chosen: what the option or argument is called -> its value.
-
-    Raises:
-        OptionError: naming the first that says something.
-    """
-    for name, value in chosen.items():
-        if value:
-            raise OptionError(
-                f"A cell that is sent raw goes as it is: {name} cannot go with it; leave out one "
-                "of them."
-            )
-
-
 def check_load(sizes: Mapping[str, int], *, may_be_large: bool) -> None:
-    """Refuses what is too much to travel.
+    """Check that values and files are small enough to travel.
 
     Args:
         sizes: name -> bytes of all values and files.
-        may_be_large: whether somebody has said yes to more than 1 MiB.
+        may_be_large: whether the user has agreed to more than 1 MiB.
 
     Raises:
-        OptionError: with the sizes.
+        OptionError: they are not; it names the sizes.
     """
     total = sum(sizes.values())
     if total <= ASK_BYTES:
@@ -165,14 +150,14 @@ def check_load(sizes: Mapping[str, int], *, may_be_large: bool) -> None:
         raise OptionError(f"{said}; add --yes to send more than {ASK_BYTES >> 20} MiB.")
 
 
-def check_outputs(code: str, names: Iterable[str], inputs: Iterable[str]) -> None:
-    """Refuses `--out` names that the cell can never bind.
+def check_outputs(tree: ast.Module | None, names: Iterable[str], inputs: Iterable[str]) -> None:
+    """Check that the cell can bind the names of `--out`.
 
     Raises:
-        OptionError: with the name, and names like it that the cell binds.
+        OptionError: it cannot; it names the name, and names like it that the cell binds.
     """
     names = list(names)
-    bound = names_bound(code) if names else None
+    bound = names_bound(tree) if names else None
     if bound is None:
         return
     bound |= set(inputs)
@@ -184,7 +169,7 @@ def check_outputs(code: str, names: Iterable[str], inputs: Iterable[str]) -> Non
 
 
 def list_sizes(sizes: Mapping[str, int], *, is_binary: bool = False) -> str:
-    """Names with their sizes in words; see `sizes.in_words`."""
+    """Return names with their sizes in words; see `sizes.in_words`."""
     words = (f"{name} {in_words(size, is_binary=is_binary)}" for name, size in sizes.items())
     return ", ".join(words)
 
@@ -210,9 +195,7 @@ def _read_by_all(names: Iterable[str], namespace: Mapping[str, object]) -> list[
 
 
 def _read_by(value: object) -> list[str]:
-    """The global names that a value of the notebook reads, if it is a function, a class, or what
-    is made of them; in their order.
-    """
+    """Return the global names that a function, a class or an object of one reads, in order."""
     names: dict[str, None] = {}
     left: list[object] = [value]
     seen: set[int] = set()

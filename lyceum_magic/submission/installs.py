@@ -1,4 +1,4 @@
-"""The lines of a cell that install packages -> what `-r` would say, and the cell without them.
+"""The lines of a cell that install packages -> requirements, and the cell without these lines.
 
 A run's packages are there before its program starts, so `%pip install X` counts as `-r X`.
 """
@@ -10,14 +10,16 @@ import os
 import re
 import shlex
 from collections.abc import Iterator
+from dataclasses import replace
 
 from ..exceptions import OptionError
+from .source import ParsedCell
 
-#: How the commands begin that are understood, whether the line is a magic or for a shell.
+#: The beginnings of commands that install, in a magic or for a shell.
 _INSTALLS = re.compile(
     r"(?:(?:\{sys\.executable\}|\S*python[\d.]*)\s+-m\s+)?(?:uv\s+)?pip[\d.]*\s+install(?:\s+|$)"
 )
-#: Magics of a kernel that nothing stands for there.
+#: Magics of a notebook that have no counterpart on the machine.
 _CONDA = re.compile(r"(?:conda|mamba|micromamba)\s+install(?:\s|$)")
 #: Options of pip that make no difference there.
 _WITHOUT_EFFECT = {
@@ -39,28 +41,28 @@ _OF_FILES_WITH_VALUES = {
 }  # fmt: skip
 
 
-def take_installs(code: str) -> tuple[str, list[str]]:
+def take_installs(cell: ParsedCell) -> tuple[ParsedCell, list[str]]:
     """Take the lines that install packages out of a cell.
 
     Args:
-        code: the cell as Python, with its `%` and `!` lines as calls of `get_ipython()`.
+        cell: its `%` and `!` lines are calls of `get_ipython()`.
 
     Returns:
-        The code, with all else in its place, and the requirement lines and files that it named.
+        The cell, with everything else in its place, and the requirement lines and files that it
+        named.
 
     Raises:
         OptionError: a line says what cannot be known or done before the cell runs.
     """
-    if "get_ipython" not in code or "install" not in code:
-        return code, []
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError):
-        return code, []
+    code = cell.code
+    if cell.tree is None or "get_ipython" not in code or "install" not in code:
+        return cell, []
     lines = re.split(r"\r\n|\n|\r", code)  # as Python counts them
     named: list[str] = []
     # From the end, so that what is changed moves nothing that is left.
-    calls = sorted(_commands_in(tree), key=lambda found: (-found[0].lineno, -found[0].col_offset))
+    calls = sorted(
+        _commands_in(cell.tree), key=lambda found: (-found[0].lineno, -found[0].col_offset)
+    )
     for call, sign, command in calls:
         if sign == "%" and _CONDA.match(command):
             raise OptionError(
@@ -70,17 +72,19 @@ def take_installs(code: str) -> tuple[str, list[str]]:
         words = _words_of(command)
         if words is None:
             continue
-        line = lines[call.lineno - 1].encode()
+        at = call.lineno - cell.first_line
+        line = lines[at].encode()
         before, after = line[: call.col_offset].decode(), line[call.end_col_offset :].decode()
-        # As it was written, for whoever reads it in a traceback.
+        # A traceback shows it as it was written.
         said = f"  # {sign}{command}" if not after.strip() else ""
-        lines[call.lineno - 1] = f"{before}None{after.rstrip()}{said}"
+        lines[at] = f"{before}None{after.rstrip()}{said}"
+        call.func, call.args = ast.Constant(None), []  # in the tree too it calls nothing
         named[:0] = _requirements_in(words, f"{sign}{command}")
-    return "\n".join(lines), named
+    return replace(cell, code="\n".join(lines)), named
 
 
 def _commands_in(tree: ast.AST) -> Iterator[tuple[ast.Call, str, str]]:
-    """Each call that stands for a `%` or `!` line: the call, the sign, and the text after it."""
+    """Yield each call that stands for a `%` or `!` line, with its sign and the text after it."""
     for node in ast.walk(tree):
         match node:
             case ast.Call(
@@ -97,7 +101,7 @@ def _commands_in(tree: ast.AST) -> Iterator[tuple[ast.Call, str, str]]:
 
 
 def _words_of(command: str) -> list[str] | None:
-    """What follows `pip install`, in words; None for any other command."""
+    """Return the words after `pip install`; None for any other command."""
     command = command.strip()
     begin = _INSTALLS.match(command)
     if begin is None:

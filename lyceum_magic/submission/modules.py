@@ -1,4 +1,4 @@
-"""A cell's text -> the local modules that it needs, and what it imports from elsewhere.
+"""The imports of a cell -> the local modules that it needs, and its imports from elsewhere.
 
 All of it is read, nothing is imported: finding a submodule in Python's own way would run its
 package.
@@ -28,19 +28,19 @@ from packaging.utils import canonicalize_name
 
 from ..exceptions import OptionError
 
-#: How much source may travel: more is a whole project, and belongs into a package.
+#: Maximum bytes of source that travel: more is a whole project, and belongs into a package.
 MAX_MODULE_BYTES = 8 * 1024 * 1024
 #: A package with more source than this travels only as far as its imports can be read.
 MAX_WHOLE_BYTES = 2 * 1024 * 1024
 
 _EXTENSIONS = tuple(importlib.machinery.EXTENSION_SUFFIXES)
-#: PEP 263: what says a file's encoding, up to its name.
+#: PEP 263: the beginning of a file's encoding cookie, up to the name.
 _COOKIE = re.compile(r"^([ \t\f]*#.*?coding[:=][ \t]*)[-\w.]+")
 _CATCHING_IMPORTS = {"ImportError", "ModuleNotFoundError", "Exception", "BaseException"}
 
 
 class Origin(Enum):
-    """Where an import would find a module."""
+    """The places in which an import can find a module."""
 
     STANDARD = "the interpreter"
     INSTALLED = "an installed package"
@@ -50,11 +50,11 @@ class Origin(Enum):
 
 @dataclass(frozen=True)
 class Import:
-    """What one import names.
+    """The names in one import.
 
     Attributes:
         module: dotted, absolute; as it is written where `level` says that it is relative.
-        names: what is taken from it; `*` for all.
+        names: the names taken from it; `*` for all.
         is_optional: the program may do without it: it expects that it is missing, or may not come
             to the import.
         level: the dots before it.
@@ -72,7 +72,7 @@ class Import:
 
 @dataclass(frozen=True)
 class Needs:
-    """What a cell needs beside itself.
+    """The modules that a cell needs.
 
     Attributes:
         files: path below an import root, with `/` -> source; the cell's own modules.
@@ -84,36 +84,38 @@ class Needs:
     imports: frozenset[Import] = frozenset()
 
 
-def find_needs(code: str, *, also: Iterable[str] = (), apart_from: Collection[str] = ()) -> Needs:
-    """The local modules that `code` imports, directly or not, and what else all of them import.
+def find_needs(imports: Iterable[Import], *, apart_from: Collection[str] = ()) -> Needs:
+    """Find the local modules that imports lead to, directly or not, and what else these import.
 
     Args:
-        code: a cell; one that cannot be parsed needs nothing.
-        also: modules that are imported beside them, dotted.
+        imports: those of a cell.
         apart_from: top-level names to be looked for elsewhere, whether they are local or not.
 
     Raises:
-        OptionError: a module that is needed cannot travel: it is compiled, or no text, or all of
-            it is too much.
+        OptionError: a module that is needed cannot travel: it is compiled, or no text, or all
+            modules together are too large.
     """
     search = _Search(apart_from)
-    search.follow([*imports_of(code), *map(Import, also)])
+    search.follow([*imports])
     search.check_size()
     return Needs(search.files, frozenset(search.outside))
 
 
-def imports_of(code: str | bytes) -> tuple[Import, ...]:
-    """What a source imports, anywhere in it, but for type checkers; nothing if it is no Python."""
-    try:
-        tree = ast.parse(code)
-    except (SyntaxError, ValueError, RecursionError):
-        return ()
-    return tuple(_imports_in(tree))
+def imports_of(tree: ast.AST | None) -> tuple[Import, ...]:
+    """Return the imports anywhere in a source, except those for type checkers.
+
+    Args:
+        tree: None for a source that this Python cannot parse, of which nothing is known.
+    """
+    return () if tree is None else tuple(_imports_in(tree))
 
 
 @lru_cache(maxsize=1024)  # a project's modules, of which few change between two runs
 def _imports_of_file(file: str, changed_ns: int, size: int) -> tuple[Import, ...]:
-    return imports_of(_read(file))
+    try:
+        return imports_of(ast.parse(_read(file)))
+    except (SyntaxError, ValueError, RecursionError, MemoryError):
+        return ()
 
 
 def _imports_in(tree: ast.AST) -> Iterator[Import]:
@@ -203,7 +205,7 @@ _IMPORTS_BY_NAME = re.compile(
 
 
 class _Search:
-    """Follows imports from file to file, each once."""
+    """A search that follows imports from file to file, each once."""
 
     def __init__(self, apart_from: Collection[str]) -> None:
         self.files: dict[str, str] = {}
@@ -216,7 +218,7 @@ class _Search:
         self._whole: dict[str, bool] = {}  # packages of which all travels -> whether it is taken
 
     def follow(self, imports: Sequence[Import]) -> None:
-        """Takes all that the imports of a cell lead to."""
+        """Take all modules that the imports of a cell lead to."""
         self._left.append((imports, ""))
         self._follow_all()
         while waiting := [name for name, is_taken in self._whole.items() if not is_taken]:
@@ -254,7 +256,7 @@ class _Search:
             self.outside.add(item)  # another part of the namespace may be installed, or missing
 
     def _take(self, name: str, *, is_optional: bool) -> bool:
-        """Takes a module and the packages around it; whether all of them are the user's own."""
+        """Take a module and the packages around it; return whether all are the user's own."""
         parts = name.split(".")
         for end in range(1, len(parts) + 1):
             part = ".".join(parts[:end])
@@ -290,14 +292,14 @@ class _Search:
             self._whole.setdefault(name.partition(".")[0], False)
 
     def _take_whole(self, package: str) -> None:
-        """Takes all modules of a package, which imports some by names that it makes up."""
+        """Take all modules of a package that imports some by computed names."""
         self._whole[package] = True
         top = self._find(package)
         sources = [
             path for folder in (top.folders if top else ()) for path in Path(folder).rglob("*.py")
         ]
         if sum(path.stat().st_size for path in sources) > MAX_WHOLE_BYTES:
-            return  # what was found by name has to do
+            return  # the modules that were found by name must suffice
         left = [package]
         while left:
             name = left.pop()
@@ -316,9 +318,10 @@ class _Search:
                         left.append(part)
 
     def check_size(self) -> None:
-        """
+        """Check the size of all modules.
+
         Raises:
-            OptionError: naming the biggest files.
+            OptionError: they are too large; it names the biggest files.
         """
         sizes = {path: len(text.encode()) for path, text in self.files.items()}
         if sum(sizes.values()) <= MAX_MODULE_BYTES:
@@ -327,7 +330,7 @@ class _Search:
         named = ", ".join(f"{self._paths[path]} ({sizes[path]:,} bytes)" for path in biggest)
         raise OptionError(
             f"The local modules that the cell imports may have {MAX_MODULE_BYTES:,} bytes, and "
-            f"have {sum(sizes.values()):,}; the biggest are {named}."
+            f"have {sum(sizes.values()):,}; the biggest are {named}. Make a package of them."
         )
 
     # Finding.
@@ -345,7 +348,7 @@ class _Search:
             return found or self._in_editable_install(name)
         if name in sys.builtin_module_names or importlib.machinery.FrozenImporter.find_spec(name):
             return _Module(Origin.STANDARD)
-        # What is imported already stays what it is, whatever has come before it on the path.
+        # A module that is imported already keeps its file, even if the path has changed since.
         if (file := _file_of_imported(name)) is not None:
             folder, base = os.path.split(file)
             if base.startswith("__init__."):
@@ -368,7 +371,7 @@ class _Search:
         return None
 
     def _on_path(self, name: str, folders: Sequence[str]) -> _Module | None:
-        """A module as the import system finds it: the first file, else all folders of the name."""
+        """Find a module as the import system does: the first file, else all folders of the name."""
         parts: list[_Module] = []
         for folder in folders:
             found = self._at(folder, name)
@@ -412,7 +415,7 @@ class _Search:
 
 
 def _resolve(item: Import, package: str) -> Import | None:
-    """A relative import as an absolute one; None where it leaves its top-level package."""
+    """Return a relative import as an absolute one; None where it leaves its top-level package."""
     parts = package.split(".") if package else []
     if item.level > len(parts):
         return None
@@ -426,7 +429,7 @@ def _is_namespace(module: _Module | None) -> bool:
 
 
 def _names_for_star(file: str) -> tuple[str, ...]:
-    """What `__all__` holds, where it is written down."""
+    """Return the names in a literal `__all__`."""
     try:
         tree = ast.parse(_read(file))
     except (SyntaxError, ValueError):
@@ -449,7 +452,7 @@ def _names_for_star(file: str) -> tuple[str, ...]:
 
 
 def _origin_of(folder: str) -> Origin:
-    """Whose modules lie in a folder of the import path."""
+    """Return the origin of the modules in a folder of the import path."""
     standard, installed = _known_folders()
     real = os.path.realpath(folder)
     # Packages lie inside of the standard library's folder, so they come first.
@@ -462,7 +465,7 @@ def _origin_of(folder: str) -> Origin:
 
 @cache
 def _known_folders() -> tuple[tuple[str, ...], tuple[str, ...]]:
-    """The standard library's folders, and those of installed packages."""
+    """Return the standard library's folders, and those of installed packages."""
 
     def real(folders: Sequence[str]) -> tuple[str, ...]:
         return tuple(os.path.realpath(folder) + os.sep for folder in folders)
@@ -473,7 +476,7 @@ def _known_folders() -> tuple[tuple[str, ...], tuple[str, ...]]:
 
 
 def _editable_places() -> dict[str, str]:
-    """Module -> its file or folder, for packages whose editable install is no folder on the path.
+    """Return the file or folder of each module whose editable install is no folder on the path.
 
     setuptools makes a finder for each of them, with a table.
     """
@@ -487,7 +490,7 @@ def _editable_places() -> dict[str, str]:
 
 
 def _import_folders() -> list[str]:
-    """The folders of the import path; without the current one where that was deleted."""
+    """Return the folders of the import path, without the current one if that was deleted."""
     folders = []
     for entry in sys.path:
         with contextlib.suppress(OSError):
@@ -496,7 +499,7 @@ def _import_folders() -> list[str]:
 
 
 def _file_of_imported(name: str) -> str | None:
-    """The file of a module that is imported already, if it is there."""
+    """Return the file of a module that is imported already; None if it has none."""
     module = sys.modules.get(name)
     # The module's own dictionary: asking the module may run its `__getattr__`.
     file = vars(module).get("__file__") if type(module) is ModuleType else None
@@ -514,7 +517,7 @@ def _read(file: str) -> bytes:
 
 
 def _decode(raw: bytes, file: str) -> str:
-    """A module's text; what it says about its encoding says UTF-8, in which it travels."""
+    """Return a module's text, whose encoding cookie names UTF-8, in which it travels."""
     try:
         encoding, first = tokenize.detect_encoding(io.BytesIO(raw).readline)
         text = raw.decode(encoding)

@@ -1,4 +1,4 @@
-"""A cell's text -> the global names that it reads and binds, found without running it."""
+"""The syntax tree of a cell -> the global names that it reads and binds, without running it."""
 
 from __future__ import annotations
 
@@ -12,27 +12,30 @@ from ..exceptions import OptionError
 
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 _Scope = ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef | ast.Lambda
-#: Whoever calls one of these may bind anything.
+#: A call of one of these may bind any name.
 _BINDERS = {"exec", "eval", "globals", "locals", "vars", "setattr", "get_ipython", "__import__"}
 
 
-def names_read(code: str) -> list[str]:
-    """The global names that a cell may read before it has bound them, in their order.
+def names_read(tree: ast.Module | None) -> list[str]:
+    """Return the global names that a cell may read before it has bound them, in their order.
 
     Reading is taken literally: `del x` and `x += 1` read. What a function reads counts where the
     cell uses the function. Where it is not certain that a name was bound, it counts as read.
 
+    Args:
+        tree: None for a cell that this Python cannot parse.
+
     Raises:
         OptionError: the cell is not Python of this version, or nests too deep.
     """
-    reader = _Reader()
-    try:
-        reader.block(ast.parse(code).body)
-    except (SyntaxError, ValueError):
+    if tree is None:
         raise OptionError(
             "--in auto cannot read this cell, which is not Python of this version; name the "
             "variables to send."
-        ) from None
+        )
+    reader = _Reader()
+    try:
+        reader.block(tree.body)
     except RecursionError:
         raise OptionError(
             "--in auto cannot follow this cell, whose expressions or calls nest too deep; name the "
@@ -41,12 +44,13 @@ def names_read(code: str) -> list[str]:
     return list(reader.reads)
 
 
-def names_bound(code: str) -> set[str] | None:
-    """The global names that a cell can bind; None where nobody can tell."""
+def names_bound(tree: ast.Module | None) -> set[str] | None:
+    """Return the global names that a cell can bind; None where they cannot be known."""
+    if tree is None:
+        return None
     try:
-        tree = ast.parse(code)
         names = set(_bound_in(tree.body))
-    except (SyntaxError, ValueError, RecursionError):
+    except RecursionError:
         return None
     for node in ast.walk(tree):
         match node:
@@ -64,7 +68,7 @@ def names_bound(code: str) -> set[str] | None:
 
 
 def _bound_in(nodes: Iterable[ast.AST]) -> Iterator[str]:
-    """The names that a scope binds: not what functions and classes in it bind in themselves."""
+    """Yield the names that a scope binds, without those of the functions and classes in it."""
     for node in nodes:
         match node:
             case ast.Name(id=name, ctx=ast.Store() | ast.Del()):
@@ -112,7 +116,7 @@ def _arguments(arguments: ast.arguments) -> Iterator[ast.arg]:
 
 @dataclass(frozen=True)
 class _Effect:
-    """What running a function does to the global names.
+    """The effect of running a function on the global names.
 
     Attributes:
         given: those that were bound when it was looked at; with more it reads no others.
@@ -125,8 +129,24 @@ class _Effect:
     unbinds: frozenset[str]
 
 
+def _in_order(first: str, *others: str) -> Any:
+    """Return a visitor that takes the fields of a node in the order in which they run.
+
+    Args:
+        first: the fields that always run; each of `others` may not run.
+    """
+
+    def visit(reader: _Reader, node: ast.AST) -> None:
+        reader.fields(node, first)
+        for names in others:
+            with reader.maybe():
+                reader.fields(node, names)
+
+    return visit
+
+
 class _Reader(ast.NodeVisitor):
-    """Goes through a cell in the order in which it runs.
+    """A walk through a cell in the order in which it runs.
 
     A function is followed at its use, but again only where less is bound than before: following
     each use would take time exponential in the number of functions that call each other.
@@ -149,16 +169,21 @@ class _Reader(ast.NodeVisitor):
             if node is not None:
                 self.visit(node)
 
+    def fields(self, node: ast.AST, names: str) -> None:
+        for name in names.split():
+            part = getattr(node, name)
+            self.block(part if isinstance(part, list) else [part])
+
     @contextmanager
-    def _maybe(self) -> Iterator[None]:
-        """What is bound in here may not have been bound after it."""
+    def maybe(self) -> Iterator[None]:
+        """Enter code that may not run: its bindings are not certain afterwards."""
         before = set(self._bound)
         yield
         self._bound = before & self._bound
 
     @contextmanager
     def _inside(self, names: Iterable[str]) -> Iterator[None]:
-        """A scope with names of its own."""
+        """Enter a scope with names of its own."""
         outer, self._local = self._local, self._local | set(names)
         yield
         self._local = outer
@@ -169,7 +194,7 @@ class _Reader(ast.NodeVisitor):
         if name not in self._bound:
             self.reads.setdefault(name)
         for node in self._known.get(name, ()):
-            with self._maybe():
+            with self.maybe():
                 self._run_known(node)
 
     def _bind(self, name: str) -> None:
@@ -185,7 +210,7 @@ class _Reader(ast.NodeVisitor):
             self._unbound.add(name)
 
     def _run_known(self, node: ast.AST) -> None:
-        """A function at one of its uses."""
+        """Follow a function at one of its uses."""
         if id(node) in self._running:
             return
         effect = self._effects.get(id(node))
@@ -209,12 +234,12 @@ class _Reader(ast.NodeVisitor):
         return effect
 
     def _run(self, node: ast.AST) -> None:
-        """The body of a function, or of the methods of a class, at its use."""
+        """Follow the body of a function, or of the methods of a class, at its use."""
         self._running.add(id(node))
         if isinstance(node, ast.ClassDef):
             for part in node.body:
                 if isinstance(part, _Scope):
-                    with self._maybe():
+                    with self.maybe():
                         self._run(part)
         elif isinstance(node, _Function):
             with self._inside(self._locals_of(node)):
@@ -251,8 +276,10 @@ class _Reader(ast.NodeVisitor):
 
     # Statements whose parts run in another order than they are written, or not always.
 
-    def visit_Assign(self, node: ast.Assign) -> None:
-        self.block([node.value, *node.targets])
+    visit_Assign = _in_order("value targets")
+    visit_NamedExpr = _in_order("value target")
+    visit_For = visit_AsyncFor = _in_order("iter", "target body", "orelse")
+    visit_While = visit_IfExp = _in_order("test", "body", "orelse")
 
     def visit_AnnAssign(self, node: ast.AnnAssign) -> None:
         self.block([node.value, node.annotation])
@@ -264,9 +291,6 @@ class _Reader(ast.NodeVisitor):
             self._read(node.target.id)
         self.block([node.value, node.target])
 
-    def visit_NamedExpr(self, node: ast.NamedExpr) -> None:
-        self.block([node.value, node.target])
-
     def visit_If(self, node: ast.If) -> None:
         self.visit(node.test)
         before = set(self._bound)
@@ -274,22 +298,6 @@ class _Reader(ast.NodeVisitor):
         after, self._bound = self._bound, before
         self.block(node.orelse)
         self._bound &= after
-
-    def visit_For(self, node: ast.For | ast.AsyncFor) -> None:
-        self.visit(node.iter)
-        with self._maybe():
-            self.block([node.target, *node.body])
-        with self._maybe():
-            self.block(node.orelse)
-
-    visit_AsyncFor = visit_For
-
-    def visit_While(self, node: ast.While) -> None:
-        self.visit(node.test)
-        with self._maybe():
-            self.block(node.body)
-        with self._maybe():
-            self.block(node.orelse)
 
     def visit_Try(self, node: Any) -> None:
         before = set(self._bound)
@@ -315,17 +323,10 @@ class _Reader(ast.NodeVisitor):
         if node.name is not None:
             self._unbind(node.name)
 
-    def visit_With(self, node: ast.With | ast.AsyncWith) -> None:
-        for item in node.items:
-            self.block([item.context_expr, item.optional_vars])
-        self.block(node.body)
-
-    visit_AsyncWith = visit_With
-
     def visit_Match(self, node: ast.Match) -> None:
         self.visit(node.subject)
         for case in node.cases:
-            with self._maybe():
+            with self.maybe():
                 self.visit(case)
 
     def visit_match_case(self, node: ast.match_case) -> None:
@@ -335,14 +336,8 @@ class _Reader(ast.NodeVisitor):
 
     def visit_BoolOp(self, node: ast.BoolOp) -> None:
         self.visit(node.values[0])
-        with self._maybe():
+        with self.maybe():
             self.block(node.values[1:])
-
-    def visit_IfExp(self, node: ast.IfExp) -> None:
-        self.visit(node.test)
-        for branch in (node.body, node.orelse):
-            with self._maybe():
-                self.visit(branch)
 
     # Scopes.
 
@@ -380,9 +375,9 @@ class _Reader(ast.NodeVisitor):
 
     def _define(self, node: ast.ClassDef | _Function, *, is_used: bool) -> None:
         if node.name in self._local or is_used:
-            # Inside a function nobody follows who uses it; a decorator may do so at once.
+            # The uses of an inner function are not followed; a decorator may use it at once.
             if id(node) not in self._running:
-                with self._maybe():
+                with self.maybe():
                     self._bind(node.name)
                     self._run(node)
             self._bind(node.name)
@@ -395,7 +390,7 @@ class _Reader(ast.NodeVisitor):
 
     def visit_Lambda(self, node: ast.Lambda) -> None:
         self.block(_defaults(node.args))
-        with self._maybe(), self._inside(self._locals_of(node)):
+        with self.maybe(), self._inside(self._locals_of(node)):
             self.visit(node.body)
 
     def visit_Call(self, node: ast.Call) -> None:
@@ -408,7 +403,7 @@ class _Reader(ast.NodeVisitor):
                 self._known[callee.id] = bodies
             self.block([*node.args, *node.keywords])
             for body in bodies:
-                with self._maybe() if len(bodies) > 1 else nullcontext():
+                with self.maybe() if len(bodies) > 1 else nullcontext():
                     self._run_known(body)
             return
         self.generic_visit(node)
@@ -425,7 +420,7 @@ class _Reader(ast.NodeVisitor):
     def _comprehension(self, generators: list[ast.comprehension], results: list[ast.expr]) -> None:
         self.visit(generators[0].iter)
         names = set(_bound_in([generator.target for generator in generators]))
-        with self._maybe(), self._inside(names):
+        with self.maybe(), self._inside(names):
             for number, generator in enumerate(generators):
                 if number:
                     self.visit(generator.iter)

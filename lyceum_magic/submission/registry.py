@@ -1,4 +1,4 @@
-"""Who pulls the images: a registry's account -> the fields that a start request has for it."""
+"""The keys of an Amazon registry -> the fields that a start request has for them."""
 
 from __future__ import annotations
 
@@ -11,17 +11,8 @@ from ..protocol.redaction import HiddenText
 RegistryFields = dict[str, Any]
 
 
-def basic_account(user: str, password: str) -> RegistryFields:
-    """The fields for a registry that takes a user's name and a password."""
-    return {
-        "docker_registry_credential_type": "basic",
-        "docker_username": user,
-        "docker_password": HiddenText(password),
-    }
-
-
 def aws_account(region: str | None = None) -> RegistryFields:
-    """The fields for Amazon's registry (ECR), with the keys that boto3 finds on this machine.
+    """Return the fields for Amazon's registry (ECR), with the keys that boto3 finds here.
 
     Args:
         region: of the registry; None takes the one that boto3 is configured for.

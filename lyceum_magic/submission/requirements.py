@@ -1,4 +1,4 @@
-"""What a cell imports from packages -> requirement lines, without running any of them."""
+"""The imports of a cell -> requirement lines, without running any package."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from ..protocol.redaction import without_password
 from .modules import Import
 
 #: Modules whose names are not their packages' on the index, for those not installed here. Empty:
-#: a name that packages share, and whose namesake on the index is somebody else's.
+#: a name that packages share, and whose namesake on the index is another package.
 _INDEX_NAMES = {
     "azure": "",
     "bs4": "beautifulsoup4",
@@ -69,7 +69,7 @@ _NAMESPACES = {
 
 @dataclass(frozen=True)
 class Requirements:
-    """What is to be installed there.
+    """The packages to install on the machine.
 
     Attributes:
         lines: of a requirements file.
@@ -85,7 +85,7 @@ class Requirements:
 
 
 def read_named(named: Iterable[str]) -> list[str]:
-    """The requirement lines that the user named.
+    """Return the requirement lines that the user named.
 
     Args:
         named: requirement lines, or paths of requirements files.
@@ -97,18 +97,18 @@ def read_named(named: Iterable[str]) -> list[str]:
 
 
 def names_in(lines: Iterable[str]) -> set[str]:
-    """The packages that requirement lines name, in the form in which names are compared."""
+    """Return the packages that requirement lines name, as canonical names."""
     parsed = map(_parsed, lines)
     return {canonicalize_name(requirement.name) for requirement in parsed if requirement}
 
 
 def is_namespace(module: str) -> bool:
-    """Whether many packages bring parts of this module, and none has its name."""
+    """Return whether many packages bring parts of this module, and none has its name."""
     return module in _NAMESPACES or _INDEX_NAMES.get(module) == ""
 
 
 def requirements_of(imports: Iterable[Import], named: Sequence[str] = ()) -> Requirements:
-    """The requirements for what a cell imports.
+    """Return the requirements for the imports of a cell.
 
     Args:
         imports: those that no local module serves, see `modules.find_needs`.
@@ -155,7 +155,7 @@ def _lines_of(item: str) -> list[str]:
 
 
 def _lines_in(path: Path, around: tuple[Path, ...]) -> Iterator[str]:
-    """The lines of a requirements file and of those that it includes.
+    """Yield the lines of a requirements file and of those that it includes.
 
     Args:
         around: the files that include this one.
@@ -196,7 +196,7 @@ def _check(line: str, where: str) -> None:
 
 @lru_cache(maxsize=1024)
 def _parsed(line: str) -> Requirement | None:
-    """A line as a requirement; None for an option, of which the server is the judge."""
+    """Return a line as a requirement; None for an option, which the server judges."""
     if line.startswith("-"):
         return None
     return Requirement(re.sub(r"(^|\s)(#|--).*", "", line).strip())
@@ -206,7 +206,7 @@ def _parsed(line: str) -> Requirement | None:
 
 
 def _distributions(item: Import) -> list[str]:
-    """The packages that an import takes something from; none where they are not installed."""
+    """Return the installed packages that an import takes something from."""
     providers = _providers(tuple(sys.path), _mtimes(tuple(sys.path))).get(item.top, [])
     if len(providers) < 2 and _INDEX_NAMES.get(item.top) != "":
         return providers
@@ -218,7 +218,7 @@ def _distributions(item: Import) -> list[str]:
 
 
 def _owner(module: str, owners: Mapping[str, frozenset[str]]) -> str | None:
-    """The package whose file an import of `module` reads, or that of the package around it."""
+    """Return the package whose file an import of `module` reads, or that of its parent."""
     while module:
         having = [name for name, modules in owners.items() if module in modules]
         if having:
@@ -230,7 +230,7 @@ def _owner(module: str, owners: Mapping[str, frozenset[str]]) -> str | None:
 
 @lru_cache(maxsize=1)
 def _providers(path: tuple[str, ...], _changed: tuple[float, ...]) -> dict[str, list[str]]:
-    """Top-level name -> the packages that bring it; built anew when a folder on the path
+    """Return top-level name -> the packages that bring it; built again when a folder on the path
     changes."""
     _modules_of.cache_clear()
     _line_for.cache_clear()
@@ -244,7 +244,7 @@ def _mtimes(path: tuple[str, ...]) -> tuple[float, ...]:
 
 @lru_cache(maxsize=256)
 def _modules_of(distribution: str) -> frozenset[str]:
-    """The modules that a package brought, dotted."""
+    """Return the modules that a package brought, dotted."""
     return frozenset(_modules_in(map(str, importlib.metadata.files(distribution) or ())))
 
 
@@ -257,7 +257,7 @@ def _modules_in(files: Iterable[str]) -> Iterator[str]:
 
 @lru_cache(maxsize=1024)
 def _line_for(name: str) -> tuple[str, str]:
-    """The line that asks for what is installed here, or a note why there is none."""
+    """Return the line that asks for the version installed here, or a note why there is none."""
     package = importlib.metadata.distribution(name)
     source = _direct_url(package)
     if source is None:
@@ -265,13 +265,13 @@ def _line_for(name: str) -> tuple[str, str]:
     if (url := _public_url(source)) is not None:
         return f"{name} @ {url}", ""
     return "", (
-        f"{name} was installed from {_kind_of(source)}, so nobody else can install it, and it "
+        f"{name} was installed from {_kind_of(source)}, so no other machine can install it, and it "
         "is not sent; name with -r what to install in its place"
     )
 
 
 def _public(version: str) -> str:
-    """A version as an index has it: builds with a local tag (`+cu121`) are on none."""
+    """Return a version as an index has it, without a local tag such as `+cu121`."""
     try:
         return Version(version).public
     except InvalidVersion:
@@ -279,7 +279,7 @@ def _public(version: str) -> str:
 
 
 def _direct_url(package: importlib.metadata.Distribution) -> dict[str, Any] | None:
-    """Where a package was installed from, if not from an index (PEP 610)."""
+    """Return the source of a package that was not installed from an index (PEP 610)."""
     if (package.read_text("INSTALLER") or "").strip() == "conda":
         return None  # its packages name the folder in which they were built
     try:
@@ -290,7 +290,7 @@ def _direct_url(package: importlib.metadata.Distribution) -> dict[str, Any] | No
 
 
 def _public_url(source: Mapping[str, Any]) -> str | None:
-    """The URL for a requirement line, if everybody may reach it."""
+    """Return the URL for a requirement line, if it is public."""
     parts = urlsplit(source["url"])
     if parts.scheme != "https" or "@" in parts.netloc or not _is_public(parts.hostname or ""):
         return None
@@ -318,7 +318,7 @@ def _kind_of(source: Mapping[str, Any]) -> str:
 
 
 def _name_on_index(item: Import) -> str:
-    """What a package that is not installed here is probably called; empty where nobody knows."""
+    """Return the probable name of a package that is not installed here; empty if unknown."""
     for module in [f"{item.module}.{name}" for name in item.names] + [item.module]:
         if found := _name_in_namespace(module):
             return found
@@ -332,7 +332,7 @@ def _name_on_index(item: Import) -> str:
 
 
 def _name_in_namespace(module: str) -> str:
-    """The name that the packages of a namespace give themselves: `azure-storage-blob`."""
+    """Return the name of a package in a namespace, such as `azure-storage-blob`."""
     parts = module.split(".")
     around = [".".join(parts[:length]) for length in (2, 1)]
     count = next((_NAMESPACES[name] for name in around if name in _NAMESPACES), 0)

@@ -1,4 +1,4 @@
-"""Python source -> the program that travels: the cell as data, and what makes a program of it.
+"""Python source -> the program that travels: the cell as data, after a bootstrap.
 
 The latter is the bootstrap: the modules of `remote`. A whole program has it in front of the cell. A
 stub only names it, for a server that has it loaded; `with_bootstrap` turns one into the other.
@@ -37,8 +37,8 @@ _ONLY_FOR = {
     "files": {"files", "save"},
 }
 
-#: What nearly every cell comes to need, and what so travels compiled as well: it spares the same
-#: Python some 10 ms there.
+#: Modules that nearly every cell needs, which travel compiled as well: that saves about 10 ms on a
+#: machine with the same Python.
 _COMPILED = frozenset(
     {
         "bootstrap",
@@ -79,7 +79,7 @@ _END = "})\n"
 
 
 def wrap_cell(cell: str, *, mark: str = "", **job: object) -> str:
-    """The whole program: the bootstrap, and the cell as data.
+    """Return the whole program: the bootstrap, and the cell as data.
 
     Args:
         cell: Python source.
@@ -90,7 +90,7 @@ def wrap_cell(cell: str, *, mark: str = "", **job: object) -> str:
 
 
 def stub_of(cell: str, *, mark: str = "", **job: object) -> str:
-    """The program for a server that has the bootstrap loaded. The arguments are `wrap_cell`'s."""
+    """Return the program for a server that has the bootstrap loaded; arguments as `wrap_cell`."""
     if "get_ipython" in cell:
         job["needs_shell"] = True
     needed = [name for name, parts in _ONLY_FOR.items() if parts & set(job)]
@@ -102,7 +102,7 @@ def stub_of(cell: str, *, mark: str = "", **job: object) -> str:
 
 
 def with_bootstrap(program: str, *, loaded: str) -> str:
-    """The program as a server can run it.
+    """Return the program as a server can run it.
 
     Args:
         program: any Python; all but a stub stays as it is.
@@ -116,28 +116,27 @@ def with_bootstrap(program: str, *, loaded: str) -> str:
 
 
 def for_server(request: StartT, loaded: str) -> StartT:
-    """A start request as a server can carry it out; `loaded` is as for `with_bootstrap`."""
+    """Return a start request as a server can run it; `loaded` is as for `with_bootstrap`."""
     if not isinstance(request, StartPython):
         return request
     return request.model_copy(update={"code": with_bootstrap(request.code, loaded=loaded)})
 
 
 def loading_text() -> str:
-    """A program that makes every module of the bootstrap importable, and runs no cell."""
+    """Return a program that makes every module of the bootstrap importable, and runs no cell."""
     return f"{_bootstrap(frozenset(), is_compiled=True)}None{_END}"
 
 
 @cache
 def digest() -> str:
-    """SHA-256 of the bootstrap, in hexadecimal: of its files as they are when it is first needed,
-    so that a changed checkout has another."""
+    """Return the SHA-256 of the bootstrap's files, in hexadecimal, as of the first call."""
     hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in _files()}
     return hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()
 
 
 @cache
 def _bootstrap(left_out: frozenset[str], *, is_compiled: bool = False) -> str:
-    """All of a program in front of its job.
+    """Return the part of a program before its job.
 
     Args:
         left_out: modules that the job does not need.
@@ -174,7 +173,7 @@ def _packed(data: bytes) -> str:
 
 
 def _travelling_text(file: Traversable) -> str:
-    """A module of `remote` without comments and docstrings."""
+    """Return a module of `remote` without comments and docstrings."""
     tree = ast.parse(file.read_text("utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and (

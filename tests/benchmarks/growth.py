@@ -40,9 +40,8 @@ from lyceum_magic.server.runners.control import is_supervised
 from lyceum_magic.server.stores.base import RunRecord
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
-from lyceum_magic.submission.inputs import choose_inputs
-from lyceum_magic.submission.python_request import python_request
-from lyceum_magic.submission.start import Choices
+from lyceum_magic.submission.python_request import prepare_python
+from lyceum_magic.submission.specs import PythonSpec
 
 from .kernel import Kernel, kernel
 from .row import Row
@@ -93,8 +92,7 @@ def _packing(rounds: int = 5) -> Iterator[Row]:
     packing, sending, plain = [], [], []
     for _ in range(rounds):
         begun = time.process_time()
-        inputs = choose_inputs(["data"], "len(data)", {"data": data})
-        request = python_request("len(data)", Choices("cpu"), inputs=inputs)
+        request = prepare_python(PythonSpec("len(data)", inputs={"data": data})).request
         packed = time.process_time()
         request.body()
         sent = time.process_time()
@@ -183,7 +181,7 @@ async def _fill(size: int) -> dict[str, float]:
     folders = RunFolders(folder / "runs")
     folders.make()
     journal = Journal(journal_folder())
-    request = python_request("print(1)", Choices("cpu"))
+    request = prepare_python(PythonSpec("print(1)")).request
     begun = time.time() - _DAYS * 86_400
     for number in range(size):
         created_at = begun + number * _DAYS * 86_400 / size

@@ -55,7 +55,7 @@ def test_who_cannot_be_asked_is_told_so(kernel: Kernel) -> None:
         assert cell.error is not None
         (said,) = cell.error["traceback"]
         assert said.startswith("OptionError: ")
-        assert "nobody can be asked here" in said
+        assert "no user can be asked here" in said
         assert way_out in said
 
 

@@ -287,5 +287,5 @@ def test_no_configuration_shows_a_url(kernel: Kernel) -> None:
     kernel.run("%config LyceumMagics.callback_urls = []")
     assert "/canary" not in str(shown)
     assert "['https://example.org/...', 'here']" in shown[4]
-    assert "callback URLs are texts, not a tuple" in shown[6]
-    assert "callback URLs are texts, not a int" in shown[12]
+    assert "Callback URLs are texts, not a tuple" in shown[6]
+    assert "Callback URLs are texts, not a int" in shown[12]

@@ -239,7 +239,7 @@ def test_a_file_whose_name_is_no_utf_8_keeps_it(kernel: Kernel) -> None:
 )
 def test_half_a_character_around_a_run_starts_nothing(kernel: Kernel, argument: str) -> None:
     error = said(kernel.run(f"import lyceum_magic\nlyceum_magic.submit('1', {argument})"))
-    assert "it holds half of a surrogate pair, which is no text that can travel" in error
+    assert "holds half of a surrogate pair, which cannot travel as text" in error
     assert "OptionError" in error
 
 

@@ -64,6 +64,10 @@ def in_a_script() -> None:
         save=["*.png"],
     )
     assert_type(run, Run)
+    assert_type(submit(code="print(1)", machine="cpu"), Run)
+    submit("print(1)", detach=True)  # type: ignore[call-arg]  # for cells alone
+    submit("print(1)", timeout_s="60")  # type: ignore[arg-type]
+    submit("print(1)", "cpu", 60)  # type: ignore[call-arg]
     assert_type(run.id, str)
     assert_type(run.machine, str)
     assert_type(run.name, str)
@@ -113,7 +117,9 @@ def in_containers() -> None:
     assert_type(image, Run)
     assert_type(image.metrics(), dict[str, Any])
     assert_type(submit_image("alpine", "echo hi"), Run)
-    assert_type(submit_image("hello-world"), Run)
+    assert_type(submit_image(image="hello-world"), Run)
+    submit_image("alpine", entrypoint="bash")  # type: ignore[arg-type]
+    submit_image("alpine", requirements="numpy")  # type: ignore[call-arg]
     assert_type(submit_compose("services: {}", s3=True, registry="aws", aws_region="eu"), Run)
     assert_type(submit_compose(Path("compose.yaml"), "gpu.a100", graceful_timeout_s=9), Run)
 

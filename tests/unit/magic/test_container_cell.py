@@ -40,7 +40,7 @@ CELLS: dict[str, Callable[[str, Defaults], Cell]] = {
 
 
 def run(cell: Cell) -> dict[str, object]:
-    """Run a cell, and return the names that it has bound."""
+    """Run a cell and return the names that it has bound."""
     bound: dict[str, object] = {}
     run_cell(cell, DEFAULTS, bound.__setitem__)
     return bound
@@ -218,7 +218,7 @@ def test_where_nobody_can_be_asked_the_other_way_is_named(
         raise error
 
     monkeypatch.setattr(getpass, "getpass", refuse)
-    with pytest.raises(OptionError, match=r"nobody can be asked here.*--registry-password-env"):
+    with pytest.raises(OptionError, match=r"no user can be asked here.*--registry-password-env"):
         run(ImageCell(f"alpine {REGISTRY}", "ls", DEFAULTS))
     assert not wire.asked("POST", paths.START_IMAGE)
     assert workspace().history.entries() == []

@@ -17,6 +17,7 @@ from lyceum_magic.magic.python_cell import PythonCell
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.runs.workspace import Workspace
+from lyceum_magic.submission.specs import PythonSpec
 from tests.tools.wire_server import json_answer, refusal, wire_thread
 
 DEFAULTS = Defaults(machine="gpu.a100", timeout_s=600, max_lines=10, max_bytes=1000)
@@ -31,6 +32,13 @@ def run(cell: Cell) -> None:
 
 
 def test_a_whole_request_in_words() -> None:
+    spec = PythonSpec(
+        "canary-code",
+        name="train",
+        labels=["a", "b"],
+        metadata={"team": "vision"},
+        callback_urls=["https://user:canary-user@example.org:8000/hook/canary-path?k=canary"],
+    )
     request = StartPython(
         code="canary-code",
         execution_type="gpu.a100",
@@ -43,6 +51,7 @@ def test_a_whole_request_in_words() -> None:
         metadata={"team": "vision", "lyceum_magic_tag": "canary-tag"},
     )
     text = describe(
+        spec,
         request,
         place="https://api.example",
         price_per_hour=3.6,
@@ -74,7 +83,12 @@ def test_a_whole_request_in_words() -> None:
 
 def test_all_that_travels_is_named() -> None:
     files = json.dumps({f"m{n}.py": "" for n in range(100)})
-    text = describe(StartPython(code="1", import_files=files), place="here", price_per_hour=None)
+    text = describe(
+        PythonSpec("1"),
+        StartPython(code="1", import_files=files),
+        place="here",
+        price_per_hour=None,
+    )
     assert all(f"m{n}.py" in text for n in range(100))
 
 

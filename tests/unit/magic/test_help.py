@@ -1,4 +1,4 @@
-"""`?` after a magic shows its options; loading the extension does not make that help."""
+"""`?` after a magic shows its options; loading the extension makes no parser."""
 
 from __future__ import annotations
 

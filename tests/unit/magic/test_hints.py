@@ -1,4 +1,4 @@
-"""A failure is shown with the option that would have helped, and never with another error."""
+"""A failure comes with advice, such as the option that would have helped; never with an error."""
 
 from __future__ import annotations
 

@@ -11,20 +11,30 @@ from hypothesis import strategies as st
 
 from lyceum_magic.exceptions import OptionError
 from lyceum_magic.magic.commands import line_parser
-from lyceum_magic.magic.options import (
-    CellOptions,
-    ComposeOptions,
-    ImageOptions,
-    RegistryOptions,
-    parse_cell_line,
-    parse_compose_line,
-    parse_image_line,
-)
+from lyceum_magic.magic.options import read_line
 from lyceum_magic.magic.parsing import split
+from lyceum_magic.submission.specs import ComposeSpec, ImageSpec, PythonSpec
+
+
+def parse_cell_line(line: str) -> PythonSpec:
+    return read_line(PythonSpec, line, code="1")
+
+
+def parse_image_line(line: str) -> ImageSpec:
+    return read_line(ImageSpec, line)
+
+
+def parse_compose_line(line: str) -> ComposeSpec:
+    return read_line(ComposeSpec, line, file="services: {}")
 
 
 def test_an_empty_line_leaves_everything_to_the_configuration() -> None:
-    assert parse_cell_line("") == CellOptions()
+    assert parse_cell_line("") == PythonSpec("1")
+    configured = {"machine": "gpu", "timeout_s": 5, "callback_urls": ("https://e.org/a",)}
+    spec = read_line(PythonSpec, "", code="1", **configured)
+    assert spec == PythonSpec("1", "gpu", timeout_s=5, callback_urls="https://e.org/a")
+    spec = read_line(PythonSpec, "-m cpu --callback here", code="1", **configured)
+    assert (spec.machine, spec.callback_urls) == ("cpu", ("https://e.org/a", "here"))
 
 
 def test_every_option_is_understood() -> None:
@@ -33,7 +43,8 @@ def test_every_option_is_understood() -> None:
         "--label a --label b --meta k=v --meta empty= --meta eq=a=b --raw --no-check --as handle "
         "--no-raise --dry-run --local --callback https://e.org/a --callback https://e.org/b"
     )
-    assert parse_cell_line(line) == CellOptions(
+    assert parse_cell_line(line) == PythonSpec.of_cell(
+        code="1",
         machine="gpu.a100",
         timeout_s=60,
         requirements=["numpy>=2", "needs.txt", "rich"],
@@ -53,21 +64,23 @@ def test_every_option_is_understood() -> None:
 
 
 def test_every_option_of_an_image_is_understood() -> None:
-    assert parse_image_line("alpine") == ImageOptions(image="alpine")
+    assert parse_image_line("alpine") == ImageSpec("alpine")
     line = (
         "--env A=1 --env B=x=y --user 1000 --no-s3 --s3-path /data --registry basic -m gpu.a100 "
         "--registry-user me --registry-password-env PW --graceful-timeout 30 --detach alpine:3 "
         "--budget 0.5 --entrypoint keep --no-init --cmd"
     )
-    assert parse_image_line(line) == ImageOptions(
+    assert parse_image_line(line) == ImageSpec.of_cell(
         image="alpine:3",
         env={"A": "1", "B": "x=y"},
         user="1000",
-        entry_point="keep",
+        entrypoint="keep",
         init=False,
         s3=False,
         s3_path="/data",
-        registry=RegistryOptions(kind="basic", user="me", password_env="PW"),
+        registry="basic",
+        registry_user="me",
+        registry_password_env="PW",
         graceful_timeout_s=30,
         machine="gpu.a100",
         detach=True,
@@ -79,11 +92,13 @@ def test_every_option_of_an_image_is_understood() -> None:
 
 
 def test_every_option_of_a_stack_is_understood() -> None:
-    assert parse_compose_line("") == ComposeOptions()
+    assert parse_compose_line("") == ComposeSpec("services: {}")
     line = "--s3 --registry aws --aws-region eu-west-1 --graceful-timeout 1 --meta k=v"
-    assert parse_compose_line(line) == ComposeOptions(
+    assert parse_compose_line(line) == ComposeSpec(
+        "services: {}",
         s3=True,
-        registry=RegistryOptions(kind="aws", region="eu-west-1"),
+        registry="aws",
+        aws_region="eu-west-1",
         graceful_timeout_s=1,
         metadata={"k": "v"},
     )
@@ -100,7 +115,7 @@ def parse_line(line: str) -> argparse.Namespace:
         ("", "arguments are required: IMAGE"),
         ("a b", "unrecognized arguments: b"),
         ("a --env A", "--env takes KEY=VALUE, not 'A'; `%lyceum secrets set` keeps"),
-        ("a --python --cmd", "choose one of them"),
+        ("a --python --cmd", "Use either --python or --cmd, not both."),
         ("a --registry gcp", "invalid choice: 'gcp'"),
         ("a --registry basic", "--registry basic needs --registry-user NAME"),
         ("a --registry-user me", "--registry-user belongs to --registry basic"),

@@ -66,7 +66,7 @@ def test_where_nobody_can_be_asked_nothing_is_set(
         raise EOFError
 
     monkeypatch.setattr(getpass, "getpass", refuse)
-    with pytest.raises(OptionError, match="Value of TOKEN: nobody can be asked here; set it once"):
+    with pytest.raises(OptionError, match="Value of TOKEN: no user can be asked here; set it once"):
         say("set TOKEN")
     monkeypatch.setattr(getpass, "getpass", lambda prompt: " ")
     with pytest.raises(OptionError, match="nothing was typed"):

@@ -10,7 +10,7 @@ from typing import Any
 
 from lyceum_magic.outputs.decoding import Decoded, Display, OutputDecoder, Raised
 from lyceum_magic.protocol.events import Output
-from lyceum_magic.submission.source import code_of
+from lyceum_magic.submission.source import parse_cell
 from lyceum_magic.submission.wrapping import wrap_cell
 
 LIMIT_S = 60
@@ -50,7 +50,7 @@ class Ended:
 def run_marked(cell: str, folder: Path, python: str = sys.executable, **job: object) -> Ended:
     """Run a cell, its `%` and `!` lines made Python first."""
     script = folder / "cell.py"
-    script.write_text(wrap_cell(code_of(cell), mark=MARK, **job), encoding="utf-8")
+    script.write_text(wrap_cell(parse_cell(cell).code, mark=MARK, **job), encoding="utf-8")
     done = subprocess.run(
         [python, "-W", "error", str(script)],
         capture_output=True,

@@ -14,9 +14,8 @@ from hypothesis import strategies as st
 from lyceum_magic.remote import deflating
 from lyceum_magic.remote.deflating import BLOCK_BYTES, deflate
 from lyceum_magic.remote.values import restore_inputs
-from lyceum_magic.submission.inputs import choose_inputs
-from lyceum_magic.submission.python_request import python_request
-from lyceum_magic.submission.start import Choices
+from lyceum_magic.submission.python_request import prepare_python
+from lyceum_magic.submission.specs import PythonSpec
 
 NOISE = random.Random(1).randbytes(3 * BLOCK_BYTES)
 TEXT = b"".join(b"%d squared is %d\n" % (n, n * n) for n in range(50_000))
@@ -56,8 +55,7 @@ def test_what_does_not_compress_is_not_compressed() -> None:
 
 def test_an_input_that_does_not_compress_travels_as_it_is() -> None:
     given = {"noise": NOISE, "text": TEXT}
-    inputs = choose_inputs(given, "1", given)
-    request = python_request("1", Choices("cpu"), inputs=inputs)
+    request = prepare_python(PythonSpec("1", inputs=given)).request
     found = re.search(r"'inputs': '([^']+)'", request.code)
     assert found
     assert restore_inputs(found[1]) == given

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.outputs.decoding import Display
-from lyceum_magic.submission.source import code_of
+from lyceum_magic.submission.source import parse_cell
 from lyceum_magic.submission.wrapping import wrap_cell
 from tests.unit.remote.interpreters import INTERPRETERS
 from tests.unit.remote.marked import MARK, Ended, run_marked
@@ -24,7 +24,7 @@ def bundles(done: Ended) -> list[dict[str, object]]:
 def modules_loaded_by(cell: str, folder: Path) -> set[str]:
     """The modules that the interpreter loads for a cell."""
     script = folder / "cell.py"
-    script.write_text(wrap_cell(code_of(cell), mark=MARK), "utf-8")
+    script.write_text(wrap_cell(parse_cell(cell).code, mark=MARK), "utf-8")
     done = subprocess.run(
         [sys.executable, "-X", "importtime", str(script)],
         capture_output=True,

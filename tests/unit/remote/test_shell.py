@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.outputs.decoding import Display
-from lyceum_magic.submission.source import code_of
+from lyceum_magic.submission.source import parse_cell
 from tests.unit.remote.interpreters import INTERPRETERS, live_cell
 from tests.unit.remote.marked import run_marked
 
@@ -179,7 +179,7 @@ def test_the_shell_takes_over_nothing(tmp_path: Path) -> None:
 def test_output_of_a_command_is_live(
     python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    cell = code_of("!echo first; read line < go; echo $line")
+    cell = parse_cell("!echo first; read line < go; echo $line").code
 
     os.mkfifo(tmp_path / "go")
     monkeypatch.chdir(tmp_path)

@@ -1,4 +1,4 @@
-"""Where a callback may go, as far as its text says; no sentence shows a URL whole."""
+"""Callback URLs are checked before a start, and no error shows one whole."""
 
 from __future__ import annotations
 
@@ -67,7 +67,7 @@ def test_here_passes_where_it_becomes_an_address() -> None:
 def test_a_run_may_have_sixteen() -> None:
     urls = [f"https://example.org/canary/{number}" for number in range(17)]
     assert check_callback_urls(urls[:16] * 2) == urls[:16]
-    with pytest.raises(OptionError, match="16 callback URLs, and here are 17") as caught:
+    with pytest.raises(OptionError, match="16 callback URLs, not 17") as caught:
         check_callback_urls(urls)
     assert "canary" not in str(caught.value)
 

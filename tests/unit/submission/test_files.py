@@ -63,7 +63,7 @@ def test_what_cannot_be_sent_is_one_sentence(here: Path) -> None:
         "": f"there is no such file in {here}.",
         "../outside.csv": only,
         str(here.parent / "outside.csv"): only,
-        "pipe": "this is no regular file.",
+        "pipe": "it is not a regular file.",
         "cell.py": "cell.py is what the cell itself is called there; rename the file.",
         "large.bin": "large.bin has 11,534,336 bytes, and all files may have 10 MiB; put it in the "
         "account's storage, and read it there.",
@@ -103,7 +103,7 @@ def python(request: pytest.FixtureRequest) -> str:
 def run_there(
     python: str, folder: Path, cell: str, save: list[str], files: dict[str, bytes] | None = None
 ) -> tuple[dict[str, bytes], list[str]]:
-    """What comes back of a cell: files, problems."""
+    """Return the files and the problems that a cell sends back."""
     folder.mkdir(exist_ok=True)
     script = folder / "cell.py"
     script.write_text(wrap_cell(cell, mark=MARK, files=pack_files(files or {}), save=save))

@@ -19,15 +19,21 @@ from lyceum_magic.submission.compose_request import compose_request
 from lyceum_magic.submission.image_request import (
     MAX_ARGUMENT_BYTES,
     image_request,
-    python_command,
     shell_command,
     words_command,
 )
-from lyceum_magic.submission.registry import aws_account, basic_account
-from lyceum_magic.submission.start import Choices
+from lyceum_magic.submission.image_request import python_command as command_for
+from lyceum_magic.submission.registry import aws_account
+from lyceum_magic.submission.specs import ComposeSpec, ImageSpec
 from tests.unit.remote.interpreters import INTERPRETERS
 
-CPU = Choices("cpu", 60)
+
+def spec_for(code: str) -> ImageSpec:
+    return ImageSpec.of_cell(image="python", command=code, python=True)
+
+
+def python_command(code: str) -> list[str]:
+    return command_for(spec_for(code))
 
 
 def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
@@ -37,17 +43,25 @@ def run(command: list[str], **options: Any) -> subprocess.CompletedProcess[str]:
 
 
 def test_every_choice_is_in_the_request() -> None:
-    request = image_request(
+    spec = ImageSpec(
         "registry.example/team/app:1",
         ["app", "--fast"],
-        Choices("gpu.a100", 5, name="n", labels=["l"], metadata={"k": "v"}, callback_urls=["https://e.org/x"]),
+        "gpu.a100",
+        timeout_s=5,
+        name="n",
+        labels=["l"],
+        metadata={"k": "v"},
+        callback_urls=["https://e.org/x"],
         env={"A": "1", "some.name": "x=y z"},
         user="1000:1000",
         s3=False,
         s3_path="/data",
         graceful_timeout_s=30,
-        registry=basic_account("me", "canary"),
-    )  # fmt: skip
+        registry="basic",
+        registry_user="me",
+        registry_password="canary",
+    )
+    request = image_request(spec, ["app", "--fast"])
     assert request.to_wire() == {
         "docker_image_ref": "registry.example/team/app:1",
         "docker_run_cmd": ["app", "--fast"],
@@ -68,17 +82,18 @@ def test_every_choice_is_in_the_request() -> None:
         "user_callback_urls": ["https://e.org/x"],
     }
     assert "canary" not in repr(request)
+    assert "canary" not in repr(spec)
 
 
 def test_an_image_alone_runs_its_own_command_with_the_storage() -> None:
-    wire = image_request("hello-world", None, CPU).to_wire()
+    wire = image_request(ImageSpec("hello-world"), None).to_wire()
     assert "docker_run_cmd" not in wire
     assert (wire["enable_s3_mount"], wire["s3_mount_path"]) == (True, "/mnt/s3")
 
 
 def test_a_compose_file_travels_as_it_is() -> None:
     text = "services:\n  a: {image: 'x:${TAG}'}\n\n"
-    wire = compose_request(text, CPU, s3=True, graceful_timeout_s=5).to_wire()
+    wire = compose_request(ComposeSpec(text, s3=True, graceful_timeout_s=5)).to_wire()
     assert wire["compose_file_code"] == text
     assert (wire["file_name"], wire["enable_s3_mount"]) == ("compose.yaml", True)
     assert wire["graceful_timeout"] == 5
@@ -95,12 +110,12 @@ def test_a_compose_file_travels_as_it_is() -> None:
     ],
 )
 def test_the_last_command_of_a_script_decides(script: str, code: int, out: str) -> None:
-    done = run(shell_command(script))
+    done = run(shell_command(script, 1))
     assert (done.returncode, done.stdout) == (code, out)
 
 
 def test_a_shell_counts_lines_as_the_notebook_does() -> None:
-    done = run(shell_command("true\nno_such_command_"))
+    done = run(shell_command("true\nno_such_command_", 2))
     assert re.search(r"\b3\b.*no_such_command_", done.stderr)
 
 
@@ -115,13 +130,14 @@ def test_words_are_arguments_as_they_are() -> None:
 
 @pytest.mark.parametrize("python", INTERPRETERS.values(), ids=INTERPRETERS)
 def test_python_in_an_image_behaves_as_in_a_cell(python: str, tmp_path: Path) -> None:
-    command = python_command("print('ü', __name__)\n'a' + 'b'", CPU)
+    spec = spec_for("print('ü', __name__)\n'a' + 'b'")
+    command = command_for(spec)
     assert command[0] == "python3"
     folder = tmp_path / "folder"
     folder.mkdir()
     done = run([python, *command[1:]], cwd=folder)
     assert (done.returncode, done.stderr) == (0, "")
-    text, shown = decode([Output(done.stdout)], CPU.mark)
+    text, shown = decode([Output(done.stdout)], spec.mark)
     assert text == Output("ü __main__\n")
     assert isinstance(shown, Display)
     assert shown.data["text/plain"] == "'ab'"
@@ -130,9 +146,10 @@ def test_python_in_an_image_behaves_as_in_a_cell(python: str, tmp_path: Path) ->
 
 @pytest.mark.parametrize("python", INTERPRETERS.values(), ids=INTERPRETERS)
 def test_python_in_an_image_raises_as_a_cell_does(python: str) -> None:
-    command = python_command("x = 1\n\nx / 0", CPU)
+    spec = spec_for("x = 1\n\nx / 0")
+    command = command_for(spec)
     done = run([python, *command[1:]])
-    (raised,) = [item for item in decode([Output(done.stderr, "stderr")], CPU.mark)
+    (raised,) = [item for item in decode([Output(done.stderr, "stderr")], spec.mark)
                  if isinstance(item, Raised)]  # fmt: skip
     (described,) = raised.error["exceptions"]
     assert described["builtin"] == "ZeroDivisionError"
@@ -140,7 +157,7 @@ def test_python_in_an_image_raises_as_a_cell_does(python: str) -> None:
 
 
 def test_python_in_an_image_leaves_nothing_of_its_own_in_the_cell() -> None:
-    command = python_command("print(sorted(globals()), len(__import__('sys').argv))", CPU)
+    command = python_command("print(sorted(globals()), len(__import__('sys').argv))")
     done = run([sys.executable, *command[1:]])
     expected = "['__annotations__', '__builtins__', '__doc__', '__file__', '__loader__', "
     assert done.stdout.startswith(expected)
@@ -155,13 +172,13 @@ def test_processes_that_a_cell_spawns_find_its_functions() -> None:
         "    with multiprocessing.get_context('spawn').Pool(1) as pool:\n"
         "        print(pool.map(double, [21]))\n"
     )
-    done = run([sys.executable, *python_command(cell, CPU)[1:]])
+    done = run([sys.executable, *python_command(cell)[1:]])
     assert (done.stdout, done.stderr) == ("[42]\n", "")
 
 
 def test_where_no_file_can_be_written_python_runs_all_the_same() -> None:
     limited = 'ulimit -f 0; exec "$@"'
-    command = ["sh", "-c", limited, "sh", sys.executable, *python_command("6 * 7", CPU)[1:]]
+    command = ["sh", "-c", limited, "sh", sys.executable, *python_command("6 * 7")[1:]]
     done = run(command)
     assert done.returncode == 0, done.stderr
     assert "42" in done.stdout
@@ -169,8 +186,8 @@ def test_where_no_file_can_be_written_python_runs_all_the_same() -> None:
 
 def test_python_of_any_length_travels_in_pieces_that_fit() -> None:
     code = f"x = {'ü' * 200_000!r}\nprint(len(x))"
-    command = python_command(code, CPU)
-    image_request("python", command, CPU)
+    command = python_command(code)
+    image_request(ImageSpec("python"), command)
     assert max(len(word.encode()) for word in command) <= MAX_ARGUMENT_BYTES
     assert run([sys.executable, *command[1:]]).stdout == "200000\n"
 
@@ -193,8 +210,8 @@ def test_python_of_any_length_travels_in_pieces_that_fit() -> None:
         ("x", {"s3_path": "data"}, "such as /mnt/s3, not 'data'"),
         ("x", {"s3_path": "/"}, "such as /mnt/s3, not '/'"),
         ("x", {"s3_path": "/a/../b"}, "such as /mnt/s3"),
-        ("x", {"graceful_timeout_s": 0}, "graceful_timeout_s: .*, not '0'"),
-        ("x", {"graceful_timeout_s": 301}, "graceful_timeout_s: "),
+        ("x", {"graceful_timeout_s": 0}, "graceful_timeout_s takes 1 to 300 seconds, not 0"),
+        ("x", {"graceful_timeout_s": 301}, "graceful_timeout_s takes 1 to 300 seconds, not 301"),
         ("x", {"user": 7}, "user: "),
     ],
 )
@@ -202,7 +219,7 @@ def test_what_no_engine_could_start_is_one_sentence(
     image: str, members: dict[str, Any], said: str
 ) -> None:
     with pytest.raises(OptionError, match=said) as caught:
-        image_request(image, members.pop("command", None), CPU, **members)
+        lyceum_magic.submit_image(image, **members)
     assert "\n" not in str(caught.value)
     assert "canary" not in str(caught.value)
 
@@ -216,11 +233,14 @@ def test_what_no_engine_could_start_is_one_sentence(
         ({"registry": "gcp"}, 'registry takes "basic" or "aws", not \'gcp\''),
         ({"registry": "basic"}, "needs registry_user and registry_password"),
         ({"registry": "basic", "registry_user": "canary"}, "needs registry_user and"),
-        ({"registry_password": "canary"}, "belong to registry"),
-        ({"registry": "aws", "registry_user": "canary"}, "belong to registry"),
+        ({"registry_password": "canary"}, 'registry_password belongs to registry="basic"'),
+        (
+            {"registry": "aws", "registry_user": "canary"},
+            'registry_user belongs to registry="basic"',
+        ),
         ({"aws_region": "eu-west-1"}, "aws_region belongs to"),
         ({"callback_urls": "http://e.org/canary"}, "http://e.org/... is not encrypted"),
-        ({"machine": "gpu-a100"}, "machine: "),
+        ({"machine": "gpu-a100"}, "machine takes a name such as gpu.a100, not 'gpu-a100'"),
     ],
 )
 def test_from_python_a_wrong_choice_is_one_sentence_and_starts_nothing(
@@ -271,7 +291,7 @@ def test_aws_keys_come_from_where_boto3_finds_them(
         "aws_region": "eu-north-1",
     }
     assert aws_account("eu-west-1")["aws_region"] == "eu-west-1"
-    wire = image_request("x", None, CPU, registry=fields).to_wire()
+    wire = image_request(ImageSpec("x", registry="aws"), None, **fields).to_wire()
     assert {**fields, **wire} == {**wire, "aws_session_token": None}
 
 

@@ -1,7 +1,8 @@
-"""What is sent is what was meant, and what cannot come back is told before."""
+"""Inputs are packed as the user meant, and impossible outputs are refused before a start."""
 
 from __future__ import annotations
 
+import ast
 import functools
 import math
 import threading
@@ -14,12 +15,26 @@ from lyceum_magic.api import submit
 from lyceum_magic.exceptions import OptionError
 from lyceum_magic.remote.values import unpack
 from lyceum_magic.submission import inputs as inputs_module
-from lyceum_magic.submission.inputs import (
-    check_load,
-    check_outputs,
-    choose_inputs,
-    pack_values,
-)
+from lyceum_magic.submission.inputs import PackedInputs, check_load, pack_values
+from lyceum_magic.submission.inputs import check_outputs as check_outputs_of
+from lyceum_magic.submission.inputs import choose_inputs as choose_inputs_of
+
+
+def tree_of(code: str) -> ast.Module | None:
+    try:
+        return ast.parse(code)
+    except SyntaxError:
+        return None
+
+
+def choose_inputs(
+    names: list[str], code: str, namespace: dict[str, object], **options: Any
+) -> PackedInputs:
+    return choose_inputs_of(names, tree_of(code), namespace, **options)
+
+
+def check_outputs(code: str, names: list[str], inputs: list[str]) -> None:
+    check_outputs_of(tree_of(code), names, inputs)
 
 
 def test_auto_says_so_where_the_cell_is_no_python_of_this_version() -> None:
@@ -281,7 +296,7 @@ def test_a_slip_in_a_name_is_told() -> None:
 
 
 def test_a_cell_without_outputs_is_not_read_for_its_names(monkeypatch: pytest.MonkeyPatch) -> None:
-    def never(code: str) -> set[str]:
+    def never(tree: ast.Module | None) -> set[str]:
         raise AssertionError("nobody has asked which names it binds")
 
     monkeypatch.setattr(inputs_module, "names_bound", never)

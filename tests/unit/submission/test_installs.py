@@ -8,11 +8,12 @@ import pytest
 
 from lyceum_magic.exceptions import OptionError
 from lyceum_magic.submission.installs import take_installs
-from lyceum_magic.submission.source import code_of
+from lyceum_magic.submission.source import parse_cell
 
 
 def taken(cell: str) -> tuple[str, list[str]]:
-    return take_installs(code_of(cell))
+    parsed, named = take_installs(parse_cell(cell, first_line=2))
+    return parsed.code, named
 
 
 @pytest.mark.parametrize(
@@ -57,7 +58,7 @@ def test_it_counts_anywhere_in_the_cell_and_stays_readable() -> None:
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 def test_lines_are_counted_as_python_counts_them(end: str) -> None:
     cell = end.join(["x = 'a\f\x0b\u2028b'", "get_ipython().system('pip install b')", "x"])
-    code, found = take_installs(cell)
+    code, found = taken(cell)
     assert found == ["b"]
     assert code.split("\n")[1:] == ["None  # !pip install b", "x"]
 
@@ -83,7 +84,8 @@ def test_a_file_of_requirements_is_read(tmp_path: Path, monkeypatch: pytest.Monk
     ],
 )
 def test_what_does_not_just_install_is_left_alone(cell: str) -> None:
-    assert taken(cell) == (code_of(cell), [])
+    parsed = parse_cell(cell)
+    assert take_installs(parsed) == (parsed, [])
 
 
 @pytest.mark.parametrize(
@@ -109,9 +111,9 @@ def test_conda_says_what_to_do_before_a_run_starts(line: str) -> None:
     with pytest.raises(
         OptionError, match="write `%pip install NAME`, or -r NAME in the first line"
     ):
-        take_installs(code_of(line))
+        taken(line)
 
 
 def test_conda_that_installs_nothing_is_the_cells_own() -> None:
-    code = code_of("%conda list\n!conda info")
-    assert take_installs(code) == (code, [])
+    parsed = parse_cell("%conda list\n!conda info")
+    assert take_installs(parsed) == (parsed, [])

@@ -1,4 +1,4 @@
-"""Which of the user's own modules travel with a cell, found without running any of them."""
+"""The user's own modules travel with a cell, and none of them is run to find them."""
 
 from __future__ import annotations
 
@@ -9,18 +9,29 @@ import types
 import weakref
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.protocol.requests import decode_import_files
+from lyceum_magic.protocol.requests import StartPython, decode_import_files
 from lyceum_magic.submission import modules
-from lyceum_magic.submission.modules import find_needs
-from lyceum_magic.submission.python_request import python_request
-from lyceum_magic.submission.start import Choices
+from lyceum_magic.submission.modules import Needs, imports_of
+from lyceum_magic.submission.modules import find_needs as needs_of
+from lyceum_magic.submission.python_request import prepare_python
+from lyceum_magic.submission.source import parse_cell
+from lyceum_magic.submission.specs import PythonSpec
+
+
+def find_needs(code: str) -> Needs:
+    return needs_of(imports_of(parse_cell(code, check=False).tree))
+
+
+def python_request(code: str, **options: Any) -> StartPython:
+    return prepare_python(PythonSpec(code, **options)).request
+
 
 #: In each file, so that a file that is run is noticed.
-CPU = Choices("cpu", 5)
 TRAP = "raise AssertionError('executed')\n"
 
 
@@ -111,7 +122,7 @@ def test_what_local_modules_import_is_known_too(here: Path) -> None:
 
 def test_the_request_carries_sources_and_requirements(here: Path) -> None:
     write(here, PROJECT)
-    request = python_request("import other", CPU)
+    request = python_request("import other")
     assert decode_import_files(request.import_files or "") == {
         name: TRAP + PROJECT[name] for name in ("mine.py", "other.py")
     }
@@ -120,13 +131,13 @@ def test_the_request_carries_sources_and_requirements(here: Path) -> None:
 
 def test_a_local_package_is_no_requirement(here: Path) -> None:
     write(here, PROJECT)
-    request = python_request("import space.one, pkg.missing", CPU)
+    request = python_request("import space.one, pkg.missing")
     assert "pkg" not in (request.requirements_content or "")
 
 
 def test_a_module_that_is_named_with_r_is_installed_instead(here: Path) -> None:
     write(here, {"my_tool.py": ""})
-    request = python_request("import my_tool", CPU, requirements=["My.Tool>=2"])
+    request = python_request("import my_tool", requirements=["My.Tool>=2"])
     assert (request.import_files, request.requirements_content) == (None, "My.Tool>=2")
 
 

@@ -9,17 +9,22 @@ import pytest
 import lyceum_magic
 from lyceum_magic.exceptions import OptionError
 from lyceum_magic.protocol.limits import TAG_KEY
-from lyceum_magic.submission.python_request import python_request
-from lyceum_magic.submission.start import Choices
+from lyceum_magic.submission.python_request import prepare_python
+from lyceum_magic.submission.specs import PythonSpec
 
 
 def test_every_choice_is_in_the_request() -> None:
-    request = python_request(
+    spec = PythonSpec(
         "import nowhere\n1",
-        Choices("gpu.a100", 5, name="n", labels=["l"], metadata={"k": "v"}),
+        "gpu.a100",
+        timeout_s=5,
+        name="n",
+        labels=["l"],
+        metadata={"k": "v"},
         requirements=["rich"],
         raw=True,
     )
+    request = prepare_python(spec).request
     tag = (request.metadata or {}).get(TAG_KEY, "")
     assert len(tag) == 32
     assert request.to_wire() == {
@@ -38,15 +43,15 @@ def test_every_choice_is_in_the_request() -> None:
 @pytest.mark.parametrize(
     ("choices", "said"),
     [
-        ({"machine": "gpu-a100"}, "machine: "),
-        ({"machine": ""}, "machine: "),
+        ({"machine": "gpu-a100"}, "machine takes a name such as gpu.a100, not 'gpu-a100'"),
+        ({"machine": ""}, "machine takes a name such as gpu.a100, not ''"),
         ({"timeout_s": 1.5}, "timeout_s takes 1 to 600"),
         ({"timeout_s": "5"}, "timeout_s takes 1 to 600"),
         ({"timeout_s": 0}, "timeout_s"),
-        ({"labels": ["x"] * 65}, "labels: "),
+        ({"labels": ["x"] * 65}, "labels takes at most 64 labels, not 65"),
         ({"labels": [1]}, "labels.0: "),
         ({"metadata": {"a": 1}}, "metadata.a: "),
-        ({"metadata": {str(n): "" for n in range(64)}}, "metadata: at most 63 pairs, not 64"),
+        ({"metadata": {str(n): "" for n in range(64)}}, "metadata takes at most 63 pairs, not 64"),
         ({"name": 7}, "name: "),
         ({"place": "here"}, "place takes"),
     ],

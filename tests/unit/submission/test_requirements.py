@@ -1,4 +1,4 @@
-"""What a cell's imports ask for, and what they do not."""
+"""The imports of a cell ask for the right packages, and for no others."""
 
 from __future__ import annotations
 
@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.submission.modules import find_needs
+from lyceum_magic.submission.modules import find_needs, imports_of
 from lyceum_magic.submission.requirements import Requirements, read_named
 from lyceum_magic.submission.requirements import requirements_of as requirements_for
+from lyceum_magic.submission.source import parse_cell
 
 
 def requirements_of(code: str, named: Sequence[str] = ()) -> list[str]:
@@ -21,7 +22,8 @@ def requirements_of(code: str, named: Sequence[str] = ()) -> list[str]:
 
 
 def asked_of(code: str, named: Sequence[str] = ()) -> Requirements:
-    return requirements_for(find_needs(code).imports, read_named(named))
+    tree = parse_cell(f"{code}\n#", check=False).tree
+    return requirements_for(find_needs(imports_of(tree)).imports, read_named(named))
 
 
 @pytest.fixture

@@ -9,8 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.submission.source import code_of
+from lyceum_magic.submission import source
+from lyceum_magic.submission.python_request import prepare_python
+from lyceum_magic.submission.source import parse_cell
+from lyceum_magic.submission.specs import PythonSpec
 from lyceum_magic.submission.wrapping import wrap_cell
+
+
+def code_of(cell: str, **options: bool) -> str:
+    return parse_cell(cell, first_line=2, **options).code
 
 
 @pytest.mark.parametrize("cell", ["", " ", "\n\t\n"])
@@ -35,6 +42,39 @@ def test_what_no_source_can_hold_is_one_sentence(cell: str) -> None:
     with pytest.raises((OptionError, SyntaxError)) as caught:
         code_of(cell)
     assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "cell", ["x" + " + x" * 20_000, "-" * 20_000 + "1", "y = " + "not " * 9999]
+)
+def test_what_nests_too_deep_for_the_parser_is_one_sentence(cell: str) -> None:
+    with pytest.raises(OptionError, match=r"nest too deep for Python's parser: split"):
+        code_of(cell)
+    parsed = parse_cell(cell, check=False)
+    assert (parsed.code, parsed.tree) == (cell, None)
+
+
+def test_what_python_compiles_from_text_alone_passes() -> None:
+    cell = "x" + " + x" * 1400  # too deep for a tree to be compiled by Python 3.11
+    assert code_of(cell) == cell
+
+
+def test_a_cell_is_parsed_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    texts: list[object] = []
+
+    def counted(text: object, *options: object, **more: object) -> object:
+        if isinstance(text, str) and "canary" in text:
+            texts.append(text)
+        return compile(text, *options, **more)  # type: ignore[call-overload]
+
+    for module in (source, ast):
+        monkeypatch.setattr(module, "compile", counted, raising=False)
+    spec = PythonSpec.of_cell(
+        code="import json\ncanary = json.dumps(known)", input_names=("auto",), outputs=("canary",)
+    )
+    prepared = prepare_python(spec, {"known": 1})
+    assert list(prepared.inputs.packed) == ["known"]
+    assert len(texts) == 1
 
 
 @given(st.text())

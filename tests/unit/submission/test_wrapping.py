@@ -57,7 +57,7 @@ def test_other_programs_stay_as_they_are(program: str) -> None:
 
 
 def test_an_interpreter_without_anything_loaded_finds_it_in_the_run_folder(tmp_path: Path) -> None:
-    """As a worker that multiprocessing has spawned does."""
+    """A worker that multiprocessing has spawned is such an interpreter."""
     (tmp_path / BOOTSTRAP_FILE).write_text(loading_text(), "utf-8")
     (tmp_path / "work").mkdir()
     script = tmp_path / "work/cell.py"
