@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from . import trail
 
-#: What a machine needs to work. Runs get these and no others: no keys, no tokens, no proxies
-#: (whose URLs carry passwords). What a run may know beyond this are the account's own secrets.
+#: The variables that a machine needs to work. Runs get these and no others: no keys, no tokens, no
+#: proxies (whose URLs carry passwords). Beyond these a run gets the account's own secrets.
 _OF_RUNS = frozenset(
     {
         "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR",
@@ -20,8 +20,8 @@ _OF_RUNS = frozenset(
 )  # fmt: skip
 _OF_RUNS_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
 
-#: How to reach package indexes, and where uv's own settings are. Not all of uv's variables: some
-#: would choose another environment, or other packages, than the run asks for.
+#: The variables that lead to package indexes and to uv's own settings. Not all of uv's variables:
+#: some would choose another environment, or other packages, than the run asks for.
 _OF_UV = frozenset({"NETRC", "SSL_CLIENT_CERT"})
 _OF_UV_PREFIXES = (
     "XDG_", "UV_CACHE_DIR", "UV_CONFIG_FILE", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL",
@@ -30,7 +30,7 @@ _OF_UV_PREFIXES = (
 )  # fmt: skip
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 
-#: What the server itself needs, for its folder and the container engine.
+#: The variables that the server itself needs, for its folder and the container engine.
 _OF_SERVERS_PREFIXES = ("LYCEUM_MAGIC_", "DOCKER_")
 
 

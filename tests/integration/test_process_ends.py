@@ -25,9 +25,9 @@ from .test_process_runner import is_alive, output, run, spec, start, until
 
 pytestmark = pytest.mark.anyio
 
-#: Prints the pids of the program and of its supervisor, and waits for ever.
+#: Print the pids of the program and of its supervisor, and wait for ever.
 HOLD = "import os, time\nprint(os.getpid(), os.getppid(), flush=True)\ntime.sleep(600)"
-#: As HOLD, with the supervisor stopped before.
+#: HOLD, with the supervisor stopped before.
 STOP_PARENT = f"import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)\n{HOLD}"
 KILL_PARENT = "os.kill(os.getppid(), 9)\nimport time\ntime.sleep(600)"
 
@@ -277,7 +277,7 @@ async def _is_stopped(handle: SupervisedHandle) -> None:
 
 
 async def _nothing_left(handle: SupervisedHandle) -> bool:
-    """Whether no process of the run is left; those that were killed may take a moment."""
+    """Return whether no process of the run is left; killed ones may take a moment."""
     facts = json.loads((handle.spool.parent / "supervisor.json").read_bytes())
     await _eventually(
         lambda: not any(_has_mark(process, facts["id"]) for process in psutil.process_iter())

@@ -75,7 +75,7 @@ def records(handle: SupervisedHandle) -> list[SpoolRecord]:
 
 
 async def until(handle: SupervisedHandle, enough: Callable[[str], bool]) -> str:
-    """What the run has printed, as soon as that is enough."""
+    """Return the run's output as soon as it is enough."""
     async with asyncio.timeout(60):
         while True:
             end = records(handle)[-1].end if records(handle) else 0
@@ -452,7 +452,7 @@ asyncio.run(main())
 
 
 def start_server_and_kill_it(state: Path, folder: Path, code: str) -> None:
-    """Has another process start a run, and kills it once the run has printed something."""
+    """Let another process start a run, and kill it once the run has printed something."""
     folder.mkdir(parents=True)
     with subprocess.Popen(
         [sys.executable, "-c", SERVER, state, folder, code], stdout=subprocess.PIPE
@@ -577,7 +577,7 @@ async def test_closing_the_runner_leaves_the_runs(runner: ProcessRunner, tmp_pat
 
 
 def _index(folder: Path) -> str:
-    """A package index in a folder: `tiny` 1.0, and `stuck`, which never arrives."""
+    """A package index in a folder: `tiny` 1.0, and `stuck`, which is never delivered."""
     tiny = folder / "tiny"
     tiny.mkdir(parents=True)
     wheel = "tiny_lyceum_test-1.0-py3-none-any.whl"

@@ -32,7 +32,7 @@ from ...protocol.limits import MIN_MASKED_CHARACTERS
 MASK = b"***"
 _MAX_HEAD_BYTES = 8
 
-#: Tells a program which of its variables are secrets, for what it encodes before we can see it.
+#: The variable that names a program's secrets, for what it encodes before we can see it.
 SECRET_NAMES = "LYCEUM_SECRET_NAMES"
 
 
@@ -41,7 +41,7 @@ def program_variables(secrets: Mapping[str, str]) -> dict[str, str]:
     return {**secrets, SECRET_NAMES: ",".join(secrets)} if secrets else {}
 
 
-#: How HTML writes `"` and `'`: in text, and in attributes as html, others and markupsafe do.
+#: HTML's forms of `"` and `'`: in text, and in attributes as html, others and markupsafe do.
 _HTML_QUOTES = (
     ('"', "'"), ("&quot;", "'"), ("&quot;", "&#x27;"), ("&quot;", "&#39;"), ("&#34;", "&#39;"),
 )  # fmt: skip
@@ -236,8 +236,7 @@ def masked(text: str, values: Iterable[str]) -> str:
 
 
 class _Automaton:
-    """An automaton after Aho and Corasick: it reads text byte by byte, in one pass whatever the
-    secrets.
+    """An automaton after Aho and Corasick, which reads text in one pass, whatever the secrets.
 
     A node stands for the beginning of a secret; node 0 for the empty one. Source: "Efficient string
     matching: an aid to bibliographic search", 1975.
@@ -287,7 +286,7 @@ _FIELDS = (
     rb"[0-9A-Za-z+/=]*",
 )  # fmt: skip
 _HEAD = re.compile(_OPENING + rb"%b:(?P<message>%b:%b:%b):(?P<crc>%b):(?P<payload>%b):" % _FIELDS)
-#: What may become a head: each field loosely, and as many as there are.
+#: The beginning of a head: each field loosely, and as many as there are.
 _BEGUN_HEAD = re.compile(_OPENING + rb"[^:~\n]*(?::[^:~\n]*){0,5}")
 
 
