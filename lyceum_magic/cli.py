@@ -124,9 +124,10 @@ def _serve(options: argparse.Namespace) -> int:
         )
     import logging
 
-    from .config import earlier_server_folder, server_folder
+    from .folders import earlier_server_folder, server_folder
     from .server.log import Repetitions
-    from .server.serve import ServeOptions, serve
+    from .server.serve import serve
+    from .server.settings import ServerSettings
     from .server.state_folder import AlreadyServed, ServerFile, server_file
 
     log = logging.StreamHandler()
@@ -161,10 +162,10 @@ def _serve(options: argparse.Namespace) -> int:
 
     try:
         serve(
-            ServeOptions(
+            ServerSettings(
                 state_dir=state_dir,
                 earlier=earlier_server_folder() if is_environments_own else None,
-                port=options.port,
+                port=options.port or 0,
                 profile=options.profile,
                 max_running=options.max_running,
                 index_url=_index_url(options),
@@ -236,10 +237,9 @@ def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -
 
 
 def _doctor(options: argparse.Namespace) -> int:
-    from .magic.doctor import examine
-    from .magic.tables import Table
+    from .magic.commands.doctor import examine
 
-    print(Table(["what", "found", "advice"], examine()))
+    print(examine())
     return 0
 
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from ..client.api import Client
 from ..client.keys import ApiKey
 from ..config import Secret
+from ..display.tables import Table
 from ..exceptions import OptionError
-from ..magic.tables import Table
 from ..protocol.proof import public_part
 from ..runs.workspace import workspace
 

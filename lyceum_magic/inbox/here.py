@@ -13,12 +13,12 @@ import sqlite3
 import threading
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import urlsplit
 
-from .. import config
+from ..config import Account
 from ..exceptions import ConfigError, OptionError
+from ..folders import callback_folder
 from ..protocol.addresses import is_loopback
 from ..protocol.callback_urls import problem_of_url
 from ..runs.loop import log_failure
@@ -39,11 +39,6 @@ _HOW_TO = (
     f"set {BASE_VARIABLE}, or c.LyceumMagics.callback_base_url, to this Jupyter's public https "
     "address"
 )
-
-
-def callback_folder() -> Path:
-    """Where this user's notebooks and Jupyter servers keep what comes in."""
-    return config.user_folder() / "callbacks"
 
 
 def public_base(setting: str, environ: Mapping[str, str] = os.environ) -> str | None:
@@ -88,7 +83,7 @@ class Here:
         self._listeners: list[queue.SimpleQueue[Arrival | None]] = []
         self._addresses: dict[str | None, str] = {}
 
-    def address_for(self, tag: str, account: config.Account, setting: str = "") -> str:
+    def address_for(self, tag: str, account: Account, setting: str = "") -> str:
         """A new address for the end of one run.
 
         Raises:

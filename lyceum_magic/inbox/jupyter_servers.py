@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import psutil
 
-from ..config import check_owner, own_folder, put_own
+from ..own_files import check_owner, own_folder, put_own
 
 #: How far apart two readings of one process's start may be: they go by the clock, which is set.
 _CLOCK_S = 2.0

@@ -19,8 +19,8 @@ from hashlib import sha256
 from pathlib import Path
 
 from ..callbacks.events import CallbackEvent, read
-from ..config import own_database, own_folder
 from ..exceptions import InvalidCallback
+from ..own_files import own_database, own_folder
 
 logger = logging.getLogger(__name__)
 

@@ -22,9 +22,9 @@ from typing import Any
 
 from pydantic_core import from_json
 
-from ..config import open_own, own_database, own_folder
 from ..disks import reason, shortage
 from ..exceptions import ConfigError, JournalUnavailable, UnknownRun
+from ..own_files import open_own, own_database, own_folder
 from ..protocol.ages import DAY_S, Mark
 from ..protocol.events import Output
 from ..protocol.money import cost_of

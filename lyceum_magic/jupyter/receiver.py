@@ -24,7 +24,7 @@ from tornado.iostream import StreamClosedError
 from tornado.routing import Matcher, Rule
 from tornado.web import Finish, stream_request_body
 
-from .. import config
+from ..folders import callback_folder
 from ..inbox.jupyter_servers import announce
 from ..inbox.loopback import PATH
 from ..inbox.receiving import Reception
@@ -52,7 +52,7 @@ _REACHED_BY_LOOPBACK = ("", "*", "0.0.0.0", "::", "127.0.0.1", "localhost")
 
 def load(app: Any) -> None:
     """Adds the receiver to a Jupyter server, and lets its kernels know."""
-    folder = config.user_folder() / "callbacks"
+    folder = callback_folder()
     try:
         inbox = CallbackInbox(folder)
         inbox.prune()

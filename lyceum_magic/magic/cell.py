@@ -3,9 +3,8 @@ step."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, cast
 
 from .. import config
@@ -16,33 +15,13 @@ from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
 from ..runs.workspace import Place, check_body, workspace
 from ..submission.wrapping import for_server
+from .defaults import Bind, Defaults
 from .errors import failure_of
 from .options import RunOptions
 from .view import View
 
 if TYPE_CHECKING:
     from ..submission.start import Choices
-
-#: Puts a value into the user's namespace.
-Bind = Callable[[str, object], None]
-
-
-@dataclass(frozen=True)
-class Defaults:
-    """What the configuration says where the line says nothing.
-
-    Attributes:
-        max_lines, max_bytes: how much text a cell shows before it keeps only the tail.
-        callback_urls: told of every run's end, beside those of the line.
-        callback_base_url: see `Here`.
-    """
-
-    machine: str
-    timeout_s: int
-    max_lines: int
-    max_bytes: int
-    callback_urls: tuple[str, ...] = ()
-    callback_base_url: str = ""
 
 
 class Cell:

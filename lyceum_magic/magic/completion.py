@@ -27,12 +27,12 @@ def complete(line: str, run_ids: Callable[[], list[str]]) -> list[str] | None:
     if len(words) < 2 or not magic.startswith(_LINE[:1]):
         return None
     # Loading the extension has to cost next to nothing, so the parsers are made at their first use.
+    from .commands import line_parser
     from .options import CELL_PARSERS
-    from .subcommands import line_parser
 
     before = [part for part in before if part]
     if magic == _LINE:
-        offers = _line_offers(line_parser(), before, run_ids)
+        offers = _line_offers(line_parser(before), before, run_ids)
     elif parser := CELL_PARSERS.get(magic.removeprefix("%").removeprefix("%")):
         offers = _cell_offers(parser(), before)
     else:

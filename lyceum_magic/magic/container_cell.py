@@ -17,7 +17,8 @@ from ..submission.registry import RegistryFields, aws_account, basic_account
 from ..submission.source import BELOW_MAGIC_LINE, code_of
 from ..submission.start import Choices
 from .asking import ask_secret
-from .cell import Cell, Defaults, choices_of
+from .cell import Cell, choices_of
+from .defaults import Defaults
 from .options import (
     ComposeOptions,
     ImageOptions,

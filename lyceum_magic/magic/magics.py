@@ -9,11 +9,12 @@ from IPython.core.magic import Magics, magics_class, no_var_expand
 from traitlets import Int, TraitError, TraitType, Unicode
 
 from ..protocol.redaction import hidden_urls
+from .defaults import Defaults
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from .cell import Cell, Defaults
+    from .cell import Cell
 
 
 class CallbackUrls(TraitType):  # type: ignore[misc]
@@ -44,15 +45,19 @@ _MAGICS = {
 class LyceumMagics(Magics):  # type: ignore[misc]
     """The magics of Lyceum. Configure with `%config LyceumMagics` or `c.LyceumMagics`."""
 
-    machine = Unicode("cpu", help="The machine of a cell without -m.").tag(config=True)
-    timeout_s = Int(600, min=1, max=600, help="The time limit of a cell without -t.").tag(
-        config=True
-    )
+    machine = Unicode(Defaults.machine, help="The machine of a cell without -m.").tag(config=True)
+    timeout_s = Int(
+        Defaults.timeout_s, min=1, max=600, help="The time limit of a cell without -t."
+    ).tag(config=True)
     max_cell_lines = Int(
-        10_000, min=1, help="Lines that a cell shows before it keeps only the last ones."
+        Defaults.max_lines,
+        min=1,
+        help="Lines that a cell shows before it keeps only the last ones.",
     ).tag(config=True)
     max_cell_bytes = Int(
-        1_200_000, min=1, help="Bytes that a cell shows before it keeps only the last ones."
+        Defaults.max_bytes,
+        min=1,
+        help="Bytes that a cell shows before it keeps only the last ones.",
     ).tag(config=True)
 
     callback_urls = CallbackUrls(
@@ -101,8 +106,6 @@ class LyceumMagics(Magics):  # type: ignore[misc]
         return [entry.run_id[:8] for entry in workspace().entries(limit=20) if entry.run_id]
 
     def _defaults(self) -> Defaults:
-        from .cell import Defaults
-
         return Defaults(
             self.machine,
             self.timeout_s,
@@ -175,6 +178,6 @@ def _help_of_cell(name: str) -> str:
 
 
 def _help_of_line() -> str:
-    from .subcommands import line_parser
+    from .commands import line_parser
 
     return line_parser().format_help()

@@ -9,7 +9,8 @@ from ..submission.files import sizes_of
 from ..submission.installs import take_installs
 from ..submission.python_request import python_request
 from ..submission.source import code_of
-from .cell import Bind, Cell, Defaults, choices_of
+from .cell import Cell, choices_of
+from .defaults import Bind, Defaults
 from .options import CellOptions, parse_cell_line
 from .transfer import bring_home, gather, say_what_will_come
 

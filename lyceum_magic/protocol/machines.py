@@ -23,7 +23,7 @@ MACHINE_PATTERN = r"^[a-zA-Z0-9_.]+$"
 
 
 def is_machine_name(name: str) -> bool:
-    """Return whether `name` has the wire's form; the server knows which names exist."""
+    """Return whether `name` may travel; only the server knows which names exist."""
     return re.fullmatch(MACHINE_PATTERN[1:-1], name) is not None
 
 

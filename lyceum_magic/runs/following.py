@@ -9,15 +9,16 @@ import asyncio
 import contextlib
 import logging
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any
+from typing import Any, assert_never
 
 import anyio
 
+from .. import trail
 from ..client.api import Client, Started, StartUnknown, ended_at_of
-from ..client.stream import Item, Notice, follow
+from ..client.stream import Item, Notice, Recovered, follow
 from ..exceptions import (
     JournalUnavailable,
     LyceumError,
@@ -30,14 +31,14 @@ from ..exceptions import (
 )
 from ..journal.journal import Entry, Journal
 from ..outputs import tracebacks
-from ..outputs.decoding import Harvest
+from ..outputs.decoding import Decoded, Harvest, OutputDecoder, decode
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.limits import MARK_CHARACTERS, TAG_KEY
 from ..protocol.lines import one_line
 from ..protocol.records import finished_of
 from ..protocol.requests import Start
 from ..protocol.states import State
-from .backlog import Inbox
+from .backlog import Inbox, News
 
 logger = logging.getLogger(__name__)
 
@@ -63,8 +64,7 @@ class Following:
     Attributes:
         entry: the newest that is known of it.
         log: its output on disk.
-        harvest: what it has sent home beside its outputs; None where it was not followed from its
-            start by this process.
+        harvest: what it has sent home beside its outputs; None if this process does not follow it.
         error: why following it failed.
         known, ended: reached when its id is known, and when it has ended or following it has.
             Futures, because both threads and event loops can wait for them.
@@ -78,6 +78,8 @@ class Following:
         self.entry = entry
         self.log = journal.open_log(entry.tag)
         self.harvest: Harvest | None = None
+        self._decoder: OutputDecoder | None = None  # with `harvest`: it has read all of the log
+        self._untold_characters = 0
         self.error: LyceumError | None = None
         self.known: Future[None] = Future()
         self.ended: Future[None] = Future()
@@ -112,21 +114,23 @@ class Following:
         """What tells the frames of this run from other text."""
         return self.entry.tag[:MARK_CHARACTERS]
 
-    async def subscribe(self, inbox: Inbox) -> Iterator[Output]:
-        """What it has printed so far; the inbox gets what happens from then on."""
-        # Both at once, so that nothing falls between them.
-        if self.ended.done():
+    async def subscribe(self, inbox: Inbox) -> Iterator[Decoded]:
+        """Return its output so far; the inbox gets what happens from then on."""
+        # Both at once, so that nothing falls between them. A frame of which only a part has come
+        # is in the inbox when the rest has.
+        is_over = self.ended.done()
+        if is_over:
             inbox.close()
         else:
             self._inboxes.append(inbox)
-        return self.log.read_text(self.log.size())
+        return decode(self.log.read_text(self.log.size()), self.mark, is_over=is_over)
 
     async def live(self, request: Start | None) -> None:
         """Starts the run and follows it to its end, or only follows it where `request` is None."""
         try:
             self._is_writer = self._claim_log(is_new=request is not None)
+            await self._decode_log()
             if request is not None:
-                self.harvest = Harvest(self.mark)
                 await self._start(request)
             elif not self._run_id:
                 await self._find_unanswered_start()
@@ -164,12 +168,12 @@ class Following:
             self.log.close()
             if self._is_unwritten:
                 self._write()  # there may be room again
-            if self.harvest is not None and self.state.is_final:
-                self.harvest.close()
+            left = self._decode_rest()
             self._tell_end()
             _reach(self.known)
             _reach(self.ended)
             for inbox in self._inboxes:
+                inbox.add(left)
                 inbox.close()
             self._inboxes.clear()
 
@@ -184,7 +188,7 @@ class Following:
             try:
                 await self._client.abort(self._run_id)
             except LyceumError as exc:
-                await self._tell(Notice(f"the abort failed: {exc}"))
+                await self._tell([Notice(f"the abort failed: {exc}")])
             await asyncio.wait([ended], timeout=CONFIRM_S)
 
     async def on_callback(self, callback: Mapping[str, Any]) -> None:
@@ -236,11 +240,41 @@ class Following:
     def _run_id(self) -> str:
         return self.entry.run_id or ""
 
-    async def _tell(self, item: Item) -> None:
+    async def _tell(self, news: Sequence[News], characters: int = 0) -> None:
         self._inboxes = [inbox for inbox in self._inboxes if not inbox.is_closed]
-        # A copy: who subscribes while this waits for another has read the item from the log.
+        trail.mark("client", self._run_id, "handed", items=len(news), to=len(self._inboxes))
+        # A copy: one that subscribes while this waits for another has the news from the log.
         for inbox in list(self._inboxes):
-            await inbox.put(item)
+            await inbox.put(news, characters)
+
+    async def _decode_log(self) -> None:
+        """Decode what an earlier follower has written down: the decoder goes on from there."""
+        decoder, harvest = OutputDecoder(self.mark), Harvest()
+        for event in self.log.read_text():
+            harvest.take(decoder.feed(event))
+            await asyncio.sleep(0)  # a log may be long, and other runs are followed meanwhile
+        self._decoder, self.harvest = decoder, harvest
+
+    async def _decode(self, event: Output, event_id: str | None) -> None:
+        """Decode an event, keep what is to be kept, and tell the cell what is complete now."""
+        assert self._decoder is not None
+        assert self.harvest is not None
+        items = self._decoder.feed(event)
+        self._untold_characters += len(event.text)  # of a long message, in many events
+        self.harvest.take(items)
+        trail.mark("client", self._run_id, "decoded", event=event_id, items=len(items))
+        if items:
+            characters, self._untold_characters = self._untold_characters, 0
+            await self._tell(items, characters)
+
+    def _decode_rest(self) -> list[Decoded]:
+        """Return what is left in the decoder when the run is not followed any more."""
+        if self._decoder is None or self.harvest is None:
+            return []
+        left = self._decoder.close()
+        if self.state.is_final:
+            self.harvest.take(left)
+        return left
 
     async def _start(self, request: Start) -> None:
         self._journal.write(self.entry)
@@ -305,15 +339,20 @@ class Following:
                 self.log.append(item, event_id)
                 if self.log.problem:
                     self._warn(self.log.problem)
-                if self.harvest is not None:
-                    self.harvest.feed(item)
+                if trail.is_on:
+                    size = len(item.text.encode("utf-8", "replace"))
+                    trail.mark("client", self._run_id, "journalled", event=event_id, bytes=size)
+                await self._decode(item, event_id)
+                return
             case Progress():
                 self._write_state(item.state)
             case Finished():
                 self._finish(item)
-            case Notice():
+            case Notice() | Recovered():
                 pass
-        await self._tell(item)
+            case _:
+                assert_never(item)
+        await self._tell([item])
 
     def _write_state(self, state: State) -> None:
         if self.state.is_final:

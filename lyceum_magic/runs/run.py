@@ -232,11 +232,9 @@ class Run:
         live = self._life.harvest or self._harvest
         if live is not None:
             return live
-        harvest = Harvest(self.mark)
-        for event in self.read_log():
-            harvest.feed(event)
-        if self.state.is_final:
-            harvest.close()
+        is_over = self.state.is_final
+        harvest = Harvest(decode(self.read_log(), self.mark, is_over=is_over))
+        if is_over:
             self._harvest = harvest
         return harvest
 
@@ -556,8 +554,8 @@ class Run:
             self._task.cancel()
             futures.wait([self._life.ended])
 
-    def watch(self) -> tuple[Iterator[Output], Inbox]:
-        """What it has printed so far, and an inbox with what happens from then on.
+    def watch(self) -> tuple[Iterator[Decoded], Inbox]:
+        """Return its output so far, and an inbox with what happens from then on.
 
         Close the inbox as soon as nobody reads it: the run is followed no faster than it is read.
         """

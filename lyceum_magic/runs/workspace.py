@@ -26,6 +26,7 @@ from weakref import WeakKeyDictionary, WeakValueDictionary
 import anyio
 
 from .. import config
+from ..client import debug_log
 from ..client.api import Client, billed_of, ended_at_of
 from ..embedded import local_server
 from ..exceptions import (
@@ -37,6 +38,7 @@ from ..exceptions import (
     ServerError,
     UnknownRun,
 )
+from ..folders import journal_folder
 from ..inbox.here import Here
 from ..journal.journal import Entry, Journal
 from ..protocol import money
@@ -91,7 +93,7 @@ class Workspace:
         self.hooks = hooks or Hooks()
         #: Where callbacks to this process come in.
         self.here = Here(self._portal, self.id, self._runs.get)
-        #: What shows them; see `magic.listening`.
+        #: What shows them; see `magic.commands.listen`.
         self.listening: object = None
         self._has_spent = False
         self._pruning: asyncio.Task[None] | None = None
@@ -102,7 +104,8 @@ class Workspace:
         return self._journals.get(None, lambda: self._portal.call(self._open_journal))
 
     async def _open_journal(self) -> Journal:
-        journal = Journal(config.journal_folder())
+        journal = Journal(journal_folder())
+        debug_log.begin(journal_folder())
         # On the loop thread too, and before that ends.
         self._stack.callback(self._portal.call, _in_loop, journal.close)
         if notebook := os.environ.get(NOTEBOOK_VARIABLE):

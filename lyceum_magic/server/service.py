@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 import uuid
 from collections import Counter
 from collections.abc import (
@@ -20,7 +19,7 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -32,7 +31,7 @@ from ..protocol.limits import MAX_CALLBACK_URLS
 from ..protocol.lines import one_line
 from ..protocol.requests import Start
 from ..protocol.states import State
-from .bell import Bell
+from .context import Context
 from .machines import machine_named, runner_name
 from .metrics import record_usage
 from .outbox.planning import deliveries_of
@@ -49,7 +48,6 @@ from .stores.base import (
     StoreUnavailable,
 )
 from .tasks import log_failure
-from .troubles import Troubles
 
 logger = logging.getLogger(__name__)
 
@@ -62,8 +60,6 @@ CONFIRMATION_S = 5.0
 #: The number of ended runs that are read from the store at a time.
 PAGE_RUNS = 100
 
-#: The account's secrets, name -> value.
-Secrets = Callable[[], Awaitable[Mapping[str, str]]]
 _Steps = Callable[[ServerRun], Awaitable[None]]
 
 _NOTEBOOK_JOB = "customer_notebook"
@@ -79,6 +75,21 @@ class ServerBusy(LyceumError):
     """The server does not end while runs are not over."""
 
 
+@dataclass(frozen=True)
+class Outbox:
+    """The service's way to the outbox.
+
+    Attributes:
+        problem_of_url: Returns why no callback can go to a URL, in one sentence; None if it can.
+        on_deliveries: Called with the endpoints of new deliveries; must return at once.
+        next_at: Returns when the next callback is due, in seconds since 1970; None if none is.
+    """
+
+    problem_of_url: Callable[[str], str | None] = problem_of_url
+    on_deliveries: Callable[[Collection[str]], None] = lambda endpoints: None
+    next_at: Callable[[], float | None] = lambda: None
+
+
 class RunService:
     """The service that starts, follows and ends runs.
 
@@ -86,15 +97,6 @@ class RunService:
         runners: name -> runner, for every name in `machines.MACHINES`.
         runs_folder: where every run gets a folder of its own.
         max_running: how many runs are under way at a time.
-        secrets: gives the account's secrets, name -> value, when a run starts.
-        on_deliveries: called with the endpoints of the callbacks that were written down; must
-            return at once.
-        problem_of_url: returns why no callback can go to a URL, in one sentence; None if one can.
-        next_delivery_at: returns when the next callback is due, in seconds since 1970; None if none
-            is.
-        troubles: hears of what fails.
-        activity: rung when a run, a follower or a delivery comes or goes.
-        clock: seconds since 1970.
     """
 
     def __init__(
@@ -102,33 +104,26 @@ class RunService:
         store: Store,
         runners: Mapping[str, Runner],
         runs_folder: Path,
+        outbox: Outbox,
+        context: Context,
         *,
         max_running: int,
-        secrets: Secrets,
-        on_deliveries: Callable[[Collection[str]], None] = lambda endpoints: None,
-        problem_of_url: Callable[[str], str | None] = problem_of_url,
-        next_delivery_at: Callable[[], float | None] = lambda: None,
-        troubles: Troubles | None = None,
-        activity: Bell | None = None,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._runners = runners
-        self._secrets = secrets
-        self._on_deliveries = on_deliveries
-        self._problem_of_url = problem_of_url
-        self._next_delivery_at = next_delivery_at
-        self._troubles = troubles or Troubles()
+        self._outbox = outbox
+        self._secrets = context.secrets
+        self._troubles = context.troubles
+        self._clock = context.clock
+        self.activity = context.activity
         self._folders = RunFolders(runs_folder)
         self._max_running = max_running
-        self._clock = clock
         self._tracked: dict[str, ServerRun] = {}
         self._queue: list[ServerRun] = []
         self._drivers: set[asyncio.Task[None]] = set()
         # Runs that are over, and whose end could not be written down yet.
         self._unwritten: dict[str, ServerRun] = {}
         self._followers: Counter[str] = Counter()  # by run
-        self.activity = activity or Bell()
 
     async def open(self) -> None:
         """Find the runs of earlier servers again."""
@@ -254,7 +249,7 @@ class RunService:
                 async with asyncio.timeout(wait_s):
                     await change.wait()
             except TimeoutError:
-                next_at = self._next_delivery_at()
+                next_at = self._outbox.next_at()
                 if next_at is None or next_at > self._clock() + for_s:
                     return
 
@@ -397,7 +392,7 @@ class RunService:
         for delivery in deliveries:
             trail.mark("server", record.run_id, "outbox", delivery=delivery.delivery_id)
         if deliveries:
-            self._on_deliveries({delivery.endpoint for delivery in deliveries})
+            self._outbox.on_deliveries({delivery.endpoint for delivery in deliveries})
 
     async def _masked(self, run: ServerRun, end: RunEnd) -> RunEnd:
         """Return the end without the secrets of the run and of the account.
@@ -439,7 +434,7 @@ class RunService:
                 field=field,
             )
         for url in urls:
-            if problem := self._problem_of_url(url):
+            if problem := self._outbox.problem_of_url(url):
                 raise InvalidField(problem, field=field)
 
     def _drive(self, run: ServerRun, steps: _Steps) -> None:

@@ -24,9 +24,9 @@ from typing import Any
 import httpx
 import psutil
 
-from lyceum_magic import config
 from lyceum_magic.embedded import local_server
 from lyceum_magic.embedded.demo import throwaway_home
+from lyceum_magic.folders import journal_folder, server_folder
 from lyceum_magic.journal.journal import Entry, Journal
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Output
@@ -51,12 +51,12 @@ SIZES = tuple(int(size) for size in os.environ.get("BENCH_RUNS", "10,1000,50000"
 _DAYS = 20  # over which the runs are spread: fewer than any of them is kept
 _LIMIT_S = 180
 _KERNELS = 3  # fresh ones, for each first cell
-#: How long a server is watched after its start; only its CPU is counted.
+#: Seconds for which a server is watched after its start; only its CPU is counted.
 _WATCH_S = 10.0
 #: The output of one run that is printed again and read at once.
 _OUTPUT_MB = int(os.environ.get("BENCH_OUTPUT_MB", "500"))
 
-#: What is measured -> its unit, its budget for the largest home, and for the ratio to the smallest.
+#: Measure -> its unit, its budget for the largest home, and for the ratio to the smallest.
 _BUDGETS: dict[str, tuple[str, float | None, float | None]] = {
     "first start after the server's start": ("ms", None, 1.2),
     "sweep of a server's start, CPU": ("ms", 500, None),
@@ -109,7 +109,7 @@ def _packing(rounds: int = 5) -> Iterator[Row]:
 
 
 def _figures() -> dict[int, dict[str, float]]:
-    """What every home costs. Where people wait, the homes take turns."""
+    """The cost of every home. For times that people wait, the homes take turns."""
     with ExitStack() as stack:
         homes = {size: stack.enter_context(throwaway_home()) for size in SIZES}
         found: dict[int, dict[str, float]] = {}
@@ -176,13 +176,13 @@ def main() -> None:
 
 
 async def _fill(size: int) -> dict[str, float]:
-    folder = config.server_folder()
+    folder = server_folder()
     folder.mkdir(mode=0o700, parents=True)
     store = SqliteStore(folder / "runs.sqlite3", Vault(folder / "vault.key"))
     await store.open()
     folders = RunFolders(folder / "runs")
     folders.make()
-    journal = Journal(config.journal_folder())
+    journal = Journal(journal_folder())
     request = python_request("print(1)", Choices("cpu"))
     begun = time.time() - _DAYS * 86_400
     for number in range(size):
@@ -227,7 +227,7 @@ async def _add(
     )  # fmt: skip
     entry = Entry(
         tag=tag, run_id=run_id, base_url="http://127.0.0.1:1", is_embedded=True,
-        server_folder=str(config.server_folder()), streaming_url=None, machine="cpu",
+        server_folder=str(server_folder()), streaming_url=None, machine="cpu",
         name=f"run {number}", timeout_s=600, created_at=created_at,
     )  # fmt: skip
     journal.write(entry)
@@ -273,12 +273,12 @@ def _cpu_of(running: Kernel, code: str) -> float:
 
 
 def _flood(megabytes: int) -> dict[str, float]:
-    """Puts a run of that much text into the journal, in the pieces in which a server sends it."""
-    journal = Journal(config.journal_folder())
+    """Put a run with a text of this size into the journal, in the pieces that a server sends."""
+    journal = Journal(journal_folder())
     now = time.time()
     entry = Entry(
         tag="f" * 32, run_id="0" * 36, base_url="http://127.0.0.1:1", is_embedded=True,
-        server_folder=str(config.server_folder()), streaming_url=None, machine="cpu", name="",
+        server_folder=str(server_folder()), streaming_url=None, machine="cpu", name="",
         timeout_s=600, created_at=now - 60,
     )  # fmt: skip
     journal.write(entry)
@@ -299,7 +299,7 @@ def _flood(megabytes: int) -> dict[str, float]:
 async def _sweep() -> dict[str, float]:
     """The first sweep that meets the runs, and the second: what each start of a server does."""
     retention.REST = 0  # the pauses are no work
-    folder = config.server_folder()
+    folder = server_folder()
     store = SqliteStore(folder / "runs.sqlite3", Vault(folder / "vault.key"))
     await store.open()
     steps: list[float] = []
@@ -317,8 +317,8 @@ async def _sweep() -> dict[str, float]:
 
     store._file._on_thread = timed  # type: ignore[method-assign]
     sweeper = retention.Retention(
-        store, folder / "runs", is_in_use=lambda _: False, is_supervised=is_supervised,
-        keep_s=40 * 86_400, keep_bytes=1 << 50,
+        store, folder / "runs", retention.Keep(40 * 86_400, 1 << 50),
+        is_in_use=lambda _: False, is_supervised=is_supervised,
     )  # fmt: skip
     found = {}
     for which, step in (
@@ -327,7 +327,7 @@ async def _sweep() -> dict[str, float]:
     ):
         steps.clear()
         begun = time.process_time()
-        await sweeper.sweep()
+        await sweeper.sweep(time.time())
         found[f"{which}, CPU"] = (time.process_time() - begun) * 1e3
         found[f"{step}, its longest step on the store's thread, CPU"] = max(steps) * 1e3
     await store.close()
@@ -338,7 +338,7 @@ async def _sweep() -> dict[str, float]:
 
 
 def _serve(size: int) -> dict[str, float]:
-    folder = config.server_folder()
+    folder = server_folder()
     found = {"runs.sqlite3, bytes a run": _bytes_of(folder) / size}
     starts = []
     for _ in range(5):

@@ -43,7 +43,7 @@ from lyceum_magic.server import app as app_module  # noqa: E402
 from lyceum_magic.server.machines import RUNNERS  # noqa: E402
 from lyceum_magic.server.outbox.results import Outcome  # noqa: E402
 from lyceum_magic.server.outbox.schedule import Schedule  # noqa: E402
-from lyceum_magic.server.outbox.sending import HttpSender, Sender  # noqa: E402
+from lyceum_magic.server.outbox.sending import CallbackSender, HttpSender  # noqa: E402
 from lyceum_magic.server.outbox.targets import Targets  # noqa: E402
 from lyceum_magic.server.runners.base import (  # noqa: E402
     EndReason,
@@ -135,7 +135,7 @@ class MortalStore(SqliteStore):
 class MortalSender:
     """A sender with fail points around each attempt."""
 
-    def __init__(self, sender: Sender, point: FailPoint) -> None:
+    def __init__(self, sender: CallbackSender, point: FailPoint) -> None:
         self._sender = sender
         self._point = point
 
@@ -183,7 +183,7 @@ class PlayedRun:
 
 
 class PlayedRunner:
-    """Starts runs without a process. One that a server left behind goes on as if it were new."""
+    """A runner without processes. A run that a server left goes on as if it were new."""
 
     async def open(self) -> None:
         pass
@@ -233,7 +233,7 @@ def main() -> int:
     return cli.main(["serve", "--max-running", "10000", *rest])
 
 
-def _http_sender(settings: ServerSettings, attempt_s: float) -> Sender:
+def _http_sender(settings: ServerSettings, attempt_s: float) -> CallbackSender:
     targets = Targets(settings.profile, lambda: [settings.port])
     return HttpSender(targets, total_s=attempt_s)
 

@@ -107,7 +107,7 @@ def running_loopback(inbox: CallbackInbox) -> Iterator[tuple[LoopbackReceiver, B
 
 def assert_silent(server: JupyterServer, face: Face) -> None:
     """Neither secret nor path in the log, which says everything else at DEBUG."""
-    server.ask("GET", "api/status")  # the log is behind what came before this
+    server.ask("GET", "api/status")  # once this is logged, so is everything before it
     assert "GET /user/ann/api/status" in server.log
     assert face.secret not in server.log
     assert PATH + face.secret[:4] not in server.log

@@ -35,7 +35,7 @@ def done(run):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """What all kernels of one user share, the embedded server among it."""
+    """Everything that all kernels of one user share, such as the embedded server."""
     folder = tmp_path_factory.mktemp("user") / "lyceum"
     yield folder
     end_server(folder)
@@ -231,7 +231,7 @@ def test_an_executed_notebook_keeps_what_hooks_show(home: Path) -> None:
 
 
 def run_python(home: Path, *words: str, typed: str = "") -> str:
-    """What a Python prints, which no Jupyter has to do with."""
+    """The output of a plain Python, without Jupyter."""
     done = subprocess.run(
         [sys.executable, *words],
         input=typed, capture_output=True, text=True, timeout=LIMIT_S, check=False,

@@ -7,17 +7,16 @@ import subprocess
 import sys
 from pathlib import Path
 
-from lyceum_magic.config import server_folder
+from lyceum_magic.folders import server_folder
 from tests.tools.callbacks import receiving
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import served
 from tests.tools.small_disks import full, small_disk
 from tests.tools.waiting import eventually
 
-from .served_process import served
-
 
 def doctor() -> dict[str, str]:
-    """What it looks at -> what it has found, and its advice."""
+    """Subject of a check -> its finding, and its advice."""
     done = subprocess.run(
         [sys.executable, "-m", "lyceum_magic.cli", "doctor"],
         capture_output=True, text=True, check=False,

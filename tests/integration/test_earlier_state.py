@@ -14,8 +14,9 @@ import httpx
 import psutil
 import pytest
 
-from lyceum_magic.config import server_folder
 from lyceum_magic.embedded import local_server
+from lyceum_magic.embedded.holder import holder_of
+from lyceum_magic.folders import server_folder
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_TIMEOUT_S
 from lyceum_magic.protocol.requests import StartPython
@@ -23,9 +24,8 @@ from lyceum_magic.runs.workspace import Workspace
 from tests.tools.callbacks import receiving
 from tests.tools.embedded import end_server, kill_server, server_facts, server_process
 from tests.tools.environments import copy_of_this_environment
+from tests.tools.served_process import LIMIT_S, ServedProcess, command, served
 from tests.tools.waiting import CLIENT_LIMIT_S, eventually
-
-from .served_process import LIMIT_S, ServedProcess, command, served
 
 #: Lays its state folder out as earlier versions did, which named the folders of runs by their ids.
 EARLIER = (
@@ -40,7 +40,7 @@ sys.exit(main())
 """,
 )
 
-#: Prints, waits for a file, and then needs what lies in its own folder by the path it has known
+#: Print, wait for a file, and then need a file of the run's own folder by the path it has known
 #: since it began.
 PROGRAM = """\
 import os, sys, time
@@ -190,9 +190,9 @@ def test_an_earlier_server_of_another_environment_is_left_alone(
     local_server.ensure()
     assert (own_machine / "runs.sqlite3").exists()
     ask = (
-        "from lyceum_magic import config; from lyceum_magic.embedded import local_server; "
+        "from lyceum_magic import folders; from lyceum_magic.embedded import local_server; "
         "local_server.ensure(); "
-        "print(config.server_folder())"
+        "print(folders.server_folder())"
     )
     done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
     facts = server_facts(Path(done.stdout.strip()))
@@ -238,7 +238,7 @@ def test_a_first_start_waits_for_an_earlier_server_that_is_only_starting(
         server.end()
     starting = subprocess.Popen(command("--state-dir", str(own_machine), program=EARLIER))
     try:
-        eventually(lambda: local_server._holder(own_machine), "it holds the folder")
+        eventually(lambda: holder_of(own_machine), "it holds the folder")
         psutil.Process(starting.pid).suspend()
         with ThreadPoolExecutor() as pool:
             asked = pool.submit(local_server.current_folder)
@@ -255,7 +255,7 @@ def test_a_first_start_waits_for_an_earlier_server_that_is_only_starting(
 def test_a_move_that_was_cut_off_goes_on(
     own_machine: Path, workspace: Workspace, left: str
 ) -> None:
-    """What stood last in the order of the move is still there, the rest has gone."""
+    """The last file in the order of the move is still there, the rest has gone."""
     with served(own_machine, program=EARLIER) as server:
         put_secret(server, "TOKEN", "of-before")
         over = server.start("print('over')")
@@ -288,12 +288,12 @@ def test_a_folder_that_was_never_a_servers_loses_nothing(own_machine: Path) -> N
 def test_a_server_is_started_with_the_python_of_its_folder(
     own_machine: Path, tmp_path: Path
 ) -> None:
-    """Whoever asks for it: to look at another environment's run is no reason to serve it."""
+    """Looking at another environment's run does not start a server for it."""
     python = copy_of_this_environment(tmp_path / "other")
     ask = (
-        "from lyceum_magic import config; from lyceum_magic.embedded import local_server; "
+        "from lyceum_magic import folders; from lyceum_magic.embedded import local_server; "
         "local_server.ensure(); "
-        "print(config.server_folder())"
+        "print(folders.server_folder())"
     )
     done = subprocess.run([python, "-c", ask], capture_output=True, text=True, check=True)
     theirs = Path(done.stdout.strip())

@@ -17,9 +17,9 @@ from urllib.parse import urlsplit
 import psutil
 import pytest
 
-from lyceum_magic.config import server_folder
 from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import EmbeddedServerError, RunFailed
+from lyceum_magic.folders import server_folder
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_TIMEOUT_S
 from lyceum_magic.protocol.requests import StartPython
@@ -150,9 +150,9 @@ def test_kernels_of_two_environments_see_their_own_packages(
         monkeypatch.delenv("LYCEUM_MAGIC_HOME")
         monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path / "state"))
     program = (
-        "import lyceum_magic\nfrom lyceum_magic import config\n"
+        "import lyceum_magic\nfrom lyceum_magic import folders\n"
         "run = lyceum_magic.submit('import sys; print(sys.prefix)').result()\n"
-        "print(run.text, config.server_folder(), sep='')"
+        "print(run.text, folders.server_folder(), sep='')"
     )
     seen = []
     try:
@@ -174,7 +174,7 @@ def test_kernels_of_two_environments_see_their_own_packages(
 def test_a_server_has_a_session_of_its_own_and_none_of_the_users_keys(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """So no interrupt of the kernel's reaches it, and no run finds the keys."""
+    """No interrupt of the kernel reaches it, and no run finds the keys."""
     monkeypatch.setenv("LYCEUM_API_KEY", "lk_canary")
     monkeypatch.setenv("LYCEUM_ORG", "canary-org")
     local_server.ensure(folder)
@@ -335,7 +335,7 @@ def test_a_kernel_that_knew_the_old_server_does_not_tell_the_stranger_either(
 def test_a_stranger_that_holds_the_lock_too_is_asked_for_a_proof_and_refused(
     folder: Path,
 ) -> None:
-    """Whoever can hold the lock is the same user; a proof is asked for all the same."""
+    """Only the same user can hold the lock; a proof is asked for all the same."""
     account = local_server.ensure(folder)
     key = account.token.reveal()
     kill_server(folder)
@@ -385,7 +385,7 @@ def test_a_key_that_others_could_read_is_never_used_again(folder: Path, mode: in
 
 
 def replace_by(make: Callable[[Path], object]) -> Callable[[Path], None]:
-    """What puts something else in the place of a file."""
+    """Return a function that puts something else in the place of a file."""
 
     def damage(file: Path) -> None:
         file.unlink(missing_ok=True)
@@ -428,7 +428,7 @@ def test_a_file_that_no_server_wrote_is_replaced(folder: Path, text: str) -> Non
     assert account.token.reveal() != "lk_canary"
 
 
-#: What may befall `server.json` beside a server that lives.
+#: Faults of a `server.json` beside a server that lives.
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "emptied": lambda file: file.write_text(""),
     "cut off": lambda file: file.write_text(file.read_text()[:40]),
@@ -470,6 +470,7 @@ def test_a_live_server_that_cannot_be_reached_is_named_with_the_way_out(
     process = server_process(folder)
     assert process is not None
     process.suspend()  # so that it mends nothing
+    eventually(lambda: process.status() == psutil.STATUS_STOPPED, "it is stopped")
     (folder / "server.json").write_text("{")
     with pytest.raises(EmbeddedServerError) as caught:
         local_server.ensure()

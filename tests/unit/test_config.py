@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from lyceum_magic import config
+from lyceum_magic import config, folders
 from lyceum_magic.exceptions import ConfigError
 
 CANARY = "lk_canary_5f0c7b1e"
@@ -261,11 +261,11 @@ def test_each_environment_has_a_server_folder_of_its_own(
     else:
         monkeypatch.setenv("LYCEUM_MAGIC_HOME", str(tmp_path / home))
     monkeypatch.setattr("sys.prefix", "/environments/one")
-    one = config.server_folder()
+    one = folders.server_folder()
     monkeypatch.setattr("sys.prefix", "/environments/two")
-    assert config.server_folder() != one
-    assert config.server_folder().parent == one.parent == config.user_folder() / "servers"
-    assert config.user_folder() == tmp_path / "named" or home is None
+    assert folders.server_folder() != one
+    assert folders.server_folder().parent == one.parent == folders.user_folder() / "servers"
+    assert folders.user_folder() == tmp_path / "named" or home is None
 
 
 def test_a_relative_home_is_the_same_folder_from_everywhere(
@@ -273,8 +273,8 @@ def test_a_relative_home_is_the_same_folder_from_everywhere(
 ) -> None:
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("LYCEUM_MAGIC_HOME", "state")
-    assert config.server_folder().parent == tmp_path / "state" / "servers"
-    assert config.journal_folder() == tmp_path / "state" / "journal"
+    assert folders.server_folder().parent == tmp_path / "state" / "servers"
+    assert folders.journal_folder() == tmp_path / "state" / "journal"
 
 
 # Homes in which no file can be.
@@ -297,7 +297,7 @@ def test_a_folder_whose_path_is_too_long_for_a_database_is_one_sentence(
     for name in ("LYCEUM_MAGIC_HOME", "XDG_STATE_HOME"):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv(variable, str(tmp_path.joinpath(*["d" * 100] * 10)))
-    for folder in (config.user_folder, config.journal_folder, config.server_folder):
+    for folder in (folders.user_folder, folders.journal_folder, folders.server_folder):
         with pytest.raises(ConfigError, match="set LYCEUM_MAGIC_HOME to a folder with a") as caught:
             folder()
         assert len(str(caught.value)) < 300

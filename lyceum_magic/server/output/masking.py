@@ -21,13 +21,14 @@ frame is text.
 
 from __future__ import annotations
 
-import json
 import re
 from binascii import crc32
 from collections import deque
 from collections.abc import Iterable, Mapping
 
 from ...protocol.limits import MIN_MASKED_CHARACTERS
+from ...remote.frames import END, FIELDS, MAX_FRAME_BYTES, OPENING
+from ...remote.masking import forms_of
 
 MASK = b"***"
 _MAX_HEAD_BYTES = 8
@@ -39,28 +40,6 @@ SECRET_NAMES = "LYCEUM_SECRET_NAMES"
 def program_variables(secrets: Mapping[str, str]) -> dict[str, str]:
     """Return the variables to give a program: the secrets, and the list of their names."""
     return {**secrets, SECRET_NAMES: ",".join(secrets)} if secrets else {}
-
-
-#: HTML's forms of `"` and `'`: in text, and in attributes as html, others and markupsafe do.
-_HTML_QUOTES = (
-    ('"', "'"), ("&quot;", "'"), ("&quot;", "&#x27;"), ("&quot;", "&#39;"), ("&#34;", "&#39;"),
-)  # fmt: skip
-
-
-def forms_of(value: str) -> set[str]:
-    """Return a text as it is and as Python, JSON and HTML write it.
-
-    `remote.masking` has the same for what is encoded before we can see it.
-    """
-    written = (
-        repr(value), ascii(value), repr(value.encode())[1:],
-        json.dumps(value), json.dumps(value, ensure_ascii=False),
-    )  # fmt: skip
-    forms = {value, *(text[1:-1] for text in written)}
-    for form in list(forms):
-        html = form.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;")
-        forms |= {html.replace('"', double).replace("'", one) for double, one in _HTML_QUOTES}
-    return forms
 
 
 class SecretTexts:
@@ -276,16 +255,9 @@ class _Automaton:
 
 # --- frames ----------------------------------------------------------------------------------
 
-_OPENING = b"~@lyceum:"
-_END = b"@~"
-#: `remote.frames.MAX_FRAME_BYTES`; nothing of that package is at hand here.
-_MAX_FRAME_BYTES = 3000
-#: Mark, kind, message, place, checksum, payload.
-_FIELDS = (
-    rb"[0-9A-Za-z_-]+", rb"[a-z]+", rb"[0-9a-f]+\.[0-9]+", rb"[0-9]+/[0-9]+", rb"[0-9a-f]{8}",
-    rb"[0-9A-Za-z+/=]*",
-)  # fmt: skip
-_HEAD = re.compile(_OPENING + rb"%b:(?P<message>%b:%b:%b):(?P<crc>%b):(?P<payload>%b):" % _FIELDS)
+_OPENING = OPENING.encode()
+_END = END.encode()
+_HEAD = re.compile(f"{OPENING}[0-9A-Za-z_-]+:{FIELDS}".encode())
 #: The beginning of a head: each field loosely, and as many as there are.
 _BEGUN_HEAD = re.compile(_OPENING + rb"[^:~\n]*(?::[^:~\n]*){0,5}")
 
@@ -296,12 +268,12 @@ def _frame_at(data: bytes, at: int) -> tuple[int, int] | tuple[()] | None:
     Returns:
         Empty: there is no frame. None: there may be one, if the right bytes follow.
     """
-    limit = at + _MAX_FRAME_BYTES
+    limit = at + MAX_FRAME_BYTES
     head = _HEAD.match(data, at, limit)
     if head is None:
         may_become = len(data) < limit and _BEGUN_HEAD.fullmatch(data, at)
         return None if may_become else ()
-    if crc32(b"%b:%b" % (head["message"], head["payload"])) != int(head["crc"], 16):
+    if crc32(b"%b:%b" % (head["place"], head["payload"])) != int(head["crc"], 16):
         return ()
     end = data.find(_END, head.end(), limit)
     if end < 0:

@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.exceptions import OptionError, RequestRefused, UnknownRun
-from lyceum_magic.magic.callbacks import until
-from lyceum_magic.magic.cell import Defaults
-from lyceum_magic.magic.doctor import callbacks_left
+from lyceum_magic.magic.commands.callbacks import until
+from lyceum_magic.magic.commands.doctor import callbacks_left
+from lyceum_magic.magic.defaults import Defaults
 from lyceum_magic.magic.line import run_line
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.callbacks import LEFT_FILE, DeliveriesLeft

@@ -14,8 +14,9 @@ from IPython.core.error import StdinNotImplementedError
 
 import lyceum_magic
 from lyceum_magic.exceptions import OptionError, RunFailed, ServiceUnavailable
-from lyceum_magic.magic.cell import Cell, Defaults, run_cell
+from lyceum_magic.magic.cell import Cell, run_cell
 from lyceum_magic.magic.container_cell import ComposeCell, ImageCell
+from lyceum_magic.magic.defaults import Defaults
 from lyceum_magic.magic.python_cell import PythonCell
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished

@@ -9,8 +9,9 @@ import pytest
 
 from lyceum_magic.exceptions import OptionError
 from lyceum_magic.magic import cell as cell_module
-from lyceum_magic.magic.cell import Cell, Defaults, run_cell
+from lyceum_magic.magic.cell import Cell, run_cell
 from lyceum_magic.magic.container_cell import ComposeCell, ImageCell
+from lyceum_magic.magic.defaults import Defaults
 from lyceum_magic.magic.dry_run import describe
 from lyceum_magic.magic.python_cell import PythonCell
 from lyceum_magic.protocol import paths

@@ -8,7 +8,7 @@ import pytest
 
 from lyceum_magic.exceptions import OptionError
 from lyceum_magic.journal.journal import Entry, Journal
-from lyceum_magic.magic.cell import Defaults
+from lyceum_magic.magic.defaults import Defaults
 from lyceum_magic.magic.line import run_line
 from lyceum_magic.runs import workspace as workspace_module
 from lyceum_magic.runs.workspace import Workspace

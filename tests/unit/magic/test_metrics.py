@@ -8,9 +8,9 @@ import pytest
 
 import lyceum_magic
 from lyceum_magic.display.chart import Chart, Series, sparkline
-from lyceum_magic.magic.cell import Defaults
+from lyceum_magic.magic.commands.metrics import read_series
+from lyceum_magic.magic.defaults import Defaults
 from lyceum_magic.magic.line import run_line
-from lyceum_magic.magic.metrics import read_series
 from lyceum_magic.protocol import paths
 from tests.tools.wire_server import WireServer, json_answer
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import contextlib
 
 import pytest
@@ -9,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.exceptions import OptionError
+from lyceum_magic.magic.commands import line_parser
 from lyceum_magic.magic.options import (
     CellOptions,
     ComposeOptions,
@@ -19,7 +21,6 @@ from lyceum_magic.magic.options import (
     parse_image_line,
 )
 from lyceum_magic.magic.parsing import split
-from lyceum_magic.magic.subcommands import line_parser
 
 
 def test_an_empty_line_leaves_everything_to_the_configuration() -> None:
@@ -86,6 +87,11 @@ def test_every_option_of_a_stack_is_understood() -> None:
         graceful_timeout_s=1,
         metadata={"k": "v"},
     )
+
+
+def parse_line(line: str) -> argparse.Namespace:
+    words = split(line, "%lyceum")
+    return line_parser(words).parse_args(words)
 
 
 @pytest.mark.parametrize(
@@ -197,7 +203,7 @@ def test_no_line_brings_anything_but_options_or_one_sentence(line: str) -> None:
     ],
 )
 def test_subcommands_are_understood(line: str, members: dict[str, object]) -> None:
-    parsed = vars(line_parser().parse_args(split(line, "%lyceum")))
+    parsed = vars(parse_line(line))
     assert {name: parsed[name] for name in members} == members
 
 
@@ -222,7 +228,7 @@ def test_subcommands_are_understood(line: str, members: dict[str, object]) -> No
 )
 def test_a_mistake_in_a_subcommand_is_one_sentence(line: str, said: str) -> None:
     with pytest.raises(OptionError) as caught:
-        line_parser().parse_args(split(line, "%lyceum"))
+        parse_line(line)
     assert said in str(caught.value)
     assert "\n" not in str(caught.value)
 
@@ -254,7 +260,7 @@ def test_what_is_meant_is_understood(line: str, same: str) -> None:
 def test_a_command_of_an_image_keeps_its_dashes() -> None:
     options = parse_image_line("alpine \u2013t 5 --cmd echo \u2013t '#' # said")
     assert (options.timeout_s, options.words) == (5, ["echo", "\u2013t", "#"])
-    assert line_parser().parse_args(split("list \u2014all # of them", "%lyceum")).all
+    assert parse_line("list \u2014all # of them").all
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,7 @@ import getpass
 import pytest
 
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.magic.cell import Defaults
+from lyceum_magic.magic.defaults import Defaults
 from lyceum_magic.magic.line import run_line
 from lyceum_magic.protocol import paths
 from tests.tools.wire_server import WireServer, json_answer, refusal

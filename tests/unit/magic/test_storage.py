@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.exceptions import LyceumError, OptionError
-from lyceum_magic.magic.cell import Defaults
+from lyceum_magic.magic.defaults import Defaults
 from lyceum_magic.magic.line import run_line
 from lyceum_magic.protocol import paths
 from tests.tools.waiting import eventually

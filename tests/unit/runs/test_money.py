@@ -10,13 +10,14 @@ import pytest
 import lyceum_magic
 from lyceum_magic.client import api as client_api
 from lyceum_magic.exceptions import OptionError, RequestRefused
-from lyceum_magic.magic import line
-from lyceum_magic.magic.cell import Defaults
+from lyceum_magic.magic.defaults import Defaults
+from lyceum_magic.magic.line import run_line
 from lyceum_magic.magic.view import facts_of
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output, Progress
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
+from lyceum_magic.runs import workspace as workspace_module
 from lyceum_magic.runs.run import Run
 from lyceum_magic.runs.workspace import Workspace
 from tests.tools.wire_server import (
@@ -32,6 +33,7 @@ from tests.tools.wire_server import (
     started,
     stream,
 )
+from tests.tools.workspaces import only
 
 pytestmark = pytest.mark.usefixtures("cloud")
 
@@ -224,10 +226,10 @@ def test_a_budget_from_python_is_a_sum(wire: WireServer, budget: object) -> None
 def test_status_and_list_tell_what_was_spent(
     wire: WireServer, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(line, "workspace", lambda: workspace)
+    monkeypatch.setattr(workspace_module, "_workspaces", only(workspace))
 
     def shown(command: str) -> str:
-        return repr(line.run_line(command, DEFAULTS, lambda name, value: None))
+        return repr(run_line(command, DEFAULTS, lambda name, value: None))
 
     submit(workspace, "cpu")
     assert "spent" not in shown("status")

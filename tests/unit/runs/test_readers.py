@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import asyncio
 import contextlib
 import io
@@ -10,10 +9,11 @@ from collections.abc import Callable
 
 import pytest
 
-from lyceum_magic.client.stream import Item
 from lyceum_magic.display.panel import Panel
 from lyceum_magic.display.strip import Strip
-from lyceum_magic.magic import cell, detached, line
+from lyceum_magic.magic import cell, detached
+from lyceum_magic.magic.defaults import Defaults
+from lyceum_magic.magic.line import run_line
 from lyceum_magic.magic.view import View
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output
@@ -22,7 +22,7 @@ from lyceum_magic.protocol.states import State
 from lyceum_magic.runs import backlog as inbox_module
 from lyceum_magic.runs import run as run_module
 from lyceum_magic.runs import workspace as workspace_module
-from lyceum_magic.runs.backlog import Inbox
+from lyceum_magic.runs.backlog import Inbox, News
 from lyceum_magic.runs.run import Run
 from lyceum_magic.runs.workspace import Workspace
 from tests.tools.waiting import eventually
@@ -31,7 +31,7 @@ from tests.tools.workspaces import only
 
 #: Far above what the events below take.
 LIMIT_S = 20
-DEFAULTS = cell.Defaults(machine="cpu", timeout_s=60, max_lines=1000, max_bytes=10**6)
+DEFAULTS = Defaults(machine="cpu", timeout_s=60, max_lines=1000, max_bytes=10**6)
 FLOOD = [Output("x" * 60 + "\n") for _ in range(40)]
 
 
@@ -78,7 +78,7 @@ class Stopped(BaseException):
 class BrokenView(View):
     """Fails at the first output that it is to show."""
 
-    def take(self, item: Item) -> None:
+    def take(self, item: News) -> None:
         raise Stopped
 
 
@@ -89,7 +89,7 @@ class BrokenText(io.StringIO):
 
 def read_logs(run: Run) -> None:
     with contextlib.redirect_stdout(BrokenText()):
-        line.logs(argparse.Namespace(id="last", grep=None), DEFAULTS, lambda name, value: None)
+        run_line("logs last", DEFAULTS, lambda name, value: None)
 
 
 def read_in_cell(run: Run) -> None:
@@ -111,7 +111,7 @@ def test_a_reader_that_fails_stops_neither_the_follower_nor_other_readers(
     with pytest.raises(Stopped):
         read(held.run)
     held.release()
-    seen: list[Item] = []
+    seen: list[News] = []
     while not other.is_drained:
         items = other.get(LIMIT_S)
         assert items or other.is_drained, "the other reader waits for ever"

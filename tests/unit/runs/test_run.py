@@ -16,7 +16,6 @@ from dataclasses import replace
 import pytest
 
 from lyceum_magic.client.api import Client, StartUnknown
-from lyceum_magic.config import journal_folder
 from lyceum_magic.exceptions import (
     LyceumError,
     NotAuthorised,
@@ -28,6 +27,7 @@ from lyceum_magic.exceptions import (
     ServerError,
     UnknownRun,
 )
+from lyceum_magic.folders import journal_folder
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output, Progress
 from lyceum_magic.protocol.limits import TAG_KEY

@@ -1,4 +1,4 @@
-"""The rules of runs: who starts when, what an end is called, what a restart finds."""
+"""The rules of runs: when one starts, the name of its end, and what a restart finds."""
 
 from __future__ import annotations
 
@@ -13,13 +13,14 @@ from lyceum_magic.exceptions import EmbeddedServerError, UnknownRun
 from lyceum_magic.protocol.requests import StartImage, StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server import service as service_module
+from lyceum_magic.server.context import Context, Secrets
 from lyceum_magic.server.gpus import NO_GPU
 from lyceum_magic.server.machines import MACHINES, RUNNERS, Machine, UnknownMachine
 from lyceum_magic.server.run import ServerRun
 from lyceum_magic.server.runners.base import InvalidField, RunEnd
 from lyceum_magic.server.service import (
+    Outbox,
     RunService,
-    Secrets,
     ServerBusy,
     final_record,
 )
@@ -49,8 +50,9 @@ async def opened(
         store or MemoryStore(),
         {**dict.fromkeys(RUNNERS, runner), **others},
         folder,
+        Outbox(),
+        Context(secrets or account_secrets),
         max_running=max_running,
-        secrets=secrets or account_secrets,
     )
     await service.open()
     try:

@@ -13,7 +13,7 @@ import os
 import shutil
 from pathlib import Path
 
-from ....config import put_own
+from ....own_files import put_own
 from ....protocol.bootstrap import BOOTSTRAP_FILE
 from ....submission import wrapping
 from ..base import Refusal

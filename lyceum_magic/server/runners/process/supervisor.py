@@ -61,7 +61,7 @@ _ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None
 BOOTSTRAP = "lyceum_magic_remote"
 BOOTSTRAP_MODULES = [
     "arrays", "bootstrap", "compiling", "deflating", "display", "errors", "figures", "files",
-    "frames", "hooks", "libraries", "likeness", "magics", "masking", "own_file", "pickles",
+    "frames", "hooks", "kinds", "libraries", "likeness", "magics", "masking", "own_file", "pickles",
     "pretty", "refusals", "shell", "streams", "surroundings", "tables", "values", "widgets",
     "workers",
 ]  # fmt: skip

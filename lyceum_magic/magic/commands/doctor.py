@@ -1,4 +1,4 @@
-"""What could be wrong here: each finding as (what, found, advice)."""
+"""`%lyceum doctor`: look for what could be wrong here; each row has what, found and advice."""
 
 from __future__ import annotations
 
@@ -11,17 +11,37 @@ import sys
 import time
 from pathlib import Path
 
-from .. import __version__, config
-from ..embedded import local_server
-from ..exceptions import LyceumError
-from ..protocol.machines import needs_gpu
-from ..runs.workspace import workspace
+from ... import __version__, config
+from ...client import debug_log
+from ...display.tables import Says, Table
+from ...embedded import local_server
+from ...exceptions import LyceumError
+from ...folders import journal_folder, server_folder
+from ...protocol.machines import needs_gpu
+from ...runs.workspace import workspace
+from ..parsing import Parser
+from . import Call
 from .callbacks import until
 
+#: What was looked at, what was found, and what to do about it; empty if nothing.
+Row = tuple[str, str, str]
 
-def examine() -> list[tuple[str, str, str]]:
-    """Looks at versions, credentials, the server and the folders. Starts nothing."""
-    found = [
+
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "--log", metavar="ID", nargs="?", const="", help="the debug trail, of one run or of all"
+    )
+
+
+def run(call: Call) -> Table | Says:
+    if call.options.log is not None:
+        return Says(trail_of(call.options.log))
+    return examine()
+
+
+def examine() -> Table:
+    """Look at versions, credentials, the server and the folders. Nothing is started."""
+    rows = [
         ("lyceum-magic", __version__, ""),
         ("Python", f"{platform.python_version()} in {sys.prefix}", ""),
         *_packages(),
@@ -35,11 +55,11 @@ def examine() -> list[tuple[str, str, str]]:
     ]
     proxies = [name for name in os.environ if name.lower().endswith("_proxy") and os.environ[name]]
     if proxies:
-        found.append(("proxy variables", ", ".join(sorted(proxies)), "not used for loopback"))
-    return found
+        rows.append(("proxy variables", ", ".join(sorted(proxies)), "not used for loopback"))
+    return Table(["what", "found", "advice"], rows)
 
 
-def _packages() -> list[tuple[str, str, str]]:
+def _packages() -> list[Row]:
     rows = []
     for name in ("ipython", "ipykernel", "ipywidgets", "anywidget", "httpx", "uv"):
         try:
@@ -50,7 +70,7 @@ def _packages() -> list[tuple[str, str, str]]:
     return rows
 
 
-def _credentials() -> tuple[str, str, str]:
+def _credentials() -> Row:
     try:
         account = config.find_account()
     except LyceumError as exc:
@@ -64,11 +84,10 @@ def _credentials() -> tuple[str, str, str]:
     return ("credentials", f"from {account.source}", f"cells run on {account.base_url}")
 
 
-def _server() -> tuple[str, str, str]:
-    here = workspace()
+def _server() -> Row:
     try:
         folder = local_server.current_folder()
-        client = here.embedded_if_running()
+        client = workspace().embedded_if_running()
         if client is None and (problem := local_server.unreachable(folder)):
             return ("embedded server", "cannot be reached", problem)
     except LyceumError as exc:
@@ -77,15 +96,15 @@ def _server() -> tuple[str, str, str]:
         return ("embedded server", "not running", f"starts with the first cell, in {folder}")
     where = f"at {client.account.base_url}"
     try:
-        usable = here.ask(client.available_hardware)
-        active = here.ask(client.active)
+        usable = workspace().ask(client.available_hardware)
+        active = workspace().ask(client.active)
     except LyceumError as exc:
         return ("embedded server", where, str(exc))
     gpu = "GPU names run on the CPU" if any(map(needs_gpu, usable)) else ""
     return ("embedded server", f"{where}, {len(active)} active runs", gpu)
 
 
-def _earlier_state() -> list[tuple[str, str, str]]:
+def _earlier_state() -> list[Row]:
     try:
         waits = local_server.earlier_state()
     except LyceumError as exc:
@@ -93,8 +112,8 @@ def _earlier_state() -> list[tuple[str, str, str]]:
     return [("earlier state", "not taken over", waits)] if waits else []
 
 
-def _callbacks() -> tuple[str, str, str]:
-    """How the callbacks of the embedded server are doing."""
+def _callbacks() -> Row:
+    """Report the callbacks that the embedded server has to send."""
     try:
         client = workspace().embedded_if_running()
         if client is None:
@@ -110,15 +129,15 @@ def _callbacks() -> tuple[str, str, str]:
     return _callbacks_row(found, health["dead"], advice=" ".join(health["errors"]))
 
 
-def _callbacks_to_here() -> tuple[str, str, str]:
+def _callbacks_to_here() -> Row:
     try:
         return ("callbacks to `here`", f"received {workspace().here.receiver()}", "")
     except LyceumError as exc:
         return ("callbacks to `here`", "cannot be received", str(exc))
 
 
-def callbacks_left(folder: Path) -> tuple[str, str, str]:
-    """What a server that has ended left to be sent, as it said."""
+def callbacks_left(folder: Path) -> Row:
+    """Report the callbacks that a server which has ended left to be sent."""
     left = local_server.callbacks_left(folder)
     if left is None:
         return (
@@ -129,7 +148,7 @@ def callbacks_left(folder: Path) -> tuple[str, str, str]:
     return _callbacks_row([waiting] if left["pending"] else [], left["dead"])
 
 
-def _callbacks_row(found: list[str], dead: int, *, advice: str = "") -> tuple[str, str, str]:
+def _callbacks_row(found: list[str], dead: int, *, advice: str = "") -> Row:
     if dead:
         found = [*found, f"{dead} given up"]
     if not found:
@@ -141,8 +160,8 @@ def _count(waiting: int) -> str:
     return "1 callback waits" if waiting == 1 else f"{waiting} callbacks wait"
 
 
-def _engine() -> list[tuple[str, str, str]]:
-    """What images and stacks need on the embedded server; this machine's is taken for its own."""
+def _engine() -> list[Row]:
+    """Report the container engine that images and stacks need on the embedded server."""
     if importlib.util.find_spec("docker") is None:
         return [("container engine", "not used", "pip install 'lyceum-magic[containers]'")]
     return [
@@ -158,7 +177,7 @@ def _engine() -> list[tuple[str, str, str]]:
 
 
 def _answer(command: list[str], advice: str) -> tuple[str, str]:
-    """What a command says in its one line, and what to do if it says nothing."""
+    """Return the one line that a command prints, and what to do if it fails."""
     try:
         done = subprocess.run(command, capture_output=True, text=True, timeout=5, check=True)
     except (OSError, subprocess.SubprocessError):
@@ -166,11 +185,19 @@ def _answer(command: list[str], advice: str) -> tuple[str, str]:
     return done.stdout.strip(), ""
 
 
-def _journal() -> tuple[str, str, str]:
+def _journal() -> Row:
     try:
         workspace().entries(limit=1)
     except LyceumError as exc:
         return ("journal", "cannot be used", str(exc))
-    folder = config.journal_folder()
+    folder = journal_folder()
     size = sum(path.stat().st_size for path in folder.glob("*")) if folder.is_dir() else 0
     return ("journal", f"{size / 1e6:.1f} MB in {folder}", "%lyceum forget makes room")
+
+
+def trail_of(run_id: str) -> str:
+    """Return the debug trail's last lines, of one run or, if `run_id` is empty, of all."""
+    if run_id:
+        run_id = workspace().find_entry(run_id).run_id or "-"
+    logs = [server_folder() / "server.log"]
+    return debug_log.last_lines(journal_folder(), logs, run_id)

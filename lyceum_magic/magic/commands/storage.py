@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import os
 import time
 import uuid
@@ -11,44 +10,62 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-from ..client.storage import Storage
-from ..display.progress import ProgressBar, size
-from ..display.summary import duration
-from ..exceptions import OptionError, RequestRefused
-from ..runs.saving import name_file
-from ..runs.workspace import workspace
-from .tables import Says, Table
+from ...client.storage import Storage
+from ...display.progress import ProgressBar, size
+from ...display.summary import duration
+from ...display.tables import Says, Table
+from ...exceptions import OptionError, RequestRefused
+from ...runs.saving import name_file
+from ...runs.workspace import workspace
+from ..parsing import Parser
+from . import Call
 
 
-def run_storage(parsed: argparse.Namespace) -> object:
-    """What a subcommand of `storage` answers; None where it has printed a line.
+def add_arguments(parser: Parser) -> None:
+    add_action = parser.subcommand_adder(
+        title="actions", dest="action", metavar="ls|put|get|rm", required=True
+    )
+    add_action("ls", "list files").add_argument(
+        "prefix", metavar="PREFIX", nargs="?", default="", help="only keys that begin with it"
+    )
+    put = add_action("put", "upload a file")
+    put.add_argument("path", metavar="PATH", help="of a file here")
+    put.add_argument("key", metavar="KEY", nargs="?", help="its name there; else the file's own")
+    get = add_action("get", "download a file")
+    get.add_argument("key", metavar="KEY")
+    get.add_argument("path", metavar="PATH", nargs="?", help="a file or a folder here; else .")
+    get.add_argument("--yes", action="store_true", help="write over a file that is here already")
+    rm = add_action("rm", "remove a file, or all below a key that ends in /")
+    rm.add_argument("key", metavar="KEY")
 
-    Raises:
-        OptionError: a path or a key that is not there, or is taken.
-        LyceumError: what the server says.
-    """
-    here = workspace()
-    storage = here.client().storage
-    match parsed.action:
+
+def run(call: Call) -> Says | Table | None:
+    options = call.options
+    storage = workspace().client().storage
+    match options.action:
         case "ls":
-            files, has_more = here.ask(storage.list, parsed.prefix)
-            rows = [
-                (file.key, "" if file.size is None else size(file.size), file.modified[:19])
-                for file in files
-            ]
-            if has_more:
-                rows.append(("… and more; name a PREFIX", "", ""))
-            where = f" whose keys begin with {parsed.prefix!r}" if parsed.prefix else ""
-            return Table(["key", "size", "modified"], rows, empty=f"no files{where}")
+            return _list(storage, options.prefix)
         case "put":
-            _put(storage, parsed.path, parsed.key)
+            _put(storage, options.path, options.key)
         case "get":
-            _get(storage, parsed.key, parsed.path, may_overwrite=parsed.yes)
+            _get(storage, options.key, options.path, may_overwrite=options.yes)
         case "rm":
-            with _known(parsed.key):
-                here.ask(storage.delete, parsed.key)
-            return Says(f"{parsed.key} is removed.")
-    return None
+            with _known(options.key):
+                workspace().ask(storage.delete, options.key)
+            return Says(f"{options.key} is removed.")
+    return None  # a transfer has printed its line
+
+
+def _list(storage: Storage, prefix: str) -> Table:
+    files, has_more = workspace().ask(storage.list, prefix)
+    rows = [
+        (file.key, "" if file.size is None else size(file.size), file.modified[:19])
+        for file in files
+    ]
+    if has_more:
+        rows.append(("… and more; name a PREFIX", "", ""))
+    where = f" whose keys begin with {prefix!r}" if prefix else ""
+    return Table(["key", "size", "modified"], rows, empty=f"no files{where}")
 
 
 def _put(storage: Storage, named: str, key: str | None) -> None:
@@ -84,7 +101,7 @@ def _get(storage: Storage, key: str, named: str | None, *, may_overwrite: bool) 
 
     async def download() -> None:
         async with storage.download(key) as (bar.total, pieces):
-            # In the folder of its place: only there can it be renamed, whole or not at all.
+            # In the folder of its place, so that it can be renamed in one step.
             with _draft(place.parent) as (draft, path):
                 async for piece in pieces:
                     draft.write(piece)
@@ -96,7 +113,7 @@ def _get(storage: Storage, key: str, named: str | None, *, may_overwrite: bool) 
                     try:
                         name_file(path, place)
                     except FileExistsError:
-                        raise taken from None  # another one was first
+                        raise taken from None  # it has been made meanwhile
 
     try:
         with _known(key):
@@ -128,7 +145,7 @@ def _transfer(bar: ProgressBar, work: Callable[[], Awaitable[None]], done: str) 
 
 @contextmanager
 def _known(key: str) -> Iterator[None]:
-    """Says of a key that is not there, that it is not there."""
+    """Translate the server's error for a key that does not exist."""
     try:
         yield
     except RequestRefused as exc:

@@ -1,57 +1,74 @@
-"""`%lyceum callbacks [ID]|test|redeliver|rm|secret`: what became of callbacks, what signs them."""
+"""`%lyceum callbacks [ID]|test|redeliver|rm|secret`: deliveries, and the secret that signs them."""
 
 from __future__ import annotations
 
-import argparse
 import functools
 import time
 from datetime import datetime
 from itertools import count
 
-from ..client.callbacks import MAX_PAGE, Callbacks
-from ..display.summary import duration
-from ..exceptions import OptionError, UnknownRun
-from ..protocol.callbacks import AttemptRecord, DeliveryDetails, DeliveryRecord, DeliveryState
-from ..runs.workspace import workspace
-from ..submission.callback_urls import check_callback_urls
-from .tables import Says, Table
+from ...client.callbacks import MAX_PAGE, Callbacks
+from ...display.summary import duration
+from ...display.tables import Says, Table
+from ...exceptions import OptionError, UnknownRun
+from ...protocol.callbacks import AttemptRecord, DeliveryDetails, DeliveryRecord, DeliveryState
+from ...runs.workspace import workspace
+from ...submission.callback_urls import check_callback_urls
+from ..parsing import Parser
+from . import RUN_ID, Call
 
-#: Every delivery's id begins so, and no run's does.
+#: The beginning of every delivery's id; no run's id begins like this.
 ID_PREFIX = "msg_"
-#: More of an id is shown only where this much is not unique.
+#: How much of an id is shown; more, if that is not unique.
 _SHOWN = len(ID_PREFIX) + 8
-#: How many deliveries a table of all of them has.
+#: How many deliveries are shown, the newest.
 _NEWEST = 100
 
 
-def run_callbacks(parsed: argparse.Namespace) -> object:
-    """What a subcommand of `callbacks` answers.
+def add_arguments(parser: Parser) -> None:
+    add_action = parser.subcommand_adder(title="actions", dest="action", metavar="ACTION")
+    parser.default = "list"
+    add_action("list", "all deliveries, those of a run, or one with its attempts").add_argument(
+        "id", metavar="ID", nargs="?", help=f"{RUN_ID}; or a delivery"
+    )
+    add_action("test", "send a test callback").add_argument("url", metavar="URL")
+    add_action("redeliver", "send again what was not delivered").add_argument(
+        "id", metavar="ID", help=f"a delivery; or {RUN_ID}"
+    )
+    add_action("rm", "remove a delivery, or those of a run that were given up").add_argument(
+        "id", metavar="ID", help=f"a delivery; or {RUN_ID}"
+    )
+    secret = add_action("secret", "what callbacks are signed with")
+    secret.add_argument("--show", action="store_true", help="print it whole, into the notebook")
+    secret.add_argument("--rotate", action="store_true", help="change it; both sign for a day")
 
-    Raises:
-        OptionError: an id that no delivery has, or several, or a URL that no callback may go to.
-        UnknownRun: an id that no run has, or several.
-        LyceumError: what the server says; the cloud keeps no log.
-    """
-    match parsed.action:
+
+def run(call: Call) -> Says | Table:
+    options = call.options
+    match options.action:
         case "test":
-            return _test(parsed.url)
+            return _test(options.url)
         case "redeliver":
-            return _redeliver(parsed.id)
+            return _redeliver(options.id)
         case "rm":
-            return _remove(parsed.id)
+            return _remove(options.id)
         case "secret":
-            return _secret(is_shown=parsed.show, rotate=parsed.rotate)
-    if parsed.id is None:
+            return _secret(is_shown=options.show, rotate=options.rotate)
+    return _list(options.id)
+
+
+def _list(named: str | None) -> Table:
+    if named is None:
         callbacks = workspace().client().callbacks
         newest = workspace().ask(functools.partial(callbacks.deliveries, limit=_NEWEST))
-        return _table(newest, "no callbacks yet; `--callback URL` behind %%lyceum asks for one")
-    callbacks, found = _chosen(parsed.id)
-    if not _is_delivery(parsed.id):
+        return _table(newest, "no callbacks yet; `--callback URL` after %%lyceum asks for one")
+    callbacks, found = _chosen(named)
+    if not _is_delivery(named):
         return _table(found, "this run has no callbacks, or has not ended")
     return _attempts(workspace().ask(callbacks.delivery, found[0]["delivery_id"]))
 
 
-# What an ID means.
+# The meaning of an ID.
 
 
 def _is_delivery(named: str) -> bool:
@@ -59,26 +76,25 @@ def _is_delivery(named: str) -> bool:
 
 
 def _chosen(named: str) -> tuple[Callbacks, list[DeliveryRecord]]:
-    """The deliveries that an ID means, one by its own or all of a run, and whom to ask for them."""
-    here = workspace()
+    """Return the deliveries that an ID names, one or all of a run, and the client that has them."""
     if "/" in named:  # not quoted: a URL may hold a secret
         raise OptionError(
-            "The ID of a run or of a delivery (msg_...) is expected here; a URL is tried by "
+            "The ID of a run or of a delivery (msg_...) is expected here; try a URL with "
             "`%lyceum callbacks test URL`."
         )
     if _is_delivery(named):
-        callbacks = here.client().callbacks
+        callbacks = workspace().client().callbacks
         return callbacks, [_delivery(callbacks, named)]
     try:
-        entry = here.find_entry(named)
+        entry = workspace().find_entry(named)
     except UnknownRun:
-        callbacks = here.client().callbacks
+        callbacks = workspace().client().callbacks
         return callbacks, _of_a_run(callbacks, named)
     if entry.run_id is None:
-        raise UnknownRun("The start of that run was not answered, so nobody knows its callbacks.")
-    callbacks = here.client_for(entry).callbacks
+        raise UnknownRun("The start of that run was not answered, so its callbacks are not known.")
+    callbacks = workspace().client_for(entry).callbacks
     ask = functools.partial(callbacks.deliveries, entry.run_id, limit=MAX_PAGE)
-    return callbacks, here.ask(ask)
+    return callbacks, workspace().ask(ask)
 
 
 def _delivery(callbacks: Callbacks, named: str) -> DeliveryRecord:
@@ -92,7 +108,7 @@ def _delivery(callbacks: Callbacks, named: str) -> DeliveryRecord:
 
 
 def _of_a_run(callbacks: Callbacks, named: str) -> list[DeliveryRecord]:
-    """The deliveries of a run that this user's journal does not have: forgotten, or another's."""
+    """Return the deliveries of a run that is not in this user's journal."""
     found = [item for item in _all(callbacks) if (item["execution_id"] or "").startswith(named)]
     if len({item["execution_id"] for item in found}) == 1:
         return found
@@ -113,7 +129,7 @@ def _all(callbacks: Callbacks) -> list[DeliveryRecord]:
             return found
 
 
-# What is shown.
+# Tables.
 
 
 def _table(found: list[DeliveryRecord], empty: str) -> Table:
@@ -156,7 +172,7 @@ def _attempts(delivery: DeliveryDetails) -> Table:
 
 
 def _shown_length(ids: list[str]) -> int:
-    """How many characters tell these ids apart, and can be typed in their place."""
+    """Return how many characters are enough to tell these ids apart."""
     different = set(ids)
     return next(
         n for n in count(_SHOWN) if len({known[:n] for known in different}) == len(different)
@@ -172,7 +188,7 @@ def _took(attempt: AttemptRecord) -> str:
 
 
 def until(moment: str | None, now: float) -> str:
-    """How long it is until a time of the wire, in words; empty where there is none."""
+    """Say how long it is until a time of the wire; nothing if there is none."""
     try:
         left_s = datetime.fromisoformat(moment).timestamp() - now if moment else None
     except ValueError:
@@ -182,7 +198,7 @@ def until(moment: str | None, now: float) -> str:
     return f"in {duration(left_s)}" if left_s > 0 else "now"
 
 
-# What is done.
+# Actions.
 
 
 def _test(url: str) -> Says:
@@ -207,7 +223,9 @@ def _redeliver(named: str) -> Says:
     if not _is_delivery(named):
         found = [item for item in found if item["state"] != DeliveryState.DELIVERED]
     if not found:
-        return Says("No callback of this run is left to be sent; one alone goes by its own id.")
+        return Says(
+            "No callback of this run is left to be sent; to send one again, give its own id."
+        )
     for item in found:
         workspace().ask(callbacks.redeliver, item["delivery_id"])
     if len(found) == 1:
@@ -222,7 +240,7 @@ def _remove(named: str) -> Says:
     if not _is_delivery(named):
         found = [item for item in found if item["state"] == DeliveryState.DEAD]
     if not found:
-        return Says("No callback of this run was given up; one alone is removed by its own id.")
+        return Says("No callback of this run was given up; to remove one, give its own id.")
     for item in found:
         workspace().ask(callbacks.remove, item["delivery_id"])
     if len(found) > 1:

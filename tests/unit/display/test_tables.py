@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from lyceum_magic.magic.tables import Table
+from lyceum_magic.display.tables import Table
 
 
 def test_text_is_aligned() -> None:

@@ -1,4 +1,4 @@
-"""`%lyceum metrics`: what the server has measured of a run -> a chart."""
+"""`%lyceum metrics [ID]`: a chart of what the server has measured of a run."""
 
 from __future__ import annotations
 
@@ -7,11 +7,13 @@ from collections.abc import Mapping
 from datetime import UTC, datetime
 from typing import Any
 
-from ..display.chart import Chart, Series
-from ..runs.run import Run
-from .tables import Says
+from ...display.chart import Chart, Series
+from ...display.tables import Says
+from ...runs.workspace import workspace
+from ..parsing import Parser
+from . import RUN_ID, Call
 
-#: The wire's series: what it is called here, its unit, and the series that limits it.
+#: Series of the wire -> its title in the chart, its unit, and the series that holds its limit.
 _SERIES = {
     "systemCpuUsagePercent": ("Processor", "%", ""),
     "systemRamUsedBytes": ("Memory", "bytes", "systemRamTotalBytes"),
@@ -20,12 +22,12 @@ _SERIES = {
 }
 
 
-def metrics_of(run: Run) -> Chart | Says:
-    """The run's metrics as a chart, or a sentence where there are none.
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument("id", nargs="?", default="last", help=RUN_ID)
 
-    Raises:
-        LyceumError: the server does not give them.
-    """
+
+def run(call: Call) -> Chart | Says:
+    run = workspace().attach(call.options.id)
     series = read_series(run.metrics())
     name = f" ({run.name:.40})" if run.name else ""
     title = f"run {run.id[:8]}{name} on {run.machine}, {run.state}"
@@ -36,9 +38,9 @@ def metrics_of(run: Run) -> Chart | Says:
 
 
 def read_series(answer: Mapping[str, Any]) -> list[Series]:
-    """The series in the wire's answer that have values, in the order in which they are drawn.
+    """Return the series of an answer that have values, in the order in which they are drawn.
 
-    Times count from the first of all moments.
+    Their times are in seconds since the first of all measurements.
     """
     found = {name: _points(answer.get(name)) for name in (*_SERIES, "systemRamTotalBytes")}
     begin = min((points[0][0] for points in found.values() if points), default=0.0)
@@ -61,7 +63,7 @@ def _points(values: object) -> list[tuple[float, float]]:
 
 
 def _seconds(moment: object) -> float | None:
-    """A moment in seconds since 1970; the wire says ISO 8601, and a number is understood too."""
+    """Return a moment, which is in ISO 8601 or a number, in seconds since 1970."""
     if (number := _number(moment)) is not None:
         return number
     try:

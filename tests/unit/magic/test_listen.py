@@ -1,4 +1,4 @@
-"""What comes to the listening address is shown, whatever became of what came before."""
+"""Callbacks that arrive at the listening address are shown, even after one that cannot be."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from lyceum_magic.magic import listening
+from lyceum_magic.magic.commands import listen
 from lyceum_magic.runs.workspace import Workspace
 from tests.tools.waiting import LIMIT_S, eventually
 
@@ -16,7 +16,7 @@ from tests.tools.waiting import LIMIT_S, eventually
 @pytest.fixture
 def here(monkeypatch: pytest.MonkeyPatch) -> Iterator[Workspace]:
     workspace = Workspace()
-    monkeypatch.setattr(listening, "workspace", lambda: workspace)
+    monkeypatch.setattr(listen, "workspace", lambda: workspace)
     yield workspace
     workspace.close()
 
@@ -29,15 +29,15 @@ def post(url: str, run_id: str, name: str = "") -> None:
         assert answer.status == 204
 
 
-def test_one_that_cannot_be_shown_keeps_no_other_from_it(
+def test_one_that_cannot_be_shown_keeps_no_other_from_being_shown(
     here: Workspace,
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     caplog: pytest.LogCaptureFixture,
 ) -> None:
     answers = {"second": "completed"}
-    monkeypatch.setattr(listening, "_by_server", lambda run_id: answers[run_id])
-    listening.listen("")
+    monkeypatch.setattr(listen, "_by_server", lambda run_id: answers[run_id])
+    listen.show("")
     address = capsys.readouterr().out.split()[0]
     post(address, "first")
     eventually(lambda: "cannot be shown" in caplog.text, "the first one's failure")
@@ -53,20 +53,20 @@ def test_one_that_cannot_be_shown_keeps_no_other_from_it(
 
 
 def test_each_process_listens_for_itself(here: Workspace) -> None:
-    listening.listen("")
+    listen.show("")
     first = here.listening
-    listening.listen("")
+    listen.show("")
     assert here.listening is first
 
 
 def test_no_sender_commands_the_terminal(
     here: Workspace, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(listening, "_by_server", lambda run_id: "completed")
-    listening.listen("")
+    monkeypatch.setattr(listen, "_by_server", lambda run_id: "completed")
+    listen.show("")
     post(capsys.readouterr().out.split()[0], "run-1", "é\x1b]0;x\x07\n\x9b2J\u202eend")
     shown = here.listening
-    assert isinstance(shown, listening._Listening)
+    assert isinstance(shown, listen._Listening)
     eventually(lambda: shown._count == 1, "it is shown")
     text = shown._text()
     assert "é�]0;x� �2J�end" in text

@@ -1,4 +1,4 @@
-"""`%lyceum listen`: an address for systems outside, and what comes in there, shown as it comes."""
+"""`%lyceum listen`: an address for callbacks from outside; a table shows those that arrive."""
 
 from __future__ import annotations
 
@@ -9,59 +9,63 @@ import time
 from collections import deque
 from html import escape
 
-from .. import config
-from ..display.faces import is_notebook
-from ..display.slot import Slot
-from ..exceptions import LyceumError, UnknownRun
-from ..protocol.lines import one_line
-from ..protocol.redaction import origin_of
-from ..runs.workspace import Workspace, workspace
-from .tables import Table
+from ... import config
+from ...display.faces import is_notebook
+from ...display.slot import Slot
+from ...display.tables import Table
+from ...exceptions import LyceumError, UnknownRun
+from ...protocol.lines import one_line
+from ...protocol.redaction import origin_of
+from ...runs.workspace import Workspace, workspace
+from . import Call
 
 logger = logging.getLogger(__name__)
 
-#: So many arrivals are shown, the last ones.
+#: How many arrivals are shown, the newest.
 SHOWN = 20
-#: The first characters of a name that a sender has chosen.
+#: How much is shown of a run's name, which the sender has chosen.
 _NAME_CHARACTERS = 40
 
 _HEAD = ["arrived", "run", "name", "it says", "the server says"]
 
 
-def listen(setting: str) -> None:
-    """Shows the address in the present cell, and from now on what comes in there.
+def run(call: Call) -> None:
+    show(call.defaults.callback_base_url)
+
+
+def show(base_url: str) -> None:
+    """Show the address in the present cell, and from now on what arrives there.
 
     Args:
-        setting: see `Here`.
+        base_url: this Jupyter's public https address, if it is set; see `Here`.
 
     Raises:
-        LyceumError: nothing can come in.
+        LyceumError: callbacks cannot arrive here.
     """
-    here = workspace()
-    address, base = here.here.listening_address(setting)
-    _listening(here).show(address, _reach(base))
+    address, base = workspace().here.listening_address(base_url)
+    _listening(workspace()).show(address, _reach(base))
 
 
 def _reach(base: str | None) -> str:
     if base is not None:
-        return f"It is reached from wherever {origin_of(base)} is."
+        return f"Programs reach it from wherever they reach {origin_of(base)}."
     return (
-        "Only programs on this machine reach it; for others, c.LyceumMagics.callback_base_url is "
-        "to name this Jupyter's public https address."
+        "Only programs on this machine reach it; for others, set c.LyceumMagics.callback_base_url "
+        "to this Jupyter's public https address."
     )
 
 
 class _Listening:
-    """What has come in for one process, and the cell that shows it: the last that asked."""
+    """The callbacks that have arrived for this process, and the newest cell that shows them."""
 
-    def __init__(self, here: Workspace) -> None:
-        self._queue = here.here.listen()
+    def __init__(self, current: Workspace) -> None:
+        self._queue = current.here.listen()
         self._rows: deque[tuple[str, ...]] = deque(maxlen=SHOWN)
         self._count = 0
         self._slot: Slot | None = None
         self._address = self._reach = ""
         self._turn = threading.Lock()
-        threading.Thread(target=self._go_on, name="lyceum listen", daemon=True).start()
+        threading.Thread(target=self._follow, name="lyceum listen", daemon=True).start()
 
     def show(self, address: str, reach: str) -> None:
         with self._turn:
@@ -73,7 +77,7 @@ class _Listening:
             self._slot.reserve()
             self._slot.fill(self._bundle())
 
-    def _go_on(self) -> None:
+    def _follow(self) -> None:
         while (arrival := self._queue.get()) is not None:
             event = arrival.event
             try:
@@ -84,8 +88,8 @@ class _Listening:
                     event.state.value if event.state else "",
                     _by_server(event.run_id or ""),
                 )
-            except Exception:  # the top of a thread: the others are shown
-                logger.exception("a callback that came in cannot be shown")
+            except Exception:  # the top of a thread; later arrivals are still shown
+                logger.exception("a callback that arrived cannot be shown")
 
     def _add(self, *row: str) -> None:
         with self._turn:
@@ -111,8 +115,8 @@ class _Listening:
 
     def _says(self) -> str:
         return (
-            "It takes callbacks (POST) until this kernel ends. Whoever has it can send, so give it "
-            f"away like a password. {self._reach}"
+            "It takes callbacks (POST) until this kernel ends. Everyone who has it can send to it, "
+            f"so treat it like a password. {self._reach}"
         )
 
     def _bundle(self) -> dict[str, str]:
@@ -129,29 +133,29 @@ class _Listening:
 
 
 def _by_server(run_id: str) -> str:
-    """The state of a run as the server knows it: a callback is a hint, which anybody could send."""
-    here = workspace()
+    """Return a run's state according to the server; the callback itself could be anyone's."""
+    current = workspace()
     try:
-        entry = here.find_entry(run_id)
+        entry = current.find_entry(run_id)
         if entry.run_id != run_id:
-            raise UnknownRun("another run, whose id begins so")
-        client = here.client_for(entry)
+            raise UnknownRun("another run, whose id begins like this one")
+        client = current.client_for(entry)
     except UnknownRun:
         account = config.find_account()
-        found = here.embedded_if_running() if account is None else here.client("cloud")
+        found = current.embedded_if_running() if account is None else current.client("cloud")
         if found is None:
             return "unknown run"
         client = found
     except LyceumError as exc:
         return f"cannot be asked ({type(exc).__name__})"
     try:
-        return str(here.ask(client.record, run_id).get("status"))
+        return str(current.ask(client.record, run_id).get("status"))
     except LyceumError as exc:
         is_unknown = getattr(exc, "status_code", None) == 404
         return "unknown run" if is_unknown else f"cannot be asked ({type(exc).__name__})"
 
 
-def _listening(here: Workspace) -> _Listening:
-    if not isinstance(here.listening, _Listening):
-        here.listening = _Listening(here)
-    return here.listening
+def _listening(current: Workspace) -> _Listening:
+    if not isinstance(current.listening, _Listening):
+        current.listening = _Listening(current)
+    return current.listening

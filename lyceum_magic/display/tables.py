@@ -1,4 +1,4 @@
-"""What a subcommand answers: a sentence, or rows -> a table, as HTML and as aligned text."""
+"""Answers of a command: a sentence, or rows as a table, in HTML and as aligned text."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from ..protocol.lines import one_line, safe_lines
 
 
 class Says(str):
-    """A sentence, shown without quotes."""
+    """A text that a notebook shows without quotes."""
 
     def __repr__(self) -> str:
         return safe_lines(self)
 
 
 class Table:
-    """A small table with both faces.
+    """A small table, in HTML and as text.
 
     Args:
         head: the column names.
-        rows: as many cells a row as there are names.
+        rows: each with one cell for each column.
         title: a line above it.
-        empty: what to say instead where there are no rows.
+        empty: the sentence that stands for a table without rows.
     """
 
     def __init__(
@@ -49,7 +49,7 @@ class Table:
 
     def _repr_html_(self) -> str | None:
         if not self.rows:
-            return None  # the sentence, as a notebook shows any
+            return None  # the notebook then shows the sentence as text
         style = ' style="text-align:left"'
         head = "".join(f"<th{style}>{_isolated(name)}</th>" for name in self.head)
         body = "".join(
@@ -61,5 +61,5 @@ class Table:
 
 
 def _isolated(text: str) -> str:
-    # Words that run from right to left keep to their own cell.
+    # Text that runs from right to left must not reorder the other cells.
     return f"<bdi>{escape(text)}</bdi>"
