@@ -7,9 +7,8 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic import trail
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
-
-from .served_process import ServedProcess, served
 
 TEXT = "Sesame-8361"
 
