@@ -18,9 +18,10 @@ from .protocol.limits import MAX_TIMEOUT_S, MIN_TIMEOUT_S
 from .protocol.lines import one_line
 from .protocol.redaction import HiddenText, hidden_urls
 from .protocol.requests import EntryPoint, Start
+from .runs.accounts import Place
 from .runs.hooks import Hook
 from .runs.run import Run
-from .runs.workspace import Place, workspace
+from .runs.workspace import workspace
 from .submission.compose_request import compose_request
 from .submission.files import read_files, sizes_of
 from .submission.image_request import image_request, shell_command
@@ -351,7 +352,7 @@ def _several(what: str, texts: str | Sequence[str]) -> list[str]:
 
 def runs() -> list[Entry]:
     """Every run of this user that the journal holds, newest first."""
-    return workspace().entries()
+    return workspace().history.entries()
 
 
 def attach(run_id: str = "last") -> Run:

@@ -1,4 +1,4 @@
-"""The command `lyceum-magic`: each subcommand turns its arguments into one call."""
+"""The command `lyceum-magic`: one parser, and a function for each of its commands."""
 
 from __future__ import annotations
 
@@ -7,37 +7,49 @@ import os
 import re
 import shlex
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from . import __version__
 from .exceptions import LyceumError
 from .protocol.lines import one_line
 from .protocol.redaction import without_password
 
-#: Names the package index for requirements, with its password if it has one.
+if TYPE_CHECKING:
+    from .server.state_folder import ServerFile
+
+    _Commands = argparse._SubParsersAction[argparse.ArgumentParser]
+
+#: The variable with the URL of the package index for requirements, with its password if it has one.
 INDEX_VARIABLE = "LYCEUM_MAGIC_INDEX_URL"
 
 EXIT_ERROR = 1
 EXIT_ALREADY_SERVED = 3
-_WHAT_A_KEY_OPENS = {
-    "local": "Runs execute as this user: whoever has a key can do what you can do.",
-    "shared": "Whoever has a key can start containers; Python runs are refused.",
-}
 _EXIT_INTERRUPTED = 130  # 128 + SIGINT, as shells have it
+
+#: Profile -> what a key of the server is good for.
+_POWER_OF_A_KEY = {
+    "local": "Runs execute as this user: everyone who has a key can do what you can do.",
+    "shared": "Everyone who has a key can start containers; Python runs are refused.",
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Runs a command line; returns the exit code. Errors are one sentence on stderr."""
+    """Run a command line, and return the exit code. An error is one sentence on stderr."""
     options = _parser().parse_args(arguments)
     try:
         code: int = options.command(options)
         return code
     except LyceumError as exc:
-        print(f"lyceum-magic: {one_line(exc)}", file=sys.stderr)
+        _complain(str(exc))
         return EXIT_ERROR
     except KeyboardInterrupt:
         return _EXIT_INTERRUPTED
+
+
+def _complain(text: str) -> None:
+    print(f"lyceum-magic: {one_line(text)}", file=sys.stderr)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -45,75 +57,87 @@ def _parser() -> argparse.ArgumentParser:
         prog="lyceum-magic", description="The Lyceum server of this machine, and what is around it."
     )
     parser.add_argument("--version", action="version", version=f"%(prog)s {__version__}")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    _add_serve(commands)
-    _add_demo(commands)
-    _add_doctor(commands)
-    _add_keys(commands)
+    commands: _Commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    serve = _add(commands, "serve", "serve Lyceum's API on this machine", _serve)
+    _add_server_options(serve)
+    _add_run_options(serve)
+
+    demo = _add(commands, "demo", "run a notebook on the embedded server and show it", _demo)
+    demo.add_argument("notebook", type=Path, metavar="NOTEBOOK")
+    demo.add_argument(
+        "--output-dir", type=Path, metavar="DIR", default=Path("build"),
+        help="where the executed notebook and its HTML go (default: build)",
+    )  # fmt: skip
+
+    _add(commands, "doctor", "look for what could be wrong here", _doctor)
+
+    keys = commands.add_parser("keys", help="keys of this environment's server for other clients")
+    _add_key_actions(keys.add_subparsers(required=True, metavar="ACTION"))
     return parser
 
 
-def _add_serve(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    serve = commands.add_parser("serve", help="serve Lyceum's API on this machine")
-    serve.set_defaults(command=_serve)
+def _add(
+    commands: _Commands, name: str, text: str, function: Callable[[argparse.Namespace], int]
+) -> argparse.ArgumentParser:
+    parser = commands.add_parser(name, help=text)
+    parser.set_defaults(command=function)
+    return parser
+
+
+def _add_state_dir(parser: argparse.ArgumentParser, text: str) -> None:
+    parser.add_argument("--state-dir", type=_folder, metavar="DIR", help=text)
+
+
+# lyceum-magic serve
+
+
+def _add_server_options(serve: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--port", type=_port, metavar="N", help="where to listen (default: as last time)"
     )
+    _add_state_dir(serve, "where records and output are kept")
     serve.add_argument(
-        "--state-dir", type=Path, metavar="DIR", help="where records and output are kept"
-    )
-    serve.add_argument(
-        "--profile",
-        choices=("local", "shared"),
-        default="local",
+        "--profile", choices=("local", "shared"), default="local",
         help="local: for yourself (default); shared: for others too, so containers only, and no "
         "stream without its secret or the key",
-    )
+    )  # fmt: skip
+    serve.add_argument(
+        "--keep-days", type=_days, metavar="N", default=30,
+        help="how long ended runs are kept (default: 30)",
+    )  # fmt: skip
+    serve.add_argument(
+        "--keep-bytes", type=_size, metavar="SIZE", default="10G",
+        help="how much ended runs may take on the disk; the oldest leave first (default: 10G)",
+    )  # fmt: skip
+    # For a process that starts a server on demand.
+    serve.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
+    serve.add_argument("--idle-exit", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
+
+
+def _add_run_options(serve: argparse.ArgumentParser) -> None:
     serve.add_argument(
         "--max-running", type=_positive, metavar="N", default=8, help="runs at a time (default: 8)"
     )
     index = serve.add_mutually_exclusive_group()
     index.add_argument(
-        "--index-url",
-        metavar="URL",
+        "--index-url", metavar="URL",
         help=f"package index for requirements (default: ${INDEX_VARIABLE}, else uv's settings)",
-    )
+    )  # fmt: skip
     index.add_argument(
-        "--index-url-file",
-        type=Path,
-        metavar="FILE",
+        "--index-url-file", type=Path, metavar="FILE",
         help="a file that holds this URL, for one with a password: everybody on this machine can "
         "read command lines",
-    )
+    )  # fmt: skip
     serve.add_argument("--find-links", metavar="DIR", help="folder of wheels for requirements")
     serve.add_argument(
-        "--memory-limit",
-        type=_memory_limit,
-        metavar="BYTES",
+        "--memory-limit", type=_memory_limit, metavar="BYTES",
         help="how much memory a Python run may use, such as 512M or 2G (default: no limit)",
-    )
+    )  # fmt: skip
     serve.add_argument(
-        "--allow-privileged",
-        action="store_true",
+        "--allow-privileged", action="store_true",
         help="let stacks have privileged services, which are root on this machine",
-    )
-    serve.add_argument(
-        "--keep-days",
-        type=_days,
-        metavar="N",
-        default=30,
-        help="how long ended runs are kept (default: 30)",
-    )
-    serve.add_argument(
-        "--keep-bytes",
-        type=_size,
-        metavar="SIZE",
-        default="10G",
-        help="how much ended runs may take on the disk; the oldest leave first (default: 10G)",
-    )
-    # For whoever starts a server on demand.
-    serve.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
-    serve.add_argument("--idle-exit", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
+    )  # fmt: skip
 
 
 def _serve(options: argparse.Namespace) -> int:
@@ -122,44 +146,17 @@ def _serve(options: argparse.Namespace) -> int:
             "The embedded server does not run on Windows; use WSL, or Lyceum Cloud with "
             "`lyceum auth login`."
         )
-    import logging
-
     from .folders import earlier_server_folder, server_folder
-    from .server.log import Repetitions
     from .server.serve import serve
     from .server.settings import ServerSettings
-    from .server.state_folder import AlreadyServed, ServerFile, server_file
+    from .server.state_folder import AlreadyServed
 
-    log = logging.StreamHandler()
-    log.addFilter(Repetitions())
-    logging.basicConfig(
-        level=logging.WARNING,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-        handlers=[log],
-    )
-    state_dir = _state_dir(options) or server_folder()
+    _log_to_stderr()
+    state_dir = options.state_dir or server_folder()
     is_environments_own = state_dir == server_folder()
-    ready_fd: int | None = options.ready_fd
-    if ready_fd is not None:
+    if options.ready_fd is not None:
         # Programs started below must not hold it open: its end is what the starter waits for.
-        os.set_inheritable(ready_fd, False)
-
-    folder = "" if options.state_dir is None else f" --state-dir {shlex.quote(str(state_dir))}"
-
-    def on_ready(server: ServerFile) -> None:
-        if ready_fd is not None:
-            os.write(ready_fd, b"ready\n")
-            os.close(ready_fd)
-            return
-        print(
-            f"Lyceum listens on {server.base_url}; Ctrl-C ends it, runs go on.\n"
-            f"Its own key is in {server_file(state_dir)}. For the official client make another:\n"
-            f"  lyceum-magic keys create NAME{folder}\n"
-            f"  lyceum auth login --url {server.base_url} --manual\n"
-            + _WHAT_A_KEY_OPENS[options.profile],
-            flush=True,
-        )
-
+        os.set_inheritable(options.ready_fd, False)
     try:
         serve(
             ServerSettings(
@@ -176,27 +173,59 @@ def _serve(options: argparse.Namespace) -> int:
                 keep_bytes=options.keep_bytes,
                 idle_exit_s=options.idle_exit,
             ),
-            on_ready,
+            lambda server: _announce(server, state_dir, options),
         )
     except AlreadyServed as exc:
-        print(f"lyceum-magic: {one_line(exc)}", file=sys.stderr)
+        _complain(str(exc))
         return EXIT_ALREADY_SERVED
     return 0
 
 
+def _log_to_stderr() -> None:
+    import logging
+
+    from .server.log import Repetitions
+
+    log = logging.StreamHandler()
+    log.addFilter(Repetitions())
+    logging.basicConfig(
+        level=logging.WARNING,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+        handlers=[log],
+    )
+
+
+def _announce(server: ServerFile, state_dir: Path, options: argparse.Namespace) -> None:
+    """Say that the server listens, to the process that started it or to the user."""
+    from .server.state_folder import server_file
+
+    if options.ready_fd is not None:
+        os.write(options.ready_fd, b"ready\n")
+        os.close(options.ready_fd)
+        return
+    folder = "" if options.state_dir is None else f" --state-dir {shlex.quote(str(state_dir))}"
+    print(
+        f"Lyceum listens on {server.base_url}; Ctrl-C ends it, runs go on.\n"
+        f"Its own key is in {server_file(state_dir)}. For the official client make another:\n"
+        f"  lyceum-magic keys create NAME{folder}\n"
+        f"  lyceum auth login --url {server.base_url} --manual\n"
+        + _POWER_OF_A_KEY[options.profile],
+        flush=True,
+    )
+
+
 def _index_url(options: argparse.Namespace) -> str | None:
-    """The package index that the command line, a file or the environment names.
+    """Return the package index that the command line, a file or the environment names.
 
     Raises:
-        LyceumError: the file cannot be read.
+        LyceumError: the file cannot be read, or holds something else.
     """
     url: str | None = options.index_url
     if url is not None:
         if without_password(url) != url:
-            print(
-                "lyceum-magic: everybody on this machine can read the password in --index-url; "
-                f"use --index-url-file, or {INDEX_VARIABLE} in the environment.",
-                file=sys.stderr,
+            _complain(
+                "everybody on this machine can read the password in --index-url; use "
+                f"--index-url-file, or {INDEX_VARIABLE} in the environment."
             )
         return url
     path: Path | None = options.index_url_file
@@ -212,28 +241,13 @@ def _index_url(options: argparse.Namespace) -> str | None:
     return url
 
 
-def _add_demo(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    demo = commands.add_parser("demo", help="run a notebook on the embedded server and show it")
-    demo.set_defaults(command=_demo)
-    demo.add_argument("notebook", type=Path, metavar="NOTEBOOK")
-    demo.add_argument(
-        "--output-dir",
-        type=Path,
-        metavar="DIR",
-        default=Path("build"),
-        help="where the executed notebook and its HTML go (default: build)",
-    )
+# lyceum-magic demo, doctor
 
 
 def _demo(options: argparse.Namespace) -> int:
     from .embedded.demo import run_demo
 
     return 0 if run_demo(options.notebook, options.output_dir) else EXIT_ERROR
-
-
-def _add_doctor(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    doctor = commands.add_parser("doctor", help="look for what could be wrong here")
-    doctor.set_defaults(command=_doctor)
 
 
 def _doctor(options: argparse.Namespace) -> int:
@@ -243,12 +257,11 @@ def _doctor(options: argparse.Namespace) -> int:
     return 0
 
 
-def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> None:
-    keys = commands.add_parser("keys", help="keys of this environment's server for other clients")
-    actions = keys.add_subparsers(required=True, metavar="ACTION")
+# lyceum-magic keys
 
-    create = actions.add_parser("create", help="make a key, and print it this once")
-    create.set_defaults(command=_create_key)
+
+def _add_key_actions(actions: _Commands) -> None:
+    create = _add(actions, "create", "make a key, and print it this once", _create_key)
     create.add_argument("name", metavar="NAME", help="what it is for")
     life = create.add_mutually_exclusive_group()
     life.add_argument(
@@ -258,27 +271,17 @@ def _add_keys(commands: argparse._SubParsersAction[argparse.ArgumentParser]) -> 
         "--no-expiry", dest="days", action="store_const", const=None,
         help="it is good until it is revoked",
     )  # fmt: skip
-
-    listing = actions.add_parser("list", help="list the keys, without themselves")
-    listing.set_defaults(command=_list_keys)
-
-    revoke = actions.add_parser("revoke", help="end a key for good")
-    revoke.set_defaults(command=_revoke_key)
+    listing = _add(actions, "list", "list the keys, without themselves", _list_keys)
+    revoke = _add(actions, "revoke", "end a key for good", _revoke_key)
     revoke.add_argument("key", metavar="NAME|ID", help="its name, or its id or the id's beginning")
-
     for action in (create, listing, revoke):
-        action.add_argument(
-            "--state-dir",
-            type=Path,
-            metavar="DIR",
-            help="the folder of a server that was started with --state-dir",
-        )
+        _add_state_dir(action, "the folder of a server that was started with --state-dir")
 
 
 def _create_key(options: argparse.Namespace) -> int:
     from .embedded.keys import create
 
-    key, note = create(options.name, options.days, _state_dir(options))
+    key, note = create(options.name, options.days, options.state_dir)
     # The key alone on stdout, so that a script can take it from there.
     print(note, file=sys.stderr, flush=True)
     print(key.reveal())
@@ -288,24 +291,26 @@ def _create_key(options: argparse.Namespace) -> int:
 def _list_keys(options: argparse.Namespace) -> int:
     from .embedded.keys import listed
 
-    print(listed(_state_dir(options)))
+    print(listed(options.state_dir))
     return 0
 
 
 def _revoke_key(options: argparse.Namespace) -> int:
     from .embedded.keys import revoke
 
-    print(revoke(options.key, _state_dir(options)))
+    print(revoke(options.key, options.state_dir))
     return 0
 
 
-def _state_dir(options: argparse.Namespace) -> Path | None:
-    folder: Path | None = options.state_dir
-    return folder and folder.expanduser().absolute()
+# Values of options.
+
+
+def _folder(text: str) -> Path:
+    return Path(text).expanduser().absolute()
 
 
 def _size(text: str) -> int:
-    """`512M`, `2G`, `2GiB` or a number of bytes."""
+    """Return a number of bytes, given as `512M`, `2G`, `2GiB` or without a unit."""
     match = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([kmgt]?)(?:i?b)?", text.strip().lower())
     size = float(match[1]) * 1024 ** " kmgt".index(match[2] or " ") if match else 0
     if not 1 <= size < 2**63:

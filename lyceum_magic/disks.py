@@ -1,4 +1,4 @@
-"""Why a disk takes nothing: an error and a path in, a phrase for people out."""
+"""Reasons why a disk cannot be written to: an error and a path in, a phrase for people out."""
 
 from __future__ import annotations
 
@@ -9,16 +9,16 @@ _FULL = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
 def reason(error: OSError, path: str | os.PathLike[str]) -> str:
-    """Why something could not be written at a path, and what to do if that is known."""
+    """Say why something could not be written at a path, and what to do, if that is known."""
     return shortage(path, is_full=error.errno in _FULL) or error.strerror or type(error).__name__
 
 
 def shortage(path: str | os.PathLike[str], *, is_full: bool = False) -> str:
-    """What the disk of a path lacks, and what to do; empty where it lacks nothing.
+    """Say what the disk of a path lacks, and what to do; nothing if it lacks nothing.
 
     Args:
-        path: one that is not there stands for the folder that it would be in.
-        is_full: the disk has refused something for want of room.
+        path: need not exist; then its nearest folder that does counts.
+        is_full: the disk has refused something because it was full.
     """
     place = os.path.abspath(path)
     while not os.path.isdir(place) and place != os.path.dirname(place):
@@ -27,7 +27,7 @@ def shortage(path: str | os.PathLike[str], *, is_full: bool = False) -> str:
         disk = os.statvfs(place)
     except OSError:
         return ""
-    # A file system that makes inodes as they are needed says that it has none at all.
+    # A file system that makes inodes as they are needed reports a total of 0.
     if disk.f_files and not disk.f_favail:
         return (
             f"the disk of {place} has no free inodes, whatever room it has left: remove some of "

@@ -1,4 +1,4 @@
-"""The former name of `lyceum_magic.jupyter`: configuration that is installed may still name it."""
+"""The former name of `lyceum_magic.jupyter`, which installed configuration may still use."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The variables of an environment that travel on: to the embedded server, to uv, to a run."""
+"""Environment variables that are passed on: to the embedded server, to uv, to a run."""
 
 from __future__ import annotations
 
@@ -7,8 +7,8 @@ from collections.abc import Mapping
 
 from . import trail
 
-#: The variables that a machine needs to work. Runs get these and no others: no keys, no tokens, no
-#: proxies (whose URLs carry passwords). Beyond these a run gets the account's own secrets.
+#: Programs need these to work. Runs get them and no others: no keys, no tokens, no proxies (whose
+#: URLs carry passwords). In addition, they get the secrets of the account.
 _OF_RUNS = frozenset(
     {
         "PATH", "HOME", "USER", "LOGNAME", "SHELL", "LANG", "LANGUAGE", "TZ", "TMPDIR",
@@ -20,8 +20,8 @@ _OF_RUNS = frozenset(
 )  # fmt: skip
 _OF_RUNS_PREFIXES = ("LC_", "CUDA_", "NVIDIA_")
 
-#: The variables that lead to package indexes and to uv's own settings. Not all of uv's variables:
-#: some would choose another environment, or other packages, than the run asks for.
+#: The way to package indexes, and to uv's settings. Not all of uv's variables: some would choose
+#: another environment, or other packages, than the run asks for.
 _OF_UV = frozenset({"NETRC", "SSL_CLIENT_CERT"})
 _OF_UV_PREFIXES = (
     "XDG_", "UV_CACHE_DIR", "UV_CONFIG_FILE", "UV_DEFAULT_INDEX", "UV_EXTRA_INDEX_URL",
@@ -30,12 +30,12 @@ _OF_UV_PREFIXES = (
 )  # fmt: skip
 _PROXIES = frozenset({"http_proxy", "https_proxy", "all_proxy", "no_proxy"})
 
-#: The variables that the server itself needs, for its folder and the container engine.
+#: The server itself needs these, for its folder and the container engine.
 _OF_SERVERS_PREFIXES = ("LYCEUM_MAGIC_", "DOCKER_")
 
 
 def for_run(source: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables that a program finds."""
+    """Return the variables for a run."""
     return {name: value for name, value in source.items() if _is_for_run(name)}
 
 
@@ -50,14 +50,14 @@ def for_supervisor(source: Mapping[str, str] = os.environ) -> dict[str, str]:
 
 
 def for_uv(source: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables that an installer finds, and what it builds."""
+    """Return the variables for an installer, and for the builds that it starts."""
     return {name: value for name, value in source.items() if _is_for_uv(name)}
 
 
 def for_server(source: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """The variables that a server is started with, and no others of the kernel's.
+    """Return the variables for a server; it gets no others of the kernel's.
 
-    Runs are of the server's own user: where it is root, they can read its environment.
+    Its runs have the same user: if that is root, they can read the server's environment.
     """
     return {
         name: value

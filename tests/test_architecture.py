@@ -24,9 +24,11 @@ ARROWS = {
     "embedded.demo": "embedded exceptions",
     "embedded.keys": "client config display exceptions protocol runs.workspace",
     "magic": "client config display embedded exceptions folders journal outputs protocol runs "
-    "runs.workspace submission submission.wrapping",
-    "api": "config exceptions journal protocol runs runs.workspace submission submission.wrapping",
-    "runs.workspace": "client config embedded exceptions folders inbox journal protocol runs",
+    "runs.accounts runs.workspace submission submission.wrapping",
+    "api": "config exceptions journal protocol runs runs.accounts runs.workspace submission "
+    "submission.wrapping",
+    "runs.workspace": "client exceptions inbox journal protocol runs runs.accounts",
+    "runs.accounts": "client config embedded exceptions journal protocol runs",
     "inbox": "callbacks config exceptions folders own_files protocol runs",
     "server_extension": "jupyter",
     "jupyter": "folders inbox",
@@ -36,7 +38,7 @@ ARROWS = {
     "submission.wrapping": "protocol remote",
     "remote": "",
     "display": "outputs protocol trail",
-    "runs": "client exceptions journal outputs protocol trail",
+    "runs": "client exceptions folders journal outputs protocol trail",
     "journal": "disks exceptions own_files protocol",
     "client": "config exceptions protocol trail",
     "outputs": "exceptions protocol remote",

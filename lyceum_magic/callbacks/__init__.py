@@ -1,4 +1,4 @@
-"""Receiving callbacks in your own program: who sent it, what it says, has it come before.
+"""Callbacks in your own program: verify the sender, read the event, handle each event once.
 
 ::
 
@@ -13,7 +13,7 @@
             return 400
         with seen.once(event) as is_new:
             if is_new:
-                queue.put(event.run_id)  # a hint: whoever takes it reads the run again
+                queue.put(event.run_id)  # a hint: the worker reads the run again
         return 204
 
 Only the standard library is imported.
@@ -46,7 +46,7 @@ __all__ = [
 
 
 def __getattr__(name: str) -> Any:
-    # Who keeps what came in another database need not load SQLite.
+    # A program that keeps events in another database need not load SQLite.
     if name not in ("Seen", "SqliteSeen"):
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from . import seen

@@ -1,9 +1,9 @@
-"""What a callback says: body and headers as they came in, a typed event out.
+"""A callback's body and headers -> a typed event.
 
 Only the standard library is imported: this runs in other people's programs.
 
-Source: `protocol.callbacks` for the embedded server. What Lyceum Cloud sends is undocumented, so
-nothing but `execution_id` is relied on, and a callback is a hint: read the run again.
+Source: `protocol.callbacks` for the embedded server. Lyceum Cloud does not document its callbacks,
+so only `execution_id` is relied on, and a callback is a hint: read the run again.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from ..exceptions import InvalidCallback
 from ..protocol.callbacks import ID_HEADER, MAX_BODY_BYTES, TIMESTAMP_HEADER
 from ..protocol.states import State, parse_state
 
-#: A run's id goes into paths and queries, so it may hold nothing that means something there.
+#: A run's id goes into paths and queries, so it must not have characters with a meaning there.
 _RUN_ID = r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}"
 _CALLBACK_ID = r"[!-~]{1,256}"
 #: Seconds since 1970 up to the year 5138, spelt the one way in which they were signed.
@@ -41,7 +41,7 @@ class _HasItems(Protocol):
     def items(self) -> Iterable[tuple[str | bytes, HeaderValue]]: ...
 
 
-#: Headers as frameworks hand them over: a dict or whatever else has `items()`, or a list of pairs.
+#: Headers as frameworks pass them: a dict or another object with `items()`, or a list of pairs.
 Headers = _HasItems | Sequence[tuple[str | bytes, HeaderValue]]
 
 #: A request's body, whole.
@@ -49,16 +49,16 @@ Body = bytes | bytearray | memoryview
 
 
 class Stream(Protocol):
-    """What a request's body is read from, such as `rfile` of `http.server`'s handlers."""
+    """The source of a request's body, such as `rfile` of `http.server`'s handlers."""
 
     def read(self, size: int, /) -> bytes: ...
 
 
 @dataclass(frozen=True, slots=True)
 class CallbackEvent:
-    """A run has ended, says a callback. It is a hint: read the run again before you act on it.
+    """A callback: it says that a run has ended. Read the run again before you act on it.
 
-    Whatever is not there, or not as it should be, is None or empty.
+    A fact that is missing or malformed is None or empty.
 
     Attributes:
         id: the same each time this callback is sent: `webhook-id`, else run and state.
@@ -67,8 +67,8 @@ class CallbackEvent:
         state: how it ended.
         return_code: exit code of its main process, 128 + n for signal n.
         error: why it did not complete, in one sentence.
-        name, file_name, labels, metadata: what it was started with.
-        machine: what it ran on (`execution_type`).
+        name, file_name, labels, metadata: as it was started.
+        machine: the machine it ran on (`execution_type`).
         created_at, started_at, finished_at: in UTC.
         sent_at: when this attempt was made, by the sender's clock, in UTC.
         raw: the whole body as it came.
@@ -92,14 +92,14 @@ class CallbackEvent:
 
 
 def read_body(headers: Headers, stream: Stream) -> bytes:
-    """The body of a request: as many bytes as its headers announce, and at most `MAX_BODY_BYTES`.
+    """Read the body of a request: as many bytes as its headers announce.
 
-    For `http.server` and others that hand over a stream. It is read before anybody knows who sent
-    it, so that more than a callback has is not taken. Give the socket a timeout.
+    For `http.server` and others that pass a stream. The sender is not known yet, so at most
+    `MAX_BODY_BYTES` are read. Give the socket a timeout.
 
     Raises:
-        InvalidCallback: no length is announced, or a larger one, or the body broke off. Answer and
-            hang up: what was not read would be taken for the next request.
+        InvalidCallback: the headers announce no length or a larger one, or the body broke off.
+            Answer and hang up: unread bytes would be taken for the next request.
     """
     announced = header(headers, "content-length") or ""
     if not re.fullmatch(_LENGTH, announced) or int(announced) > MAX_BODY_BYTES:
@@ -113,17 +113,17 @@ def read_body(headers: Headers, stream: Stream) -> bytes:
 
 
 def read(body: Body, headers: Headers | None = None) -> CallbackEvent:
-    """The event of a callback whose sender you have made sure of yourself.
+    """Return the event of a callback whose sender you have verified yourself.
 
-    `verify` and `verify_shared` make sure of it and read it in one step.
+    `verify` and `verify_shared` verify and read in one step.
 
     Args:
         body: as it came, before any framework parsed it.
-        headers: where its id and time may stand.
+        headers: the request's headers, which may have its id and time.
 
     Raises:
         InvalidCallback: it is no callback.
-        TypeError: the body is no bytes, or the headers are none.
+        TypeError: the body is not bytes, or the headers are no headers.
     """
     body = checked_body(body)
     raw = _object(body)
@@ -153,13 +153,13 @@ def read(body: Body, headers: Headers | None = None) -> CallbackEvent:
 
 
 def header(headers: Headers, name: str) -> str | None:
-    """The one value of a header; None if it is not there.
+    """Return the value of a header; None if it is missing.
 
-    Names are compared whatever their case, and as WSGI's environment spells them.
+    Names match in any case, and as WSGI's environment spells them.
 
     Raises:
-        InvalidCallback: it is there twice, or holds something else than ASCII.
-        TypeError: these are no headers.
+        InvalidCallback: the header comes twice, or is not ASCII.
+        TypeError: `headers` are no headers.
     """
     spellings = {name, "http_" + name.replace("-", "_")}
     found = [value for key, value in _pairs_of(headers) if _folded(key) in spellings]
@@ -175,7 +175,7 @@ def header(headers: Headers, name: str) -> str | None:
 
 
 def id_in(headers: Headers) -> str | None:
-    """The callback's id; None if no header says it."""
+    """Return the callback's id; None without its header."""
     value = header(headers, ID_HEADER)
     if value is not None and not re.fullmatch(_CALLBACK_ID, value):
         raise InvalidCallback(
@@ -186,7 +186,7 @@ def id_in(headers: Headers) -> str | None:
 
 
 def timestamp_in(headers: Headers) -> int | None:
-    """When it was sent, in seconds since 1970; None if no header says it."""
+    """Return the time of sending in seconds since 1970; None without its header."""
     value = header(headers, TIMESTAMP_HEADER)
     if value is not None and not re.fullmatch(_TIMESTAMP, value):
         raise InvalidCallback(
@@ -196,7 +196,7 @@ def timestamp_in(headers: Headers) -> int | None:
 
 
 def checked_body(body: Body) -> bytes:
-    """Return the body in bytes; refuse what is none, or larger than a callback's."""
+    """Return the body as bytes; refuse other types, and bodies larger than a callback's."""
     if not isinstance(body, bytes | bytearray | memoryview):
         raise TypeError(f"body is the request's body in bytes, not {type(body).__name__}")
     size = body.nbytes if isinstance(body, memoryview) else len(body)
@@ -208,7 +208,7 @@ def checked_body(body: Body) -> bytes:
 
 
 def _values_of(value: object) -> Sequence[object]:
-    """The values of a header: some frameworks list them (`{"webhook-id": ["msg_1"]}`)."""
+    """Return the values of a header: some frameworks list them (`{"webhook-id": ["msg_1"]}`)."""
     return value if isinstance(value, list | tuple) else [value]
 
 
@@ -247,7 +247,7 @@ def _refuse(constant: str) -> None:
 
 
 def _substitute_id(body: bytes, run_id: str | None, state: object) -> str:
-    """The id where the sender gives none: a run ends once, in one state."""
+    """Return an id for a callback without one: a run ends once, in one state."""
     if run_id is not None and isinstance(state, str) and state:
         substitute = f"{run_id}/{state}"
         if re.fullmatch(_CALLBACK_ID, substitute):

@@ -1,7 +1,7 @@
-"""Which callbacks have come before: an event in, whether it is new out, at most once.
+"""A memory of callbacks: an event in, True out the first time, False after that.
 
-A sender that got no answer sends again, so that a callback may come twice: after your answer was
-lost, after your program was killed, or because somebody asked for it.
+A sender that got no answer sends again. So a callback may come twice: after your answer was lost,
+after your program was killed, or because a user asked for it.
 """
 
 from __future__ import annotations
@@ -25,14 +25,14 @@ CREATE TABLE IF NOT EXISTS lyceum_callbacks_seen (
 
 
 class Seen(Protocol):
-    """Remembers callbacks; `SqliteSeen` does, and what you write for another database may."""
+    """A memory of callbacks: `SqliteSeen`, or your own class for another database."""
 
     def once(self, event: CallbackEvent) -> AbstractContextManager[bool]:
-        """Whether the event is new, for as long as the block lasts.
+        """Return a context manager that gives True if the event is new.
 
-        The event counts as seen when the block has ended, and not if it raised or its process was
-        killed. Of several blocks for one event at once, in whatever thread or process, one gets
-        True, and the others get False when that one has ended well.
+        The event counts as seen after the block has ended, and not if it raised or its process was
+        killed. Of several blocks for one event at once, in any thread or process, one gets True.
+        The others get False after that one has ended without an error.
         """
         ...
 
@@ -46,10 +46,10 @@ class SqliteSeen:
             if is_new:
                 ...  # what must happen once
 
-    The block holds the database's write lock, so that it should note what is to be done rather
-    than do it. With your own connection, what the block writes through it is committed together
-    with the event: both are there after a crash, or neither. With a path, a crash in the block
-    means that it runs again, so that what it does elsewhere may happen twice, and never not.
+    The block holds the database's write lock, so let it note the work rather than do it. With your
+    own connection, the block's writes through it are committed together with the event: after a
+    crash both are there, or neither. With a path, the block runs again after a crash, so its work
+    elsewhere may happen twice, but is never left out.
 
     Args:
         database: a file's path, for any number of threads and processes; or a connection of yours
@@ -59,8 +59,8 @@ class SqliteSeen:
         now: seconds since 1970.
 
     Raises:
-        sqlite3.Error: the database cannot be used; so do its methods. Let it become a 500: the
-            sender tries again.
+        sqlite3.Error: the database cannot be used; the methods raise it too. Let it become a 500:
+            the sender tries again.
     """
 
     def __init__(
@@ -84,7 +84,7 @@ class SqliteSeen:
 
     @contextmanager
     def once(self, event: CallbackEvent) -> Iterator[bool]:
-        """See `Seen.once`."""
+        """Give True if the event is new; see `Seen.once`."""
         with self._transaction() as connection:
             marked = connection.execute(
                 "INSERT OR IGNORE INTO lyceum_callbacks_seen VALUES (?, ?)",
@@ -93,10 +93,10 @@ class SqliteSeen:
             yield marked.rowcount == 1
 
     def forget(self, older_than_s: float) -> int:
-        """Forgets what was seen longer ago than that; returns how many.
+        """Forget events that were seen longer ago, and return their number.
 
-        The embedded server tries for three days, and a person may send again later: a month is a
-        good age.
+        The embedded server tries for three days, and a user may send again later: a month is a good
+        age.
         """
         with self._transaction() as connection:
             return connection.execute(
@@ -125,7 +125,7 @@ class SqliteSeen:
 
 @contextmanager
 def _write(connection: sqlite3.Connection) -> Iterator[None]:
-    """A transaction that is committed after the block, and rolled back where it raised."""
+    """Run the block in a transaction, which is rolled back if it raises."""
     if connection.in_transaction:
         raise RuntimeError("the connection is in a transaction: commit it before you ask")
     # The lock is taken at once: with a lock taken later, two could both believe to be first.

@@ -1,8 +1,8 @@
-"""Who sent a callback: body, headers and a secret in, a typed event out.
+"""A callback's body and headers, and a secret -> a typed event, if the secret's owner sent it.
 
-Signatures are Standard Webhooks'. Its package `standardwebhooks` is what our tests compare with,
-and not what we run on: it takes one secret at a time, has a tolerance of its own, and answers
-hostile input with whatever `split`, `b64decode` and `json.loads` raise.
+Signatures are those of Standard Webhooks. Our tests compare with its package `standardwebhooks`. We
+do not run on it: it takes one secret at a time, has a fixed tolerance, and on hostile input raises
+the errors of `split`, `b64decode` and `json.loads`.
 
 Only the standard library is imported: this runs in other people's programs.
 """
@@ -41,10 +41,10 @@ def verify(
     tolerance_s: float = 300,
     now: Callable[[], float] = time.time,
 ) -> CallbackEvent:
-    """The event of a callback that was signed with one of your secrets, a moment ago.
+    """Return the event of a callback that was signed with one of your secrets, a moment ago.
 
     It is a hint: read the run again before you act on it. It may come twice: see `SqliteSeen`.
-    Answer 400 where it raises, 2xx where it does not.
+    Answer 400 if this raises, else 2xx.
 
     Args:
         body: as it came, before any framework parsed it.
@@ -55,15 +55,15 @@ def verify(
         now: seconds since 1970.
 
     Raises:
-        InvalidCallback: not signed by these secrets, too old, or no callback. Nothing else comes
-            of what a stranger may send.
-        ValueError: a secret of yours is none, or there is none.
-        TypeError: the body is no bytes, the headers are none, or a secret of yours is no text.
+        InvalidCallback: not signed with these secrets, too old, or no callback. No request raises
+            anything else.
+        ValueError: a secret is malformed, or none is given.
+        TypeError: the body is not bytes, the headers are no headers, or a secret is not text.
     """
     keys = _several(secrets)
     for key in keys:
         key_of(key)  # before anything that came in: a wrong setting is always seen
-    body = checked_body(body)  # before it is hashed: anybody may send a large one
+    body = checked_body(body)  # before it is hashed: it may be large
     callback_id, sent_at_s = id_in(headers), timestamp_in(headers)
     signatures = header(headers, SIGNATURE_HEADER)
     if callback_id is None or sent_at_s is None or signatures is None:
@@ -98,23 +98,23 @@ def verify_shared(
     secrets: Secret | Sequence[Secret],
     headers: Headers | None = None,
 ) -> CallbackEvent:
-    """The event of an unsigned callback that brings the secret of its URL.
+    """Return the event of an unsigned callback that brings the secret of its URL.
 
     Lyceum Cloud does not sign. There, give it a URL that only it knows, such as
-    `https://HOST/done?token=...`, and pass what came as `given`. Web servers write URLs into
-    their logs: prefer `verify` where the sender signs.
+    `https://HOST/done?token=...`, and pass the token that came as `given`. Web servers write
+    URLs into their logs: prefer `verify` where the sender signs.
 
     Args:
         body: as it came, before any framework parsed it.
         given: the secret that the request brings; None if it brings none.
         secrets: the one that you put into the URL, or several while one takes over from another.
-        headers: of the request, where the callback's id may stand.
+        headers: the request's headers, which may have the callback's id.
 
     Raises:
         InvalidCallback: another secret, or no callback.
-        ValueError: a secret of yours is empty, or there is none.
-        TypeError: the body is no bytes, the headers are none, or a secret, yours or `given`, is no
-            text.
+        ValueError: a secret is empty, or none is given.
+        TypeError: the body is not bytes, the headers are no headers, or a secret, yours or `given`,
+            is not text.
     """
     expected = [_digest(secret) for secret in _several(secrets)]
     if given is not None and not isinstance(given, str):

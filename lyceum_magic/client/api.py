@@ -38,7 +38,7 @@ Relocate = Callable[[], Awaitable[config.Account]]
 
 
 @dataclass(frozen=True)
-class Started:
+class StartAnswer:
     """The reply to a start. `streaming_url` is None if the server gave none that can be used."""
 
     run_id: str
@@ -112,7 +112,7 @@ class Client:
 
     # Starting.
 
-    async def start(self, request: Start) -> Started:
+    async def start(self, request: Start) -> StartAnswer:
         """Start a run of any kind. The request is sent once, whatever happens.
 
         Raises:
@@ -133,7 +133,7 @@ class Client:
             )
         url = reply.get("streaming_url")
         usable = isinstance(url, str) and url.startswith(("http://", "https://"))
-        return Started(run_id, url if usable else None)
+        return StartAnswer(run_id, url if usable else None)
 
     # Reading.
 

@@ -1,7 +1,7 @@
-"""`lyceum-magic demo`: a notebook in; the same notebook with its results and as a page out.
+"""`lyceum-magic demo`: a notebook in; the notebook with its results, and as an HTML page, out.
 
-It runs in a real kernel of this interpreter and on the embedded server, in a home folder of its
-own: no login of the user's is seen, nothing costs money, and nothing is left behind.
+It runs in a real kernel of this interpreter and on the embedded server, in a temporary home folder:
+the user's login is not used, nothing costs money, and nothing is left on the machine.
 """
 
 from __future__ import annotations
@@ -20,22 +20,22 @@ from ..exceptions import LyceumError
 from . import local_server
 
 _CELL_LIMIT_S = 300
-#: What is printed of one cell; the page has it whole.
+#: Maximum of lines that are printed of one cell; the page has them all.
 _MAX_LINES = 16
 
 
 def run_demo(notebook: Path, output_dir: Path) -> bool:
-    """Executes a notebook, prints what each cell gave, writes `.ipynb` and `.html`.
+    """Execute a notebook, print the output of each cell, and write `.ipynb` and `.html`.
 
     Args:
-        notebook: is left as it is.
-        output_dir: where the results go, under the notebook's own name.
+        notebook: the file, which is not changed.
+        output_dir: the folder for the results, which get the notebook's name.
 
     Returns:
         Whether every cell ran as it should: a cell tagged `raises-exception` may fail.
 
     Raises:
-        LyceumError: there is no such notebook, or what executes it is not installed.
+        LyceumError: the notebook does not exist, or the packages that execute it are not installed.
     """
     try:
         import nbformat
@@ -67,7 +67,7 @@ def run_demo(notebook: Path, output_dir: Path) -> bool:
 
 @contextmanager
 def throwaway_home() -> Iterator[dict[str, str]]:
-    """The environment of processes that shall neither see nor leave anything of the user's.
+    """Yield an environment in which processes neither see nor change anything of the user's.
 
     Their runs go to embedded servers of their own, which end with the context.
     """
@@ -77,8 +77,8 @@ def throwaway_home() -> Iterator[dict[str, str]]:
     try:
         yield {**kept, "HOME": str(home), "LYCEUM_MAGIC_HOME": str(state)}
     finally:
-        # After an interrupt a run may still be alive. Then its server needs the folder, until the
-        # run's time limit and the server's idleness end both.
+        # After an interrupt, a run may still be alive. Then its server needs the folder, until the
+        # run's time limit ends the run, and idleness the server.
         if all(local_server.end(folder) for folder in (state / "servers").glob("*")):
             shutil.rmtree(home, ignore_errors=True)
 
@@ -90,10 +90,10 @@ async def _execute(content: Any, environment: dict[str, str], folder: Path) -> N
 
     kernel = AsyncKernelManager(
         kernel_name="python3",
-        # Without folders to look in, `python3` is this interpreter, and not what some other
+        # Without folders to look in, `python3` is this interpreter, not one that another
         # environment has registered under that name.
         kernel_spec_manager=KernelSpecManager(kernel_dirs=[]),
-        # Sockets in the throwaway home: no port of this machine carries what a cell says.
+        # Sockets in the temporary home, so that outputs do not pass through a port.
         transport="ipc",
         connection_file=str(Path(environment["HOME"]) / "kernel.json"),
     )
@@ -112,7 +112,7 @@ async def _execute(content: Any, environment: dict[str, str], folder: Path) -> N
 
 
 def _print_cell(cell: Any, cell_index: int, execute_reply: dict[str, Any]) -> None:
-    """The cell's first line, and below it what it gave. Called by nbclient, by these names."""
+    """Print a cell's first line and its output. nbclient passes the arguments by these names."""
     print(f"[{cell.execution_count}] {cell.source.splitlines()[0]}")
     lines = _text_of(cell.outputs).splitlines()
     if len(lines) > _MAX_LINES:
@@ -122,11 +122,11 @@ def _print_cell(cell: Any, cell_index: int, execute_reply: dict[str, Any]) -> No
 
 
 def _text_of(outputs: Iterable[Any]) -> str:
-    """Outputs as a terminal would show them in the end: of rewritten lines the last state."""
+    """Return outputs as a terminal shows them in the end: rewritten lines in their last state."""
     text = ""
     for output in outputs:
         if output.output_type == "stream":
-            text += output.text  # the pieces of one stream may be cut anywhere
+            text += output.text  # a stream may be cut into pieces anywhere
         elif output.output_type == "error":
             text += f"{output.ename}: {output.evalue}\n"
         elif plain := output.data.get("text/plain"):
@@ -138,7 +138,7 @@ def _to_html(content: Any) -> str:
     from nbconvert import HTMLExporter
 
     exporter = HTMLExporter()
-    # The page shall need no other host: there is neither a formula nor a live widget in it.
+    # The page must not load anything from other hosts; it has no formulas and no live widgets.
     for name in ("require_js_url", "mathjax_url", "mermaid_js_url", "mermaid_layout_elk_js_url"):
         setattr(exporter, name, "")
     html, _ = exporter.from_notebook_node(content)

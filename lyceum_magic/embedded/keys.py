@@ -1,4 +1,4 @@
-"""Keys of the embedded server for other clients, made, listed and revoked from the command line."""
+"""Keys of the embedded server for other clients: make, list and revoke them."""
 
 from __future__ import annotations
 
@@ -18,21 +18,22 @@ _MAX_NAME = 255
 
 
 def create(name: str, days: float | None, folder: Path | None) -> tuple[Secret, str]:
-    """A new key, and what to know about it.
+    """Make a key, and return it with what its user must know.
 
     Args:
-        days: how long it is good; None for ever.
+        days: how long it is valid; None for ever.
         folder: the server's state folder; this environment's own if None.
 
     Raises:
-        OptionError: the name cannot be a key's, or is one's already.
+        OptionError: no key can have this name, or another key has it.
         LyceumError: the server cannot be started, or refuses.
     """
     if not name.strip() or not name.isprintable() or len(name) > _MAX_NAME:
         raise OptionError(
-            f"The name of a key has 1 to {_MAX_NAME} printable characters; {name!r:.80} is none."
+            f"The name of a key must have 1 to {_MAX_NAME} printable characters, unlike "
+            f"{name!r:.80}; choose another."
         )
-    client = workspace().embedded(folder)
+    client = workspace().accounts.embedded(folder)
     if any(key.name == name for key in workspace().ask(client.keys.list)):
         raise OptionError(
             f"There is a key {name!r} already; choose another name, or revoke that one first with "
@@ -49,8 +50,8 @@ def create(name: str, days: float | None, folder: Path | None) -> tuple[Secret, 
 
 
 def listed(folder: Path | None) -> Table:
-    """All keys, without themselves."""
-    client = workspace().embedded(folder)
+    """Return a table of all keys, which shows of each key the first characters alone."""
+    client = workspace().accounts.embedded(folder)
     rows = [
         (
             key.name,
@@ -66,15 +67,15 @@ def listed(folder: Path | None) -> Table:
 
 
 def revoke(wanted: str, folder: Path | None) -> str:
-    """Ends a key for good; a sentence that says which.
+    """End a key for good, and return a sentence that says which.
 
     Args:
-        wanted: its name, or its id or the beginning of that.
+        wanted: its name, its id, or the beginning of its id.
 
     Raises:
-        OptionError: no key is meant, or more than one.
+        OptionError: this fits no key, or more than one.
     """
-    client = workspace().embedded(folder)
+    client = workspace().accounts.embedded(folder)
     key = _only(workspace().ask(client.keys.list), wanted)
     workspace().ask(client.keys.revoke, key.key_id)
     return f"The key {key.name!r} ({key.prefix}...) is revoked: it opens nothing any more."
@@ -113,5 +114,5 @@ def _until(key: ApiKey) -> str:
 
 
 def _shown(moment: datetime | None) -> str:
-    """By this machine's clock, to the minute."""
+    """Return a time in this machine's time zone, to the minute."""
     return "" if moment is None else moment.astimezone().strftime("%Y-%m-%d %H:%M")

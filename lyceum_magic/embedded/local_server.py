@@ -34,7 +34,7 @@ from .holder import (
 
 _Seen = TypeVar("_Seen")
 
-#: How long a server that holds its folder may take until it says how to reach it.
+#: The time in which a server that holds its folder must say where it listens.
 _MEND_LIMIT_S = 10.0
 
 

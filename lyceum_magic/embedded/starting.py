@@ -22,7 +22,7 @@ from .holder import unusable
 
 #: A server that was started on demand ends after this long without a run or a follower.
 IDLE_EXIT_S = 30 * 60
-#: How long a server may take until it listens, on a machine that is busy with other things.
+#: The time in which a server must listen, on a machine that is busy with other things.
 START_LIMIT_S = 60.0
 
 

@@ -1,1 +1,1 @@
-"""Where callbacks to this notebook arrive: addresses, receivers, and what came in."""
+"""The inbox of this notebook: addresses for callbacks, their receivers, and the callbacks kept."""

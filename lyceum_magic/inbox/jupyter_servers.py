@@ -1,4 +1,4 @@
-"""Which Jupyter servers of this user receive callbacks: one file each, read by their kernels."""
+"""The Jupyter servers of this user that receive callbacks: one file each, read by their kernels."""
 
 from __future__ import annotations
 
@@ -19,11 +19,11 @@ _CLOCK_S = 2.0
 
 
 def announce(folder: Path, url: str | None) -> Path:
-    """Says that this process receives callbacks; returns the file that says so.
+    """Write and return the file that says that this process receives callbacks.
 
     Args:
-        url: what comes before the secret of an address, as senders on this machine reach it; None
-            where only others do.
+        url: the part of an address before its secret, for senders on this machine; None if they
+            cannot reach this server.
     """
     place = folder / "servers"
     own_folder(place)
@@ -37,22 +37,22 @@ def announce(folder: Path, url: str | None) -> Path:
 
 
 def url_of_mine(folder: Path, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The URL of the Jupyter server that started this kernel; None if it receives none."""
+    """Return the URL of the Jupyter server that started this kernel; None if it has no receiver."""
     pid = environ.get("JPY_PARENT_PID", "")
     facts = _facts_in(_file(folder, int(pid))) if pid.isdecimal() else None
     return facts["url"] if facts else None
 
 
 def is_any_receiving(folder: Path) -> bool:
-    """Whether a Jupyter server of this user receives callbacks; they all do so for all kernels."""
+    """Return whether any Jupyter server of this user receives callbacks, for all its kernels."""
     found = (folder / "servers").glob(_file(folder, "*").name)
     return any(_facts_in(path) is not None for path in found)
 
 
 def _facts_in(path: Path) -> dict[str, Any] | None:
-    """What a server said that still lives."""
+    """Return the content of a server's file; None if the server has ended or the file is bad."""
     try:
-        # Whoever could write there could have the addresses of this user's runs.
+        # Another user who could write there could learn the addresses of this user's runs.
         check_owner(path.parent.lstat(), path.parent)
         with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW), encoding="utf-8") as file:
             status = os.fstat(file.fileno())

@@ -1,6 +1,9 @@
-"""A receiver on a port of this machine alone, for processes that no Jupyter server stands before.
+"""A receiver on a loopback port, for processes that were not started by a Jupyter server.
 
-One request a connection. h11 parses it; nothing of it is ever logged, for its path is a secret.
+One request a connection, parsed by h11 on the loop thread. Nothing of a request is ever logged,
+because its path is a secret. uvicorn would be shorter, but it closes no connection that sends
+nothing, accepts (and answers 503) beyond its limit instead of leaving connections to the system,
+and logs what a request raises, with the traceback.
 """
 
 from __future__ import annotations
@@ -15,33 +18,34 @@ import h11
 from anyio.abc import SocketListener, SocketStream
 
 from .receiving import Reception
-from .store import CallbackInbox
+from .store import InboxStore
 
 logger = logging.getLogger(__name__)
 
-#: Before the secret of an address, here as in a Jupyter server.
+#: The path before the secret of an address, here as in a Jupyter server.
 PATH = "/lyceum/callbacks/"
-#: From the first byte of a request to the last of its reply.
+#: Seconds from the first byte of a request to the last of its reply.
 LIMIT_S = 15.0
 MAX_CONNECTIONS = 32
-#: The pause where a connection could not be taken: this process has no descriptor left, perhaps.
+#: The pause after a connection could not be accepted, perhaps for want of a descriptor.
 AGAIN_S = 0.5
 _PIECE_BYTES = 16 * 1024
 
 
 class LoopbackReceiver:
-    """Serves while `serve` runs; `url` is what comes before the secret of an address."""
+    """A receiver that serves while `serve` runs."""
 
-    def __init__(self, inbox: CallbackInbox) -> None:
+    def __init__(self, inbox: InboxStore) -> None:
         self._inbox = inbox
         self.port = 0
 
     @property
     def url(self) -> str:
+        """The part of an address before its secret."""
         return f"http://127.0.0.1:{self.port}{PATH}"
 
     async def serve(self, *, task_status: anyio.abc.TaskStatus[None]) -> None:
-        """Receives until it is cancelled; the port is known when the task has started."""
+        """Receive until cancelled; the port is known when the task has started."""
         listener = await anyio.create_tcp_listener(local_host="127.0.0.1")
         self.port = listener.extra(anyio.abc.SocketAttribute.local_port)
         self._hosts = {f"127.0.0.1:{self.port}", f"localhost:{self.port}"}
@@ -51,8 +55,8 @@ class LoopbackReceiver:
             [one] = listener.listeners
             assert isinstance(one, SocketListener)
             while True:
-                # Before it is taken: who waits for room waits in the system, and takes no
-                # descriptor from the kernel's other work.
+                # Before it is accepted: a connection that waits for room waits in the system, and
+                # takes no descriptor from the kernel's other work.
                 await self._room.acquire()
                 connections.start_soon(self._handle, await _accepted(one))
 
@@ -62,7 +66,7 @@ class LoopbackReceiver:
                 async with stream:
                     await _Connection(stream, self._hosts, self._inbox).answer()
         except (OSError, anyio.BrokenResourceError, h11.ProtocolError):
-            pass  # who hangs up or sends no HTTP is not answered
+            pass  # a sender that hangs up or sends no HTTP is not answered
         except Exception as exc:  # noqa: BLE001 - the top of a connection: the others go on
             # Not the text, which may quote the path.
             logger.error("a callback failed with %s", type(exc).__name__)
@@ -71,7 +75,7 @@ class LoopbackReceiver:
 
 
 async def _accepted(listener: SocketListener) -> SocketStream:
-    """The next connection, as soon as one can be taken."""
+    """Return the next connection, as soon as one can be accepted."""
     is_said = False
     while True:
         try:
@@ -84,13 +88,16 @@ async def _accepted(listener: SocketListener) -> SocketStream:
 
 
 class _Connection:
-    def __init__(self, stream: SocketStream, hosts: set[str], inbox: CallbackInbox) -> None:
+    """One connection, with one request."""
+
+    def __init__(self, stream: SocketStream, hosts: set[str], inbox: InboxStore) -> None:
         self._stream = stream
         self._hosts = hosts
         self._inbox = inbox
         self._http = h11.Connection(h11.SERVER, max_incomplete_event_size=_PIECE_BYTES)
 
     async def answer(self) -> None:
+        """Read the request, reply, and hang up."""
         try:
             status = await self._status()
         except h11.RemoteProtocolError as exc:
@@ -110,7 +117,7 @@ class _Connection:
         await self._hang_up()
 
     async def _hang_up(self) -> None:
-        """Lets the reply arrive: a socket closed with unread bytes would take it back."""
+        """Let the reply arrive: a socket closed with unread bytes would take it back."""
         await self._stream.send_eof()
         left = 2 * _PIECE_BYTES * MAX_CONNECTIONS
         with anyio.move_on_after(1), contextlib.suppress(anyio.EndOfStream):

@@ -1,7 +1,7 @@
-"""A request at an address of ours -> kept, and a status; the rules, and no web framework.
+"""A request to an address of this user -> a callback in the store, and a status for the reply.
 
-Whoever speaks HTTP asks `admit` when the headers are there, feeds the body piece by piece, and asks
-`finish` at its end. A reply that comes before the end is final: the rest is not read.
+Only the rules, no HTTP. A receiver calls `admit` after the headers, `feed` with each piece of the
+body, and `finish` at its end. A status before the end is final: the rest is not read.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from http import HTTPStatus
 from ..callbacks.events import CallbackEvent, read
 from ..exceptions import InvalidCallback
 from ..protocol.callbacks import ID_HEADER, MAX_BODY_BYTES, TIMESTAMP_HEADER
-from .store import Address, CallbackInbox, is_taken
+from .store import Address, InboxStore, is_taken
 
-#: What a browser says where a page sends a request, and no sender of callbacks does.
+#: Headers of a request that a page sends, which no sender of callbacks uses.
 _OF_BROWSERS = ("origin", "sec-fetch-site")
 
 
@@ -25,15 +25,15 @@ class Reception:
     """One request.
 
     Args:
-        secret: what its path ends with.
-        headers: as they came: names in any case, some perhaps several times.
+        secret: the end of its path.
+        headers: as they came: names in any case, some perhaps more than once.
 
     Attributes:
         event: the callback, once it has been kept for the first time.
     """
 
     def __init__(
-        self, inbox: CallbackInbox, method: str, secret: str, headers: Iterable[tuple[str, str]]
+        self, inbox: InboxStore, method: str, secret: str, headers: Iterable[tuple[str, str]]
     ) -> None:
         self._inbox = inbox
         self._method = method
@@ -46,9 +46,9 @@ class Reception:
         self.event: CallbackEvent | None = None
 
     def admit(self) -> HTTPStatus | None:
-        """The refusal that the headers deserve; None if the body is wanted.
+        """Return the status that refuses the headers; None to go on with the body.
 
-        What tells a right secret from a wrong one comes last.
+        The secret is checked last, so that no other refusal tells whether it is right.
         """
         if self._method != "POST":
             return HTTPStatus.METHOD_NOT_ALLOWED
@@ -62,23 +62,23 @@ class Reception:
         self._address = address = self._inbox.find(self._secret)
         if address is None:
             return HTTPStatus.NOT_FOUND
-        # Another process may take over a run. What came for a kernel that was killed, and could not
-        # retire, would be seen by nobody: let its sender know.
+        # Another process may take over a run. A callback to a kernel that was killed before it
+        # could retire its address would never be seen: let the sender know.
         is_heard = address.tag is not None or is_taken(address.poke_port)
         return None if is_heard else HTTPStatus.NOT_FOUND
 
     def feed(self, piece: bytes) -> HTTPStatus | None:
-        """Takes a piece of the body; the refusal if that is too much."""
+        """Take a piece of the body, and return the status that refuses it; None to go on."""
         if len(self._body) + len(piece) > MAX_BODY_BYTES:
             return HTTPStatus.REQUEST_ENTITY_TOO_LARGE
         self._body += piece
         return None
 
     def finish(self) -> HTTPStatus:
-        """Keeps the callback, tells the process that waits for it, and gives the reply.
+        """Keep the callback, tell the process that waits for it, and return the status.
 
         Raises:
-            OSError, sqlite3.Error: it cannot be kept; the sender, told so, tries again.
+            OSError, sqlite3.Error: it cannot be kept; a sender that is told so tries again.
         """
         address = self._address
         if address is None:
@@ -92,14 +92,14 @@ class Reception:
             return HTTPStatus.BAD_REQUEST  # nothing says which run it is about
         if self._inbox.add(address, event, body):
             self.event = event
-        # Again with one that has come before: its receiver may have died between add and poke.
+        # Also for a callback that has come before: its receiver may have died between add and poke.
         _poke(address.poke_port)
         return HTTPStatus.NO_CONTENT
 
 
 def _poke(port: int) -> None:
-    """Lets a process look into the inbox; there may be none any more."""
-    # What is kept is kept, though nobody can be told of it now.
+    """Tell a process to look into the inbox; the process may have ended."""
+    # The callback is kept, even if no process can be told of it now.
     with (
         contextlib.suppress(OSError),
         socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as poker,

@@ -1,7 +1,7 @@
-"""What has come in for this user's notebooks: addresses and callbacks in one SQLite file.
+"""The callbacks for this user's notebooks, and the addresses they came to, in one SQLite file.
 
-The kernels that wait and the Jupyter server that receives share it, several processes at once. The
-secret of an address is not in it, only its digest: who reads the file can send nothing.
+The kernels that wait and the Jupyter servers that receive share it, several processes at once. The
+file has the digests of the addresses' secrets: reading it does not enable anyone to send.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from ..own_files import own_database, own_folder
 logger = logging.getLogger(__name__)
 
 KEEP_DAYS = 30
-#: Of one address; whoever knows it could fill the disk otherwise.
+#: How many callbacks of one address are kept: otherwise its sender could fill the disk.
 KEEP_CALLBACKS = 1000
 #: How long a process may hold the write lock before another gives up.
 WAIT_S = 10.0
@@ -34,7 +34,7 @@ _SCHEMA = """
 CREATE TABLE IF NOT EXISTS addresses (
     digest BLOB PRIMARY KEY,
     locator BLOB NOT NULL,     -- the digest's first bytes, by which it is looked up
-    session TEXT NOT NULL,
+    session TEXT NOT NULL,     -- the process; earlier versions, which share the file, say so
     tag TEXT,
     created_at REAL NOT NULL,  -- seconds since 1970
     poke_port INTEGER NOT NULL
@@ -55,17 +55,18 @@ _LOCATOR_BYTES = 8
 
 @dataclass(frozen=True)
 class Address:
-    """Where callbacks come in.
+    """An address for callbacks.
 
     Attributes:
-        digest: of its secret.
-        session: the process that waits for them; see `Workspace.id`.
-        tag: of the run they are about; None where they may be about any.
-        poke_port: of 127.0.0.1, where that process wants an empty datagram after each new one.
+        digest: the digest of its secret.
+        process: the process that waits for them; see `Workspace.process_id`.
+        tag: the tag of the run that they are about; None for callbacks about any run.
+        poke_port: the port of 127.0.0.1 at which that process wants an empty datagram after each
+            new callback.
     """
 
     digest: bytes
-    session: str
+    process: str
     tag: str | None
     poke_port: int
 
@@ -87,15 +88,15 @@ class Arrival:
 
 
 def digest_of(secret: str) -> bytes:
-    """What stands for a secret in the file."""
+    """Return the form in which a secret is in the file."""
     return sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 
-class CallbackInbox:
+class InboxStore:
     """The addresses and callbacks in one folder, for any number of threads and processes.
 
     Raises:
-        OSError, sqlite3.Error: the folder cannot be used; so do its methods.
+        OSError, sqlite3.Error: the folder cannot be used. The methods raise the same.
     """
 
     def __init__(self, folder: Path, *, now: Callable[[], float] = time.time) -> None:
@@ -107,33 +108,35 @@ class CallbackInbox:
             db.execute("PRAGMA journal_mode=WAL")
             db.executescript(_SCHEMA)
 
-    def register(self, secret: str, *, session: str, tag: str | None, poke_port: int) -> None:
-        """Lets callbacks come in under a secret; see `Address`."""
+    def register(self, secret: str, *, process: str, tag: str | None, poke_port: int) -> None:
+        """Add an address; see `Address`."""
         digest = digest_of(secret)
         with self._connection() as db:
             db.execute(
                 "INSERT INTO addresses VALUES (?, ?, ?, ?, ?, ?)",
-                [digest, digest[:_LOCATOR_BYTES], session, tag, self._now(), poke_port],
+                [digest, digest[:_LOCATOR_BYTES], process, tag, self._now(), poke_port],
             )
 
-    def adopt(self, tag: str, *, session: str, poke_port: int) -> bool:
-        """Lets another process wait for a run's callbacks; False if none can come."""
+    def adopt(self, tag: str, *, process: str, poke_port: int) -> bool:
+        """Give a run's callbacks to another process; False if the run has no address."""
         with self._connection() as db:
             return bool(
                 db.execute(
                     "UPDATE addresses SET session = ?, poke_port = ? WHERE tag = ?",
-                    [session, poke_port, tag],
+                    [process, poke_port, tag],
                 ).rowcount
             )
 
-    def retire(self, session: str) -> None:
-        """Lets nothing more come in for a process that ends, but for its runs: those may be waited
-        for by another."""
+    def retire(self, process: str) -> None:
+        """Remove the addresses of a process that ends, but for those of its runs.
+
+        Another process may adopt those.
+        """
         with self._connection() as db:
-            db.execute("DELETE FROM addresses WHERE session = ? AND tag IS NULL", [session])
+            db.execute("DELETE FROM addresses WHERE session = ? AND tag IS NULL", [process])
 
     def find(self, secret: str) -> Address | None:
-        """The address with this secret."""
+        """Return the address with a secret; None if there is none."""
         digest = digest_of(secret)
         query = "SELECT digest, session, tag, poke_port FROM addresses WHERE locator = ?"
         with self._connection() as db:
@@ -142,7 +145,7 @@ class CallbackInbox:
         return next((Address(*row) for row in near if hmac.compare_digest(row[0], digest)), None)
 
     def add(self, address: Address, event: CallbackEvent, body: bytes) -> bool:
-        """Keeps a callback, and returns when it is on the disk; False if it has come before."""
+        """Keep a callback, and return when it is on the disk; False if it has come before."""
         with self._connection() as db:
             known = db.execute("SELECT 1 FROM addresses WHERE digest = ?", [address.digest])
             if known.fetchone() is None:
@@ -160,12 +163,12 @@ class CallbackInbox:
                 )
         return bool(is_new)
 
-    def arrivals(self, session: str, *, after: int = 0) -> list[Arrival]:
-        """What has come in for a process, oldest first, behind the number `after`."""
-        return self._arrivals("addresses.session = ? AND number > ?", session, after)
+    def arrivals(self, process: str, *, after: int = 0) -> list[Arrival]:
+        """Return the callbacks for a process with numbers larger than `after`, oldest first."""
+        return self._arrivals("addresses.session = ? AND number > ?", process, after)
 
     def arrivals_of_run(self, tag: str) -> list[Arrival]:
-        """What has come in about a run, oldest first."""
+        """Return the callbacks about a run, oldest first."""
         return self._arrivals("addresses.tag = ?", tag)
 
     def _arrivals(self, condition: str, *values: object) -> list[Arrival]:
@@ -178,12 +181,12 @@ class CallbackInbox:
         return [arrival for row in rows if (arrival := _arrival(*row)) is not None]
 
     def forget(self, tags: Iterable[str]) -> None:
-        """Removes the addresses of runs, with what has come in under them."""
+        """Remove the addresses of runs, with their callbacks."""
         with self._connection() as db:
             db.executemany("DELETE FROM addresses WHERE tag = ?", ([tag] for tag in tags))
 
     def prune(self, *, keep_days: float = KEEP_DAYS) -> None:
-        """Removes old addresses that no process waits at, with what has come in under them."""
+        """Remove old addresses at which no process waits, with their callbacks."""
         before = self._now() - keep_days * 86400
         with self._connection() as db:
             ports = db.execute(
@@ -196,11 +199,13 @@ class CallbackInbox:
 
     @contextmanager
     def _connection(self) -> Iterator[sqlite3.Connection]:
-        """A transaction on a connection of its own: no thread waits for another's, and none
-        survives a fork."""
+        """Run a transaction on a connection of its own.
+
+        So no thread waits for another's connection, and none survives a fork.
+        """
         db = sqlite3.connect(self._path, timeout=WAIT_S)
         try:
-            # A callback that was answered with 2xx does not come again, so it outlives a power cut.
+            # A callback answered with 2xx does not come again: it must survive a power cut.
             db.execute("PRAGMA synchronous=FULL")
             db.execute("PRAGMA foreign_keys=ON")
             with db:
@@ -212,7 +217,7 @@ class CallbackInbox:
 def _arrival(
     number: int, tag: str | None, callback_id: str, body: bytes, received_at: float
 ) -> Arrival | None:
-    """A row of the file; None if no callback is in it: another version of us may have kept it."""
+    """Return the callback in a row; None if this version cannot read what another one kept."""
     try:
         event = read(body)
     except InvalidCallback as exc:
@@ -222,7 +227,7 @@ def _arrival(
 
 
 def is_taken(port: int) -> bool:
-    """Whether somebody waits for datagrams there; another program than the one meant, perhaps."""
+    """Return whether a program, perhaps not the one that is meant, has a UDP port of loopback."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
         try:
             probe.bind(("127.0.0.1", port))

@@ -1,1 +1,1 @@
-"""Every run of this user on disk: a run outlives its kernel, its tab and its cell."""
+"""Every run of this user on disk, so that it outlives its kernel, its tab and its cell."""

@@ -1,8 +1,15 @@
-"""The tables of the journal, and how a file that another version began gets them.
+"""The tables of the journal, and the steps by which a file of an earlier version gets them.
 
-Several versions may use one journal at a time, each in an environment of its own. So the table
-`runs` stays as it is: what later versions know of a run is in tables of its own, keyed by the run's
-tag, and triggers keep these whatever version writes.
+Several versions may use one journal at a time, each in an environment of its own. So no column of
+the table `runs` is ever renamed or dropped, and a new one has a default. What later versions know
+of a run is in tables of their own, keyed by the run's tag. Triggers keep both right, whatever
+version writes.
+
+A process was called a session at first, and earlier versions still say so: they read and write
+`session` where this one reads `process`. Both columns hold the same. This version writes both, and
+triggers copy what an earlier one writes. (A renamed or a generated column would be neater. But the
+one breaks earlier versions, and the other needs SQLite 3.31, which some systems with a supported
+Python lack.)
 """
 
 from __future__ import annotations
@@ -42,8 +49,8 @@ CREATE INDEX IF NOT EXISTS runs_by_time ON runs (created_at);
 
 IS_FINAL = "state IN (" + ", ".join(f"'{state}'" for state in sorted(FINAL)) + ")"
 
-# An earlier version changes a row by INSERT OR REPLACE. That is an insertion to triggers, no
-# deletion, and replaces whatever their own insertions meet: so they look for themselves first.
+# An earlier version changes a row by INSERT OR REPLACE. To triggers that is an insertion without a
+# deletion, and it applies to their own insertions too: so they check for existing rows first.
 _CHANGED = """
     DELETE FROM changes WHERE tag = {row}.tag;
     INSERT INTO changes (tag, is_gone) VALUES ({row}.tag, {is_gone});
@@ -56,6 +63,25 @@ _NOTE_END = """
     WHERE NEW.{is_final} AND NOT EXISTS (SELECT 1 FROM ended_runs WHERE tag = NEW.tag);
 """
 _NEWS = _CHANGED.format(row="NEW", is_gone=0) + _NOTE_END.format(is_final=IS_FINAL)
+_NOTE_CHANGE = f"CREATE TRIGGER runs_changed AFTER UPDATE ON runs BEGIN {_NEWS} END"
+
+
+def _process_columns() -> Iterator[str]:
+    """Yield what adds the column `process` to both tables that have a column `session`."""
+    yield "DROP TRIGGER runs_changed"  # the migration is no news of any run
+    for table, key in (("runs", "tag"), ("notebooks", "session")):
+        yield f"ALTER TABLE {table} ADD COLUMN process TEXT NOT NULL DEFAULT ''"
+        yield f"UPDATE {table} SET process = session"
+        for name, event in (("added", "INSERT"), ("changed", "UPDATE OF session")):
+            yield f"""CREATE TRIGGER {table}_process_{name} AFTER {event} ON {table}
+                WHEN NEW.process <> NEW.session BEGIN
+                    UPDATE {table} SET process = NEW.session WHERE {key} = NEW.{key};
+                END"""
+    yield "DROP INDEX runs_by_session"
+    yield "CREATE INDEX runs_by_process ON runs (process, created_at)"
+    yield "CREATE INDEX notebooks_by_process ON notebooks (process)"
+    yield _NOTE_CHANGE
+
 
 #: Each takes a journal from one `user_version` to the next, in one transaction. Earlier versions
 #: do not look at that number.
@@ -72,8 +98,8 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         "CREATE TABLE marks (time REAL NOT NULL, clock REAL NOT NULL)",
         "CREATE TABLE notebooks (session TEXT PRIMARY KEY, notebook TEXT NOT NULL) WITHOUT ROWID",
         "CREATE INDEX notebooks_by_name ON notebooks (notebook)",
-        # The last change of each run. A rowid of `runs` would not do for who follows the journal:
-        # it is given again after the newest run was forgotten.
+        # The last change of each run, for followers of the journal. A rowid of `runs` would not do:
+        # SQLite uses it again after the newest run was forgotten.
         """CREATE TABLE changes (
             number INTEGER PRIMARY KEY AUTOINCREMENT, tag TEXT NOT NULL UNIQUE,
             is_gone INTEGER NOT NULL
@@ -83,20 +109,21 @@ _STEPS: tuple[tuple[str, ...], ...] = (
             SELECT tag, ifnull(ended_at, created_at) FROM runs WHERE {IS_FINAL}""",
         "INSERT INTO changes (tag, is_gone) SELECT tag, 0 FROM runs ORDER BY created_at",
         f"CREATE TRIGGER runs_added AFTER INSERT ON runs BEGIN {_NEWS} END",
-        f"CREATE TRIGGER runs_changed AFTER UPDATE ON runs BEGIN {_NEWS} END",
+        _NOTE_CHANGE,
         f"""CREATE TRIGGER runs_forgotten AFTER DELETE ON runs BEGIN
             DELETE FROM ended_runs WHERE tag = OLD.tag;
             {_CHANGED.format(row="OLD", is_gone=1)}
         END""",
     ),
+    tuple(_process_columns()),
 )
 
 
 def open_database(path: Path) -> sqlite3.Connection:
-    """Opens a journal's file and gives it the tables that it lacks.
+    """Open a journal's file and give it the tables that it lacks.
 
     Raises:
-        sqlite3.Error: it is none, or cannot be used.
+        sqlite3.Error: it is no journal, or cannot be used.
     """
     db = sqlite3.connect(path, timeout=10, isolation_level=None)
     try:
@@ -119,7 +146,7 @@ def open_database(path: Path) -> sqlite3.Connection:
 
 @contextmanager
 def transaction(db: sqlite3.Connection) -> Iterator[None]:
-    """A block whose changes are kept together, or not at all where it raises."""
+    """Keep all changes of a block, or none if it raises."""
     db.execute("BEGIN IMMEDIATE")
     try:
         yield
@@ -136,7 +163,7 @@ def _version(db: sqlite3.Connection) -> int:
 
 
 def _add_missing_columns(db: sqlite3.Connection) -> None:
-    """Gives a journal that an earlier version began the columns that it lacks."""
+    """Give a journal of an earlier version the columns that it lacks."""
     with sqlite3.connect(":memory:") as model:
         model.executescript(_RUNS)
         wanted = _columns(model)
@@ -151,7 +178,7 @@ def _add_missing_columns(db: sqlite3.Connection) -> None:
 
 
 def _columns(db: sqlite3.Connection) -> dict[str, str]:
-    """The columns of the table -> how each is declared."""
+    """Return the columns of the table `runs`: name -> declaration."""
     return {
         name: f"{kind}{' NOT NULL' * needed}{f' DEFAULT {default}' if default is not None else ''}"
         for _, name, kind, needed, default, _ in db.execute("PRAGMA table_info(runs)")

@@ -1,6 +1,6 @@
-"""What Jupyter Server loads: it takes callbacks for the kernels of its user.
+"""The extension of Jupyter Server: it receives callbacks for the kernels of its user.
 
-Switched on by `jupyter-config/`, which is installed with the package.
+`jupyter-config/`, which is installed with the package, enables it.
 """
 
 from __future__ import annotations

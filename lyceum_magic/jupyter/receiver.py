@@ -1,7 +1,7 @@
-"""The receiver's face in Jupyter Server: `{base_url}lyceum/callbacks/<secret>`.
+"""The receiver in Jupyter Server, at `{base_url}lyceum/callbacks/<secret>`.
 
-It is the one address there that asks for no token: its path is the secret. So neither the path nor
-what is below it may reach a log, whatever becomes of the request.
+It is the one address there that asks for no token, because its path is the secret. So the path must
+not reach a log, whatever becomes of the request.
 """
 
 from __future__ import annotations
@@ -28,9 +28,9 @@ from ..folders import callback_folder
 from ..inbox.jupyter_servers import announce
 from ..inbox.loopback import PATH
 from ..inbox.receiving import Reception
-from ..inbox.store import CallbackInbox
+from ..inbox.store import InboxStore
 
-#: What pages are told of an arrival; they ask the API for more.
+#: The event that tells pages of an arrival; they ask the API for more.
 EVENT = "urn:lyceum-magic:callback:1"
 _EVENT_SCHEMA = {
     "$id": EVENT,
@@ -45,16 +45,25 @@ _EVENT_SCHEMA = {
     "required": ["execution_id", "status"],
     "additionalProperties": False,
 }
-#: What looks like a secret: `token_urlsafe(32)` has 43 characters.
+#: The length from which a name looks like a secret: `token_urlsafe(32)` has 43 characters.
 _SECRET_CHARACTERS = 40
+#: The setting of a server's web application that says that it has the receiver.
+_LOADED = "lyceum_magic_receives_callbacks"
 _REACHED_BY_LOOPBACK = ("", "*", "0.0.0.0", "::", "127.0.0.1", "localhost")
 
 
 def load(app: Any) -> None:
-    """Adds the receiver to a Jupyter server, and lets its kernels know."""
+    """Add the receiver to a Jupyter server, and let its kernels know; a second call does nothing.
+
+    A server is told twice to load it where an earlier version has left its configuration, which
+    names `lyceum_magic.server_extension`, beside that of this one.
+    """
+    if app.web_app.settings.get(_LOADED):
+        return
+    app.web_app.settings[_LOADED] = True
     folder = callback_folder()
     try:
-        inbox = CallbackInbox(folder)
+        inbox = InboxStore(folder)
         inbox.prune()
     except (OSError, sqlite3.Error) as exc:
         app.log.warning("lyceum_magic takes no callbacks: %s cannot be used (%s)", folder, exc)
@@ -82,11 +91,11 @@ def _announce(app: Any, folder: Path) -> None:
 
 
 class _MeantForUs(Matcher):  # type: ignore[misc]
-    """Every path that could have been meant for this receiver, however it is spelt.
+    """The paths that may have been meant for this receiver, in any spelling.
 
-    One that is not right is answered with 404 here: another handler would refuse and log it. A
-    folder of the user's may have the same name, and its files are Jupyter's: elsewhere than at our
-    own address a path is ours only if it holds what looks like a secret.
+    A wrong one is answered with 404 here: another handler would refuse and log it. A folder of the
+    user may have the same name, and its files are Jupyter's. So at any other address than the
+    receiver's own, a path is taken only if it has what looks like a secret.
 
     Args:
         base: the path of the receiver, which ends with a slash.
@@ -107,17 +116,17 @@ def _plain(path: str) -> str:
 
 @stream_request_body
 class CallbackHandler(JupyterHandler):  # type: ignore[misc]
-    """One callback. Only `POST` is open; the rules are those of `Reception`."""
+    """The handler of a callback. Only `POST` is open; the rules are those of `Reception`."""
 
-    def initialize(self, inbox: CallbackInbox, base: str) -> None:
+    def initialize(self, inbox: InboxStore, base: str) -> None:
         self._inbox = inbox
         self._base = base
         self._reception: Reception | None = None
 
     async def prepare(self) -> None:
-        # Before anything of ours: it checks the Host, and may refuse.
+        # First, because it checks the Host header, and may refuse.
         await super().prepare()
-        # As many slashes as a sender likes at the beginning, for many join a base and a path so.
+        # Any number of slashes at the beginning: many senders join a base and a path so.
         path = f"/{self.request.path.lstrip('/')}"
         secret = path.removeprefix(self._base) if path.startswith(self._base) else ""
         headers = self.request.headers.get_all()
@@ -161,20 +170,20 @@ class CallbackHandler(JupyterHandler):  # type: ignore[misc]
         except StreamClosedError:
             return  # it has hung up
 
-    # What Jupyter and Tornado would do with any request.
+    # The methods below replace what Jupyter and Tornado do with any request.
 
     def check_xsrf_cookie(self) -> None:
-        """No cookie is looked at, so that nothing can be forged with one."""
+        """Check nothing: no cookie is used, so no request can be forged with one."""
 
     def set_cors_headers(self) -> None:
-        """No page of another origin gets in, whatever the server allows elsewhere."""
+        """Set none: pages of other origins are kept out, whatever the server allows elsewhere."""
 
     def write_error(self, status_code: int, **kwargs: Any) -> None:
-        """Jupyter's page would quote the path."""
+        """Write nothing: Jupyter's error page would quote the path."""
         self.finish()
 
     def _log(self) -> None:
-        """The access log has the path."""
+        """Log nothing: the access log would have the path."""
 
     def _request_summary(self) -> str:
         return f"{self.request.method} {PATH}..."
@@ -191,5 +200,5 @@ class CallbackHandler(JupyterHandler):  # type: ignore[misc]
 
 
 for _method in ("get", "head", "put", "patch", "delete", "options"):
-    # Else Jupyter sends who has no token to its login page, with the path.
+    # Otherwise Jupyter redirects requests without a token to its login page, with the path.
     setattr(CallbackHandler, _method, CallbackHandler.post)

@@ -11,9 +11,11 @@ from .. import config
 from ..display.body import CellBody
 from ..display.strip import Strip
 from ..protocol.requests import Start
+from ..runs.accounts import Place
 from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
-from ..runs.workspace import Place, check_body, workspace
+from ..runs.starting import check_body
+from ..runs.workspace import workspace
 from ..submission.wrapping import for_server
 from .defaults import Bind, Defaults
 from .errors import failure_of
@@ -79,7 +81,7 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
         return
     here = workspace()
     client = here.client(cast(Place, options.place))
-    here.check_machine(client, cell.request.execution_type)
+    here.accounts.check_machine(client, cell.request.execution_type)
     # What is installed here is installed for the embedded server, wherever it came from.
     notes = [] if client.account.is_embedded else notes
     run, request = here.new_run(
@@ -134,7 +136,7 @@ def show_request(cell: Cell) -> None:
         client = here.client("cloud")
         place = client.account.base_url
         request = for_server(request, client.account.bootstrap)
-        request, price, more = here.priced(client, request, options.budget)
+        request, price, more = here.spending.priced(client, request, options.budget)
         notes = [*notes, *more, *request.cloud_remarks]
     else:
         place, price = "the embedded server of this machine (LOCAL)", 0.0
@@ -166,23 +168,23 @@ def run_in_cell(
     )
     view = View(run, strip, body, says_raised=may_fail)
     view.open()
-    before, inbox = run.watch()
+    before, backlog = run.watch()
     interrupts, is_aborting = 0, False
 
     def note() -> bool:
         nonlocal interrupts
         interrupts += 1
-        inbox.wake()
+        backlog.wake()
         return interrupts > 2  # should the loop below hang, the third one breaks it
 
     try:
-        with noted_interrupts(note), closing(inbox):
+        with noted_interrupts(note), closing(backlog):
             if request is not None:
                 run.begin(request)
             for output in before:  # what an attached run had printed earlier
                 view.take(output)
                 view.publish_due()
-            while not inbox.is_drained:
+            while not backlog.is_drained:
                 if interrupts == 1 and not is_aborting:
                     is_aborting = True
                     run.request_abort("interrupted in the notebook")
@@ -192,7 +194,7 @@ def run_in_cell(
                     raise KeyboardInterrupt(
                         f"left run {run.id}" if run.id else "left before the server had answered"
                     )
-                for item in inbox.get(view.due_in_s()):
+                for item in backlog.get(view.due_in_s()):
                     view.take(item)
                 view.publish_due()
     finally:

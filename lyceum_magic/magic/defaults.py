@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
-#: Puts a value into the user's namespace, by name.
+#: A function that puts a value into the user's namespace, under a name.
 Bind = Callable[[str, object], None]
 
 
@@ -17,7 +17,7 @@ class Defaults:
         timeout_s: the time limit of a run.
         max_lines, max_bytes: how much text a cell shows before it keeps only the last part.
         callback_urls: told of the end of every run, in addition to those of the line.
-        callback_base_url: see `Here`.
+        callback_base_url: see `inbox.public_base`.
     """
 
     machine: str = "cpu"

@@ -13,7 +13,7 @@ from ..display.strip import Strip
 from ..display.summary import to_text
 from ..outputs.decoding import Decoded
 from ..protocol.requests import Start
-from ..runs.backlog import Inbox
+from ..runs.backlog import Backlog
 from ..runs.run import Run
 from .view import View, facts_of
 
@@ -40,7 +40,7 @@ def detach_in_cell(run: Run, request: Start) -> None:
     view = View(run, strip, panel, is_detached=True, says_raised=True)
     view.open()
     panel.reserve()
-    before, inbox = run.watch()
+    before, backlog = run.watch()
     try:
         run.begin(request)
         run.wait_started()
@@ -50,11 +50,11 @@ def detach_in_cell(run: Run, request: Start) -> None:
         # A daemon: the kernel may end while the run goes on; the journal and `attach` have the
         # rest.
         thread = threading.Thread(
-            target=_go_on, args=(view, before, inbox), name=f"lyceum {run.id[:8]}", daemon=True
+            target=_go_on, args=(view, before, backlog), name=f"lyceum {run.id[:8]}", daemon=True
         )
         thread.start()
     except BaseException:
-        inbox.close()
+        backlog.close()
         view.close()
         raise
 
@@ -84,12 +84,12 @@ def _when_a_cell_ends_behind(run: Run, action: Callable[[], None]) -> None:
     events.register("post_run_cell", finish)
 
 
-def _go_on(view: View, before: Iterator[Decoded], inbox: Inbox) -> None:
-    with closing(inbox):
+def _go_on(view: View, before: Iterator[Decoded], backlog: Backlog) -> None:
+    with closing(backlog):
         for output in before:
             view.take(output)
-        while not inbox.is_drained:
-            for item in inbox.get(view.due_in_s()):
+        while not backlog.is_drained:
+            for item in backlog.get(view.due_in_s()):
                 view.take(item)
             view.publish_due()
     view.close()

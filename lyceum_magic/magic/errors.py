@@ -5,13 +5,15 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar
+from typing import TYPE_CHECKING, Any, ParamSpec, TypeVar
 
 from ..exceptions import CellSyntaxError, LyceumError, RunFailed
 from ..protocol.lines import safe_lines
-from ..protocol.requests import Kind
 from ..protocol.states import State
-from ..runs.run import Run
+
+if TYPE_CHECKING:
+    from ..protocol.requests import Kind
+    from ..runs.run import Run
 
 P = ParamSpec("P")
 T = TypeVar("T")

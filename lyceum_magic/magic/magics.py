@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 class CallbackUrls(TraitType):  # type: ignore[misc]
-    """URLs that neither `%config` nor an error shows whole."""
+    """URLs of which `%config` and errors do not show the secret part."""
 
-    default_value: list[str] = []  # noqa: RUF012 - what is given is never this list itself
+    default_value: list[str] = []  # noqa: RUF012 - `validate` returns a new list
 
     def validate(self, obj: object, value: Any) -> list[str]:
         if not value:
@@ -34,7 +34,7 @@ class CallbackUrls(TraitType):  # type: ignore[misc]
             raise TraitError(f"c.LyceumMagics.callback_urls: {exc}") from None
 
 
-#: Kind -> the names that IPython knows our magics by.
+#: Kind of magic -> the names of ours.
 _MAGICS = {
     "cell": ("lyceum", "lyceum_image", "lyceum_compose"),
     "line": ("lyceum", "lyceum_image"),
@@ -61,12 +61,12 @@ class LyceumMagics(Magics):  # type: ignore[misc]
     ).tag(config=True)
 
     callback_urls = CallbackUrls(
-        help="URLs that are told of the end of every run, beside those of --callback."
+        help="URLs that are told of the end of every run, in addition to those of --callback."
     ).tag(config=True)
 
     callback_base_url = Unicode(
         help="This Jupyter's public https address, such as a tunnel's: where `--callback here` and "
-        "`%lyceum listen` let others reach it. Else LYCEUM_CALLBACK_BASE_URL says it."
+        "`%lyceum listen` let others reach it. If empty, LYCEUM_CALLBACK_BASE_URL names it."
     ).tag(config=True)
 
     def cell(self, line: str, cell: str) -> None:
@@ -100,10 +100,10 @@ class LyceumMagics(Magics):  # type: ignore[misc]
         return plainly(run_line)(line, self._defaults(), self._bind)
 
     def run_ids(self) -> list[str]:
-        """Ids to offer for completion: the newest runs."""
+        """Return ids to offer for completion: those of the newest runs."""
         from ..runs.workspace import workspace
 
-        return [entry.run_id[:8] for entry in workspace().entries(limit=20) if entry.run_id]
+        return [entry.run_id[:8] for entry in workspace().history.entries(limit=20) if entry.run_id]
 
     def _defaults(self) -> Defaults:
         return Defaults(
@@ -120,14 +120,14 @@ class LyceumMagics(Magics):  # type: ignore[misc]
 
 
 def load(shell: Any) -> None:
-    """Registers the magics, with their help and their completion."""
+    """Register the magics, with their help and their completion."""
     from .completion import install
 
-    unload(shell)  # else `%config` would go on changing the first one
+    unload(shell)  # otherwise `%config` would go on changing the first instance
     magics = LyceumMagics(shell)
     shell.register_magics(magics)  # for %config
 
-    # As functions, since `?` asks a function's `getdoc` for its help, and a method has none.
+    # Functions, because `?` asks a function's `getdoc` for its help, and a method has none.
     @no_var_expand  # type: ignore[untyped-decorator]
     def lyceum(line: str, cell: str) -> None:
         """Run this cell on Lyceum."""
@@ -157,7 +157,7 @@ def load(shell: Any) -> None:
 
 
 def unload(shell: Any) -> None:
-    """Take out of a shell what `load` has put there; not being there is no error."""
+    """Take out of a shell what `load` has put there, if anything."""
     from .completion import remove
 
     manager = shell.magics_manager

@@ -1,4 +1,4 @@
-"""A run, item by item -> its strip and its outputs, in the places that the caller gives."""
+"""A run's items in, its strip and its outputs out, in a cell or under a cell that has ended."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ _SHOWS_NO_MORE = "this cell shows no more until the end; all of it is kept"
 
 
 class View:
-    """The view of one run: its strip above, its outputs below.
+    """The view of one run: the strip, and below it the outputs.
 
     Args:
-        body: the place of the outputs.
-        strip: the row above them.
-        says_raised: whether the exception that ended the program is shown as text.
+        body: takes the outputs.
+        strip: shows the state of the run.
+        says_raised: show the exception of the program as text, because the cell will not raise it.
     """
 
     def __init__(
@@ -43,9 +43,9 @@ class View:
         self._says_raised = says_raised
         self._has_begun = False
         self._is_running = False
-        self._detail = ""  # the present phase
-        self._trouble = ""  # the present problem
-        self._note = ""  # a remark about the whole run
+        self._detail = ""  # the present step of the run
+        self._trouble = ""  # the present trouble, such as a lost connection
+        self._note = ""  # a remark that holds for the whole run
 
     def open(self) -> None:
         self._strip.open(self.facts())
@@ -88,12 +88,12 @@ class View:
         """Note that the program has begun: its first output has come."""
         if not self._has_begun:
             self._has_begun = True
-            if not self._is_running:  # else it is what the run waits for
+            if not self._is_running:  # otherwise it says what the run waits for
                 self._detail = ""
             self._strip.update(self.facts())
 
     def due_in_s(self) -> float | None:
-        """Return the seconds until `publish_due` is due; None if nothing is."""
+        """Return how long nothing needs to be published, in seconds; None: until an item comes."""
         dues = [self._strip.due_in_s(), self._body.due_in_s()]
         return min((due for due in dues if due is not None), default=None)
 
@@ -129,7 +129,7 @@ class View:
 
 
 def facts_of(run: Run, detail: str = "", *, note: str = "", is_detached: bool = False) -> RunFacts:
-    """Return the facts about a run at this moment."""
+    """Return what a strip shows of a run now."""
     return RunFacts(
         run_id=run.id,
         state=run.state,

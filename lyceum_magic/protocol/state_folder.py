@@ -10,12 +10,12 @@ from typing import Any
 RECORDS_FILE = "runs.sqlite3"
 #: The path of the Python whose environment the folder belongs to, as JSON.
 INTERPRETER_FILE = "interpreter.json"
-#: Where the server listens, and its key. It outlives the server.
+#: The server's address and key. It outlives the server.
 SERVER_FILE = "server.json"
 #: Locked by the server for as long as it lives.
 LOCK_FILE = "server.lock"
-#: In `LYCEUM_MAGIC_HOME`: where the state went that an earlier version kept there. A JSON array
-#: of `{"at": seconds since 1970, "to": path}`, oldest first.
+#: In `LYCEUM_MAGIC_HOME`: the new places of the state that an earlier version kept there, as a JSON
+#: array of `{"at": seconds since 1970, "to": path}`, oldest first.
 MOVES_FILE = "moves.json"
 #: The first bytes of the lock file are the server's address, padded with spaces: kernels of earlier
 #: versions read exactly these as the address. The process id follows.

@@ -1,1 +1,1 @@
-"""The handle of a run, what it has to say to a waiting cell, and the journal of every run."""
+"""The runs of this process: their handles, following and waiting for them, hooks, accounts."""

@@ -1,7 +1,7 @@
-"""What a run has to say to the one cell that waits for it: from the loop thread to the main thread.
+"""A run's news for one reader: from the loop thread to the thread that shows them.
 
-Bounded: while the cell is behind by more than a few megabytes, the follower waits, and with it,
-by TCP, the server. So a flood of output takes no memory here.
+Bounded: while more than a few megabytes are unread, the follower waits, and with it, by TCP, the
+server. So a flood of output takes no memory here.
 """
 
 from __future__ import annotations
@@ -17,14 +17,14 @@ from ..protocol.events import Finished, Progress
 
 MAX_PENDING_CHARACTERS = 4_000_000
 
-#: What a cell hears of its run.
+#: The news that a cell hears of its run.
 News = Decoded | Progress | Finished | Notice | Recovered
 
 
-class Inbox:
-    """`put` on the loop thread, `get` on any one other thread.
+class Backlog:
+    """A bounded queue: `put` on the loop thread, `get` on any one other thread.
 
-    Its reader closes it when it stops reading, for whatever reason: whoever puts waits for room.
+    The reader must close it when it stops reading, because `put` waits for room.
     """
 
     def __init__(self) -> None:
@@ -38,7 +38,7 @@ class Inbox:
         self._filled = threading.Condition()
 
     async def put(self, items: Iterable[News], characters: int = 0) -> None:
-        """Add items; wait while too much lies here unread.
+        """Add items, and wait while too much is unread.
 
         Args:
             characters: of the program's output that the items were decoded from.
@@ -47,7 +47,7 @@ class Inbox:
         await self._room.wait()
 
     def add(self, items: Iterable[News], characters: int = 0) -> None:
-        """Add items, as `put` does, whether or not there is room."""
+        """Add items, as `put` does, even if there is no room."""
         with self._filled:
             if self._closed:
                 return
@@ -60,9 +60,9 @@ class Inbox:
             self._filled.notify()
 
     def get(self, timeout_s: float | None = None) -> list[News]:
-        """All that has come, as soon as there is something.
+        """Wait for items, and return all that have come.
 
-        Empty after `timeout_s`, after `wake`, and when nothing will come any more.
+        The list is empty after `timeout_s`, after `wake`, and once the backlog is closed.
         """
         with self._filled:
             if not self._items and not self._closed:
@@ -84,18 +84,18 @@ class Inbox:
         self._room.set()
 
     def wake(self) -> None:
-        """Lets a `get` that waits return; may be called from a signal handler."""
+        """Let a `get` that waits return; may be called from a signal handler."""
         with self._filled:  # the lock is reentrant: the handler may have interrupted its holder
             self._filled.notify()
 
     @property
     def is_drained(self) -> bool:
-        """Whether nothing is here and nothing will come."""
+        """True once the backlog is closed and has been read."""
         with self._filled:
             return self._closed and not self._items
 
     def close(self) -> None:
-        """Nothing more will come, or nobody reads any more: whoever waits goes on."""
+        """Take no more items, and let a `put` or `get` that waits go on."""
         with self._filled:
             if self._closed:
                 return  # its loop may have ended since
@@ -105,6 +105,6 @@ class Inbox:
 
     @property
     def is_closed(self) -> bool:
-        """Whether nothing more will be taken in."""
+        """True once no more items are taken."""
         with self._filled:
             return self._closed

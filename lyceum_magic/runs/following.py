@@ -1,6 +1,6 @@
-"""The life of one run on the workspace's loop thread: started, followed, aborted, written down.
+"""One run on the workspace's loop thread: started, followed, aborted, written to the journal.
 
-`Run` is what users hold; this is what works for it. Everything here happens in one event loop.
+Users hold a `Run`; a `Following` does its work, in one event loop.
 """
 
 from __future__ import annotations
@@ -8,61 +8,69 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
+import os
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
+from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import Any, assert_never
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 import anyio
 
 from .. import trail
-from ..client.api import Client, Started, StartUnknown, ended_at_of
+from ..client.api import Client, StartAnswer, StartUnknown, ended_at_of
 from ..client.stream import Item, Notice, Recovered, follow
 from ..exceptions import (
     JournalUnavailable,
     LyceumError,
     RequestRefused,
     RunLost,
-    ServerError,
-    ServerUnreachable,
-    ServiceUnavailable,
     UnknownRun,
 )
 from ..journal.journal import Entry, Journal
 from ..outputs import tracebacks
 from ..outputs.decoding import Decoded, Harvest, OutputDecoder, decode
 from ..protocol.events import Finished, Output, Progress
-from ..protocol.limits import MARK_CHARACTERS, TAG_KEY
 from ..protocol.lines import one_line
 from ..protocol.records import finished_of
 from ..protocol.requests import Start
 from ..protocol.states import State
-from .backlog import Inbox, News
+from . import starting
+from .backlog import Backlog, News
+from .loop import log_failure
+
+if TYPE_CHECKING:
+    from anyio.from_thread import BlockingPortal
 
 logger = logging.getLogger(__name__)
 
-#: The pauses before each look for a run whose start got no reply: it may be listed a bit later.
-LOOK_UP_PAUSES_S = (0.0, 0.5, 2.0)
-#: How long the end of a followed run waits for what only its record says.
+T = TypeVar("T")
+
+#: How long the end of a followed run waits for the facts that only its record has.
 RECORD_LIMIT_S = 3.0
-#: How long the end of an aborted run is waited for before the abort is asked for again.
+#: How long to wait for the end of an aborted run before the abort is sent again.
 CONFIRM_S = 10.0
-#: The pauses between two looks at the record of a run whose end a callback speaks of: each twice
+#: The pauses between two reads of a run's record after a callback has told of its end: each twice
 #: the last, up to the longest.
 FIRST_HINT_PAUSE_S = 0.5
 LONGEST_HINT_PAUSE_S = 60.0
-#: So often may the record deny the end, as long as the run's stream can tell of it later.
+#: How many times the record may still say `running` after a callback, as long as the run's stream
+#: can tell of the end later.
 DENIALS = 4
-#: How long such a run's stream has for its last outputs.
+#: How long the stream of a run whose end is confirmed has for its last outputs.
 STREAM_LIMIT_S = 5.0
+#: How long a callback may come after the end of its run and still be waited for: the server makes
+#: its first attempt at once, the second after 5 seconds.
+CALLBACK_GRACE_S = 10.0
 
 
 class Following:
-    """One run, from before its start to after its end.
+    """The work for one run, from before its start to after its end.
 
     Attributes:
-        entry: the newest that is known of it.
+        client: the client of its server.
+        entry: its newest state.
         log: its output on disk.
         harvest: what it has sent home beside its outputs; None if this process does not follow it.
         error: why following it failed.
@@ -70,11 +78,14 @@ class Following:
             Futures, because both threads and event loops can wait for them.
         callback: what a callback to this process said of its end, once the server has confirmed it;
             `heard` is reached then.
-        expects_callback: whether one can come.
+        expects_callback: whether a callback can come.
         on_end: called once, on the loop thread, when its end is known here.
     """
 
-    def __init__(self, journal: Journal, client: Client, entry: Entry) -> None:
+    def __init__(
+        self, portal: BlockingPortal, journal: Journal, client: Client, entry: Entry
+    ) -> None:
+        self.client = client
         self.entry = entry
         self.log = journal.open_log(entry.tag)
         self.harvest: Harvest | None = None
@@ -88,9 +99,11 @@ class Following:
         self.expects_callback = False
         self.on_end: Callable[[], None] = _nothing
         self._is_over = entry.is_final
+        self._pid = os.getpid()
+        self._portal = portal
         self._journal = journal
-        self._client = client
-        self._inboxes: list[Inbox] = []
+        self._task: Future[None] | None = None
+        self._backlogs: list[Backlog] = []
         self._abort_asked = ""
         self._is_writer = False
         self._is_unwritten = False
@@ -106,79 +119,144 @@ class Following:
 
     @property
     def is_out_of_sight(self) -> bool:
-        """Whether following it failed, so that its end is not known here."""
+        """True if following it failed, so that its end is not known here."""
         return self.error is not None and not self.state.is_final
 
     @property
-    def mark(self) -> str:
-        """What tells the frames of this run from other text."""
-        return self.entry.tag[:MARK_CHARACTERS]
+    def run_id(self) -> str:
+        """The server's id of the run; empty until the server has answered the start."""
+        return self.entry.run_id or ""
 
-    async def subscribe(self, inbox: Inbox) -> Iterator[Decoded]:
-        """Return its output so far; the inbox gets what happens from then on."""
+    @property
+    def known_as(self) -> str:
+        """Its id, or its tag as long as it has no id."""
+        return self.run_id or self.entry.tag
+
+    @property
+    def reason(self) -> str:
+        """The reason why it did not complete, in one sentence."""
+        return one_line(self.entry.reason)  # an earlier version may have written several
+
+    # From any thread.
+
+    def check_process(self) -> None:
+        """Check that this process follows the run.
+
+        Raises:
+            LyceumError: it has only inherited the run from the process that it was forked from.
+        """
+        if os.getpid() != self._pid:
+            raise LyceumError(
+                f"Run {self.known_as} is followed by the process that this one was forked from; "
+                f"attach to it again here: lyceum_magic.attach({self.known_as!r})."
+            )
+
+    def ask(self, question: Callable[..., Awaitable[T]], *args: object) -> T:
+        """Return the result of a coroutine function, called on the loop thread."""
+        self.check_process()
+        return self._portal.call(question, *args)
+
+    def begin(self, request: Start | None) -> None:
+        """Start the run and follow it; only follow it where `request` is None."""
+        self.check_process()
+        self._task = self._portal.start_task_soon(self._live, request)
+        self._task.add_done_callback(log_failure)
+
+    def request_abort(self, why: str) -> None:
+        """Ask for an abort and return at once."""
+        self.check_process()
+        asking = self._portal.start_task_soon(self._abort, why)
+        asking.add_done_callback(log_failure)
+
+    def leave(self) -> None:
+        """Stop following the run; it goes on where it runs."""
+        if self._task is not None:
+            self._task.cancel()
+            futures.wait([self.ended])
+
+    # On the loop thread.
+
+    async def subscribe(self, backlog: Backlog) -> Iterator[Decoded]:
+        """Return its output so far; the backlog gets what happens from then on."""
         # Both at once, so that nothing falls between them. A frame of which only a part has come
-        # is in the inbox when the rest has.
+        # is in the backlog when the rest has.
         is_over = self.ended.done()
         if is_over:
-            inbox.close()
+            backlog.close()
         else:
-            self._inboxes.append(inbox)
-        return decode(self.log.read_text(self.log.size()), self.mark, is_over=is_over)
+            self._backlogs.append(backlog)
+        return decode(self.log.read_text(self.log.size()), self.entry.mark, is_over=is_over)
 
-    async def live(self, request: Start | None) -> None:
-        """Starts the run and follows it to its end, or only follows it where `request` is None."""
+    async def _live(self, request: Start | None) -> None:
         try:
             self._is_writer = self._claim_log(is_new=request is not None)
             await self._decode_log()
-            if request is not None:
-                await self._start(request)
-            elif not self._run_id:
-                await self._find_unanswered_start()
+            await self._start_or_find(request)
             if not self.entry.is_final:
-                last_event_id = self.log.last_event_id()
-                before = self.log.read() if last_event_id is None else ()
-                await follow(
-                    self._client,
-                    self._run_id,
-                    self.entry.streaming_url,
-                    self._take,
-                    timeout_s=self.entry.timeout_s,
-                    last_event_id=last_event_id,
-                    delivered=(event.text for event, _ in before),
-                )
+                await self._follow()
                 await self._learn_bill()
                 if request is None:
                     await self._learn_end()
-        except JournalUnavailable as exc:
-            self.error = exc  # nothing was started
         except LyceumError as exc:
-            self.error = exc
-            if isinstance(exc, StartUnknown):
-                self._write(reason=str(exc))  # not over: whoever attaches to it asks the server
-            elif not self._run_id and (request is not None or isinstance(exc, UnknownRun)):
-                # Who was refused can do something about it; all else is the platform's.
-                state = State.FAILED if isinstance(exc, RequestRefused) else State.SYSTEM_FAILURE
-                self._write(state=state.value, reason=str(exc), ended_at=time.time())
-            elif isinstance(exc, RunLost):
-                self._write(state=exc.state, reason=exc.reason, ended_at=time.time())
-        except Exception as exc:  # noqa: BLE001 - the top of the task: nobody else would see it
+            self._note_failure(exc, is_new=request is not None)
+        except Exception as exc:  # noqa: BLE001 - the top of the task: nothing else would show it
             self.error = LyceumError(f"lyceum-magic failed while it followed the run: {exc!r}.")
             self.error.__cause__ = exc
         finally:
-            self.log.close()
-            if self._is_unwritten:
-                self._write()  # there may be room again
-            left = self._decode_rest()
-            self._tell_end()
-            _reach(self.known)
-            _reach(self.ended)
-            for inbox in self._inboxes:
-                inbox.add(left)
-                inbox.close()
-            self._inboxes.clear()
+            self._finish_following()
+        if self.expects_callback and self.is_out_of_sight:
+            # The user may have dropped the run. This task holds it, so that hooks are told still.
+            heard = asyncio.wrap_future(self.heard)
+            await asyncio.wait([heard], timeout=CALLBACK_GRACE_S + self.entry.timeout_s)
 
-    async def abort_when_known(self, why: str) -> None:
-        """Aborts it as soon as its id is known, again and again until it has ended."""
+    async def _start_or_find(self, request: Start | None) -> None:
+        if request is not None:
+            self._journal.write(self.entry)
+            self._know(await starting.start(self.client, request, self.entry.tag))
+        elif not self.run_id:
+            self._know(await starting.find_unanswered(self.client, self.entry.tag))
+
+    async def _follow(self) -> None:
+        last_event_id = self.log.last_event_id()
+        before = self.log.read() if last_event_id is None else ()
+        await follow(
+            self.client,
+            self.run_id,
+            self.entry.streaming_url,
+            self._take,
+            timeout_s=self.entry.timeout_s,
+            last_event_id=last_event_id,
+            delivered=(event.text for event, _ in before),
+        )
+
+    def _note_failure(self, exc: LyceumError, *, is_new: bool) -> None:
+        self.error = exc
+        if isinstance(exc, JournalUnavailable):
+            return  # nothing was started
+        if isinstance(exc, StartUnknown):
+            self._write(reason=str(exc))  # it may go on: the next to attach to it asks the server
+        elif not self.run_id and (is_new or isinstance(exc, UnknownRun)):
+            # The user can act on a refusal; all other failures are the platform's.
+            state = State.FAILED if isinstance(exc, RequestRefused) else State.SYSTEM_FAILURE
+            self._write(state=state.value, reason=str(exc), ended_at=time.time())
+        elif isinstance(exc, RunLost):
+            self._write(state=exc.state, reason=exc.reason, ended_at=time.time())
+
+    def _finish_following(self) -> None:
+        self.log.close()
+        if self._is_unwritten:
+            self._write()  # there may be room again
+        left = self._decode_rest()
+        self._tell_end()
+        _reach(self.known)
+        _reach(self.ended)
+        for backlog in self._backlogs:
+            backlog.add(left)
+            backlog.close()
+        self._backlogs.clear()
+
+    async def _abort(self, why: str) -> None:
+        """Abort it as soon as its id is known, again and again until it has ended."""
         if self._abort_asked:
             return
         self._abort_asked = why
@@ -186,18 +264,18 @@ class Following:
         ended = asyncio.wrap_future(self.ended)
         while not self.ended.done():
             try:
-                await self._client.abort(self._run_id)
+                await self.client.abort(self.run_id)
             except LyceumError as exc:
                 await self._tell([Notice(f"the abort failed: {exc}")])
             await asyncio.wait([ended], timeout=CONFIRM_S)
 
     async def on_callback(self, callback: Mapping[str, Any]) -> None:
-        """Takes a callback for the hint that it is: what the server says is what is written down.
+        """Take a callback as a hint: read the run's record, and write down what the server says.
 
-        It reaches who waits even where the stream is lost.
+        So those who wait for the run learn of its end even if its stream is lost.
         """
         await asyncio.wait([asyncio.wrap_future(self.known)])
-        if self.heard.done() or not self._run_id:
+        if self.heard.done() or not self.run_id:
             return
         confirmed = await self._confirmed_end()
         if confirmed is None:
@@ -212,17 +290,17 @@ class Following:
         self._tell_end()
         _reach(self.heard)
 
-    # Underneath.
+    # Helpers.
 
     async def _confirmed_end(self) -> tuple[Finished, float | None] | None:
-        """The end by the run's record, and when it was if that says so.
+        """Return the end as the run's record has it, with its time if the record says so.
 
         None if it has not ended, or the server has not answered within the run's own time limit.
         """
         pause_s, denials, until = FIRST_HINT_PAUSE_S, 0, time.monotonic() + self.entry.timeout_s
         while (denials < DENIALS or self.is_out_of_sight) and time.monotonic() < until:
             with contextlib.suppress(LyceumError):  # an answer may come later
-                record = await self._client.record(self._run_id)
+                record = await self.client.record(self.run_id)
                 if (end := finished_of(record)) is not None:
                     return end, ended_at_of(record)
                 denials += 1
@@ -231,25 +309,21 @@ class Following:
         return None
 
     def _tell_end(self) -> None:
-        if self._run_id and self.state.is_final and not self._is_over:
+        if self.run_id and self.state.is_final and not self._is_over:
             self._is_over = True
             on_end, self.on_end = self.on_end, _nothing  # it may hold this very object
             on_end()
 
-    @property
-    def _run_id(self) -> str:
-        return self.entry.run_id or ""
-
     async def _tell(self, news: Sequence[News], characters: int = 0) -> None:
-        self._inboxes = [inbox for inbox in self._inboxes if not inbox.is_closed]
-        trail.mark("client", self._run_id, "handed", items=len(news), to=len(self._inboxes))
-        # A copy: one that subscribes while this waits for another has the news from the log.
-        for inbox in list(self._inboxes):
-            await inbox.put(news, characters)
+        self._backlogs = [backlog for backlog in self._backlogs if not backlog.is_closed]
+        trail.mark("client", self.run_id, "handed", items=len(news), to=len(self._backlogs))
+        # A copy: one that is added while this waits for another has the news from the log.
+        for backlog in list(self._backlogs):
+            await backlog.put(news, characters)
 
     async def _decode_log(self) -> None:
         """Decode what an earlier follower has written down: the decoder goes on from there."""
-        decoder, harvest = OutputDecoder(self.mark), Harvest()
+        decoder, harvest = OutputDecoder(self.entry.mark), Harvest()
         for event in self.log.read_text():
             harvest.take(decoder.feed(event))
             await asyncio.sleep(0)  # a log may be long, and other runs are followed meanwhile
@@ -262,7 +336,7 @@ class Following:
         items = self._decoder.feed(event)
         self._untold_characters += len(event.text)  # of a long message, in many events
         self.harvest.take(items)
-        trail.mark("client", self._run_id, "decoded", event=event_id, items=len(items))
+        trail.mark("client", self.run_id, "decoded", event=event_id, items=len(items))
         if items:
             characters, self._untold_characters = self._untold_characters, 0
             await self._tell(items, characters)
@@ -276,62 +350,12 @@ class Following:
             self.harvest.take(left)
         return left
 
-    async def _start(self, request: Start) -> None:
-        self._journal.write(self.entry)
-        try:
-            started = await self._client.start(request)
-        except ServiceUnavailable:
-            raise  # it says that nothing was started, and why
-        except (StartUnknown, ServerError) as exc:
-            started = await self._find_lost_start(exc)
-        self._know(started)
-
-    async def _find_unanswered_start(self) -> None:
-        """Finds a run whose kernel ended between sending the start and hearing the answer.
-
-        Raises:
-            UnknownRun: the server never had it.
-        """
-        never = UnknownRun("This run was never started: its kernel ended before the server had it.")
-        self._know(await self._find_lost_start(never))
-
-    def _know(self, started: Started) -> None:
+    def _know(self, started: StartAnswer) -> None:
         self._write(run_id=started.run_id, streaming_url=started.streaming_url, reason="")
         _reach(self.known)
 
-    async def _find_lost_start(self, cause: LyceumError) -> Started:
-        """Looks for a run that carries this run's tag, where a start got no reply.
-
-        Raises:
-            ServerUnreachable: nobody could be asked, or the server never had the run.
-            LyceumError: the cause, where it already says that nothing was started.
-        """
-        unasked: ServerUnreachable | None = None
-        for pause_s in LOOK_UP_PAUSES_S:
-            await anyio.sleep(pause_s)
-            try:
-                records = [*await self._client.active(), *await self._client.history()]
-            except ServerUnreachable as exc:
-                unasked = exc
-                continue
-            unasked = None
-            for record in records:
-                metadata = record.get("metadata")
-                if isinstance(metadata, dict) and metadata.get(TAG_KEY) == self.entry.tag:
-                    return Started(str(record["execution_id"]), None)
-        if not isinstance(cause, StartUnknown):
-            raise unasked or cause
-        if unasked is not None:
-            raise StartUnknown(
-                f"{cause} Nobody can be asked now whether it was started: look at `%lyceum list` "
-                "before you run the cell again."
-            ) from cause
-        raise ServerUnreachable(
-            f"{cause} The server has no such run, so nothing was started: run the cell again."
-        ) from cause
-
     async def _take(self, item: Item, event_id: str | None) -> None:
-        """Takes what the stream gives: writes it down first, then tells the cell."""
+        """Take an item of the stream: write it down first, then pass it on."""
         match item:
             case Output():
                 if self.state is not State.RUNNING:
@@ -341,7 +365,7 @@ class Following:
                     self._warn(self.log.problem)
                 if trail.is_on:
                     size = len(item.text.encode("utf-8", "replace"))
-                    trail.mark("client", self._run_id, "journalled", event=event_id, bytes=size)
+                    trail.mark("client", self.run_id, "journalled", event=event_id, bytes=size)
                 await self._decode(item, event_id)
                 return
             case Progress():
@@ -356,7 +380,7 @@ class Following:
 
     def _write_state(self, state: State) -> None:
         if self.state.is_final:
-            return  # a stream that lags behind a callback
+            return  # a callback was faster than the stream
         started_at = self.entry.started_at
         if started_at is None and state in (State.STARTING, State.RUNNING):
             started_at = time.time()
@@ -366,7 +390,7 @@ class Following:
         state = end.final_state
         started_at = self.entry.started_at
         if started_at is None and state in (State.COMPLETED, State.FAILED):
-            started_at = self.entry.created_at  # nobody said when
+            started_at = self.entry.created_at  # its start was not seen
         reason = one_line(end.error)
         if not reason and state is not State.COMPLETED:
             code = end.return_code
@@ -387,12 +411,12 @@ class Following:
 
     async def _learn_bill(self) -> None:
         if self.entry.price_per_hour and self.state.is_final:
-            self._write(billed=await self._client.billed(self._run_id))
+            self._write(billed=await self.client.billed(self.run_id))
 
     async def _learn_end(self) -> None:
-        """When it ended: it may have been over long before anybody followed it again."""
+        """Read the time of its end, which may be long before this process followed it."""
         with contextlib.suppress(LyceumError), anyio.move_on_after(RECORD_LIMIT_S):
-            record = await self._client.record(self._run_id)
+            record = await self.client.record(self.run_id)
             if self.entry.is_final and (ended_at := ended_at_of(record)) is not None:
                 self._write(ended_at=ended_at)
 
@@ -412,16 +436,16 @@ class Following:
             return False
 
     def _write(self, **changes: Any) -> None:
-        """Takes what has become of the run, and writes it down if the journal can be written.
+        """Change the run's entry, and write it down if the journal can be written.
 
-        It is known here in any case: a full disk does not hide the run's end.
+        The entry is right in this process in any case: a full disk does not hide the run's end.
         """
         self.entry = replace(self.entry, **changes)
         if not self._is_writer:
             return
         self._is_unwritten = True
-        # An end without the output before it would pass for all of the run. As it is, whoever
-        # attaches to it next asks the server for the rest.
+        # An end without the output before it would pass for the whole run. Without the end, the
+        # next process that attaches to the run asks the server for the rest.
         if self.entry.is_final and not self.log.save():
             self._warn(self.log.problem)
             return
@@ -436,13 +460,13 @@ class Following:
         if not self._has_warned:
             self._has_warned = True
             logger.warning(
-                "%s What comes of run %s is kept in this process alone until it can.",
-                problem, self._run_id[:8],
+                "%s Until it can, what comes of run %s is kept in this process alone.",
+                problem, self.run_id[:8],
             )  # fmt: skip
 
 
 def _nothing() -> None:
-    """For who wants no call."""
+    """Do nothing: the `on_end` of a run without hooks."""
 
 
 def _reach(milestone: Future[None]) -> None:

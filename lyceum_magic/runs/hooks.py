@@ -1,4 +1,4 @@
-"""What the user wants to happen when a run has ended: functions, called at a safe moment."""
+"""The user's functions that are called when a run has ended, at a safe moment."""
 
 from __future__ import annotations
 
@@ -9,11 +9,11 @@ from collections import deque
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol
 
-from .moments import Place, SafeMoments
+from .moments import OriginCell, SafeMoments
 
 
 class Run(Protocol):
-    """What is known here of a run; the functions are given the whole of it."""
+    """The part of a run that this module uses; the functions are given the whole run."""
 
     @property
     def id(self) -> str: ...
@@ -30,7 +30,7 @@ class Hook:
 
     def __init__(self, hooks: Hooks, key: Hashable, function: HookFunction) -> None:
         self._hooks = hooks
-        self._place = Place()
+        self._cell = OriginCell()
         self.key = key
         self.function = function
         self.__wrapped__ = function
@@ -47,12 +47,12 @@ class Hook:
         return getattr(self.function, "__qualname__", None) or repr(self.function)
 
     def off(self) -> None:
-        """It is not called any more; again is no error."""
+        """Stop calling it; no error if it is off already."""
         self._hooks.remove(self)
 
     def call(self, run: Run) -> None:
-        """Calls the function; what it raises is shown in its own cell, and goes no further."""
-        self._place.call(lambda: self._call(run))
+        """Call the function; an exception is shown in the function's cell, and goes no further."""
+        self._cell.call(lambda: self._call(run))
 
     def _call(self, run: Run) -> None:
         try:
@@ -66,7 +66,7 @@ class Hook:
 
 
 class Hooks:
-    """The hooks of one process, and the runs that they have not been told of."""
+    """The hooks of one process, and the ended runs that they are still to be called with."""
 
     def __init__(self) -> None:
         self._hooks: dict[Hashable, Hook] = {}
@@ -75,11 +75,12 @@ class Hooks:
         self._is_running = False
 
     def add(self, function: HookFunction) -> Hook:
-        """Calls a function with every run that ends from now on, in place of an earlier one of
-        the same name: a cell that is run again does not double it.
+        """Call a function with every run that ends from now on.
+
+        It replaces an earlier function of the same name, so that a cell can be run again.
 
         Raises:
-            TypeError: it is no function, or one that is to be awaited.
+            TypeError: it is no function, or an `async def`.
         """
         if isinstance(function, Hook):
             function = function.function
@@ -88,7 +89,7 @@ class Hooks:
         call = getattr(function, "__call__", None)  # noqa: B004 - of an object's class
         if inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(call):
             raise TypeError(
-                "on_finish takes a plain function of one run, for nobody would await an `async def`"
+                "on_finish takes a plain function of one run, not an `async def`: it is not awaited"
             )
         self._moments.watch()
         key = _key_of(function)
@@ -96,27 +97,28 @@ class Hooks:
         return hook
 
     def remove(self, hook: Hook) -> None:
+        """Stop calling a hook."""
         if self._hooks.get(hook.key) is hook:
             del self._hooks[hook.key]
 
     def note(self, run: Run) -> None:
-        """A run has ended; from any thread."""
+        """Note that a run has ended; from any thread."""
         keys = list(self._hooks)
         self._due.extend((key, run) for key in keys)
         if keys:
             self._moments.ring()
 
     def forget_due(self) -> None:
-        """Forget the runs that no hook was told of; in a forked child they are the parent's."""
+        """Forget the ended runs, which in a forked child are the parent's."""
         self._due.clear()
         self._is_running = False
 
     def script_waits(self) -> None:
-        """See `SafeMoments`."""
+        """Call the hooks that are due if a script waits; see `SafeMoments.script_waits`."""
         self._moments.script_waits()
 
     def run_due(self) -> None:
-        """Calls the hooks with the runs that have ended; on the main thread."""
+        """Call the hooks with the runs that have ended; on the main thread."""
         if self._is_running:
             return  # a hook waits for a run of its own
         self._is_running = True
@@ -130,7 +132,7 @@ class Hooks:
 
 
 def _key_of(function: HookFunction) -> Hashable:
-    """What two functions have in common of which one was written in the place of the other."""
+    """Return what a function shares with its next version, when its cell is run again."""
     name = getattr(function, "__qualname__", None)
     if name is None:
         return id(function)

@@ -1,4 +1,4 @@
-"""Interrupts that are noted, where an exception between any two steps would lose text."""
+"""Interrupts that set a flag, where an exception between any two steps would lose text."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ from types import FrameType
 
 @contextmanager
 def noted_interrupts(note: Callable[[], bool]) -> Iterator[None]:
-    """Calls `note` for every interrupt while the block runs.
+    """Call `note` for every interrupt while the block runs.
 
     Args:
         note: called on the main thread between any two of its steps; it may set a flag or notify.
-            Where it returns True, whoever handled interrupts before handles this one too: usually
-            Python, by raising KeyboardInterrupt.
+            If it returns True, the previous handler is called too: usually Python's, which raises
+            KeyboardInterrupt.
     """
     if threading.current_thread() is not threading.main_thread():
         yield  # only the main thread is ever interrupted

@@ -1,11 +1,13 @@
-"""The thread on which the event loop of a process lives."""
+"""The thread with the event loop of a process, and the ways into it."""
 
 from __future__ import annotations
 
 import logging
 import threading
+from collections.abc import Awaitable, Callable
+from concurrent import futures
 from concurrent.futures import Future
-from typing import Any
+from typing import Any, TypeVar
 
 import anyio
 from anyio import from_thread
@@ -15,12 +17,17 @@ from ..exceptions import LyceumError
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
+#: How often `wait_for` calls what is to be done meanwhile.
+TICK_S = 0.2
+
 #: No thread has this identifier.
 _OTHER_THREAD = -1
 
 
 def log_failure(task: Future[Any]) -> None:
-    """Log what a task of the loop thread has raised; a callback for those that nobody waits for."""
+    """Log what a task of the loop thread has raised: the done callback of one not waited for."""
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.error("lyceum-magic failed in the background", exc_info=error)
 
@@ -65,6 +72,36 @@ class LoopThread:
             # thread of its own loop, tells them apart only if it was imported after the patches
             # (with gunicorn's --preload, for one, it was not).
             self.portal._event_loop_thread_id = _OTHER_THREAD
+
+    def ask(self, question: Callable[..., Awaitable[T]], *args: object) -> T:
+        """Return the result of a coroutine function, called on the loop thread."""
+        return self.portal.call(question, *args)
+
+    def call(self, function: Callable[..., T], *args: object) -> T:
+        """Return the result of a plain function, called on the loop thread."""
+
+        async def call() -> T:
+            return function(*args)
+
+        return self.portal.call(call)
+
+    def wait_for(
+        self, question: Callable[[], Awaitable[T]], *, while_waiting: Callable[[], object]
+    ) -> T:
+        """Return the result of a coroutine function; an interrupt cancels it.
+
+        Args:
+            while_waiting: called on this thread meanwhile, several times a second.
+        """
+        answer = self.portal.start_task_soon(question)
+        try:
+            while not futures.wait([answer], TICK_S).done:
+                while_waiting()
+        except BaseException:
+            answer.cancel()
+            futures.wait([answer])
+            raise
+        return answer.result()
 
     def close(self) -> None:
         """End the loop, once all its tasks have ended."""

@@ -1,6 +1,6 @@
-"""When the user's main thread may be borrowed: between cells, never in the middle of one.
+"""Calls on the user's main thread: between cells, never in the middle of one.
 
-The one place that knows how kernels, terminals and scripts differ in this.
+The one module that knows how kernels, terminals and scripts differ in this.
 """
 
 from __future__ import annotations
@@ -16,10 +16,10 @@ from typing import Any
 
 
 class SafeMoments:
-    """Calls `action` on the main thread soon after each `ring`.
+    """Calls of `action` on the main thread, soon after each `ring`.
 
-    In a notebook at once where its kernel is idle, else behind the cell; in a terminal behind the
-    next cell; in a script when that asks by `script_waits`.
+    In a notebook at once if its kernel is idle, else after the cell; in a terminal after the next
+    cell; in a script when it waits (`script_waits`).
     """
 
     def __init__(self, action: Callable[[], None]) -> None:
@@ -29,7 +29,7 @@ class SafeMoments:
         self._is_busy = False
 
     def watch(self) -> None:
-        """Makes sure of hearing when cells begin and end; called by what the user calls."""
+        """Register with the shell, so that it says when cells begin and end."""
         shell = present_shell()
         if shell is None or shell is self._shell:
             return
@@ -43,13 +43,13 @@ class SafeMoments:
         self._loop = getattr(loop, "asyncio_loop", None)
 
     def ring(self) -> None:
-        """There is something to do; from any thread."""
+        """Ask for a call of `action`; from any thread."""
         if self._loop is not None:
             with suppress(RuntimeError):  # the kernel has closed its loop: it ends
                 self._loop.call_soon_threadsafe(self._when_idle)
 
     def script_waits(self) -> None:
-        """A script waits for something, or has waited: as good a moment as it has."""
+        """Call `action` now if this is a script's main thread, which waits or has just waited."""
         if self._shell is None and threading.current_thread() is threading.main_thread():
             self._action()
 
@@ -67,11 +67,11 @@ class SafeMoments:
             self._action()
 
 
-class Place:
-    """The cell in which it is made: what is called there later shows its outputs there.
+class OriginCell:
+    """The cell in which this object is made: a function called through it shows its outputs there.
 
-    But for nbclient and papermill, which take no output of an earlier cell: there it is the cell
-    that has just ended.
+    nbclient and papermill take no output of an earlier cell. With them the outputs are shown in the
+    cell that has just ended.
     """
 
     def __init__(self) -> None:
@@ -81,6 +81,7 @@ class Place:
         self._is_attended = content.get("allow_stdin", True)  # as these two never do
 
     def call(self, function: Callable[[], None]) -> None:
+        """Call a function whose outputs belong into this cell."""
         if self._is_attended:
             self._context.copy().run(self._call, function)
         else:
@@ -105,7 +106,7 @@ class Place:
 
 
 def present_shell() -> Any:
-    """IPython's shell, where this process has one."""
+    """Return IPython's shell; None if this process has none."""
     if "IPython" not in sys.modules:
         return None
     from IPython import get_ipython
@@ -118,7 +119,7 @@ def _parent_of(shell: Any) -> Any:
         return None  # no kernel
     try:
         return shell.get_parent()
-    except LookupError:  # ipykernel 7.0, behind all cells
+    except LookupError:  # ipykernel 7.0, after all cells
         return None
 
 
@@ -133,7 +134,7 @@ def _is_in_a_cell() -> bool:
 
 @contextmanager
 def _interruptible() -> Iterator[None]:
-    """Lets an interrupt come through: an idle kernel ignores them."""
+    """Let an interrupt raise KeyboardInterrupt in the block: an idle kernel ignores it."""
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or callable(before := signal.getsignal(signal.SIGINT)):
         yield

@@ -11,7 +11,7 @@ V = TypeVar("V")
 
 
 class Once(Generic[K, V]):
-    """Key -> value. Whoever asks first makes the value, the others wait for it.
+    """Key -> value. The first thread that asks makes the value; the others wait for it.
 
     No lock outlives a call: one that is made when a module is imported may be older than gevent's
     patches, and one that another thread holds stays locked for ever in a forked child.

@@ -1,4 +1,4 @@
-"""Files that a run sent home -> files in a folder of this machine, and nowhere else."""
+"""Files that a run sent home -> files below a folder of this machine, never outside it."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ _BINARY: int = getattr(os, "O_BINARY", 0)
 
 @dataclass
 class Saved:
-    """What became of each file; paths as the run named them.
+    """The fate of each file; paths as the run named them.
 
     Attributes:
-        written: new here, or written over.
-        same: here already, with this very content.
-        kept: here already, with another content, which was kept.
+        written: new files, and files that were overwritten.
+        same: files that existed with the same content.
+        kept: files that existed with other content, which was kept.
         refused: path -> why it cannot be written.
     """
 
@@ -32,10 +32,10 @@ class Saved:
     refused: dict[str, str] = field(default_factory=dict)
 
     def problems(self, way_out: str) -> list[str]:
-        """What kept files from being written, in sentences.
+        """Return sentences that say why files were not written.
 
         Args:
-            way_out: how those that were kept could be written, in words.
+            way_out: what the user can do to write those that were kept.
         """
         problems = [f"{path} was not written: {why}." for path, why in self.refused.items()]
         if self.kept:
@@ -45,11 +45,11 @@ class Saved:
 
 
 def write_files(files: Mapping[str, bytes], folder: Path, *, overwrite: bool) -> Saved:
-    """Writes files below a folder, making folders as needed.
+    """Write files below a folder, making folders as needed.
 
     Args:
         files: path with `/` -> content; paths come from the run's program and are not trusted.
-        overwrite: whether what is there may be replaced.
+        overwrite: whether existing files may be replaced.
     """
     saved = Saved()
     for path, content in files.items():
@@ -85,7 +85,7 @@ def _is_below(path: str) -> bool:
 
 
 def _is_reserved(path: PureWindowsPath) -> bool:
-    """Names that Windows gives another meaning: devices, and an end in a dot or a space."""
+    """Return whether Windows gives a name another meaning: a device, or a final dot or space."""
     devices = {"CON", "PRN", "AUX", "NUL", *(f"{d}{n}" for d in ("COM", "LPT") for n in range(10))}
     return any(
         part.partition(".")[0].rstrip().upper() in devices or part != part.rstrip(". ")
@@ -108,7 +108,7 @@ def _write(path: str, content: bytes, folder: Path, overwrite: bool, saved: Save
                 saved.written.append(path)
                 return
             except FileExistsError:
-                pass  # another one was first
+                pass  # another process was first
     if place.is_file() and not place.is_symlink() and place.read_bytes() == content:
         saved.same.append(path)
     elif not overwrite:
@@ -121,14 +121,14 @@ def _write(path: str, content: bytes, folder: Path, overwrite: bool, saved: Save
 
 
 def _replace(place: Path, content: bytes) -> None:
-    """Whole or not at all; a link is replaced itself, not what it leads to."""
+    """Write a file whole or not at all. A link itself is replaced, not its target."""
     with _written(content, place.parent) as temporary:
         os.replace(temporary, place)
 
 
 @contextmanager
 def _written(content: bytes, folder: Path) -> Iterator[Path]:
-    """A file with the content, under a name that is gone at the end."""
+    """Yield a temporary file with the content."""
     temporary = folder / f".lyceum-{uuid.uuid4().hex}"
     # As `open` makes files: with what the user's umask leaves of the permissions.
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | _BINARY, 0o666)
@@ -141,10 +141,10 @@ def _written(content: bytes, folder: Path) -> Iterator[Path]:
 
 
 def name_file(temporary: Path, place: Path) -> None:
-    """Gives a file its name, never over another.
+    """Give a file its final name, never over another file.
 
     Raises:
-        FileExistsError: there is one of that name.
+        FileExistsError: a file of that name exists.
     """
     if os.name == "nt":
         os.rename(temporary, place)  # there it never replaces

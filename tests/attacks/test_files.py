@@ -11,7 +11,7 @@ import pytest
 from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import EmbeddedServerError, JournalUnavailable, LyceumError
 from lyceum_magic.folders import journal_folder, server_folder, user_folder
-from lyceum_magic.inbox.store import CallbackInbox
+from lyceum_magic.inbox.store import InboxStore
 from lyceum_magic.journal.journal import Journal
 from lyceum_magic.runs.workspace import Workspace
 from tests.attacks.stranger import Stranger
@@ -21,7 +21,7 @@ PRECIOUS = "not to be emptied\n"
 
 NOT_OURS = r"belongs to another user|symbolic link"
 
-#: Make folders and links: the arguments are pairs of a path and its target; empty for a
+#: Makes folders and links: the arguments are pairs of a path and where it leads; empty for a
 #: folder.
 PLANT = """
     import os, sys
@@ -206,13 +206,13 @@ def test_a_log_that_is_a_link_is_not_followed(
 def test_a_foreign_folder_takes_no_callbacks(foreign: Path, stranger: Stranger) -> None:
     stranger.run(PLANT, str(user_folder() / "callbacks"), "")
     with pytest.raises(PermissionError, match="belongs to another user"):
-        CallbackInbox(user_folder() / "callbacks")
+        InboxStore(user_folder() / "callbacks")
 
 
 def test_the_reader_is_told_in_one_sentence(foreign: Path) -> None:
     workspace = Workspace()
     try:
-        for ask in (workspace.client, workspace.entries):
+        for ask in (workspace.client, workspace.history.entries):
             with pytest.raises(LyceumError, match=r"another user.*LYCEUM_MAGIC_HOME") as caught:
                 ask()
             assert "\n" not in str(caught.value)

@@ -346,7 +346,7 @@ def test_a_run_is_followed_past_a_stranger_who_took_the_port(
     request = StartPython(
         code=f"{code}time.sleep(.01)\nprint('b')", execution_type="cpu", timeout=600
     )
-    run = workspace.submit(workspace.embedded(), request)
+    run = workspace.submit(workspace.accounts.embedded(), request)
     eventually(lambda: run.text == "a\n", "the first line")
     port = port_of(server_facts(own_machine)["base_url"])
     process = server_process(own_machine)

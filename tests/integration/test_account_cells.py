@@ -47,7 +47,7 @@ def test_a_secret_is_set_seen_and_removed_and_never_shown(kernel: Kernel, home: 
 
 def test_who_cannot_be_asked_is_told_so(kernel: Kernel) -> None:
     for line, way_out in (
-        ("%lyceum secrets set TOKEN", "set it once where somebody can type"),
+        ("%lyceum secrets set TOKEN", "set it once in a notebook or a terminal"),
         ("%lyceum_image x --registry basic --registry-user me", "--registry-password-env"),
         ("%lyceum login", "set LYCEUM_API_KEY"),
     ):
@@ -62,7 +62,7 @@ def test_who_cannot_be_asked_is_told_so(kernel: Kernel) -> None:
 def test_a_file_goes_and_comes_back_with_a_bar(kernel: Kernel) -> None:
     kernel.run(
         "import os\nfrom lyceum_magic.display import progress\nprogress.SHOWN_AFTER_S = 0\n"
-        "from lyceum_magic.runs import workspace as here\nhere.TICK_S = 0.001\n"
+        "from lyceum_magic.runs import loop as here\nhere.TICK_S = 0.001\n"
         "content = os.urandom(30_000_000)\nopen('data.bin', 'wb').write(content)"
     )
     put = kernel.run("%lyceum storage put data.bin a/b.bin")

@@ -69,7 +69,7 @@ async def one():
 
 async def main():
     await together(one, one, one)
-    print(texts, len({entry.session for entry in lyceum_magic.runs()}))
+    print(texts, len({entry.process for entry in lyceum_magic.runs()}))
 
 loop_run(main)
 """

@@ -1,6 +1,6 @@
-"""The rules of the receiver, on a real Jupyter server and on the receiver of a process alone.
+"""The rules of both receivers: in a real Jupyter server, and on a loopback port of a process.
 
-Raw requests over a socket: what a library would not send is what has to be refused.
+Raw requests over a socket, because the requests to refuse are those that no library sends.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from lyceum_magic.inbox import jupyter_servers, loopback
 from lyceum_magic.inbox.loopback import PATH, LoopbackReceiver
-from lyceum_magic.inbox.store import CallbackInbox
+from lyceum_magic.inbox.store import InboxStore
 from lyceum_magic.protocol.callbacks import MAX_BODY_BYTES
 from tests.tools.jupyter_server import JupyterServer, running_jupyter_server
 from tests.tools.waiting import LIMIT_S, eventually
@@ -29,23 +29,23 @@ BODY = b'{"execution_id": "run-1", "status": "completed"}'
 
 
 class Face:
-    """A receiver, and an address of it that this test waits at."""
+    """A receiver, and an address of it at which this test waits."""
 
     def __init__(self, port: int, path: str, folder: Path) -> None:
         self.port = port
-        self.inbox = CallbackInbox(folder)
-        self.session = secrets.token_hex(4)
+        self.inbox = InboxStore(folder)
+        self.process = secrets.token_hex(4)
         self.secret = secrets.token_urlsafe(32)
         self.path = path + self.secret
         self.bell = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.bell.bind(("127.0.0.1", 0))
         self.bell.settimeout(LIMIT_S)
         self.inbox.register(
-            self.secret, session=self.session, tag=None, poke_port=self.bell.getsockname()[1]
+            self.secret, process=self.process, tag=None, poke_port=self.bell.getsockname()[1]
         )
 
     def send(self, head: str, body: bytes = b"") -> int:
-        """The status of the answer to a raw request; `HOST` stands for the right one."""
+        """Return the status of the answer to a raw request; `HOST` stands for the right host."""
         head = head.replace("PATH", self.path).replace("HOST", f"127.0.0.1:{self.port}")
         with socket.create_connection(("127.0.0.1", self.port), LIMIT_S) as connection:
             with suppress(ConnectionError):  # refused before all of it was read, and answered
@@ -65,7 +65,7 @@ class Face:
         return self.send("\n".join(lines), body)
 
     def arrived(self) -> list[str]:
-        return [arrival.event.id for arrival in self.inbox.arrivals(self.session)]
+        return [arrival.event.id for arrival in self.inbox.arrivals(self.process)]
 
 
 @pytest.fixture(scope="module")
@@ -87,7 +87,7 @@ def face(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Face]:
             made = Face(server.port, path, server.folder / "lyceum" / "callbacks")
             stack.callback(assert_silent, server, made)
         else:
-            inbox = CallbackInbox(tmp_path / "callbacks")
+            inbox = InboxStore(tmp_path / "callbacks")
             receiver, _ = stack.enter_context(running_loopback(inbox))
             made = Face(receiver.port, PATH, tmp_path / "callbacks")
         stack.callback(made.bell.close)
@@ -95,7 +95,7 @@ def face(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Face]:
 
 
 @contextmanager
-def running_loopback(inbox: CallbackInbox) -> Iterator[tuple[LoopbackReceiver, BlockingPortal]]:
+def running_loopback(inbox: InboxStore) -> Iterator[tuple[LoopbackReceiver, BlockingPortal]]:
     with start_blocking_portal() as portal:
         receiver = LoopbackReceiver(inbox)
         task, _ = portal.start_task(receiver.serve)
@@ -106,8 +106,8 @@ def running_loopback(inbox: CallbackInbox) -> Iterator[tuple[LoopbackReceiver, B
 
 
 def assert_silent(server: JupyterServer, face: Face) -> None:
-    """Neither secret nor path in the log, which says everything else at DEBUG."""
-    server.ask("GET", "api/status")  # once this is logged, so is everything before it
+    """Check that neither secret nor path is in the log, which has everything else at DEBUG."""
+    server.ask("GET", "api/status")  # after this, all that came before is in the log
     assert "GET /user/ann/api/status" in server.log
     assert face.secret not in server.log
     assert PATH + face.secret[:4] not in server.log
@@ -116,7 +116,7 @@ def assert_silent(server: JupyterServer, face: Face) -> None:
 def test_a_callback_is_kept_and_told_of(face: Face) -> None:
     assert face.post(BODY, "webhook-id: msg_1") == 204
     assert face.bell.recv(16) == b""
-    [arrival] = face.inbox.arrivals(face.session)
+    [arrival] = face.inbox.arrivals(face.process)
     assert (arrival.event.id, arrival.event.run_id) == ("msg_1", "run-1")
 
 
@@ -237,7 +237,7 @@ def test_a_body_that_is_too_large_is_refused(face: Face) -> None:
 
 
 def test_a_chunked_body_is_refused_as_soon_as_it_is_too_large(face: Face) -> None:
-    """It never ends: an answer comes all the same."""
+    """The body never ends, and an answer comes all the same."""
     head = "POST PATH HTTP/1.1\nHost: HOST\nTransfer-Encoding: chunked"
     chunks = (b"1000\r\n" + b"x" * 4096 + b"\r\n") * (MAX_BODY_BYTES // 4096 + 1)
     assert face.send(head, chunks) == 413
@@ -270,7 +270,7 @@ def test_who_finds_no_room_waits_until_the_others_are_hung_up_on(
     monkeypatch.setattr(loopback, "MAX_CONNECTIONS", 2)
     monkeypatch.setattr(loopback, "LIMIT_S", 0.3)
     with ExitStack() as stack:
-        receiver, _ = stack.enter_context(running_loopback(CallbackInbox(tmp_path)))
+        receiver, _ = stack.enter_context(running_loopback(InboxStore(tmp_path)))
         face = Face(receiver.port, PATH, tmp_path)
         stack.callback(face.bell.close)
         before = len(os.listdir("/dev/fd"))
@@ -288,7 +288,7 @@ def test_a_process_without_descriptors_receives_again_when_it_has_some(
 ) -> None:
     monkeypatch.setattr(loopback, "AGAIN_S", 0.02)
     with ExitStack() as stack:
-        receiver, _ = stack.enter_context(running_loopback(CallbackInbox(tmp_path)))
+        receiver, _ = stack.enter_context(running_loopback(InboxStore(tmp_path)))
         face = Face(receiver.port, PATH, tmp_path)
         stack.callback(face.bell.close)
         client = stack.enter_context(closing(socket.socket()))
@@ -308,7 +308,7 @@ def test_a_process_without_descriptors_receives_again_when_it_has_some(
 def test_a_connection_that_fails_ends_no_other(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    inbox = CallbackInbox(tmp_path)
+    inbox = InboxStore(tmp_path)
     with running_loopback(inbox) as (receiver, _):
         face = Face(receiver.port, PATH, tmp_path)
         with closing(face.bell):
@@ -327,6 +327,27 @@ def test_the_inbox_is_its_users_alone(face: Face) -> None:
     assert set(files.values()) == {0o600}, files
     assert stat.S_IMODE(folder.stat().st_mode) == 0o700
     assert all(face.secret.encode() not in path.read_bytes() for path in folder.glob("callback*"))
+
+
+def test_a_server_with_old_and_new_configuration_loads_the_receiver_once(tmp_path: Path) -> None:
+    configuration = tmp_path / "etc" / "jupyter_server_config.d" / "old_and_new.json"
+    configuration.parent.mkdir(parents=True)
+    names = ("lyceum_magic.jupyter", "lyceum_magic.server_extension")
+    loaded = {"ServerApp": {"jpserver_extensions": dict.fromkeys(names, True)}}
+    configuration.write_text(json.dumps(loaded))
+    env = {
+        "LYCEUM_MAGIC_HOME": str(tmp_path / "lyceum"),
+        "JUPYTER_CONFIG_PATH": str(tmp_path / "etc"),
+    }
+    with running_jupyter_server(tmp_path / "server", env=env) as server:
+        for name in names:
+            assert f"{name} | extension was successfully loaded" in server.log
+        assert "Traceback" not in server.log
+        path = f"{server.base}{PATH.lstrip('/')}"
+        face = Face(server.port, path, tmp_path / "lyceum" / "callbacks")
+        with closing(face.bell):
+            assert face.post(BODY, "webhook-id: msg_1") == 204
+            assert face.arrived() == ["msg_1"]
 
 
 def test_other_routes_of_the_jupyter_server_ask_for_its_token(jupyter: JupyterServer) -> None:

@@ -35,7 +35,7 @@ def done(run):
 
 @pytest.fixture(scope="module")
 def home(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """Everything that all kernels of one user share, such as the embedded server."""
+    """Yield a folder that all kernels of one user share, with the embedded server."""
     folder = tmp_path_factory.mktemp("user") / "lyceum"
     yield folder
     end_server(folder)
@@ -135,19 +135,19 @@ def test_an_interrupt_of_the_waiting_aborts_the_run(alone: Kernel) -> None:
 
 
 def test_the_cloud_cannot_reach_a_laptop(alone: Kernel) -> None:
-    """Before anything is asked of it."""
+    """The refusal comes before anything is sent."""
     code = """
 import os
 from lyceum_magic.config import Account, Secret
 from lyceum_magic.runs.workspace import workspace
 cloud = Account("https://api.lyceum.technology", Secret("lk_x"), "a test")
-here = workspace().here
+here = workspace().inbox
 try:
     here.address_for("tag", cloud)
 except Exception as exc:
     print(type(exc).__name__, exc)
 from lyceum_magic.inbox.jupyter_servers import announce
-from lyceum_magic.inbox.here import callback_folder
+from lyceum_magic.inbox.inbox import callback_folder
 receiver = announce(callback_folder(), None)
 print(here.address_for("tag", cloud, "https://me.example/user/ann/").rpartition("/")[0])
 os.environ["LYCEUM_CALLBACK_BASE_URL"] = "https://tunnel.example"
@@ -198,7 +198,7 @@ def test_the_listening_cell_shows_what_comes(kernel: Kernel) -> None:
     ok(kernel.run("%%lyceum\npass"))
     run_id = kernel.value("_run.id")[1:-1]
     assert post(address, execution_id=run_id, status="failed", run_name="<b>mine") == 204
-    assert post(address, execution_id="somebody-elses", status="completed") == 204
+    assert post(address, execution_id="another-users", status="completed") == 204
     kernel.pump(lambda: "unknown run" in kernel.shown)
     [html] = [d["text/html"] for d in kernel.displays.values() if "unknown run" in str(d)]
     assert "&lt;b&gt;mine" in html
@@ -231,7 +231,7 @@ def test_an_executed_notebook_keeps_what_hooks_show(home: Path) -> None:
 
 
 def run_python(home: Path, *words: str, typed: str = "") -> str:
-    """The output of a plain Python, without Jupyter."""
+    """Return what a plain Python prints."""
     done = subprocess.run(
         [sys.executable, *words],
         input=typed, capture_output=True, text=True, timeout=LIMIT_S, check=False,
@@ -252,17 +252,17 @@ print(run.wait_callback(60), run.callback["status"])
     assert run_python(home, "-c", code) == "hook: mine\ncompleted completed\n"
 
 
-def test_a_terminal_is_told_behind_the_cell(home: Path) -> None:
+def test_a_terminal_is_told_after_the_cell(home: Path) -> None:
     lines = [
         "%load_ext lyceum_magic",
         "import lyceum_magic",
         "hook = lyceum_magic.on_finish(lambda run: print('hook:', run.name))",
         "run = lyceum_magic.submit('pass', name='mine', callback_urls='here', place='local')",
-        "print(run.wait_callback(60), run.callback['status']); print('behind')",
+        "print(run.wait_callback(60), run.callback['status']); print('after')",
         "%lyceum listen",
     ]
     words = ("-m", "IPython", "--simple-prompt", "--no-banner", "--colors=NoColor")
     said = run_python(home, *words, typed="\n".join(lines) + "\n")
     assert "completed completed" in said, said
-    assert said.index("completed completed") < said.index("behind") < said.index("hook: mine")
+    assert said.index("completed completed") < said.index("after") < said.index("hook: mine")
     assert "http://127.0.0.1:" in said[said.index("hook: mine") :]

@@ -16,7 +16,7 @@ from tests.tools.waiting import eventually
 
 
 def doctor() -> dict[str, str]:
-    """Subject of a check -> its finding, and its advice."""
+    """Return its rows: subject -> finding and advice."""
     done = subprocess.run(
         [sys.executable, "-m", "lyceum_magic.cli", "doctor"],
         capture_output=True, text=True, check=False,

@@ -40,8 +40,8 @@ sys.exit(main())
 """,
 )
 
-#: Print, wait for a file, and then need a file of the run's own folder by the path it has known
-#: since it began.
+#: A cell that prints, waits for a file, and then reads a file in its own folder by the path that it
+#: has known since it began.
 PROGRAM = """\
 import os, sys, time
 open(os.path.join(sys.path[0], 'late.py'), 'w').write('word = "late"')
@@ -98,7 +98,7 @@ def test_all_of_it_moves_to_the_first_server_with_the_run_that_goes_on(
             ),
         )
         assert run.result().text == "erofeb-fo\n"
-        client = workspace.embedded()
+        client = workspace.accounts.embedded()
         folder = server_folder()
         assert server_facts(folder)["base_url"] == client.account.base_url
         assert workspace.ask(client.record, over["execution_id"])["stdout"] == "over\n"
@@ -137,11 +137,11 @@ def test_a_run_that_began_before_the_move_is_found_where_it_is_now(
 ) -> None:
     """The journal names the folder of that time."""
     run = workspace.submit(
-        workspace.embedded(own_machine),
+        workspace.accounts.embedded(own_machine),
         StartPython(code="print(1)", execution_type="cpu", timeout=MAX_TIMEOUT_S),
     )
     assert run.result().text == "1\n"
-    assert workspace.find_entry("last").server_folder == str(own_machine)
+    assert workspace.history.find("last").server_folder == str(own_machine)
     earlier.end()
     assert run.record()["status"] == "completed"
     assert server_process(server_folder()) is not None
@@ -158,9 +158,10 @@ def test_an_earlier_server_with_runs_is_used_and_left_alone(
 ) -> None:
     started = earlier.start("import time\nprint('begun', flush=True)\ntime.sleep(600)")
     eventually(lambda: begun(earlier, started["execution_id"]), "it has begun")
-    assert workspace.embedded().account.base_url == earlier.base_url
+    assert workspace.accounts.embedded().account.base_url == earlier.base_url
     run = workspace.submit(
-        workspace.embedded(), StartPython(code="print(1)", execution_type="cpu", timeout=60)
+        workspace.accounts.embedded(),
+        StartPython(code="print(1)", execution_type="cpu", timeout=60),
     )
     assert run.result().text == "1\n"
     assert server_process(server_folder()) is None
@@ -255,7 +256,7 @@ def test_a_first_start_waits_for_an_earlier_server_that_is_only_starting(
 def test_a_move_that_was_cut_off_goes_on(
     own_machine: Path, workspace: Workspace, left: str
 ) -> None:
-    """The last file in the order of the move is still there, the rest has gone."""
+    """The last item in the order of the move is still there, the others have gone."""
     with served(own_machine, program=EARLIER) as server:
         put_secret(server, "TOKEN", "of-before")
         over = server.start("print('over')")
@@ -273,7 +274,10 @@ def test_a_move_that_was_cut_off_goes_on(
         ),
     )
     assert run.result().text == "erofeb-fo\n"
-    assert workspace.ask(workspace.embedded().record, over["execution_id"])["stdout"] == "over\n"
+    assert (
+        workspace.ask(workspace.accounts.embedded().record, over["execution_id"])["stdout"]
+        == "over\n"
+    )
 
 
 def test_a_folder_that_was_never_a_servers_loses_nothing(own_machine: Path) -> None:
@@ -288,7 +292,7 @@ def test_a_folder_that_was_never_a_servers_loses_nothing(own_machine: Path) -> N
 def test_a_server_is_started_with_the_python_of_its_folder(
     own_machine: Path, tmp_path: Path
 ) -> None:
-    """Looking at another environment's run does not start a server for it."""
+    """A look at another environment's run does not make this environment serve it."""
     python = copy_of_this_environment(tmp_path / "other")
     ask = (
         "from lyceum_magic import folders; from lyceum_magic.embedded import local_server; "

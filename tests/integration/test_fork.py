@@ -59,14 +59,14 @@ def test_a_child_has_a_workspace_of_its_own_and_ends_at_once(tmp_path: Path) -> 
 def child():
     mine = lyceum_magic.submit("print('child')").result()
     print(mine.text, end="")
-    print(len({entry.session for entry in lyceum_magic.runs()}), "sessions")
+    print(len({entry.process for entry in lyceum_magic.runs()}), "processes")
 
 forked(child)
 open(gate, "w").close()
 print(run.result().text, end="")
 """
     printed = run_program(PARENT + code, str(tmp_path / "gate"))
-    assert printed == "child\n2 sessions\nparent\n"
+    assert printed == "child\n2 processes\nparent\n"
 
 
 def test_a_child_does_not_visit_its_parents_objects_when_it_ends(tmp_path: Path) -> None:
@@ -177,7 +177,7 @@ os._exit(0)
             import lyceum_magic
             run = lyceum_magic.attach({run_id!r})
             run.watch()
-            print(run._life._is_writer)
+            print(run.following._is_writer)
             open({str(tmp_path / "gate")!r}, "w").close()
             run.result()
             """

@@ -1,4 +1,4 @@
-"""A journal that takes nothing while a run goes on: all of the run reaches the caller."""
+"""A journal that cannot be written while a run goes on: all of the run reaches the caller."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def own_session(own_machine: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[
 
 
 def attached(run_id: str) -> str:
-    """The state and the text of a run, as another process gets them."""
+    """Return the state and the text of a run, as another process gets them."""
     code = (
         f"import lyceum_magic; run = lyceum_magic.attach({run_id!r}); run.wait(); "
         "print(run.state, run.text)"

@@ -174,7 +174,7 @@ def test_kernels_of_two_environments_see_their_own_packages(
 def test_a_server_has_a_session_of_its_own_and_none_of_the_users_keys(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No interrupt of the kernel reaches it, and no run finds the keys."""
+    """The kernel's interrupts do not reach it, and its runs do not find the keys."""
     monkeypatch.setenv("LYCEUM_API_KEY", "lk_canary")
     monkeypatch.setenv("LYCEUM_ORG", "canary-org")
     local_server.ensure(folder)
@@ -218,8 +218,8 @@ def test_a_request_to_a_server_that_was_killed_starts_it_again(
     kill_server(folder)
     assert submit(workspace, "print(2)").result().text == "2\n"
     kill_server(folder)
-    assert all(entry.is_final for entry in workspace.as_now(workspace.entries()))
-    assert workspace.ask(workspace.embedded().active) == []
+    assert all(entry.is_final for entry in workspace.runs.as_now(workspace.history.entries()))
+    assert workspace.ask(workspace.accounts.embedded().active) == []
 
 
 def test_a_run_goes_on_without_its_server(
@@ -428,7 +428,7 @@ def test_a_file_that_no_server_wrote_is_replaced(folder: Path, text: str) -> Non
     assert account.token.reveal() != "lk_canary"
 
 
-#: Faults of a `server.json` beside a server that lives.
+#: Damages to `server.json` while its server lives.
 DAMAGES: dict[str, Callable[[Path], object]] = {
     "emptied": lambda file: file.write_text(""),
     "cut off": lambda file: file.write_text(file.read_text()[:40]),

@@ -49,7 +49,7 @@ def run(number):
 
 print(together(run, 4))
 lyceum_magic.attach("last").wait()  # hooks are called where the main thread waits
-print(len(ended), len({entry.session for entry in lyceum_magic.runs()}))
+print(len(ended), len({entry.process for entry in lyceum_magic.runs()}))
 """
 
 
@@ -67,7 +67,7 @@ def test_four_first_runs_share_one_workspace_and_its_hooks(way: str) -> None:
         "lyceum_magic.on_finish(lambda run: None)",
         "lyceum_magic.runs()",
         "lyceum_magic.signing_secret()",
-        "workspace().here.listening_address()",
+        "workspace().inbox.listening_address()",
     ],
 )
 def test_any_call_may_be_the_first(way: str, call: str) -> None:
@@ -78,7 +78,7 @@ from lyceum_magic.runs.workspace import workspace
 def first(_number):
     {call}
     here = workspace()
-    return id(here), id(here._journal), id(here.embedded())
+    return id(here), id(here.history.journal), id(here.accounts.embedded())
 
 print(len(set(together(first, 4))))
 """

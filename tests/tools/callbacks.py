@@ -14,9 +14,8 @@ from typing import Any
 
 from lyceum_magic.protocol import paths
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import ServedProcess
 from tests.tools.waiting import eventually
-
-from .served_process import ServedProcess
 
 #: Members of a body that are as in the run's record.
 _SAME = (

@@ -1,4 +1,4 @@
-"""A workspace of a test's own in the place of the process's."""
+"""A test's own workspace in the place of the process's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from lyceum_magic.runs.workspace import Workspace
 
 
 def only(workspace: Workspace) -> Once[int, Workspace]:
-    """The state that `lyceum_magic.runs.workspace` keeps for the process's workspace."""
+    """Return the value of `runs.workspace._workspaces` that makes this the process's workspace."""
     workspaces: Once[int, Workspace] = Once()
     workspaces.get(os.getpid(), lambda: workspace)
     return workspaces

@@ -19,9 +19,9 @@ from . import RUN_ID, Call
 
 #: The beginning of every delivery's id; no run's id begins like this.
 ID_PREFIX = "msg_"
-#: How much of an id is shown; more, if that is not unique.
+#: Minimum of characters that are shown of an id; more, if they are not unique.
 _SHOWN = len(ID_PREFIX) + 8
-#: How many deliveries are shown, the newest.
+#: Maximum of deliveries that are shown, the newest.
 _NEWEST = 100
 
 
@@ -86,13 +86,13 @@ def _chosen(named: str) -> tuple[Callbacks, list[DeliveryRecord]]:
         callbacks = workspace().client().callbacks
         return callbacks, [_delivery(callbacks, named)]
     try:
-        entry = workspace().find_entry(named)
+        entry = workspace().history.find(named)
     except UnknownRun:
         callbacks = workspace().client().callbacks
         return callbacks, _of_a_run(callbacks, named)
     if entry.run_id is None:
         raise UnknownRun("The start of that run was not answered, so its callbacks are not known.")
-    callbacks = workspace().client_for(entry).callbacks
+    callbacks = workspace().accounts.client_of(entry).callbacks
     ask = functools.partial(callbacks.deliveries, entry.run_id, limit=MAX_PAGE)
     return callbacks, workspace().ask(ask)
 

@@ -23,7 +23,7 @@ from ..parsing import Parser
 from . import Call
 from .callbacks import until
 
-#: What was looked at, what was found, and what to do about it; empty if nothing.
+#: A subject, the finding, and the advice, which is empty if all is well.
 Row = tuple[str, str, str]
 
 
@@ -78,7 +78,7 @@ def _credentials() -> Row:
     if account is None:
         return ("credentials", "none", "cells run on the embedded server (LOCAL)")
     try:
-        workspace().check_account(account)
+        workspace().accounts.check(account)
     except LyceumError as exc:
         return ("credentials", f"from {account.source}", str(exc))
     return ("credentials", f"from {account.source}", f"cells run on {account.base_url}")
@@ -87,7 +87,7 @@ def _credentials() -> Row:
 def _server() -> Row:
     try:
         folder = local_server.current_folder()
-        client = workspace().embedded_if_running()
+        client = workspace().accounts.embedded_if_running()
         if client is None and (problem := local_server.unreachable(folder)):
             return ("embedded server", "cannot be reached", problem)
     except LyceumError as exc:
@@ -115,7 +115,7 @@ def _earlier_state() -> list[Row]:
 def _callbacks() -> Row:
     """Report the callbacks that the embedded server has to send."""
     try:
-        client = workspace().embedded_if_running()
+        client = workspace().accounts.embedded_if_running()
         if client is None:
             return callbacks_left(local_server.current_folder())
         health = workspace().ask(client.callbacks.health)
@@ -131,7 +131,7 @@ def _callbacks() -> Row:
 
 def _callbacks_to_here() -> Row:
     try:
-        return ("callbacks to `here`", f"received {workspace().here.receiver()}", "")
+        return ("callbacks to `here`", f"received {workspace().inbox.receiver()}", "")
     except LyceumError as exc:
         return ("callbacks to `here`", "cannot be received", str(exc))
 
@@ -187,7 +187,7 @@ def _answer(command: list[str], advice: str) -> tuple[str, str]:
 
 def _journal() -> Row:
     try:
-        workspace().entries(limit=1)
+        workspace().history.entries(limit=1)
     except LyceumError as exc:
         return ("journal", "cannot be used", str(exc))
     folder = journal_folder()
@@ -198,6 +198,6 @@ def _journal() -> Row:
 def trail_of(run_id: str) -> str:
     """Return the debug trail's last lines, of one run or, if `run_id` is empty, of all."""
     if run_id:
-        run_id = workspace().find_entry(run_id).run_id or "-"
+        run_id = workspace().history.find(run_id).run_id or "-"
     logs = [server_folder() / "server.log"]
     return debug_log.last_lines(journal_folder(), logs, run_id)

@@ -21,14 +21,14 @@ def add_arguments(parser: Parser) -> None:
 
 def run(call: Call) -> Says:
     options = call.options
-    chosen = [workspace().find_entry(run_id) for run_id in options.id]
+    chosen = [workspace().history.find(run_id) for run_id in options.id]
     if live := [entry for entry in chosen if not entry.is_final]:
         raise UnknownRun(
             f"Run {(live[0].run_id or '')[:8]} has not ended and is not forgotten; abort it first."
         )
     if options.all or options.older_than is not None:
         before = time.time() - (options.older_than or 0) * _DAY_S
-        chosen += workspace().ended_before(before)
+        chosen += workspace().history.ended_before(before)
     elif not chosen:
         raise OptionError("Name the runs to forget, or say --older-than DAYS or --all.")
     workspace().forget(chosen)

@@ -13,7 +13,7 @@ from ...runs.workspace import workspace
 from ..parsing import Parser
 from . import Call
 
-#: How many runs are shown, of this notebook and of all, unless the line says otherwise.
+#: Maximum of runs that are shown, of this notebook and of all, unless the line names a limit.
 OWN_RUNS, ALL_RUNS = 20, 50
 
 
@@ -31,8 +31,8 @@ def _limit(text: str) -> int:
 def run(call: Call) -> Table:
     are_all = call.options.all
     limit = call.options.limit or (ALL_RUNS if are_all else OWN_RUNS)
-    find = workspace().entries if are_all else workspace().entries_here
-    entries = workspace().as_now(find(limit))
+    history = workspace().history
+    entries = workspace().runs.as_now((history.entries if are_all else history.of_notebook)(limit))
     now = time.time()
     head = ["run", "state", "machine", "name", "took", "started", "where", "reason"]
     rows = [_row(entry, now) for entry in entries]
@@ -40,7 +40,7 @@ def run(call: Call) -> Table:
         head.insert(5, "cost")
         for entry, row in zip(entries, rows, strict=True):
             row.insert(5, _cost(entry, now))
-    title = _title(len(entries), workspace().count(here=not are_all), are_all)
+    title = _title(len(entries), history.count(is_of_notebook=not are_all), are_all)
     empty = "no runs" if are_all else "no runs of this notebook; --all shows all others"
     return Table(head, rows, title=title, empty=empty)
 

@@ -21,9 +21,9 @@ from . import Call
 
 logger = logging.getLogger(__name__)
 
-#: How many arrivals are shown, the newest.
+#: Maximum of arrivals that are shown, the newest.
 SHOWN = 20
-#: How much is shown of a run's name, which the sender has chosen.
+#: Maximum of characters of a run's name, which the sender has chosen.
 _NAME_CHARACTERS = 40
 
 _HEAD = ["arrived", "run", "name", "it says", "the server says"]
@@ -37,12 +37,12 @@ def show(base_url: str) -> None:
     """Show the address in the present cell, and from now on what arrives there.
 
     Args:
-        base_url: this Jupyter's public https address, if it is set; see `Here`.
+        base_url: this Jupyter's public https address, if it is set; see `inbox.public_base`.
 
     Raises:
         LyceumError: callbacks cannot arrive here.
     """
-    address, base = workspace().here.listening_address(base_url)
+    address, base = workspace().inbox.listening_address(base_url)
     _listening(workspace()).show(address, _reach(base))
 
 
@@ -59,7 +59,7 @@ class _Listening:
     """The callbacks that have arrived for this process, and the newest cell that shows them."""
 
     def __init__(self, current: Workspace) -> None:
-        self._queue = current.here.listen()
+        self._queue = current.inbox.listen()
         self._rows: deque[tuple[str, ...]] = deque(maxlen=SHOWN)
         self._count = 0
         self._slot: Slot | None = None
@@ -136,13 +136,15 @@ def _by_server(run_id: str) -> str:
     """Return a run's state according to the server; the callback itself could be anyone's."""
     current = workspace()
     try:
-        entry = current.find_entry(run_id)
+        entry = current.history.find(run_id)
         if entry.run_id != run_id:
             raise UnknownRun("another run, whose id begins like this one")
-        client = current.client_for(entry)
+        client = current.accounts.client_of(entry)
     except UnknownRun:
         account = config.find_account()
-        found = current.embedded_if_running() if account is None else current.client("cloud")
+        found = (
+            current.accounts.embedded_if_running() if account is None else current.client("cloud")
+        )
         if found is None:
             return "unknown run"
         client = found

@@ -14,6 +14,6 @@ def run(call: Call) -> Says:
     key = ask_secret("Lyceum API key (lk_...)", "set LYCEUM_API_KEY where the kernel starts")
     if not key.startswith("lk_"):
         raise LyceumError("An API key begins with lk_; nothing was written.")
-    workspace().check_account(config.account_to_log_in(config.read_login(), key, "what you typed"))
+    workspace().accounts.check(config.account_to_log_in(config.read_login(), key, "what you typed"))
     path = config.write_login(api_key=key, refresh_token=None)
     return Says(f"Signed in: the key is in {path}. Cells run on the cloud from now on.")

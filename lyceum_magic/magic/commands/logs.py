@@ -12,12 +12,12 @@ from typing import TextIO, assert_never
 from ...outputs import tracebacks
 from ...outputs.decoding import ClearOutput, Decoded, Display, Raised, SavedFile, Value
 from ...protocol.events import Output
-from ...runs.backlog import Inbox
+from ...runs.backlog import Backlog
 from ...runs.workspace import workspace
 from ..parsing import Parser
 from . import RUN_ID, Call
 
-#: How long a live run's output may pause before it counts as read up to now.
+#: The pause after which the output of a live run counts as read up to now.
 CAUGHT_UP_S = 1.0
 
 #: Characters of output in one message to the notebook. While a kernel is busy printing, it would
@@ -33,17 +33,17 @@ def add_arguments(parser: Parser) -> None:
 def run(call: Call) -> None:
     asked_at = time.time()
     run = workspace().attach(call.options.id)
-    before, inbox = run.watch()
-    with closing(inbox):
+    before, backlog = run.watch()
+    with closing(backlog):
         show = _Printer(call.options.grep)
-        for item in chain(before, _until(asked_at, inbox)):
+        for item in chain(before, _until(asked_at, backlog)):
             show(item)
     show.end()
 
 
-def _until(moment: float, inbox: Inbox) -> Iterator[Decoded]:
+def _until(moment: float, backlog: Backlog) -> Iterator[Decoded]:
     """Yield the outputs that arrive, until one is later than a moment, or no more come for now."""
-    while items := inbox.get(CAUGHT_UP_S):
+    while items := backlog.get(CAUGHT_UP_S):
         for item in items:
             if isinstance(item, Output | Display) and (item.timestamp or 0) > moment:
                 return
@@ -52,7 +52,7 @@ def _until(moment: float, inbox: Inbox) -> Iterator[Decoded]:
 
 
 class _Printer:
-    """Prints a run's outputs as text: all of it, or whole lines that hold a text."""
+    """A printer of a run's outputs as text: all of it, or the lines that hold a text."""
 
     def __init__(self, grep: str | None) -> None:
         self._grep = grep

@@ -36,7 +36,7 @@ def run(call: Call) -> Says | Table:
 def _set(name: str) -> Says:
     client = workspace().client()
     value = ask_secret(
-        f"Value of {name}", "set it once where somebody can type: the account keeps it"
+        f"Value of {name}", "set it once in a notebook or a terminal: the account keeps it"
     )
     workspace().ask(client.set_secret, name, value)
     said = f"{name} is set: runs that start from now on have it as a variable."

@@ -10,7 +10,7 @@ from . import Call
 
 def run(call: Call) -> Says:
     folder = local_server.current_folder()
-    client = workspace().embedded_if_running()
+    client = workspace().accounts.embedded_if_running()
     if client is not None:
         said = (
             f"The embedded server serves at {client.account.base_url} from {folder}.\n"

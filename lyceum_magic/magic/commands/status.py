@@ -37,13 +37,13 @@ def run(call: Call) -> Says | Table:
         where = f"{account.base_url} (key from {account.source})"
         # Raises what would keep a cell from running.
         workspace().ask(workspace().client("cloud").machine_types)
-    unfinished = workspace().as_now(workspace().unfinished())
+    unfinished = workspace().runs.as_now(workspace().history.unfinished())
     active = sum(not entry.is_final for entry in unfinished)
     said = (
         f"Cells run on {where}.\n{active} active run{'' if active == 1 else 's'}; "
         "%lyceum list --all shows them."
     )
-    return Says("\n".join(filter(None, [said, _spent(workspace().paid())])))
+    return Says("\n".join(filter(None, [said, _spent(workspace().history.paid())])))
 
 
 def _spent(mine: list[Entry]) -> str:

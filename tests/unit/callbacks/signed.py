@@ -1,4 +1,4 @@
-"""Callbacks as a sender makes them."""
+"""Callbacks as a sender signs them."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What an event says of a body, and what it leaves out."""
+"""The facts that an event takes from a body, and those that it leaves out."""
 
 from __future__ import annotations
 
@@ -148,7 +148,7 @@ def test_an_unknown_name_is_an_attribute_error():
 
 
 class Endless(io.RawIOBase):
-    """What a stranger sends, as long as somebody reads it."""
+    """A stream that goes on as long as it is read."""
 
     taken = 0
 

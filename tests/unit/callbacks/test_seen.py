@@ -1,4 +1,4 @@
-"""`SqliteSeen`: each callback once, whoever asks, and whatever ends in between."""
+"""`SqliteSeen`: each callback once, for all threads and processes, even if one is killed."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def path(tmp_path: Path) -> Path:
 
 @pytest.fixture(params=["path", "connection"])
 def make(request: pytest.FixtureRequest, path: Path) -> Callable[[], SqliteSeen]:
-    """Opens the store again, as a program does that was started again."""
+    """Open the store again, as a program does that was started again."""
 
     def opened() -> SqliteSeen:
         if request.param == "path":
@@ -116,7 +116,7 @@ with seen.once(read(b"{}", {"webhook-id": "msg_1"})) as new:
         os.kill(os.getpid(), signal.SIGKILL)
     if new and own_file != "path":
         connection.execute("INSERT INTO jobs VALUES ('done')")
-    if point == "behind":
+    if point == "after":
         os.kill(os.getpid(), signal.SIGKILL)
 print(new)
 """
@@ -132,7 +132,7 @@ def worker(path: Path, own_file: str, point: str = "") -> subprocess.Popen[str]:
 def test_a_process_killed_in_its_block_leaves_the_callback_to_the_next(path, own_file):
     connection = sqlite3.connect(path)
     connection.execute("CREATE TABLE jobs (state TEXT)")
-    for point in ("before", "behind"):
+    for point in ("before", "after"):
         with worker(path, own_file, point) as process:
             assert process.wait(30) == -signal.SIGKILL
     assert connection.execute("SELECT count(*) FROM jobs").fetchone() == (0,)
@@ -166,7 +166,7 @@ def test_of_several_threads_one_gets_it_and_the_others_wait_for_its_end(path, ki
     def work() -> bool:
         together.wait(30)
         with seen.once(event()) as new:
-            assert at_work == []  # nobody else is in a block
+            assert at_work == []  # no other thread is in a block
             at_work.append(new)
             at_work.pop()
             return new

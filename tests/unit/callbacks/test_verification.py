@@ -1,4 +1,4 @@
-"""`verify` and `verify_shared`: what they let through, what they refuse, and how."""
+"""`verify` and `verify_shared`: the requests that they accept, and those that they refuse."""
 
 from __future__ import annotations
 

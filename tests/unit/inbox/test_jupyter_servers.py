@@ -29,7 +29,7 @@ def test_a_kernel_of_nobody_finds_none(tmp_path: Path, environ: dict[str, str]) 
 
 
 def test_what_a_dead_server_left_counts_for_nothing(tmp_path: Path) -> None:
-    """Its number may be another process's by now."""
+    """The process id in the file may be another process's by now."""
     path = announce(tmp_path, URL)
     facts = json.loads(path.read_text())
     path.write_text(json.dumps({**facts, "started_at": facts["started_at"] - 60}))

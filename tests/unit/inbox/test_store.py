@@ -1,4 +1,4 @@
-"""What comes in is kept once, for who waits for it, and not for ever."""
+"""Callbacks are kept once, for the process that waits, and not for ever."""
 
 from __future__ import annotations
 
@@ -13,28 +13,28 @@ import pytest
 
 from lyceum_magic.callbacks.events import read
 from lyceum_magic.inbox import store as inbox_module
-from lyceum_magic.inbox.store import CallbackInbox, digest_of
+from lyceum_magic.inbox.store import InboxStore, digest_of
 
 BODY = b'{"execution_id": "run-1", "status": "completed"}'
 
 
 @pytest.fixture
-def inbox(tmp_path: Path) -> CallbackInbox:
-    made = CallbackInbox(tmp_path)
-    made.register("secret", session="s", tag="t", poke_port=9)
+def inbox(tmp_path: Path) -> InboxStore:
+    made = InboxStore(tmp_path)
+    made.register("secret", process="s", tag="t", poke_port=9)
     return made
 
 
-def add(inbox: CallbackInbox, callback_id: str, secret: str = "secret") -> bool:
+def add(inbox: InboxStore, callback_id: str, secret: str = "secret") -> bool:
     address = inbox.find(secret)
     assert address is not None
     return inbox.add(address, read(BODY, {"webhook-id": callback_id}), BODY)
 
 
-def test_an_address_is_found_by_its_whole_secret(inbox: CallbackInbox) -> None:
+def test_an_address_is_found_by_its_whole_secret(inbox: InboxStore) -> None:
     found = inbox.find("secret")
     assert found is not None
-    assert (found.digest, found.session, found.tag, found.poke_port) == (
+    assert (found.digest, found.process, found.tag, found.poke_port) == (
         digest_of("secret"), "s", "t", 9
     )  # fmt: skip
     assert [inbox.find(other) for other in ("", "secre", "secret ", "\ud800", "x" * 9999)] == (
@@ -42,7 +42,7 @@ def test_an_address_is_found_by_its_whole_secret(inbox: CallbackInbox) -> None:
     )
 
 
-def test_arrivals_come_in_order_and_once(inbox: CallbackInbox) -> None:
+def test_arrivals_come_in_order_and_once(inbox: InboxStore) -> None:
     assert [add(inbox, name) for name in ("a", "b", "a", "c")] == [True, True, False, True]
     first, *others = inbox.arrivals("s")
     assert [arrival.event.id for arrival in (first, *others)] == ["a", "b", "c"]
@@ -51,22 +51,22 @@ def test_arrivals_come_in_order_and_once(inbox: CallbackInbox) -> None:
     assert inbox.arrivals("another") == []
 
 
-def test_one_id_at_two_addresses_is_two_callbacks(inbox: CallbackInbox) -> None:
-    inbox.register("other", session="s", tag=None, poke_port=9)
+def test_one_id_at_two_addresses_is_two_callbacks(inbox: InboxStore) -> None:
+    inbox.register("other", process="s", tag=None, poke_port=9)
     assert add(inbox, "a")
     assert add(inbox, "a", "other")
 
 
-def test_of_many_at_once_one_is_new(inbox: CallbackInbox, tmp_path: Path) -> None:
+def test_of_many_at_once_one_is_new(inbox: InboxStore, tmp_path: Path) -> None:
     with ThreadPoolExecutor(8) as pool:
-        new = list(pool.map(lambda _: add(CallbackInbox(tmp_path), "a"), range(16)))
+        new = list(pool.map(lambda _: add(InboxStore(tmp_path), "a"), range(16)))
     assert sum(new) == 1
 
 
-def test_another_process_may_take_a_run_over(inbox: CallbackInbox) -> None:
+def test_another_process_may_take_a_run_over(inbox: InboxStore) -> None:
     add(inbox, "a")
-    assert inbox.adopt("t", session="new", poke_port=10)
-    assert not inbox.adopt("unknown", session="new", poke_port=10)
+    assert inbox.adopt("t", process="new", poke_port=10)
+    assert not inbox.adopt("unknown", process="new", poke_port=10)
     assert [arrival.event.id for arrival in inbox.arrivals_of_run("t")] == ["a"]
     assert inbox.arrivals("s") == []
     found = inbox.find("secret")
@@ -74,8 +74,8 @@ def test_another_process_may_take_a_run_over(inbox: CallbackInbox) -> None:
     assert found.poke_port == 10
 
 
-def test_a_process_that_ends_leaves_the_addresses_of_its_runs(inbox: CallbackInbox) -> None:
-    inbox.register("listening", session="s", tag=None, poke_port=9)
+def test_a_process_that_ends_leaves_the_addresses_of_its_runs(inbox: InboxStore) -> None:
+    inbox.register("listening", process="s", tag=None, poke_port=9)
     inbox.retire("s")
     assert inbox.find("listening") is None
     assert inbox.find("secret") is not None
@@ -83,8 +83,8 @@ def test_a_process_that_ends_leaves_the_addresses_of_its_runs(inbox: CallbackInb
 
 def test_old_addresses_go_with_what_came_there(tmp_path: Path) -> None:
     now = [1000.0]
-    inbox = CallbackInbox(tmp_path, now=lambda: now[0])
-    inbox.register("secret", session="s", tag="t", poke_port=9)
+    inbox = InboxStore(tmp_path, now=lambda: now[0])
+    inbox.register("secret", process="s", tag="t", poke_port=9)
     address = inbox.find("secret")
     assert address is not None
     add(inbox, "a")
@@ -98,10 +98,10 @@ def test_old_addresses_go_with_what_came_there(tmp_path: Path) -> None:
 
 def test_an_old_address_stays_while_a_process_waits_there(tmp_path: Path) -> None:
     now = [1000.0]
-    inbox = CallbackInbox(tmp_path, now=lambda: now[0])
+    inbox = InboxStore(tmp_path, now=lambda: now[0])
     with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as bell:
         bell.bind(("127.0.0.1", 0))
-        inbox.register("secret", session="s", tag=None, poke_port=bell.getsockname()[1])
+        inbox.register("secret", process="s", tag=None, poke_port=bell.getsockname()[1])
         now[0] += 40 * 86400
         inbox.prune()
         assert inbox.find("secret") is not None
@@ -109,9 +109,9 @@ def test_an_old_address_stays_while_a_process_waits_there(tmp_path: Path) -> Non
     assert inbox.find("secret") is None
 
 
-def test_a_run_is_forgotten_with_what_came_for_it(inbox: CallbackInbox) -> None:
-    inbox.register("other", session="s", tag="u", poke_port=9)
-    inbox.register("listening", session="s", tag=None, poke_port=9)
+def test_a_run_is_forgotten_with_what_came_for_it(inbox: InboxStore) -> None:
+    inbox.register("other", process="s", tag="u", poke_port=9)
+    inbox.register("listening", process="s", tag=None, poke_port=9)
     add(inbox, "a")
     add(inbox, "b", "other")
     inbox.forget(["t", "unknown"])
@@ -120,9 +120,9 @@ def test_a_run_is_forgotten_with_what_came_for_it(inbox: CallbackInbox) -> None:
     assert inbox.find("listening") is not None
 
 
-def test_one_address_fills_no_disk(inbox: CallbackInbox, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_one_address_fills_no_disk(inbox: InboxStore, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(inbox_module, "KEEP_CALLBACKS", 3)
-    inbox.register("other", session="s", tag=None, poke_port=9)
+    inbox.register("other", process="s", tag=None, poke_port=9)
     add(inbox, "kept", "other")
     for number in range(6):
         add(inbox, f"n{number}")
@@ -130,7 +130,7 @@ def test_one_address_fills_no_disk(inbox: CallbackInbox, monkeypatch: pytest.Mon
 
 
 def test_what_cannot_be_read_keeps_nothing_else_from_being_read(
-    inbox: CallbackInbox, caplog: pytest.LogCaptureFixture
+    inbox: InboxStore, caplog: pytest.LogCaptureFixture
 ) -> None:
     address = inbox.find("secret")
     assert address is not None
@@ -143,20 +143,20 @@ def test_what_cannot_be_read_keeps_nothing_else_from_being_read(
 
 
 def test_what_is_open_to_others_is_closed(tmp_path: Path) -> None:
-    CallbackInbox(tmp_path)
+    InboxStore(tmp_path)
     file = tmp_path / "callbacks.db"
     tmp_path.chmod(0o777)
     file.chmod(0o666)
-    CallbackInbox(tmp_path)
+    InboxStore(tmp_path)
     assert [path.stat().st_mode & 0o777 for path in (tmp_path, file)] == [0o700, 0o600]
 
 
 def test_what_is_not_ones_own_is_not_used(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    CallbackInbox(tmp_path / "mine")
+    InboxStore(tmp_path / "mine")
     (tmp_path / "linked").mkdir()
     (tmp_path / "linked" / "callbacks.db").symlink_to(tmp_path / "mine" / "callbacks.db")
     with pytest.raises(OSError, match="symbolic link"):
-        CallbackInbox(tmp_path / "linked")
+        InboxStore(tmp_path / "linked")
     monkeypatch.setattr(os, "getuid", lambda: tmp_path.stat().st_uid + 1)
     with pytest.raises(PermissionError, match="belongs to another user"):
-        CallbackInbox(tmp_path / "mine")
+        InboxStore(tmp_path / "mine")

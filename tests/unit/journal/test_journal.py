@@ -1,4 +1,4 @@
-"""The journal: every run on disk, whatever happens to those who write it."""
+"""The journal: every run is on disk, even if its writer is killed."""
 
 from __future__ import annotations
 
@@ -16,8 +16,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.exceptions import ConfigError, JournalUnavailable, UnknownRun
-from lyceum_magic.journal import journal as journal_module
-from lyceum_magic.journal.journal import Entry, EventLog, Journal
+from lyceum_magic.journal import event_log as log_module
+from lyceum_magic.journal.event_log import EventLog
+from lyceum_magic.journal.journal import Entry, Journal
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.protocol.states import State
 from tests.tools.small_disks import small_disk, use_up_inodes
@@ -129,7 +130,7 @@ def test_the_last_run_of_an_empty_journal_is_unknown(journal: Journal) -> None:
 
 def test_last_is_of_ones_own_as_long_as_there_is_any(journal: Journal) -> None:
     for number, whose in enumerate(["mine", "mine", "theirs"]):
-        journal.write(entry(f"run{number}", tag=f"{number}", session=whose, created_at=number))
+        journal.write(entry(f"run{number}", tag=f"{number}", process=whose, created_at=number))
     assert journal.find("last", "mine").run_id == "run1"
     assert journal.find("last", "new").run_id == journal.find("last").run_id == "run2"
 
@@ -170,8 +171,8 @@ def test_a_journal_of_an_earlier_version_gets_the_columns_that_it_lacks(tmp_path
     db.close()
     journal = Journal(tmp_path)
     (old,) = journal.entries()
-    assert (old.return_code, old.reason, old.price_per_hour, old.session) == (None, "", None, "")
-    newer = replace(old, price_per_hour=3.6, billed=0.5, session="s", return_code=1)
+    assert (old.return_code, old.reason, old.price_per_hour, old.process) == (None, "", None, "")
+    newer = replace(old, price_per_hour=3.6, billed=0.5, process="s", return_code=1)
     journal.write(newer)
     journal.close()
     assert Journal(tmp_path).entries() == [newer]
@@ -278,7 +279,7 @@ def test_a_log_of_one_torn_line_is_empty(log: EventLog) -> None:
 
 
 def test_the_second_of_two_writers_goes_on_apart(log: EventLog) -> None:
-    """Both have each event once, though they hear of it at different times."""
+    """Both have each event once, though it reaches them at different times."""
     second = EventLog(log.path)
     assert log.claim()
     assert log.claim()  # again is no harm
@@ -349,7 +350,7 @@ def test_what_a_full_disk_refuses_is_read_from_memory_and_saved_later(
 def test_a_log_keeps_the_beginning_of_what_is_too_long_for_memory(
     log: EventLog, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(journal_module, "MAX_UNSAVED_BYTES", 200)
+    monkeypatch.setattr(log_module, "MAX_UNSAVED_BYTES", 200)
     assert log.claim()
     with Disk() as disk:
         disk.fill_up(0)
@@ -395,7 +396,7 @@ def test_a_log_is_free_again_when_its_writer_closed_it(log: EventLog) -> None:
 def test_a_writer_that_was_killed_leaves_the_log_to_the_next(log: EventLog) -> None:
     program = (
         "import os, sys; from pathlib import Path;"
-        "from lyceum_magic.journal.journal import EventLog, Output;"
+        "from lyceum_magic.journal.event_log import EventLog, Output;"
         "log = EventLog(Path(sys.argv[1])); assert log.claim();"
         "log.append(Output('from the dead'), '7'); os.kill(os.getpid(), 9)"
     )
@@ -414,7 +415,7 @@ def test_reading_ends_where_it_was_told_to(log: EventLog) -> None:
     log.close()
 
 
-# The text of a log, for those who need no more.
+# The text of a log.
 
 
 @given(
@@ -427,7 +428,7 @@ def test_text_is_read_in_larger_pieces_wherever_a_block_ends(
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder, pytest.MonkeyPatch.context() as patch:
-        patch.setattr(journal_module, "_BLOCK_BYTES", block)
+        patch.setattr(log_module, "_BLOCK_BYTES", block)
         log = EventLog(Path(folder) / "events.jsonl")
         assert log.claim()
         for number, (text, stream) in enumerate(pieces):

@@ -1,6 +1,6 @@
-"""One journal for several versions of the package: what an earlier one writes harms nothing.
+"""One journal for several versions of the package, which may use it at the same time.
 
-An earlier version is here by its file, which it really made, and by its own statements.
+An earlier version is represented by a file that it made, and by its own statements.
 """
 
 from __future__ import annotations
@@ -15,17 +15,23 @@ from pathlib import Path
 
 import pytest
 
+from lyceum_magic.journal import schema
 from lyceum_magic.journal.journal import KEPT_CHANGES, Entry, Journal
 from lyceum_magic.protocol.ages import DAY_S
 
 from .test_journal import entry, written
 
 EARLIER_FILE = Path(__file__).with_name("journal_before_versions.sql")
-NAMES = [item.name for item in fields(Entry)]
+#: The columns that earlier versions know: their word for a process was session.
+NAMES = ["session" if item.name == "process" else item.name for item in fields(Entry)]
 
 
 def tag(number: int) -> str:
     return f"{number:032x}"
+
+
+def values(entry: Entry) -> list[object]:
+    return [getattr(entry, item.name) for item in fields(Entry)]
 
 
 @pytest.fixture
@@ -54,7 +60,7 @@ class EarlierVersion:
         marks = ", ".join("?" for _ in NAMES)
         self._db.execute(
             f"INSERT OR REPLACE INTO runs ({', '.join(NAMES)}) VALUES ({marks})",
-            [getattr(entry, name) for name in NAMES],
+            values(entry),
         )
 
     def forget(self, tag: str) -> None:
@@ -74,7 +80,7 @@ def test_a_file_of_an_earlier_version_is_read_and_followed(folder: Path) -> None
     news = journal.changes()
     assert [run.tag for run in news.entries] == [tag(0), tag(1), tag(2), tag(3)]
     assert sum(journal.prune(now=1000.0 + 29 * DAY_S)) == 0
-    # The newest run ended a moment ago as far as anybody knows: years later it is a day old.
+    # The newest run ended a moment ago as far as the journal knows: years later it is a day old.
     assert sum(journal.prune(now=1000.0 * DAY_S)) == 0
     for hour in range(24 * 60):
         sum(journal.prune(now=1000.0 * DAY_S + 3600 * hour))
@@ -111,6 +117,84 @@ def test_both_versions_write_one_journal(folder: Path) -> None:
     assert (last.entries, last.forgotten) == ([], ["ours"])
     assert "ours" not in dict(journal._db.execute("SELECT tag, 1 FROM ended_runs").fetchall())
     assert set(earlier.tags()) == {"theirs", *map(tag, range(4))}
+
+
+class FirstNumberedVersion:
+    """The statements of the version that wrote `user_version` 1, which it does not look at again.
+
+    It has the file open when a later version comes, so its connection is older than the migration.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        self._db = sqlite3.connect(folder / "journal.db", timeout=10, isolation_level=None)
+        self._db.execute("PRAGMA journal_mode=WAL")
+        self._db.executescript(schema._RUNS)
+        for statement in schema._STEPS[0]:
+            self._db.execute(statement)
+        self._db.execute("PRAGMA user_version = 1")
+
+    def write(self, entry: Entry) -> None:
+        changes = ", ".join(f"{name} = excluded.{name}" for name in NAMES[1:])
+        self._db.execute(
+            f"INSERT INTO runs ({', '.join(NAMES)}) VALUES ({', '.join('?' for _ in NAMES)}) "
+            f"ON CONFLICT (tag) DO UPDATE SET {changes}",
+            values(entry),
+        )
+
+    def write_session(self, session: str, notebook: str) -> None:
+        self._db.execute(
+            "INSERT INTO notebooks (session, notebook) VALUES (?, ?) "
+            "ON CONFLICT (session) DO UPDATE SET notebook = excluded.notebook",
+            [session, notebook],
+        )
+
+    def of_notebook(self, session: str) -> list[str]:
+        rows = self._db.execute(
+            "SELECT run_id FROM runs WHERE session IN (SELECT session FROM notebooks "
+            "WHERE notebook = (SELECT notebook FROM notebooks WHERE session = ?) "
+            "UNION ALL SELECT ?) ORDER BY created_at",
+            [session, session],
+        )
+        return [run_id for (run_id,) in rows]
+
+    def close(self) -> None:
+        self._db.close()
+
+
+def test_a_process_that_an_earlier_version_calls_a_session_is_known_to_both(
+    tmp_path: Path,
+) -> None:
+    with closing(FirstNumberedVersion(tmp_path)) as earlier:
+        earlier.write_session("a", "/a.ipynb")
+        earlier.write(entry("before", process="a", created_at=1.0))
+        journal = Journal(tmp_path)
+        migrated = journal.changes()
+        earlier.write_session("b", "/other.ipynb")
+        earlier.write_session("b", "/a.ipynb")
+        journal.write_notebook("c", "/a.ipynb")
+        earlier.write(entry("theirs", process="b", created_at=2.0))
+        journal.write(entry("ours", process="c", created_at=3.0))
+        earlier.write(replace(journal.find("ours"), state="completed"))
+        journal.write(replace(journal.find("theirs"), state="completed"))
+        known = ["before", "theirs", "ours"]
+        for process in ("a", "b", "c"):
+            assert earlier.of_notebook(process) == known
+            assert [run.run_id for run in reversed(journal.of_notebook(process))] == known
+        assert [journal.find(run).process for run in known] == ["a", "b", "c"]
+        assert journal.find("last", "b").run_id == "theirs"
+    news = journal.changes(migrated.number)
+    assert [run.run_id for run in news.entries] == ["ours", "theirs"]
+
+
+def test_the_migration_is_no_news_of_any_run(tmp_path: Path) -> None:
+    with closing(FirstNumberedVersion(tmp_path)) as earlier:
+        earlier.write(entry("first", tag="1", created_at=1.0))
+        earlier.write(entry("second", tag="2", created_at=2.0))
+        ((newest,),) = earlier._db.execute("SELECT max(number) FROM changes")
+    journal = Journal(tmp_path)
+    assert journal.changes(newest).entries == []
+    journal.write(replace(journal.find("first"), state="failed"))
+    assert [run.run_id for run in journal.changes(newest).entries] == ["first"]
 
 
 def test_what_a_later_version_adds_to_a_row_is_left_alone(tmp_path: Path) -> None:
@@ -234,11 +318,11 @@ def test_no_question_reads_more_rows_the_more_runs_there_are(tmp_path: Path) -> 
     taken: list[dict[str, int]] = []
     for runs in (20, 2000):
         journal = Journal(tmp_path / str(runs))
-        journal.write_session("mine", "/notebook.ipynb")
+        journal.write_notebook("mine", "/notebook.ipynb")
         for number in range(runs):
-            session = "mine" if number < 10 else "another"
+            process = "mine" if number < 10 else "another"
             run = entry(
-                f"{number:08}", session=session, created_at=float(number), state="completed"
+                f"{number:08}", process=process, created_at=float(number), state="completed"
             )
             journal.write(run)
         taken.append({what: steps(journal, ask) for what, ask in QUESTIONS.items()})
@@ -265,11 +349,11 @@ def steps(journal: Journal, question: Callable[[Journal], object]) -> int:
 
 def test_the_runs_of_a_notebook_are_those_of_all_its_kernels(tmp_path: Path) -> None:
     journal = Journal(tmp_path)
-    for number, session in enumerate(["first", "second", "other", "script", "first"]):
-        journal.write(entry(str(number), session=session, created_at=float(number)))
-    journal.write_session("first", "/home/ann/a.ipynb")
-    journal.write_session("second", "/home/ann/a.ipynb")
-    journal.write_session("other", "/home/ann/b.ipynb")
+    for number, process in enumerate(["first", "second", "other", "script", "first"]):
+        journal.write(entry(str(number), process=process, created_at=float(number)))
+    journal.write_notebook("first", "/home/ann/a.ipynb")
+    journal.write_notebook("second", "/home/ann/a.ipynb")
+    journal.write_notebook("other", "/home/ann/b.ipynb")
     of = {s: [run.run_id for run in journal.of_notebook(s)] for s in ("first", "other", "script")}
     assert of == {"first": ["4", "1", "0"], "other": ["2"], "script": ["3"]}
     assert journal.count("second") == 3

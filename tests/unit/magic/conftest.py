@@ -42,7 +42,7 @@ def wire(monkeypatch: pytest.MonkeyPatch) -> Iterator[WireServer]:
 
 
 def ends(wire: WireServer, end: Finished) -> None:
-    """Says how the next run ends, behind its one line."""
+    """Let the next run print a line and end like this."""
     pieces = [frame(Output("hello\n"), "1"), frame(end, "2")]
     wire.on("POST", f"{paths.stream('run')}/{STREAM_SECRET}", stream(*pieces))
 

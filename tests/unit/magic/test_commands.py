@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import subprocess
 import sys
+import time
 from pkgutil import iter_modules
 
 import pytest
 
 from lyceum_magic.exceptions import OptionError
+from lyceum_magic.folders import journal_folder
+from lyceum_magic.journal.journal import Entry, Journal
 from lyceum_magic.magic import commands
 from lyceum_magic.magic.defaults import Defaults
 from lyceum_magic.magic.line import run_line
@@ -80,3 +83,30 @@ def test_only_the_subcommand_that_is_used_is_imported(line: str, modules: str) -
         capture_output=True, text=True, check=False,
     )  # fmt: skip
     assert (done.stdout.strip(), done.stderr) == (modules, "")
+
+
+LIST = """
+import sys
+from IPython.core.interactiveshell import InteractiveShell
+shell = InteractiveShell.instance()
+shell.run_line_magic("load_ext", "lyceum_magic")
+before = set(sys.modules)
+print(shell.run_line_magic("lyceum", "list --all"))
+heavy = {"fastapi", "httpcore", "httpx", "ipywidgets", "nbformat", "pydantic", "pydantic_core"}
+print(*sorted(heavy & (set(sys.modules) - before)), file=sys.stderr, end="")
+"""
+
+
+def test_a_list_of_ended_runs_imports_neither_client_nor_widgets() -> None:
+    journal = Journal(journal_folder())
+    journal.write(
+        Entry(
+            tag="t", run_id="0a1b2c3d", base_url="http://127.0.0.1:1", is_embedded=False,
+            server_folder="", streaming_url=None, machine="cpu", name="the-run", timeout_s=60,
+            created_at=time.time() - 10, ended_at=time.time(), state="completed", process="other",
+        )
+    )  # fmt: skip
+    journal.close()
+    done = subprocess.run([sys.executable, "-c", LIST], capture_output=True, text=True, check=False)
+    assert "the-run" in done.stdout
+    assert done.stderr == ""

@@ -1,4 +1,4 @@
-"""How the package's errors look when they leave a magic, and that they survive a pickle."""
+"""Errors of the package look right when they leave a magic, and survive a pickle."""
 
 from __future__ import annotations
 
@@ -96,7 +96,7 @@ def test_what_is_not_ours_is_left_as_it_is(error: BaseException) -> None:
 
 
 def test_the_same_error_from_python_shows_the_users_own_frames() -> None:
-    """What is set is set on the one exception that left a magic."""
+    """The face of an error is set on the one exception that left a magic."""
     with pytest.raises(OptionError):
         plainly(_raise)(OptionError("one"))
     assert not hasattr(OptionError("two"), "_render_traceback_")

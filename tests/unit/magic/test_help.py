@@ -1,4 +1,4 @@
-"""`?` behind a magic shows its options; loading the extension makes none of it."""
+"""`?` after a magic shows its options; loading the extension does not make that help."""
 
 from __future__ import annotations
 

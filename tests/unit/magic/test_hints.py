@@ -1,4 +1,4 @@
-"""What is said beside a failure: the option that would have helped, and never another error."""
+"""A failure is shown with the option that would have helped, and never with another error."""
 
 from __future__ import annotations
 

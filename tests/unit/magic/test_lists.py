@@ -10,6 +10,7 @@ from lyceum_magic.exceptions import OptionError
 from lyceum_magic.journal.journal import Entry, Journal
 from lyceum_magic.magic.defaults import Defaults
 from lyceum_magic.magic.line import run_line
+from lyceum_magic.runs import history as history_module
 from lyceum_magic.runs import workspace as workspace_module
 from lyceum_magic.runs.workspace import Workspace
 from tests.tools.wire_server import WireServer
@@ -35,7 +36,7 @@ def past_runs(journal: Journal, workspace: str, *names: str) -> None:
                 tag=name, run_id=f"id-{name}", base_url="http://127.0.0.1:1", is_embedded=False,
                 server_folder="", streaming_url=None, machine="cpu", name=name, timeout_s=60,
                 created_at=time.time() - 1000 + number, ended_at=time.time(), state="completed",
-                session=workspace,
+                process=workspace,
             )
         )  # fmt: skip
 
@@ -47,10 +48,10 @@ def here() -> Workspace:
 
 def fill(here: Workspace, mine: int, others: int) -> None:
     async def write() -> None:
-        past_runs(here._journal, "another", *(f"other{n}" for n in range(others)))
-        past_runs(here._journal, here.id, *(f"mine{n}" for n in range(mine)))
+        past_runs(here.history.journal, "another", *(f"other{n}" for n in range(others)))
+        past_runs(here.history.journal, here.process_id, *(f"mine{n}" for n in range(mine)))
 
-    here.entries()  # opens the journal, on the loop's thread as everything in it
+    here.history.entries()  # opens the journal, on the loop's thread as everything in it
     here.ask(write)
 
 
@@ -112,14 +113,14 @@ def test_a_kernel_that_is_started_again_goes_on_with_its_notebook(
     wire: WireServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     for notebook, names in (("/home/ann/a.ipynb", ["before"]), ("/home/ann/b.ipynb", ["other"])):
-        monkeypatch.setenv(workspace_module.NOTEBOOK_VARIABLE, notebook)
+        monkeypatch.setenv(history_module.NOTEBOOK_VARIABLE, notebook)
         kernel = Workspace()
-        kernel.entries()
+        kernel.history.entries()
 
         async def write(kernel: Workspace = kernel, names: list[str] = names) -> None:
-            past_runs(kernel._journal, kernel.id, *names)
+            past_runs(kernel.history.journal, kernel.process_id, *names)
 
         kernel.ask(write)
         kernel.close()
-    monkeypatch.setenv(workspace_module.NOTEBOOK_VARIABLE, "/home/ann/a.ipynb")
+    monkeypatch.setenv(history_module.NOTEBOOK_VARIABLE, "/home/ann/a.ipynb")
     assert shown()[1] == ["before"]

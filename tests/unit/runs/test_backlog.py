@@ -1,4 +1,4 @@
-"""The inbox between the loop thread and the cell: bounded, in order, open to interrupts."""
+"""The backlog between the loop thread and the cell: bounded, in order, open to interrupts."""
 
 from __future__ import annotations
 
@@ -13,27 +13,27 @@ import pytest
 
 from lyceum_magic.protocol.events import Output, Progress
 from lyceum_magic.protocol.states import State
-from lyceum_magic.runs import backlog as inbox_module
-from lyceum_magic.runs.backlog import Inbox, News
+from lyceum_magic.runs import backlog as backlog_module
+from lyceum_magic.runs.backlog import Backlog, News
 from tests.tools.waiting import eventually
 
 LIMIT_S = 30
 
 
 class Loop:
-    """An event loop on a thread of its own, and an inbox that is filled there."""
+    """An event loop on a thread of its own, and a backlog that is filled there."""
 
     def __init__(self) -> None:
         self.loop = asyncio.new_event_loop()
         self._thread = threading.Thread(target=self.loop.run_forever)
         self._thread.start()
-        self.inbox = Inbox()
+        self.backlog = Backlog()
 
     def put(self, *items: Output | Progress) -> Future[None]:
         async def put_all() -> None:
             for item in items:
                 characters = len(item.text) if isinstance(item, Output) else 0
-                await self.inbox.put([item], characters)
+                await self.backlog.put([item], characters)
 
         return asyncio.run_coroutine_threadsafe(put_all(), self.loop)
 
@@ -47,32 +47,32 @@ class Loop:
 def there() -> Iterator[Loop]:
     loop = Loop()
     yield loop
-    loop.inbox.close()
+    loop.backlog.close()
     loop.close()
 
 
 def test_items_come_in_their_order(there: Loop) -> None:
     items = [Output("a"), Progress(State.RUNNING), Output("b", "stderr")]
     there.put(*items).result(LIMIT_S)
-    assert there.inbox.get() == items
+    assert there.backlog.get() == items
 
 
 def test_what_comes_later_ends_the_wait(there: Loop) -> None:
     threading.Timer(0.01, lambda: there.put(Output("a"))).start()
-    assert there.inbox.get(LIMIT_S) == [Output("a")]
+    assert there.backlog.get(LIMIT_S) == [Output("a")]
 
 
 def test_a_wait_with_a_limit_ends_empty(there: Loop) -> None:
-    assert there.inbox.get(0.01) == []
-    assert not there.inbox.is_drained
+    assert there.backlog.get(0.01) == []
+    assert not there.backlog.is_drained
 
 
 def test_a_flood_waits_until_it_is_read(there: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox_module, "MAX_PENDING_CHARACTERS", 100)
+    monkeypatch.setattr(backlog_module, "MAX_PENDING_CHARACTERS", 100)
     flood = there.put(*[Output("x" * 60) for _ in range(6)])
     sizes = []
     while sum(sizes) < 360:
-        got = there.inbox.get(LIMIT_S)
+        got = there.backlog.get(LIMIT_S)
         sizes.append(sum(len(item.text) for item in got if isinstance(item, Output)))
     flood.result(LIMIT_S)
     assert sum(sizes) == 360
@@ -80,14 +80,14 @@ def test_a_flood_waits_until_it_is_read(there: Loop, monkeypatch: pytest.MonkeyP
 
 
 def test_closing_ends_both_waits(there: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox_module, "MAX_PENDING_CHARACTERS", 1)
+    monkeypatch.setattr(backlog_module, "MAX_PENDING_CHARACTERS", 1)
     flood = there.put(Output("left behind"), Output("never taken"))
-    there.inbox.close()
+    there.backlog.close()
     flood.result(LIMIT_S)
-    got = there.inbox.get()
+    got = there.backlog.get()
     assert [item for item in got if item == Output("never taken")] == []
-    assert there.inbox.get() == []
-    assert there.inbox.is_drained
+    assert there.backlog.get() == []
+    assert there.backlog.is_drained
 
 
 def test_an_interrupt_gets_through_a_wait_without_limit(there: Loop) -> None:
@@ -99,44 +99,44 @@ def test_an_interrupt_gets_through_a_wait_without_limit(there: Loop) -> None:
     threading.Timer(0.05, interrupt).start()
     try:
         with pytest.raises(KeyboardInterrupt):
-            there.inbox.get()
+            there.backlog.get()
     finally:
         signal.signal(signal.SIGINT, before)
     there.put(Output("still well")).result(LIMIT_S)
-    assert there.inbox.get() == [Output("still well")]
+    assert there.backlog.get() == [Output("still well")]
 
 
 def test_an_interrupt_at_the_worst_moment_leaves_no_follower_waiting(
     there: Loop, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Between taking a full inbox and saying that there is room again."""
-    monkeypatch.setattr(inbox_module, "MAX_PENDING_CHARACTERS", 1)
+    """The interrupt comes between taking a full backlog and saying that it has room again."""
+    monkeypatch.setattr(backlog_module, "MAX_PENDING_CHARACTERS", 1)
     flood = there.put(Output("first"), Output("second"))
-    eventually(lambda: there.inbox._is_full, "the full inbox")
+    eventually(lambda: there.backlog._is_full, "the full backlog")
 
     class Interrupted:
         def call_soon_threadsafe(self, *_: object) -> None:
             raise KeyboardInterrupt
 
-    well, there.inbox._loop = there.inbox._loop, Interrupted()  # type: ignore[assignment]
+    well, there.backlog._loop = there.backlog._loop, Interrupted()  # type: ignore[assignment]
     with pytest.raises(KeyboardInterrupt):
-        there.inbox.get(LIMIT_S)
-    there.inbox._loop = well
+        there.backlog.get(LIMIT_S)
+    there.backlog._loop = well
     got: list[News] = []
     while len(got) < 2:
-        got += there.inbox.get(LIMIT_S)
+        got += there.backlog.get(LIMIT_S)
     assert got == [Output("first"), Output("second")]
-    there.inbox.get(0.01)
+    there.backlog.get(0.01)
     flood.result(LIMIT_S)
 
 
 def test_closing_is_possible_when_the_loop_has_ended(monkeypatch: pytest.MonkeyPatch) -> None:
     """A reader may leave after the process has closed all that runs share."""
-    monkeypatch.setattr(inbox_module, "MAX_PENDING_CHARACTERS", 1)
+    monkeypatch.setattr(backlog_module, "MAX_PENDING_CHARACTERS", 1)
     loop = Loop()
     loop.put(Output("much"))
-    eventually(lambda: loop.inbox._is_full, "the full inbox")
-    loop.inbox.close()
+    eventually(lambda: loop.backlog._is_full, "the full backlog")
+    loop.backlog.close()
     loop.close()
-    assert loop.inbox.get() == [Output("much")]
-    loop.inbox.close()
+    assert loop.backlog.get() == [Output("much")]
+    loop.backlog.close()

@@ -15,7 +15,7 @@ from lyceum_magic.outputs.decoding import Display, Value, decode
 from lyceum_magic.protocol.events import Finished, Output
 from lyceum_magic.protocol.states import State
 from lyceum_magic.remote.frames import encode
-from lyceum_magic.runs.backlog import Inbox
+from lyceum_magic.runs.backlog import Backlog
 from lyceum_magic.runs.following import Following
 
 pytestmark = pytest.mark.anyio
@@ -62,21 +62,22 @@ def follower(journal: Journal, tag: str) -> Following:
         machine="cpu", name="", timeout_s=60, created_at=0.0, state=State.RUNNING.value,
     )  # fmt: skip
     client: Any = None  # no request is made
-    life = Following(journal, client, entry)
+    portal: Any = None  # this is the loop thread
+    life = Following(portal, journal, client, entry)
     life._is_writer = life.log.claim()
     return life
 
 
 async def read_from(life: Following, rest: list[Output]) -> list[object]:
     """What a reader gets that joins now, of a run that prints the rest and ends."""
-    inbox = Inbox()
-    before = await life.subscribe(inbox)
+    backlog = Backlog()
+    before = await life.subscribe(backlog)
     for event in rest:
         await life._take(event, None)
     await life._take(Finished(State.COMPLETED, 0), None)
-    inbox.add(life._decode_rest())
+    backlog.add(life._decode_rest())
     life.log.close()
-    return [*before, *inbox.get(0)]
+    return [*before, *backlog.get(0)]
 
 
 async def test_a_reader_joins_at_any_event(journal: Journal) -> None:
@@ -112,7 +113,7 @@ async def test_the_trail_names_each_border_that_an_event_crosses(
     trail.write_to(tmp_path / "trail")
     life = follower(journal, f"{MARK}run")
     await life._decode_log()
-    await life.subscribe(Inbox())
+    await life.subscribe(Backlog())
     for number, event in enumerate([Output("secret text\n"), Output("~"), Output("@")]):
         await life._take(event, str(number))
     life.log.close()

@@ -1,4 +1,4 @@
-"""A callback is a hint: what it leads to is what the server says, whatever the stream does."""
+"""A callback is a hint: the server's record decides, whatever the stream does."""
 
 from __future__ import annotations
 
@@ -12,14 +12,14 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.exceptions import ConfigError, LyceumError, RunTimedOut
-from lyceum_magic.inbox.store import CallbackInbox
+from lyceum_magic.inbox.store import InboxStore
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.callbacks import HERE
 from lyceum_magic.protocol.events import Finished, Output
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.runs import following as following_module
-from lyceum_magic.runs import run as run_module
+from lyceum_magic.runs import waiting as waiting_module
 from lyceum_magic.runs.run import Run
 from lyceum_magic.runs.workspace import Workspace
 from tests.tools.waiting import eventually
@@ -48,7 +48,8 @@ def shorter_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(following_module, "FIRST_HINT_PAUSE_S", 0.01)
     monkeypatch.setattr(following_module, "LONGEST_HINT_PAUSE_S", 0.02)
     monkeypatch.setattr(following_module, "STREAM_LIMIT_S", 0.05)
-    monkeypatch.setattr(run_module, "CALLBACK_GRACE_S", 0.05)
+    for module in (following_module, waiting_module):
+        monkeypatch.setattr(module, "CALLBACK_GRACE_S", 0.05)
 
 
 def silent(wire: WireServer) -> None:
@@ -93,7 +94,7 @@ def test_the_end_is_known_though_the_stream_is_silent(
     assert run.callback is not None
     assert run.callback["status"] == "completed"
     assert told == [run]
-    assert workspace.entries()[0].state == "failed"
+    assert workspace.history.entries()[0].state == "failed"
 
 
 def test_a_callbacks_end_is_read_as_the_streams_would_be(
@@ -190,7 +191,7 @@ def test_hooks_hear_of_a_run_that_nobody_holds_and_whose_stream_is_lost(
     gc.collect()
     wire.on("GET", RECORD, json_answer(record("run", "completed")))
     tell(wire)
-    eventually(lambda: workspace.entries()[0].state == "completed", "its end")
+    eventually(lambda: workspace.history.entries()[0].state == "completed", "its end")
     eventually(lambda: workspace.hooks._due, "a hook that is due")
     workspace.hooks.script_waits()
     assert [run.state for run in told] == [State.COMPLETED]
@@ -199,7 +200,7 @@ def test_hooks_hear_of_a_run_that_nobody_holds_and_whose_stream_is_lost(
 def test_no_callback_is_waited_for_for_ever(wire: WireServer, workspace: Workspace) -> None:
     wire.on("POST", SECRET_PATH, stream(frame(Finished(State.COMPLETED, 0), "1")))
     run = submit(workspace)
-    assert run.expects_callback
+    assert run.following.expects_callback
     assert run.wait_callback(LIMIT_S) is State.COMPLETED
     assert run.callback is None
 
@@ -212,8 +213,8 @@ def test_what_came_for_a_run_is_forgotten_with_it(
     run = submit(workspace)
     tell(wire)
     run.wait_callback(LIMIT_S)
-    inbox = CallbackInbox(own_machine / "callbacks")
-    [entry] = workspace.entries()
+    inbox = InboxStore(own_machine / "callbacks")
+    [entry] = workspace.history.entries()
     assert inbox.arrivals_of_run(entry.tag)
     workspace.forget([entry])
     assert inbox.arrivals_of_run(entry.tag) == []
@@ -238,9 +239,9 @@ def test_a_run_is_attached_though_its_callbacks_cannot_be_read(
     submit(workspace)
     later = Workspace()
     try:
-        later.here.listening_address()
+        later.inbox.listening_address()
         (own_machine / "callbacks" / "callbacks.db").write_bytes(b"no database at all" * 100)
-        assert not later.attach("run").expects_callback
+        assert not later.attach("run").following.expects_callback
     finally:
         later.close()
 
@@ -255,7 +256,7 @@ def test_another_process_hears_of_a_run_that_it_attaches(
     later = Workspace()
     try:
         run = later.attach("run")
-        assert run.expects_callback
+        assert run.following.expects_callback
         wire.on("GET", RECORD, json_answer(record("run", "completed")))
         tell(wire)
         assert run.wait_callback(LIMIT_S) is State.COMPLETED

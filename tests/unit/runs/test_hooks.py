@@ -1,4 +1,4 @@
-"""Hooks: one for each name, called once for each run, whatever one of them does."""
+"""Hooks: one for each name, called once for each run, even if one of them fails."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs on a cloud with prices cost, and how little that is allowed to disturb them."""
+"""The cost of runs on a cloud with prices, which never keeps a run from going on."""
 
 from __future__ import annotations
 
@@ -71,8 +71,12 @@ def test_a_run_costs_what_its_record_says(workspace: Workspace) -> None:
     run = submit(workspace)
     assert (run.price_per_hour, run.billed, run.cost) == (PRICE, 0.0123, 0.0123)
     assert facts_of(run).cost == "billed $0.01"
-    (entry,) = workspace.entries()
-    assert (entry.price_per_hour, entry.billed, entry.session) == (PRICE, 0.0123, workspace.id)
+    (entry,) = workspace.history.entries()
+    assert (entry.price_per_hour, entry.billed, entry.process) == (
+        PRICE,
+        0.0123,
+        workspace.process_id,
+    )
 
 
 @pytest.mark.parametrize("billed", [0, 0.0, None, "0.5", True, -1, float("nan")])
@@ -198,7 +202,7 @@ def test_a_budget_for_no_run_at_all_is_one_sentence_and_starts_nothing(
         submit(workspace, budget=0.0009)
     assert "\n" not in str(caught.value)
     assert not wire.asked("POST", paths.START_PYTHON)
-    assert workspace.entries() == []
+    assert workspace.history.entries() == []
 
 
 def test_a_budget_without_a_price_is_one_sentence_and_starts_nothing(
@@ -242,7 +246,7 @@ def test_status_and_list_tell_what_was_spent(
     submit(workspace)
     assert "has spent about $0.02 on 3 runs." in shown("status")
     assert shown("list --all").count("$") == 3
-    workspace.id = "another notebook's"
+    workspace.history.process_id = "another notebook's"
     assert "spent" not in shown("status")
 
 

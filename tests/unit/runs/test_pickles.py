@@ -1,4 +1,4 @@
-"""Whether a run's values may be pickles is said where it is started, and nowhere else."""
+"""A run's values may be pickles only if its start says so."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ LIMIT_S = 60
 def server(
     wire: WireServer, cloud: None, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It sends a function home, as a program does that was asked for it."""
+    """A run that sends a function home, as its start asked."""
     monkeypatch.setattr(workspace_module, "_workspaces", only(workspace))
 
     async def send_value(request: Request, writer: asyncio.StreamWriter) -> None:
@@ -52,7 +52,7 @@ def test_a_submitted_run_takes_no_pickle_that_was_not_asked_for() -> None:
 
 
 def test_a_run_that_is_attached_takes_no_pickle() -> None:
-    """Its program may be somebody else's, or long forgotten."""
+    """An attached run's program may be another user's, or an old one."""
     run = lyceum_magic.submit("f = lambda: 7", outputs="f", allow_pickle=True).result(LIMIT_S)
     run_id = run.id
     del run

@@ -1,4 +1,4 @@
-"""Whoever reads a run may stop at any moment: the run is followed on, and others read on."""
+"""A reader of a run may stop at any moment: the run is followed on, and others read on."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
-from lyceum_magic.runs import backlog as inbox_module
+from lyceum_magic.runs import backlog as backlog_module
 from lyceum_magic.runs import run as run_module
 from lyceum_magic.runs import workspace as workspace_module
-from lyceum_magic.runs.backlog import Inbox, News
+from lyceum_magic.runs.backlog import Backlog, News
 from lyceum_magic.runs.run import Run
 from lyceum_magic.runs.workspace import Workspace
 from tests.tools.waiting import eventually
@@ -66,17 +66,17 @@ class HeldRun:
 def held(
     wire: WireServer, cloud: None, workspace: Workspace, monkeypatch: pytest.MonkeyPatch
 ) -> HeldRun:
-    monkeypatch.setattr(inbox_module, "MAX_PENDING_CHARACTERS", 100)
+    monkeypatch.setattr(backlog_module, "MAX_PENDING_CHARACTERS", 100)
     monkeypatch.setattr(workspace_module, "_workspaces", only(workspace))
     return HeldRun(wire, workspace)
 
 
 class Stopped(BaseException):
-    """What ends a reader: an interrupt, or an error of whatever shows the outputs."""
+    """An end of a reader: an interrupt, or an error of the function that shows the outputs."""
 
 
 class BrokenView(View):
-    """Fails at the first output that it is to show."""
+    """A view that fails at its first output."""
 
     def take(self, item: News) -> None:
         raise Stopped
@@ -98,8 +98,8 @@ def read_in_cell(run: Run) -> None:
 
 def read_in_panel(run: Run) -> None:
     view = BrokenView(run, Strip(lambda: None), Panel(lambda: run.id))
-    before, inbox = run.watch()
-    detached._go_on(view, before, inbox)
+    before, backlog = run.watch()
+    detached._go_on(view, before, backlog)
 
 
 @pytest.mark.parametrize("read", [read_logs, read_in_cell, read_in_panel])
@@ -123,11 +123,11 @@ def test_a_reader_that_fails_stops_neither_the_follower_nor_other_readers(
 def test_an_interrupt_while_a_reader_begins_leaves_no_inbox_open(
     held: HeldRun, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It may come when the run has the inbox, and the reader does not have it yet."""
-    made: list[Inbox] = []
-    call = held.run._portal.call
+    """The interrupt may come when the run has the backlog, and the reader does not have it yet."""
+    made: list[Backlog] = []
+    call = held.run.following._portal.call
 
-    class Noted(Inbox):
+    class Noted(Backlog):
         def __init__(self) -> None:
             super().__init__()
             made.append(self)
@@ -137,8 +137,8 @@ def test_an_interrupt_while_a_reader_begins_leaves_no_inbox_open(
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(run_module, "Inbox", Noted)
-        patch.setattr(held.run._portal, "call", interrupted)
+        patch.setattr(run_module, "Backlog", Noted)
+        patch.setattr(held.run.following._portal, "call", interrupted)
         with pytest.raises(KeyboardInterrupt):
             held.run.watch()
     assert len(made) == 1
@@ -147,12 +147,12 @@ def test_an_interrupt_while_a_reader_begins_leaves_no_inbox_open(
 
 
 def test_a_reader_that_has_left_is_forgotten(held: HeldRun) -> None:
-    _, inbox = held.run.watch()
-    inbox.close()
+    _, backlog = held.run.watch()
+    backlog.close()
     _, other = held.run.watch()
     held.release()
     while not other.is_drained:
         other.get(LIMIT_S)
-    assert inbox.get() == []
+    assert backlog.get() == []
     held.run.wait(LIMIT_S)
-    assert held.run._life._inboxes == []
+    assert held.run.following._backlogs == []

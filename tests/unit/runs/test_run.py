@@ -1,4 +1,4 @@
-"""`Run` against a scripted server: starts, ends, aborts, and what other processes left behind."""
+"""`Run` against a scripted server: starts, ends, aborts, and what other processes left."""
 
 from __future__ import annotations
 
@@ -97,8 +97,8 @@ def test_a_run_tells_and_keeps_all_of_it(wire: WireServer, workspace: Workspace)
         ("stderr", "e\n"),
         ("stdout", "b\n"),
     ]
-    assert workspace.entries()[0].is_final
-    assert STREAM_SECRET not in f"{run!r}{workspace.entries()!r}"
+    assert workspace.history.entries()[0].is_final
+    assert STREAM_SECRET not in f"{run!r}{workspace.history.entries()!r}"
 
 
 @pytest.mark.parametrize(
@@ -158,7 +158,7 @@ def test_the_run_is_in_the_journal_before_it_is_sent(
     run, request = workspace.new_run(workspace.client(), REQUEST)
     run.begin(request)
     until(lambda: loops)
-    (entry,) = workspace.entries()
+    (entry,) = workspace.history.entries()
     assert (entry.run_id, entry.state, entry.tag) == (None, "pending", tag_of(wire))
     loops[0].call_soon_threadsafe(held.set)
     run.result(LIMIT_S)
@@ -199,7 +199,7 @@ def test_a_start_that_cannot_be_found_is_an_error_and_not_sent_again(
     with pytest.raises(kind):
         submit(workspace)
     assert len(wire.asked("POST", paths.START_PYTHON)) == 1
-    (entry,) = workspace.entries()
+    (entry,) = workspace.history.entries()
     assert (entry.run_id, entry.is_final) == (None, True)
 
 
@@ -219,7 +219,7 @@ def test_a_start_that_was_refused_is_not_looked_for(
     with pytest.raises(kind):
         submit(workspace)
     assert not wire.asked("GET", paths.WORKLOADS)
-    assert workspace.entries()[0].state == state
+    assert workspace.history.entries()[0].state == state
 
 
 # Aborts.
@@ -265,11 +265,11 @@ def test_a_run_that_could_not_be_started_is_not_aborted(
     run.request_abort("interrupted")
     with pytest.raises(LyceumError, match="no credits"):
         run.wait(LIMIT_S)
-    workspace.entries()  # whatever the loop had still to do is done
+    workspace.history.entries()  # whatever the loop had still to do is done
     assert [request.path for request in wire.requests if "abort" in request.path] == []
 
 
-# What other processes left behind.
+# Runs that other processes left.
 
 
 @pytest.mark.usefixtures("cloud")
@@ -306,14 +306,14 @@ def test_a_later_process_writes_nothing_twice_where_there_are_no_ids(
 def orphan(workspace: Workspace, wire: WireServer, *, run_id: str | None = None) -> str:
     """A run whose process was killed between sending the start and hearing the answer."""
     run, _ = workspace.new_run(workspace.client(), REQUEST)
-    entry = replace(run._life.entry, run_id=run_id, created_at=time.time() - 3600)
-    workspace._portal.call(_write, workspace, entry)
-    workspace._runs.clear()
+    entry = replace(run.following.entry, run_id=run_id, created_at=time.time() - 3600)
+    workspace.ask(_write, workspace, entry)
+    workspace.runs._runs.clear()
     return entry.tag
 
 
 async def _write(workspace: Workspace, entry: object) -> None:
-    workspace._journal.write(entry)  # type: ignore[arg-type]
+    workspace.history.journal.write(entry)  # type: ignore[arg-type]
 
 
 @pytest.mark.usefixtures("cloud")
@@ -324,7 +324,7 @@ def test_a_run_whose_answer_nobody_heard_is_found_by_its_tag(
     wire.on("GET", paths.WORKLOADS, json_answer([record("run", metadata={TAG_KEY: tag})]))
     wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
     wire.on("POST", paths.stream("run"), stream(*events(Output("a\n"), END)))
-    (entry,) = workspace.as_now(workspace.entries())
+    (entry,) = workspace.runs.as_now(workspace.history.entries())
     assert entry.run_id == "run"
     assert workspace.attach("run").result(LIMIT_S).text == "a\n"
 
@@ -335,12 +335,12 @@ def test_a_start_of_which_nobody_could_be_asked_is_found_later_by_its_tag(
 ) -> None:
     for method, path in (("POST", paths.START_PYTHON), ("GET", paths.WORKLOADS)):
         wire.on(method, path, hang_up)
-    with pytest.raises(StartUnknown, match="Nobody can be asked now"):
+    with pytest.raises(StartUnknown, match="The server cannot be asked now"):
         submit(workspace)
-    (entry,) = workspace.entries()
+    (entry,) = workspace.history.entries()
     assert (entry.run_id, entry.is_final) == (None, False)
-    assert "Nobody can be asked now" in entry.reason
-    with pytest.raises(LyceumError):  # still nobody there
+    assert "The server cannot be asked now" in entry.reason
+    with pytest.raises(LyceumError):  # the server is still away
         workspace.attach(entry.tag).wait(LIMIT_S)
     wire.on("GET", paths.WORKLOADS, json_answer([record("run", metadata={TAG_KEY: entry.tag})]))
     wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
@@ -359,7 +359,7 @@ def test_a_run_that_ended_while_nobody_looked_ended_when_its_record_says(
     orphan(workspace, wire, run_id="run")
     wire.on("GET", paths.record("run"), json_answer(record("run", "completed", **ended)))
     wire.on("POST", paths.stream("run"), stream(*events(END)))
-    (entry,) = workspace.as_now(workspace.entries())
+    (entry,) = workspace.runs.as_now(workspace.history.entries())
     assert (entry.state, entry.ended_at) == ("completed", ended_at)
     run = workspace.attach("run")
     assert run.result(LIMIT_S).elapsed_s == pytest.approx(ended_at - run.created_at)
@@ -372,7 +372,7 @@ def test_a_run_that_never_reached_the_server_is_said_to_be_over(
     orphan(workspace, wire)
     wire.on("GET", paths.WORKLOADS, json_answer([]))
     wire.on("GET", paths.HISTORY, json_answer({"executions": []}))
-    (entry,) = workspace.as_now(workspace.entries())
+    (entry,) = workspace.runs.as_now(workspace.history.entries())
     assert entry.is_final
     assert "never started" in entry.reason
 
@@ -383,7 +383,7 @@ def test_a_run_that_nobody_can_be_asked_about_is_not_given_up(
 ) -> None:
     orphan(workspace, wire)
     wire.on("GET", paths.WORKLOADS, hang_up)
-    (entry,) = workspace.as_now(workspace.entries())
+    (entry,) = workspace.runs.as_now(workspace.history.entries())
     assert not entry.is_final
 
 
@@ -399,7 +399,7 @@ def test_a_run_of_another_server_is_not_asked_for_with_this_key(
 ) -> None:
     wire.on("POST", SECRET_PATH, stream(hold=asyncio.Event()))
     submit(workspace)
-    workspace._runs.clear()
+    workspace.runs._runs.clear()
     monkeypatch.setenv("LYCEUM_BASE_URL", "http://127.0.0.1:1")
     with pytest.raises(LyceumError, match=r"set LYCEUM_BASE_URL and LYCEUM_API_KEY for it"):
         workspace.attach("last")
@@ -423,11 +423,11 @@ def test_a_watcher_that_comes_late_gets_each_text_once(
     wire.on("POST", SECRET_PATH, halves, stream(*rest))
     run = submit(workspace)
     until(lambda: run.text == "a\n")
-    before, inbox = run.watch()
+    before, backlog = run.watch()
     loops[0].call_soon_threadsafe(go_on.set)
     seen = [output.text for output in before]
-    while not inbox.is_drained:
-        seen += [item.text for item in inbox.get(LIMIT_S) if isinstance(item, Output)]
+    while not backlog.is_drained:
+        seen += [item.text for item in backlog.get(LIMIT_S) if isinstance(item, Output)]
     assert seen == ["a\n", "b\n"]
 
 
@@ -448,7 +448,7 @@ def test_a_log_that_cannot_be_written_keeps_nobody_from_the_run(
         run = workspace.submit(workspace.client(), REQUEST).result(LIMIT_S)
     assert (run.text, run.state) == ("a\nb\n", State.COMPLETED)
     # As an end, it would pass for all of the run.
-    assert not workspace.find_entry("run").is_final
+    assert not workspace.history.find("run").is_final
     (warning,) = caplog.messages
     assert "is full: make room on it" in warning
     assert "kept in this process" in warning
@@ -458,7 +458,7 @@ def test_a_log_that_cannot_be_written_keeps_nobody_from_the_run(
 def test_an_end_that_the_journal_refuses_is_told_and_asked_for_again(
     wire: WireServer, workspace: Workspace, caplog: pytest.LogCaptureFixture
 ) -> None:
-    workspace.entries()
+    workspace.history.entries()
     with closing(sqlite3.connect(journal_folder() / "journal.db")) as database:
         wire.on("POST", SECRET_PATH, stream(*events(Output("a\n"), END)))
         wire.on("GET", paths.record("run"), json_answer(record("run", status="completed")))
@@ -469,7 +469,7 @@ def test_an_end_that_the_journal_refuses_is_told_and_asked_for_again(
         assert (run.id, run.text, run.state) == ("run", "a\n", State.COMPLETED)
         (warning,) = caplog.messages
         assert "journal.db cannot be written: no" in warning
-        (entry,) = workspace.entries()
+        (entry,) = workspace.history.entries()
         assert not entry.is_final
         assert workspace.attach(entry.tag) is run
         database.execute("DROP TRIGGER refused")
@@ -533,3 +533,14 @@ def test_a_run_is_refused_where_it_would_be_copied(
     run = submit(workspace)
     with pytest.raises(TypeError, match=r"lyceum_magic.attach\('run'\)"):
         copied(run)
+
+
+@pytest.mark.usefixtures("cloud")
+def test_the_facts_of_a_run_are_documented_and_cannot_be_set(
+    wire: WireServer, workspace: Workspace
+) -> None:
+    run, _ = workspace.new_run(workspace.client(), REQUEST)
+    assert (run.machine, run.timeout_s) == (REQUEST.execution_type, REQUEST.timeout)
+    with pytest.raises(AttributeError, match="machine"):
+        run.machine = "gpu.a100"  # type: ignore[misc]
+    assert "time limit" in (Run.timeout_s.__doc__ or "")

@@ -1,4 +1,4 @@
-"""Files from a run are written whole or not at all, beside whatever other threads do."""
+"""Files from a run are written whole or not at all, while other threads go on."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""A mailbox hands on what has come, whatever was in the way when it was told of it."""
+"""The watcher delivers every callback, even if the store could not be read at first."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from lyceum_magic.callbacks.events import read
-from lyceum_magic.inbox import mailbox as mailbox_module
-from lyceum_magic.inbox.mailbox import Mailbox
-from lyceum_magic.inbox.store import Arrival, CallbackInbox
+from lyceum_magic.inbox import watcher as watcher_module
+from lyceum_magic.inbox.store import Arrival, InboxStore
+from lyceum_magic.inbox.watcher import InboxWatcher
 from tests.tools.waiting import LIMIT_S, eventually
 
 BODY = b'{"execution_id": "run-1", "status": "completed"}'
@@ -33,13 +33,13 @@ def test_an_inbox_that_could_not_be_read_is_read_again(
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    monkeypatch.setattr(mailbox_module, "AGAIN_S", 0.02)
+    monkeypatch.setattr(watcher_module, "AGAIN_S", 0.02)
     came: queue.SimpleQueue[Arrival] = queue.SimpleQueue()
 
     async def deliver(arrival: Arrival) -> None:
         came.put(arrival)
 
-    box = Mailbox(tmp_path, "s", deliver)
+    box = InboxWatcher(tmp_path, "s", deliver)
     life, _ = portal.start_task(box.live)
     try:
         address = portal.call(box.new_address, None, None)
@@ -65,12 +65,12 @@ def test_what_came_before_a_run_was_adopted_is_handed_on_once(
     async def deliver(arrival: Arrival) -> None:
         came.put(arrival)
 
-    inbox = CallbackInbox(tmp_path)
-    box = Mailbox(tmp_path, "s", deliver)
+    inbox = InboxStore(tmp_path)
+    box = InboxWatcher(tmp_path, "s", deliver)
     life, _ = portal.start_task(box.live)
 
     def keep(secret: str, tag: str) -> None:
-        inbox.register(secret, session="gone", tag=tag, poke_port=0)
+        inbox.register(secret, process="gone", tag=tag, poke_port=0)
         address = inbox.find(secret)
         assert address is not None
         inbox.add(address, read(BODY), BODY)
@@ -79,9 +79,9 @@ def test_what_came_before_a_run_was_adopted_is_handed_on_once(
         keep("first", "before")
         post(portal.call(box.new_address, None, None))
         numbers = [came.get(timeout=LIMIT_S).number]
-        keep("second", "behind")
+        keep("second", "after")
         assert portal.call(box.adopt, "before")
-        assert portal.call(box.adopt, "behind")
+        assert portal.call(box.adopt, "after")
         numbers += [came.get(timeout=LIMIT_S).number for _ in range(2)]
         post(portal.call(box.new_address, None, None))
         numbers.append(came.get(timeout=LIMIT_S).number)
@@ -93,16 +93,16 @@ def test_what_came_before_a_run_was_adopted_is_handed_on_once(
 def test_many_pokes_are_one_look(
     portal: BlockingPortal, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(mailbox_module, "PAUSE_S", 600)
+    monkeypatch.setattr(watcher_module, "PAUSE_S", 600)
     looks: list[int] = []
 
     async def deliver(arrival: Arrival) -> None: ...
 
-    def look(session: str, *, after: int) -> list[Arrival]:
+    def look(process: str, *, after: int) -> list[Arrival]:
         looks.append(after)
         return []
 
-    box = Mailbox(tmp_path, "s", deliver)
+    box = InboxWatcher(tmp_path, "s", deliver)
     life, _ = portal.start_task(box.live)
     try:
         monkeypatch.setattr(box._inbox, "arrivals", look)

@@ -1,7 +1,6 @@
-"""This process's end of the inbox: makes addresses, hears of what comes in, hands it on.
+"""The inbox on the workspace's loop thread: addresses out, callbacks of this process in.
 
-All of it lives on the workspace's loop thread. Nothing is polled: whoever receives a callback sends
-an empty datagram to a port of ours.
+Nothing is polled: the receiver of a callback sends an empty datagram to this process's port.
 """
 
 from __future__ import annotations
@@ -20,32 +19,32 @@ import anyio
 from ..exceptions import OptionError
 from . import jupyter_servers
 from .loopback import PATH, LoopbackReceiver
-from .store import Arrival, CallbackInbox
+from .store import Arrival, InboxStore
 
 logger = logging.getLogger(__name__)
 
-#: The pause before an inbox that could not be read is read again.
+#: The pause before a store that could not be read is read again.
 AGAIN_S = 1.0
-#: Between two looks: any program of this machine may poke, as often as it likes.
+#: The pause between two reads: any program of this machine can poke, at any rate.
 PAUSE_S = 0.05
 
 
-class Mailbox:
-    """Where callbacks to this process come in.
+class InboxWatcher:
+    """The reader of the callbacks that arrive for this process.
 
     Args:
-        folder: of the inbox.
-        session: see `Address`.
-        deliver: is given every new arrival, in a task of its own; begun in the order of arrival.
+        folder: the folder of the store.
+        process: see `Address`.
+        deliver: called with every new arrival in a task of its own, in the order of arrival.
     """
 
     def __init__(
-        self, folder: Path, session: str, deliver: Callable[[Arrival], Awaitable[None]]
+        self, folder: Path, process: str, deliver: Callable[[Arrival], Awaitable[None]]
     ) -> None:
         self._folder = folder
-        self._session = session
+        self._process = process
         self._deliver = deliver
-        self._inbox: CallbackInbox
+        self._inbox: InboxStore
         self._loopback: LoopbackReceiver
         self._poked = asyncio.Event()
         self._port = 0
@@ -54,9 +53,9 @@ class Mailbox:
         self._is_receiving = asyncio.Lock()
         self._tasks: anyio.abc.TaskGroup
 
-    async def live(self, *, task_status: anyio.abc.TaskStatus[Mailbox]) -> None:
-        """Hands on what comes in, until it is cancelled."""
-        self._inbox = await anyio.to_thread.run_sync(CallbackInbox, self._folder)
+    async def live(self, *, task_status: anyio.abc.TaskStatus[InboxWatcher]) -> None:
+        """Deliver what arrives, until cancelled."""
+        self._inbox = await anyio.to_thread.run_sync(InboxStore, self._folder)
         self._loopback = LoopbackReceiver(self._inbox)
         await anyio.to_thread.run_sync(self._inbox.prune)
         transport, _ = await asyncio.get_running_loop().create_datagram_endpoint(
@@ -74,11 +73,11 @@ class Mailbox:
         finally:
             transport.close()
             with anyio.CancelScope(shield=True), contextlib.suppress(OSError, sqlite3.Error):
-                await anyio.to_thread.run_sync(self._inbox.retire, self._session)
+                await anyio.to_thread.run_sync(self._inbox.retire, self._process)
 
     async def _look(self) -> None:
         def new() -> list[Arrival]:
-            return self._inbox.arrivals(self._session, after=self._seen)
+            return self._inbox.arrivals(self._process, after=self._seen)
 
         for attempt in itertools.count():  # there may be no other poke
             try:
@@ -95,7 +94,7 @@ class Mailbox:
 
     def _hand_on(self, arrivals: list[Arrival]) -> None:
         for arrival in arrivals:
-            # One that waits for a server which does not answer keeps no other waiting.
+            # A task each: one may wait long for a server that does not answer.
             self._tasks.start_soon(self._deliver_one, arrival)
 
     async def _deliver_one(self, arrival: Arrival) -> None:
@@ -105,7 +104,7 @@ class Mailbox:
             logger.exception("what to do about a callback failed")
 
     async def local_url(self) -> str:
-        """What comes before an address's secret, for senders on this machine."""
+        """Return the part of an address before its secret, for senders on this machine."""
         url = await anyio.to_thread.run_sync(jupyter_servers.url_of_mine, self._folder)
         if url is not None:
             return url
@@ -115,15 +114,15 @@ class Mailbox:
         return self._loopback.url
 
     async def new_address(self, base: str | None, tag: str | None) -> str:
-        """An address that nobody can guess.
+        """Return a new address that cannot be guessed.
 
         Args:
             base: the URL at which senders reach this user's Jupyter server; None for senders on
                 this machine.
-            tag: of the run that it is for; None for any.
+            tag: the tag of the run that it is for; None for any run.
 
         Raises:
-            OptionError: nothing receives at the base.
+            OptionError: no Jupyter server receives callbacks at the base.
         """
         if base is None:
             url = await self.local_url()
@@ -138,19 +137,19 @@ class Mailbox:
         secret = secrets.token_urlsafe(32)
 
         def register() -> None:
-            self._inbox.register(secret, session=self._session, tag=tag, poke_port=self._port)
+            self._inbox.register(secret, process=self._process, tag=tag, poke_port=self._port)
 
         await anyio.to_thread.run_sync(register)
         return url + secret
 
     async def adopt(self, tag: str) -> bool:
-        """Waits here from now on for the callbacks of a run that another process started.
+        """Take over the callbacks of a run that another process started.
 
-        What has come already is handed on too. False if none can come.
+        Those that have come already are delivered too. False if the run has no address.
         """
 
         def adopt() -> bool:
-            return self._inbox.adopt(tag, session=self._session, poke_port=self._port)
+            return self._inbox.adopt(tag, process=self._process, poke_port=self._port)
 
         async with self._reading:
             if not await anyio.to_thread.run_sync(adopt):
@@ -162,6 +161,8 @@ class Mailbox:
 
 
 class _Pokes(asyncio.DatagramProtocol):
+    """The port at which receivers poke this process."""
+
     def __init__(self, poked: asyncio.Event) -> None:
         self._poked = poked
 

@@ -1,7 +1,7 @@
-"""What `here` means as a callback URL: an address of this process, and what comes in there.
+"""Addresses of this process for callbacks, and the runs and listeners that they are handed to.
 
-Which address that is depends on who sends: the embedded server reaches this machine's loopback, the
-cloud only what is public.
+The callback URL `here` means such an address. Which one depends on the sender: the embedded server
+reaches this machine's loopback, the cloud only what is public.
 """
 
 from __future__ import annotations
@@ -22,13 +22,13 @@ from ..folders import callback_folder
 from ..protocol.addresses import is_loopback
 from ..protocol.callback_urls import problem_of_url
 from ..runs.loop import log_failure
-from ..runs.run import Run
 
 if TYPE_CHECKING:
     from anyio.from_thread import BlockingPortal
 
-    from .mailbox import Mailbox
+    from ..runs.run import Run
     from .store import Arrival
+    from .watcher import InboxWatcher
 
 #: The public https address of this user's Jupyter server: its base URL, for senders elsewhere.
 BASE_VARIABLE = "LYCEUM_CALLBACK_BASE_URL"
@@ -42,10 +42,10 @@ _HOW_TO = (
 
 
 def public_base(setting: str, environ: Mapping[str, str] = os.environ) -> str | None:
-    """The URL at which others reach this user's Jupyter server; None if nobody says.
+    """Return the URL at which others reach this user's Jupyter server; None if it is not set.
 
     Args:
-        setting: what the configuration says; may be empty.
+        setting: `c.LyceumMagics.callback_base_url`; may be empty.
 
     Raises:
         OptionError: it is no such URL.
@@ -61,34 +61,34 @@ def public_base(setting: str, environ: Mapping[str, str] = os.environ) -> str | 
     return base
 
 
-class Here:
-    """The addresses of one process.
+class Inbox:
+    """The callbacks of one process, for calls from any thread.
 
-    Where a method takes a `setting`, that is `c.LyceumMagics.callback_base_url`; see `public_base`.
+    A method's `setting` is `c.LyceumMagics.callback_base_url`; see `public_base`.
 
     Args:
-        session: tells this process from others.
-        run_of: the run with a tag, as long as somebody has it.
+        process: tells this process from others; see `Workspace.process_id`.
+        run_of: returns the run with a tag, as long as this process holds it.
     """
 
     def __init__(
-        self, portal: BlockingPortal, session: str, run_of: Callable[[str], Run | None]
+        self, portal: BlockingPortal, process: str, run_of: Callable[[str], Run | None]
     ) -> None:
         self._portal = portal
-        self._session = session
+        self._process = process
         self._run_of = run_of
         self._opening = threading.Lock()
-        self._life: Future[None] | None = None
-        self._box: Mailbox | None = None
+        self._task: Future[None] | None = None
+        self._watcher: InboxWatcher | None = None
         self._listeners: list[queue.SimpleQueue[Arrival | None]] = []
         self._addresses: dict[str | None, str] = {}
 
     def address_for(self, tag: str, account: Account, setting: str = "") -> str:
-        """A new address for the end of one run.
+        """Return a new address for the end of one run.
 
         Raises:
             OptionError: the account's server cannot reach this process, or nothing receives there.
-            ConfigError: nothing can be kept here.
+            ConfigError: the folder for callbacks cannot be used.
         """
         base = None
         if not account.is_embedded:  # which is on this machine, and needs no detour
@@ -102,21 +102,22 @@ class Here:
         return self._new_address(base, tag)
 
     def listening_address(self, setting: str = "") -> tuple[str, str | None]:
-        """The address for whatever comes from outside; the same until the base changes.
+        """Return the address for callbacks about any run; the same until the base changes.
 
         Returns:
-            The address, and the public base that it has; None if only this machine reaches it.
+            The address, and its public base; None if only this machine reaches it.
 
-        Raises: as `address_for`.
+        Raises:
+            OptionError, ConfigError: as `address_for`.
         """
         base = public_base(setting)
-        self._mailbox()
+        self._open_watcher()
         if base not in self._addresses:
             self._addresses[base] = self._new_address(base, None)
         return self._addresses[base], base
 
     def receiver(self) -> str:
-        """Who receives callbacks for this process, in some words."""
+        """Return in words which programs receive callbacks for this process."""
         from .jupyter_servers import is_any_receiving, url_of_mine
 
         if url_of_mine(callback_folder()) is not None:
@@ -126,71 +127,73 @@ class Here:
         return "by this kernel, from this machine alone"
 
     def listen(self) -> queue.SimpleQueue[Arrival | None]:
-        """A queue of what comes to the listening address from now on; None at the end."""
+        """Return a queue of what arrives at the listening address from now on; None at the end."""
         arrivals: queue.SimpleQueue[Arrival | None] = queue.SimpleQueue()
         self._listeners.append(arrivals)
         return arrivals
 
-    def adopt(self, run: Run, tag: str) -> None:
-        """Hears callbacks of a run that another process started, if it wanted any."""
-        if _has_inbox():
-            # Who cannot hear of it by callback follows its stream.
+    def adopt(self, run: Run) -> None:
+        """Take over the callbacks of a run that another process started, if it asked for any."""
+        if _has_store():
+            # Without its callbacks, its stream still tells of its end.
             with contextlib.suppress(ConfigError, OSError, sqlite3.Error):
-                run.expects_callback = self._portal.call(self._mailbox().adopt, tag)
+                following = run.following
+                can_come = self._portal.call(self._open_watcher().adopt, following.entry.tag)
+                following.expects_callback = can_come
 
     def forget(self, tags: Iterable[str]) -> None:
-        """Removes what came in for runs, and lets nothing more come.
+        """Remove the callbacks of runs, and their addresses.
 
         Raises:
-            ConfigError: it cannot be removed.
+            ConfigError: they cannot be removed.
         """
-        from .store import CallbackInbox
+        from .store import InboxStore
 
-        if _has_inbox():
+        if _has_store():
             try:
-                CallbackInbox(callback_folder()).forget(tags)
+                InboxStore(callback_folder()).forget(tags)
             except (OSError, sqlite3.Error) as exc:
                 raise _unusable(exc) from None
 
     def close(self) -> None:
-        """Nothing is heard any more."""
+        """Stop receiving."""
         for arrivals in self._listeners:
             arrivals.put(None)
-        if self._life is not None:
-            self._life.cancel()
+        if self._task is not None:
+            self._task.cancel()
 
     def _new_address(self, base: str | None, tag: str | None) -> str:
         try:
-            return self._portal.call(self._mailbox().new_address, base, tag)
+            return self._portal.call(self._open_watcher().new_address, base, tag)
         except (OSError, sqlite3.Error) as exc:
             raise _unusable(exc) from None
 
-    def _mailbox(self) -> Mailbox:
-        from .mailbox import Mailbox
+    def _open_watcher(self) -> InboxWatcher:
+        from .watcher import InboxWatcher
 
         with self._opening:
-            if self._life is not None and self._life.done():
-                self._box = None  # with which its addresses have gone
+            if self._task is not None and self._task.done():
+                self._watcher = None  # its addresses have gone with it
                 self._addresses.clear()
-            if self._box is None:
-                box = Mailbox(callback_folder(), self._session, self._deliver)
+            if self._watcher is None:
+                box = InboxWatcher(callback_folder(), self._process, self._deliver)
                 try:
-                    self._life, self._box = self._portal.start_task(box.live)
-                    self._life.add_done_callback(log_failure)
+                    self._task, self._watcher = self._portal.start_task(box.live)
+                    self._task.add_done_callback(log_failure)
                 except (OSError, sqlite3.Error) as exc:
                     raise _unusable(exc) from None
-            return self._box
+            return self._watcher
 
     async def _deliver(self, arrival: Arrival) -> None:
         if arrival.tag is None:
             for listener in self._listeners:
                 listener.put(arrival)
         elif (run := self._run_of(arrival.tag)) is not None:
-            await run.on_callback(dict(arrival.event.raw))
+            await run.following.on_callback(dict(arrival.event.raw))
 
 
-def _has_inbox() -> bool:
-    """Whether anybody has asked for callbacks yet."""
+def _has_store() -> bool:
+    """Return whether any process of this user has asked for callbacks yet."""
     return (callback_folder() / "callbacks.db").exists()
 
 

@@ -1,4 +1,4 @@
-"""Where others reach this Jupyter: what is said first counts, and must be an address."""
+"""The public base of this Jupyter: the first setting counts, and must be a URL."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ import pytest
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.inbox.here import (
+from lyceum_magic.inbox.inbox import (
     BASE_VARIABLE,
     HUB_VARIABLE,
-    Here,
+    Inbox,
     callback_folder,
     public_base,
 )
@@ -55,14 +55,14 @@ def portal() -> Iterator[BlockingPortal]:
 
 
 def test_a_mailbox_that_has_ended_is_opened_again(portal: BlockingPortal) -> None:
-    here = Here(portal, "s", lambda tag: None)
-    arrivals = here.listen()
-    first, _ = here.listening_address()
-    assert here.listening_address()[0] == first
-    assert here._life is not None
-    assert here._box is not None
+    inbox = Inbox(portal, "s", lambda tag: None)
+    arrivals = inbox.listen()
+    first, _ = inbox.listening_address()
+    assert inbox.listening_address()[0] == first
+    assert inbox._task is not None
+    assert inbox._watcher is not None
 
-    tasks = here._box._tasks
+    tasks = inbox._watcher._tasks
 
     async def fail() -> None:
         raise RuntimeError("of the mailbox")
@@ -71,25 +71,25 @@ def test_a_mailbox_that_has_ended_is_opened_again(portal: BlockingPortal) -> Non
         tasks.start_soon(fail)
 
     portal.call(end)
-    futures.wait([here._life], LIMIT_S)
-    second, _ = here.listening_address()
+    futures.wait([inbox._task], LIMIT_S)
+    second, _ = inbox.listening_address()
     assert second != first
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     opener.open(second, data=b'{"execution_id": "run-1"}', timeout=LIMIT_S).close()
     arrival = arrivals.get(timeout=LIMIT_S)
     assert arrival is not None
     assert arrival.event.run_id == "run-1"
-    here.close()
+    inbox.close()
 
 
 def test_a_public_address_is_given_where_a_jupyter_server_receives(portal: BlockingPortal) -> None:
-    here = Here(portal, "s", lambda tag: None)
-    assert here.receiver() == "by this kernel, from this machine alone"
+    inbox = Inbox(portal, "s", lambda tag: None)
+    assert inbox.receiver() == "by this kernel, from this machine alone"
     with pytest.raises(OptionError, match="install lyceum-magic where Jupyter itself"):
-        here.listening_address(A)
+        inbox.listening_address(A)
     announce(callback_folder(), None)
-    address, base = here.listening_address(A)
+    address, base = inbox.listening_address(A)
     assert address.startswith(f"{A}lyceum/callbacks/")
     assert base == A
-    assert here.receiver().startswith("by a Jupyter server from elsewhere")
-    here.close()
+    assert inbox.receiver().startswith("by a Jupyter server from elsewhere")
+    inbox.close()
