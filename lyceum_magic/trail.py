@@ -23,7 +23,7 @@ The stations, in the order of a run's life:
                            where it was if all of them are held back
     server      follow     a follower reads the events after `from`
     server      read       it has read the spool from one offset to another
-    server      sent       so many bytes of frames went out to it
+    server      sent       frames of `bytes` went out to it
     server      left       the follower is gone, or has been told of the end
     supervisor  end        the end lies in the run's folder; the spool ends at `offset`
     server      end        the end is recorded
@@ -32,7 +32,7 @@ The stations, in the order of a run's life:
     client      opened     the stream is open; it goes on after the event `from`
     client      stream     an event came out of the stream
     client      journalled an event lies in the journal
-    client      decoded    an event completed so many outputs; the rest waits for the next event
+    client      decoded    an event completed `items` outputs; the rest waits for the next event
     client      handed     outputs or news went to the cells that show the run
     client      displayed  an output was given to the notebook
     client      left-out   text beyond a cell's limit was left out of the notebook
@@ -55,7 +55,7 @@ ON = "debug"
 
 Side = Literal["client", "server", "supervisor"]
 
-#: Whether `mark` writes. Loops that run for each event look at it first, which costs nothing.
+#: True if `mark` writes. Loops that run for each event look at it first, which costs nothing.
 is_on = os.environ.get(VARIABLE) == ON
 
 _MAX_VALUE_CHARACTERS = 64

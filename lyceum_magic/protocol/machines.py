@@ -18,7 +18,7 @@ MACHINES = (
     "gpu.rtx6000pro",
 )
 
-#: What the wire allows; note that there is no hyphen.
+#: The names that the wire allows; note that there is no hyphen.
 MACHINE_PATTERN = r"^[a-zA-Z0-9_.]+$"
 
 

@@ -12,10 +12,10 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-#: What NVIDIA's driver makes on Linux, and on Windows' Linux.
+#: The devices that NVIDIA's driver makes on Linux, and on Windows' Linux.
 _DEVICES = (Path("/dev/nvidiactl"), Path("/dev/dxg"))
 
-#: What the row says of a run that asked for one.
+#: The note beside a run that asked for a GPU.
 NO_GPU = "no GPU on this machine: runs on the CPU"
 NO_ENGINE_GPU = "the engine hands out no GPU: runs on the CPU"
 

@@ -22,7 +22,7 @@ from .runners.base import RunHandle
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
-#: When a run is first looked at: a short one needs a value, and a trivial one must cost nothing.
+#: The age at which a run is first looked at: a short run needs a value, a trivial one no cost.
 FIRST_S = 0.5
 
 GPU_SERIES = (

@@ -54,10 +54,10 @@ logger = logging.getLogger(__name__)
 #: The pause before another attempt to write down an end that a full disk has refused.
 REWRITE_S = 5.0
 
-#: How long abort and stop wait for the end they ordered before they answer without it.
+#: The longest that abort and stop wait for the end they ordered before they answer. In seconds.
 CONFIRMATION_S = 5.0
 
-#: How many ended runs are read from the store at a time.
+#: The number of ended runs that are read from the store at a time.
 PAGE_RUNS = 100
 
 _Steps = Callable[[ServerRun], Awaitable[None]]

@@ -29,20 +29,21 @@ from .spool import LOST, DamagedSpool, SpoolRecord, read_spool
 
 #: Adjacent records of one stream travel as one event up to this size.
 MAX_EVENT_BYTES = 64 * 1024
-#: How much of a spool is read and sent at a time.
+#: The bytes of a spool that are read and sent at a time.
 BLOCK_BYTES = 256 * 1024
 #: Silence after which a comment shows proxies and readers that the connection lives.
 KEEP_ALIVE_S = 15.0
-#: How long a state must last before it is told: output and the end say more, and a short run is
-#: over before its state could be read. In seconds.
+#: The time that a state must last before it is told, in seconds: output and the end say more, and a
+#: short run is over before its state could be read.
 SETTLE_S = 0.05
 
 _KEEP_ALIVE = b": still here\n\n"
 
 
 class EventStreamResponse(Response):
-    """A response that follows a run from `offset` on, until the run is over, the reader leaves, or
-    `closing` is set.
+    """A response that follows a run from `offset` on.
+
+    It ends when the run is over, the reader leaves, or `closing` is set.
     """
 
     media_type = "text/event-stream"
@@ -123,7 +124,7 @@ async def follow(
                 yield frame(told)
         if run.spool is not None and not is_damaged:
             # What has just been written is in memory and small: a thread would cost more than
-            # the read. A reader that is behind may wait for the disk, and has much to encode.
+            # the read. A reader that lags behind may wait for the disk, and has much to encode.
             try:
                 if behind:
                     chunk, end = await asyncio.to_thread(read_frames, run.spool, offset)
@@ -176,9 +177,7 @@ async def _something_happens(
 
 
 def read_frames(spool: Path, offset: int) -> tuple[bytes, int]:
-    """Return the frames of about `BLOCK_BYTES` of output from `offset` on, and the offset after
-    them.
-    """
+    """Return the frames of about `BLOCK_BYTES` from `offset` on, and the offset after them."""
     records = read_spool(spool, offset, max_bytes=BLOCK_BYTES)
     if not records:
         return b"", offset

@@ -33,7 +33,7 @@ from ...remote.masking import forms_of
 MASK = b"***"
 _MAX_HEAD_BYTES = 8
 
-#: Tells a program which of its variables are secrets, for what it encodes before we can see it.
+#: The variable that names a program's secrets, for what it encodes before we can see it.
 SECRET_NAMES = "LYCEUM_SECRET_NAMES"
 
 
@@ -215,8 +215,7 @@ def masked(text: str, values: Iterable[str]) -> str:
 
 
 class _Automaton:
-    """An automaton after Aho and Corasick: it reads text byte by byte, in one pass whatever the
-    secrets.
+    """An automaton after Aho and Corasick, which reads text in one pass, whatever the secrets.
 
     A node stands for the beginning of a secret; node 0 for the empty one. Source: "Efficient string
     matching: an aid to bibliographic search", 1975.
@@ -259,7 +258,7 @@ class _Automaton:
 _OPENING = OPENING.encode()
 _END = END.encode()
 _HEAD = re.compile(f"{OPENING}[0-9A-Za-z_-]+:{FIELDS}".encode())
-#: What may become a head: each field loosely, and as many as there are.
+#: The beginning of a head: each field loosely, and as many as there are.
 _BEGUN_HEAD = re.compile(_OPENING + rb"[^:~\n]*(?::[^:~\n]*){0,5}")
 
 

@@ -31,7 +31,7 @@ _MAX_RECORD_BYTES = 64 << 20
 #: Errors that pass, and say nothing about the file.
 _SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM})
 
-#: What readers are told where a spool is damaged.
+#: The message to readers of a damaged spool.
 LOST = (
     "\nThe rest of this output is lost: the server's file of it is damaged or was cut off. "
     "Run this again if you need it.\n"
@@ -57,8 +57,7 @@ def encode_record(stream: StreamName, timestamp: float, data: bytes) -> bytes:
 
 
 class SpoolWriter:
-    """A writer that appends output to a spool, holding back the beginning of a character that is
-    not whole.
+    """A writer that appends output to a spool, holding back characters that are not whole.
 
     The program can cut the file off or take it away. Records keep their offsets all the same, and
     readers find a gap, and say so.

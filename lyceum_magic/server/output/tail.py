@@ -86,9 +86,7 @@ class NewestLines:
         self._newest = heapq.nlargest(self._limit, self._newest, key=lambda entry: entry[:3])
 
     def are_newer_than(self, moment: float) -> bool:
-        """Return whether no line that began before a moment can come among them, whatever else is
-        read.
-        """
+        """Return whether no line that began before a moment can come among them any more."""
         return len(self._newest) == self._limit and self._newest[-1][0] > moment
 
     def lines(self) -> list[tuple[str, Line]]:
@@ -140,7 +138,7 @@ class _Tail:
     def add(self, data: bytes) -> None:
         self._pieces.append(data)
         self._size += len(data)
-        # Keeps at least `max_bytes` for as long as there was that much.
+        # Keeps at least `max_bytes`, if there were as many.
         while self._size - len(self._pieces[0]) >= self._max_bytes:
             self._size -= len(self._pieces.popleft())
             self.is_truncated = True

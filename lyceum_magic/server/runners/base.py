@@ -174,10 +174,10 @@ class Runner(Protocol):
         ...
 
     async def start(self, spec: RunSpec, on_progress: ProgressListener) -> RunHandle:
-        """Begin the run and return its handle; requirements and images are prepared in the
-        background.
+        """Begin the run and return its handle.
 
-        Never raises for what lies in the run: such a run ends as "refused".
+        Requirements and images are prepared in the background. Never raises for what lies in the
+        run: such a run ends as "refused".
         """
         ...
 

@@ -25,7 +25,7 @@ from ..regular_files import read_regular
 from .base import EndReason, Refusal, RunEnd, RunSpec
 from .control import ASSIGNMENT, END, FACTS, SOCKET, SPOOL, write_json
 
-#: What the machine lacks for a while. It says nothing about the run, and passes.
+#: Errors that say nothing about the run: the machine lacks something, and that passes.
 SHORTAGES = frozenset({errno.EMFILE, errno.ENFILE, errno.ENOMEM, errno.ENOBUFS})
 
 _NOTE_FILE = "note"

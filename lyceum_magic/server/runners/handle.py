@@ -40,14 +40,14 @@ _T = TypeVar("_T")
 
 logger = logging.getLogger(__name__)
 
-#: How many interpreters may die over one run before the run is lost.
+#: The number of interpreters that may die over one run before the run is lost.
 MAX_HAND_OVERS = 3
 
 #: The pause before another attempt at what a shortage has prevented.
 RETRY_S = 0.5
-#: How long a supervisor that was killed may take to be gone.
+#: The longest that a killed supervisor may take to be gone. In seconds.
 _KILLED_S = 10.0
-#: How long a supervisor that closed its socket may take to be gone.
+#: The longest that a supervisor may take to be gone after it closed its socket. In seconds.
 _ENDING_S = 10.0
 _LOOK_S = 0.02
 

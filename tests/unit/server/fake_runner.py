@@ -81,7 +81,7 @@ class FakeHandle:
 
 
 class FakeRunner:
-    """Gives the test a handle for each run that the service starts.
+    """A runner that gives the test a handle for each run that the service starts.
 
     The same runner in a second service plays a restarted server: it finds its runs again.
     """

@@ -1,4 +1,4 @@
-"""What runs use: samples in, the wire's series out."""
+"""The use of runs: samples in, the wire's series out."""
 
 from __future__ import annotations
 

@@ -140,7 +140,7 @@ async def test_an_unknown_machine_is_refused_with_the_list(tmp_path: Path) -> No
 
 
 class FullStore(MemoryStore):
-    """Refuses every change of a run while it is full."""
+    """A store that takes no change of a run while it is full."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ PROJECT_PREFIX = "lyceum-"
 #: Set for each command that works on a run, so that it can be found if its starter dies.
 PROJECT_VARIABLE = "COMPOSE_PROJECT_NAME"
 
-#: How long a command may take that only answers.
+#: The longest that a command may take that only answers. In seconds.
 PATIENCE_S = 60
 
 #: A warning in Compose's log: the text in quotes, with what is special in it escaped.
@@ -58,8 +58,9 @@ def check_compose() -> None:
 
 
 def model_of(content: Model, folder: Path, project: str) -> tuple[Model, list[str]]:
-    """Return the model that Compose makes of a file, and Compose's remarks about the file as
-    sentences. The file is checked against Compose's schema, and every short form is written out.
+    """Return the model that Compose makes of a file, and its remarks about the file as sentences.
+
+    The file is checked against Compose's schema, and every short form is written out.
 
     It runs without a variable of ours but the project's name: `${HOME}` is empty, whatever it is
     here. Blocks.

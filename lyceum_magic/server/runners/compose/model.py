@@ -11,7 +11,7 @@ import os.path
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from typing import Any
 
-#: Where the account's bucket is mounted.
+#: The path at which the account's bucket is mounted.
 S3_MOUNT_PATH = "/mnt/s3"
 
 #: The condition of a dependency that is a step before the service, not something it uses.

@@ -162,8 +162,7 @@ def _reservations_of_other_devices(service: Mapping[str, Any]) -> bool:
 
 
 def _check_nesting(model: Model, folder: str) -> None:
-    """Refuse a service that mounts something below a folder in which another service could put a
-    link.
+    """Refuse a mount below another one, in which a service could put a link.
 
     The engine follows links in the path that it mounts. A service that can write to `./data`
     could make `./data/x` a link to anywhere, and another one, started later, mount it.

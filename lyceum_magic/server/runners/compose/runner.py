@@ -109,8 +109,7 @@ class ComposeRunner(EngineRunner):
         return model, remarks
 
     def _plan(self, spec: RunSpec, request: StartCompose) -> StackPlan:
-        """Return what the supervisor will start, and make its folders and files in the run's
-        folder.
+        """Return what the supervisor will start, and make its files in the run's folder.
 
         Raises:
             Refusal: this server does not accept the file, though an earlier one did.

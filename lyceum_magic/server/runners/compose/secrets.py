@@ -1,5 +1,4 @@
-"""The secrets and configs of a stack: a model and the account's secrets in, a model with all of
-their contents out.
+"""The secrets and configs of a stack: a model and the account's secrets in, a whole model out.
 
 Compose takes no content for a secret, so what comes from the account becomes a config, which
 appears in the same place of the container.
@@ -19,9 +18,7 @@ FILE_KINDS = ("configs", "secrets")
 
 
 def file_path(entry: Mapping[str, Any] | None) -> str | None:
-    """Return the path on this machine that a secret or config is read from; None if it is not a
-    file.
-    """
+    """Return the file on this machine that a secret or config is read from; None if it has none."""
     found = (entry or {}).get("file")
     return os.path.normpath(str(found).replace("$$", "$")) if found else None
 

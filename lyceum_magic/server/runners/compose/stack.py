@@ -41,7 +41,7 @@ _JOBS = frozenset({"", "no", "on-failure"})
 _ALIVE = frozenset({"running", "restarting", "paused"})
 _NEVER = "0001-"
 
-#: How many pieces of a log count as its beginning.
+#: The number of pieces of a log that count as its beginning.
 _FIRST_CHUNKS = 20
 
 
@@ -78,9 +78,7 @@ class Stack:
         self._filter = {"label": f"{RUN_LABEL}={run_id}"}
 
     def changes(self) -> Iterator[dict[str, Any]]:
-        """Yield the starts, ends and removals of the containers from now on, as the engine's
-        events.
-        """
+        """Yield the containers' starts, ends and removals from now on, as the engine's events."""
         filters = {**self._filter, "type": "container", "event": ["start", "die", "destroy"]}
         return iter(self._engine.api.events(decode=True, filters=filters))
 

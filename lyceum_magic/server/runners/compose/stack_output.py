@@ -1,5 +1,6 @@
-"""The output of a stack's containers: the engine's logs in, whole lines with their service's name
-out, each once.
+"""The output of a stack's containers: the engine's logs in, whole lines out, each once.
+
+Each line begins with its service's name.
 
 The logs are read rather than the containers attached to: they begin with a container's first
 byte, go on over its restarts, and can be read again from a moment on. That is needed, because a
@@ -36,8 +37,9 @@ _MAX_LINE_BYTES = 1 << 20
 #: line is the last of a program.
 _PIECE_BYTES = 16 * 1024
 
-#: How long before the last message reading resumes. The engine's clocks for the two streams of a
-#: container are read one before the other: messages may lie in the log slightly out of order.
+#: The time by which reading resumes before the last message, in seconds. The engine's clocks for
+#: the two streams of a container are read one before the other: messages may lie in the log
+#: slightly out of order.
 _OVERLAP_S = 5
 
 
@@ -121,8 +123,7 @@ class Place:
 
 
 class LogCursor:
-    """A cursor that gives each message of a log once, however often parts of the log are read
-    again.
+    """A cursor that gives each message of a log once, however often the log is read again.
 
     Messages are the engine's: a moment to the nanosecond, a space, the text.
     """

@@ -33,7 +33,7 @@ from .stack_output import OutputReader
 if TYPE_CHECKING:
     from docker import DockerClient
 
-#: How many services a phrase names.
+#: The most services that a phrase names.
 _MOST_NAMES = 3
 
 

@@ -27,7 +27,7 @@ RUN_LABEL = "lyceum.run"
 KIND_LABEL = "lyceum.kind"
 STATE_LABEL = "lyceum.state"
 
-#: What inits such as s6-overlay, systemd, runit and busybox's say when another one is process 1.
+#: The words of inits (s6-overlay, systemd, runit, busybox's) when another one is process 1.
 NEEDS_PID_1 = re.compile(
     rb"(?:\bas|\bbe|\bnot) (?:pid|process)(?: no\.?| number| id)? ?1\b"
     rb"|not been booted with systemd|alternative telinit implementation",
@@ -40,13 +40,13 @@ NEEDS_TOOLKIT = (
     b"install NVIDIA's container toolkit on its machine\n"
 )
 
-#: How long the engine may take to answer; a working one takes milliseconds.
+#: The longest that the engine may take to answer; a working one takes milliseconds. In seconds.
 PATIENCE_S = 60
 
 #: The same for what a user waits for, such as the start of a run.
 _SHORT_PATIENCE_S = 5
 
-#: How long an answer of the engine, or its lack, is taken to hold. In seconds.
+#: The time for which an answer of the engine, or its lack, is taken to hold. In seconds.
 _MEMORY_S = 2.0
 
 #: The variables that say where the engine is and how to talk to it.

@@ -34,7 +34,7 @@ _S6_INIT = "/init"
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 #: A longer one is no script that a person wrote.
 _MAX_SCRIPT_BYTES = 1 << 20
-#: How many links a program may be away.
+#: The most links that are followed to a program.
 _MAX_LINKS = 8
 
 _ARGUMENTS = r"""["']?\$(?:[@*]|\{[@*]\})["']?"""
@@ -113,9 +113,7 @@ def read_script(container: Container, program: str) -> str | None:
 
 
 def _text_of(container: Container, path: str) -> str | None:
-    """Return the text of a file that begins as scripts do; "" for other files, None if there is
-    none.
-    """
+    """Return the text of a script; "" for a file that is none, None if there is no file."""
     from docker.errors import NotFound
 
     for _ in range(_MAX_LINKS):

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from requests import Response
 
-#: How long the engine may be silent while it pulls: unpacking a large layer takes long. In seconds.
+#: The longest silence of an engine that pulls: unpacking a large layer takes long. In seconds.
 _SILENCE_S = 600
 
 _DOMAIN = r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+(?=:\d)|\[[0-9a-fA-F:]+\])"

@@ -37,7 +37,7 @@ logger = logging.getLogger(__name__)
 #: The pause before the next attempt to sweep an engine that does not answer.
 _SWEEP_AGAIN_S = 5.0
 
-#: How long a server that ends waits for the sweep that it began with; the next one sweeps again.
+#: The longest that a server which ends waits for its sweep; the next one sweeps again. In seconds.
 _LAST_WAIT_S = 2.0
 
 

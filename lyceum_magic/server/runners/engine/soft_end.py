@@ -16,11 +16,11 @@ from .engine import unless_over
 if TYPE_CHECKING:
     from docker import DockerClient
 
-#: Runs inside of the container. The script's shell is halted first: it would begin the script's
-#: next command as soon as the present one has ended. Then all its programs get SIGTERM, but for
-#: filters such as `cat` in `train.py | cat`, which end with their input and carry the programs'
-#: last words. The line that it prints says that the engine may send the shell its own SIGTERM,
-#: which stays pending: the shell gets it when all programs have ended.
+#: The text that a shell runs inside the container. The script's shell is halted first: it would
+#: begin the script's next command as soon as the present one has ended. Then all its programs get
+#: SIGTERM, except for filters such as `cat` in `train.py | cat`, which end with their input and
+#: carry the programs' last output. The line that this text prints says that the engine may send the
+#: script's shell its own SIGTERM, which stays pending until all programs have ended.
 _ASK_PROGRAMS = r"""
 children_of() {
   children=

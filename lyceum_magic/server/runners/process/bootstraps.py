@@ -1,6 +1,6 @@
-"""The bootstraps that make programs of cells, kept by digest: clients of this version need not send
-theirs.
+"""The bootstraps that make programs of cells, kept by digest.
 
+Clients of this server's version need not send theirs.
 Supervisors load this server's own ahead of need. A cell that an earlier server of the folder has
 accepted may name another one, which that server has left here.
 """

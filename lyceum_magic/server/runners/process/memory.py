@@ -76,8 +76,9 @@ def kills_in_group(group: str) -> int:
 
 
 def kills_on_machine() -> int:
-    """Return how many processes of this machine the kernel killed for lack of memory since it
-    booted; 0 if the kernel does not say.
+    """Return how many of this machine's processes the kernel killed for lack of memory so far.
+
+    It counts since the machine booted; 0 if the kernel does not say.
     """
     return _count(_VMSTAT, "oom_kill")
 

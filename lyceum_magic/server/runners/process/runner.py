@@ -88,8 +88,9 @@ class ProcessRunner(SupervisedRunner):
             raise EngineUnavailable(f"{_REFUSED[0].upper()}{_REFUSED[1:]}.")
 
     async def sweep(self, unused_since: float) -> None:
-        """Remove installed requirements that no run has asked for since a moment, in seconds since
-        1970. Those that an unfinished run may use stay.
+        """Remove installed requirements that are unused since a moment, in seconds since 1970.
+
+        Those that an unfinished run may use stay.
         """
         oldest = time.time()
         for handle in self._handles:

@@ -61,12 +61,12 @@ _ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None
 BOOTSTRAP = "lyceum_magic_remote"
 BOOTSTRAP_MODULES = [
     "arrays", "bootstrap", "compiling", "deflating", "display", "errors", "figures", "files",
-    "frames", "hooks", "libraries", "likeness", "magics", "masking", "own_file", "pickles",
+    "frames", "hooks", "kinds", "libraries", "likeness", "magics", "masking", "own_file", "pickles",
     "pretty", "refusals", "shell", "streams", "surroundings", "tables", "values", "widgets",
     "workers",
 ]  # fmt: skip
 
-#: How long children that outlive the program may take to finish their output. In seconds.
+#: The time that children which outlive the program have to finish their output. In seconds.
 DRAIN_S = 0.5
 
 _PR_SET_PDEATHSIG = 1
@@ -367,9 +367,7 @@ class Supervisor:
     # The end.
 
     def _reap(self, options: int = os.WNOHANG) -> bool:
-        """Bury dead children, ours by birth or as subreaper; return False if no child is left at
-        all.
-        """
+        """Bury dead children, ours by birth or as subreaper; return False if no child is left."""
         while True:
             try:
                 pid, status = os.waitpid(-1, options)

@@ -134,7 +134,7 @@ def test_a_secret_is_masked_as_python_and_json_write_it(secret: str, printed: st
     assert not any(part in out for part in ("here", "and", "BEGIN", "schl"))
 
 
-#: Of whom none is the same in any two of the forms.
+#: A text that no two of the forms write alike.
 ODD = "t0ken<&'\"\\>é\nend"
 
 
@@ -254,7 +254,7 @@ def test_every_frame_of_a_large_message_survives() -> None:
 
 
 class Counted(list[dict[int, int]]):
-    """Counts how often a node is looked at."""
+    """Mapping that counts how often a node is looked at."""
 
     steps = 0
 

@@ -12,7 +12,7 @@ from lyceum_magic.server.runners.base import EngineUnavailable
 from lyceum_magic.server.runners.compose import command as compose_command
 from lyceum_magic.server.runners.compose.command import check_compose, model_of
 
-#: Starts another one, as the real one starts its plugin, and neither of them ever answers.
+#: A command that starts another one, as the real one starts its plugin. Neither ever answers.
 SILENT = """#!/bin/sh
 sh -c 'echo $$ > "{folder}/plugin"; exec sleep 1000'
 """

@@ -1,4 +1,4 @@
-"""What a Compose file may ask for, before and after Compose has read it."""
+"""The limits of a Compose file, before and after Compose has read it."""
 
 from __future__ import annotations
 

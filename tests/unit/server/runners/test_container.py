@@ -1,4 +1,4 @@
-"""What an image run may ask for, looked at without an engine; and where there is none."""
+"""The limits of an image run, checked without an engine; and the lack of one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What runs leave in the engine is removed, also by a server that goes on."""
+"""The sweep: leftovers of runs in the engine are removed, also by a server that goes on."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ LIMIT_S = 10
 
 
 class FakeEngine:
-    """Answers when it is told to; what it holds are ids of runs."""
+    """An engine that answers when it is told to. It holds ids of runs."""
 
     def __init__(self) -> None:
         self.is_there = False

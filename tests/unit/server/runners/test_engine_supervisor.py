@@ -1,4 +1,4 @@
-"""What a supervisor writes down, whatever happens to the work in the engine."""
+"""The end that a supervisor writes down, whatever happens to the work in the engine."""
 
 from __future__ import annotations
 
@@ -134,7 +134,7 @@ def test_an_engine_that_fails_is_named_and_logged(server: Server) -> None:
 def test_the_end_is_written_down_without_the_secrets_of_the_run(
     server: Server, kind: type[Exception], before: str
 ) -> None:
-    """Whatever the account's are by the time that a server reads it."""
+    """The account's may be others by the time that a server reads it."""
 
     def program(events: Events) -> tuple[int, str]:
         raise kind(f"{before}hunter2-hunter2 is no command")

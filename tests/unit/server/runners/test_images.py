@@ -1,4 +1,4 @@
-"""What the names of images mean, and what engines say about them."""
+"""The names of images, and the messages of engines about them."""
 
 from __future__ import annotations
 

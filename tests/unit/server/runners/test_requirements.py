@@ -1,4 +1,4 @@
-"""What a requirements text means, before anything is installed."""
+"""The meaning of a requirements text, before anything is installed."""
 
 import json
 from pathlib import Path
