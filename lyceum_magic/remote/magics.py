@@ -11,9 +11,10 @@ from typing import Any
 from .compiling import compile_cell, run_codes
 
 NO_INSTALL = (
-    "%{} installs nothing there; in a %%lyceum cell `%pip install NAME` does, as -r NAME does."
+    "%{} cannot install packages where the cell runs: use -r NAME, or write `%pip install NAME` "
+    "in the cell."
 )
-NO_SCREEN = "%matplotlib {} needs a screen; figures are shown inline there."
+NO_SCREEN = "%matplotlib {} needs a screen, and the machine has none: use `%matplotlib inline`."
 #: Arguments of `%matplotlib`: those that draw into the cell, and backends that show nothing.
 INLINE = ("", "auto", "inline")
 WITHOUT_SCREEN = ("agg", "cairo", "pdf", "ps", "svg", "template")
@@ -71,8 +72,8 @@ class FewMagics:
                 if known.startswith(("line_", "cell_"))
             )
             raise UsageError(
-                f"{sign}{name} needs IPython, which is not installed there: add -r ipython. "
-                f"Without it there are: {known} !command"
+                f"{sign}{name} needs IPython, which is not installed where the cell runs: add "
+                f"-r ipython. Without it these work: {known} !command"
             )
         return found
 

@@ -109,7 +109,8 @@ def test_a_window_is_refused_in_the_same_words(python: str, tmp_path: Path) -> N
     done = run_marked("%matplotlib qt", tmp_path, python)
     error = done.raised["exceptions"][0]
     assert (error["type"], error["value"]) == (
-        "UsageError", "%matplotlib qt needs a screen; figures are shown inline there.",
+        "UsageError",
+        "%matplotlib qt needs a screen, and the machine has none: use `%matplotlib inline`.",
     )  # fmt: skip
 
 
