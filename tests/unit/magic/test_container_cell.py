@@ -60,7 +60,7 @@ def test_a_script_runs_in_its_image(wire: WireServer, capsys: pytest.CaptureFixt
     assert (body["docker_run_env"], body["timeout"]) == ("A=1", 9)
     assert capsys.readouterr().out == "hello\n"
     assert bound["mine"] is bound["_run"]
-    (entry,) = workspace().entries()
+    (entry,) = workspace().history.entries()
     assert (entry.run_id, entry.state) == ("run", "completed")
 
 
@@ -220,7 +220,7 @@ def test_where_nobody_can_be_asked_the_other_way_is_named(
     with pytest.raises(OptionError, match=r"nobody can be asked here.*--registry-password-env"):
         run(ImageCell(f"alpine {REGISTRY}", "ls", DEFAULTS))
     assert not wire.asked("POST", paths.START_IMAGE)
-    assert workspace().entries() == []
+    assert workspace().history.entries() == []
 
 
 def test_a_variable_that_is_not_set_is_named(wire: WireServer) -> None:
