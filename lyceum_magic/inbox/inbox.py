@@ -96,7 +96,7 @@ class Inbox:
             if base is None and not is_loopback(urlsplit(account.base_url).hostname or ""):
                 raise OptionError(
                     f"--callback here: {account.base_url} cannot reach this machine; {_HOW_TO}, "
-                    "or leave it out, for `run.wait_callback()` and `on_finish` learn of the end "
+                    "or leave it out: `run.wait_callback()` and `on_finish` then learn of the end "
                     "from the run's stream."
                 )
         return self._new_address(base, tag)

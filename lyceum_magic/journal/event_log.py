@@ -26,8 +26,8 @@ SAVE_AGAIN_S = 5.0
 #: Maximum size of the output that waits for room on the disk.
 MAX_UNSAVED_BYTES = 64 << 20
 _NOT_KEPT = (
-    "\nThe rest of this output is not kept here, since the journal's disk takes nothing: make room "
-    "on it, and `%lyceum attach` in another kernel brings all of it.\n"
+    "\nThe rest of this output is not kept here, because the journal's disk cannot be written: "
+    "make room on it, and `%lyceum attach` in another kernel brings all of it.\n"
 )
 
 
