@@ -147,7 +147,8 @@ def _serve(options: argparse.Namespace) -> int:
             "`lyceum auth login`."
         )
     from .folders import earlier_server_folder, server_folder
-    from .server.serve import ServeOptions, serve
+    from .server.serve import serve
+    from .server.settings import ServerSettings
     from .server.state_folder import AlreadyServed
 
     _log_to_stderr()
@@ -158,10 +159,10 @@ def _serve(options: argparse.Namespace) -> int:
         os.set_inheritable(options.ready_fd, False)
     try:
         serve(
-            ServeOptions(
+            ServerSettings(
                 state_dir=state_dir,
                 earlier=earlier_server_folder() if is_environments_own else None,
-                port=options.port,
+                port=options.port or 0,
                 profile=options.profile,
                 max_running=options.max_running,
                 index_url=_index_url(options),

@@ -1,4 +1,4 @@
-"""Every error this package raises on purpose, in one tree.
+"""Every error that this package raises on purpose, in one tree.
 
 ::
 
@@ -6,24 +6,25 @@
     ├── OptionError             an option, argument or cell that cannot be sent as it is
     │   └── CellSyntaxError     the cell is not Python
     ├── ConfigError             a setting, a login file or a proxy variable that cannot be used
-    ├── NotAuthorised           401, 403: the key is missing, wrong, expired, or not enough
-    ├── QuotaExceeded           402, 429: no credits left, or too many requests
-    ├── RequestRefused          any other 4xx: the server understood and said no
-    ├── ServerUnreachable       no connection could be made, or it broke and stayed broken
-    ├── ServerError             5xx: the server failed
-    │   └── ServiceUnavailable  503: it says that it lacks something, and has done nothing
-    ├── ProtocolError           the answer is not what Lyceum's API says
-    ├── EmbeddedServerError     the server of this package could not be started or used
+    ├── ApiError                the server answered with an error
+    │   ├── NotAuthorised       401, 403: the key is missing, wrong, expired, or lacks the right
+    │   ├── QuotaExceeded       402, 429: no credits left, or too many requests
+    │   ├── RequestRefused      any other 4xx: the request was understood and refused
+    │   └── ServerError         5xx: the server failed
+    │       └── ServiceUnavailable  503: the server lacks something, and has started nothing
+    ├── ServerUnreachable       no connection could be made, or it broke for good
+    ├── ProtocolError           the answer does not follow Lyceum's API
+    ├── EmbeddedServerError     the embedded server could not be started or used
     ├── JournalUnavailable      the journal of runs on this machine cannot be written
-    ├── UnknownRun              no run has that id, or the prefix fits several
-    ├── TransferError           a value or file of a run could not come back
-    ├── InvalidCallback         what came to a receiver is no callback, or not from whom it should
-    └── RunFailed               the run ended, and not as `completed`
+    ├── UnknownRun              no run has this id, or several ids begin with it
+    ├── TransferError           a value or file of a run could not be brought back
+    ├── InvalidCallback         a request to a receiver is not a genuine callback
+    └── RunFailed               the run ended, but did not complete
         ├── RunTimedOut         its time limit ended it
-        ├── RunAborted          somebody aborted or stopped it
-        └── RunLost             the platform failed it, or its end cannot be known
+        ├── RunAborted          it was aborted or stopped
+        └── RunLost             the platform failed it, or its end is unknown
 
-Messages say what was expected, what came and what to do. They never hold a key, a callback URL
+A message says what was expected, what came and what to do. It never holds a key, a callback URL
 or the source of a cell.
 """
 
@@ -34,7 +35,7 @@ from typing import Any
 
 
 class LyceumError(Exception):
-    """Whatever went wrong in lyceum-magic."""
+    """The base class of every error of this package."""
 
 
 class OptionError(LyceumError):
@@ -42,14 +43,14 @@ class OptionError(LyceumError):
 
 
 class CellSyntaxError(OptionError):
-    """The cell of a magic is not Python; its text is what Python says of it.
+    """The cell of a magic is not Python; the message is Python's own.
 
-    IPython shows a SyntaxError that leaves a magic with all the frames of the magic.
+    Not a `SyntaxError`: IPython would show one together with all the frames of the magic.
     """
 
 
 class ConfigError(LyceumError):
-    """A setting outside the notebook (environment, login file) that cannot be used."""
+    """A setting outside the notebook, in the environment or a login file, that cannot be used."""
 
 
 class ApiError(LyceumError):
@@ -58,7 +59,7 @@ class ApiError(LyceumError):
     Args:
         message: one sentence for the reader.
         status_code: the HTTP status.
-        retry_after_s: seconds that the server asked to wait, if it did.
+        retry_after_s: seconds that the server asked the client to wait; None if it did not.
     """
 
     def __init__(
@@ -89,59 +90,59 @@ class QuotaExceeded(ApiError):
 
 
 class RequestRefused(ApiError):
-    """Another 4xx: 400 and 422 name the bad field, 404 an unknown run, 413 a body too large."""
+    """Any other 4xx: 400 and 422 name the bad field, 404 an unknown run, 413 too large a body."""
 
 
 class ServerError(ApiError):
-    """5xx, after the retries that are safe."""
+    """5xx, after every retry that is safe."""
 
 
 class ServiceUnavailable(ServerError):
-    """503 with a reason: what was asked for needs something that the server does not have now."""
+    """503 with a reason: the server lacks something that the run needs, such as an engine."""
 
 
 class ServerUnreachable(LyceumError):
-    """The server could not be reached, or the connection broke and could not be made again."""
+    """No connection to the server could be made, or it broke and could not be made again."""
 
 
 class ProtocolError(LyceumError):
-    """The server's answer does not have the form that Lyceum's API has."""
+    """The server's answer does not have the form that Lyceum's API describes."""
 
 
 class EmbeddedServerError(LyceumError):
-    """The embedded server could not be started, or cannot run here."""
+    """The embedded server could not be started, or cannot run on this machine."""
 
 
 class JournalUnavailable(LyceumError):
-    """The journal cannot be written; a run that it could not note was not started."""
+    """The journal cannot be written; a run that could not be noted in it was not started."""
 
 
 class UnknownRun(LyceumError):
-    """No run has this id, or more than one begins with it."""
+    """No run has this id, or several ids begin with it."""
 
 
 class TransferError(LyceumError):
-    """A value or file that a run should have sent home did not come, or cannot be used here."""
+    """A value or file that a run was to bring back did not come, or cannot be used here."""
 
 
 class InvalidCallback(LyceumError):
-    """What came is no callback of yours. Its text quotes nothing of it, and no secret."""
+    """A request that is not a genuine callback. The message quotes neither it nor a secret."""
 
 
 class RunFailed(LyceumError):
-    """A run that ended other than `completed`.
+    """A run that ended in another state than `completed`.
 
-    Where the program raised, the message names that exception, and `__cause__` is one of the same
-    name, value and traceback.
+    If the program raised an exception, the message names it, and `__cause__` is an exception of the
+    same name, value and traceback.
 
     Attributes:
         run_id: the run's id, as the server gave it.
         state: its terminal state (`failed`, `system_failure`, `aborted`, `cancelled`).
-        return_code: exit code of its main process, 128 + n for signal n; None where there is none.
-        reason: one line about its end: what the program raised, or what the server said.
-        ename, evalue: class name and message of what the program raised; empty if nothing.
-        traceback: its traceback in lines, as Python prints it.
-        hint: what to do about it, in one sentence; empty where nothing is known.
+        return_code: exit code of its main process, 128 + n for signal n; None if it has none.
+        reason: one line about its end: the program's exception, or the server's reason.
+        ename, evalue: class name and message of the program's exception; empty if it raised none.
+        traceback: the exception's traceback in lines, as Python prints it.
+        hint: one sentence about what to do; empty if no remedy is known.
     """
 
     def __init__(
@@ -165,7 +166,7 @@ class RunFailed(LyceumError):
         self.evalue = evalue
         self.traceback = list(traceback)
         self.hint = hint
-        #: A mode of `%xmode` that the cell has set, or "shown" if it has shown the error itself.
+        #: The mode of `%xmode` that the cell has set; "shown" if it has shown the error itself.
         self._style = ""
 
     def __str__(self) -> str:
@@ -193,4 +194,4 @@ class RunAborted(RunFailed):
 
 
 class RunLost(RunFailed):
-    """The platform failed the run, or its end could not be learnt."""
+    """The platform failed the run, or its end could not be found out."""

@@ -5,6 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import Mapping
 
+from . import trail
+
 #: Programs need these to work. Runs get them and no others: no keys, no tokens, no proxies (whose
 #: URLs carry passwords). In addition, they get the secrets of the account.
 _OF_RUNS = frozenset(
@@ -35,6 +37,16 @@ _OF_SERVERS_PREFIXES = ("LYCEUM_MAGIC_", "DOCKER_")
 def for_run(source: Mapping[str, str] = os.environ) -> dict[str, str]:
     """Return the variables for a run."""
     return {name: value for name, value in source.items() if _is_for_run(name)}
+
+
+def for_supervisor(source: Mapping[str, str] = os.environ) -> dict[str, str]:
+    """The variables that a supervisor is started with: its program's, and the debug trail's.
+
+    It takes the latter out before the program begins.
+    """
+    return {
+        name: value for name, value in source.items() if _is_for_run(name) or name == trail.VARIABLE
+    }
 
 
 def for_uv(source: Mapping[str, str] = os.environ) -> dict[str, str]:

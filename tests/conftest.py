@@ -1,4 +1,4 @@
-"""What every test gets: a machine of its own, as far as this package can see one.
+"""The surroundings of every test: a machine of its own, as far as this package can see one.
 
 No variable, login or server of the person who runs the tests reaches a test, and no server that a
 test started outlives it.
@@ -14,12 +14,18 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from tests.tools.embedded import end_server
+from tests.tools.samples import mark_exhaustive
 
 _HOME = Path.home()
 
 # A busy machine is no failure.
 settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("unhurried")
+
+
+@pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    mark_exhaustive(items)
 
 
 @pytest.fixture

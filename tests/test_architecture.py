@@ -19,7 +19,8 @@ ARROWS = {
     # The notebook side, from the top.
     "": "api client exceptions magic runs",
     "cli": "embedded.demo embedded.keys exceptions folders magic protocol server.log server.serve "
-    "server.state_folder",
+    "server.settings server.state_folder",
+    "testing": "protocol runs runs.workspace server.stores",
     "embedded.demo": "embedded exceptions",
     "embedded.keys": "client config display exceptions protocol runs.workspace",
     "magic": "client config display embedded exceptions folders journal outputs protocol runs "
@@ -36,34 +37,38 @@ ARROWS = {
     "submission": "exceptions protocol remote submission.wrapping",
     "submission.wrapping": "protocol remote",
     "remote": "",
-    "display": "outputs protocol",
-    "runs": "client exceptions folders journal outputs protocol",
+    "display": "outputs protocol trail",
+    "runs": "client exceptions folders journal outputs protocol trail",
     "journal": "disks exceptions own_files protocol",
-    "client": "config exceptions protocol",
+    "client": "config exceptions protocol trail",
     "outputs": "exceptions protocol remote",
     # The embedded server, from the top.
     "server": "",
-    "server.serve": "disks exceptions server.app server.connections server.descriptors "
-    "server.moving server.peers server.settings server.state_folder server.tasks",
-    "server.app": "protocol server.account server.bell server.gpus server.guard server.outbox "
-    "server.retention server.routes server.runners server.service server.settings "
-    "server.state_folder server.storage server.stores server.stores.base server.stream_secrets "
-    "server.tasks server.troubles server.vault",
-    "server.routes": "config exceptions protocol server.account server.metrics server.outbox "
-    "server.output server.output.event_stream server.runners server.service server.settings "
-    "server.storage server.stores.base server.stream_secrets server.tracked_run",
+    "server.serve": "disks exceptions server.descriptors server.lifetime server.moving "
+    "server.peers server.settings server.state_folder",
+    "server.lifetime": "server.app server.connections server.peers server.settings "
+    "server.state_folder server.tasks",
+    "server.app": "server.account server.context server.guard server.outbox server.retention "
+    "server.routes server.runners server.service server.settings server.state_folder "
+    "server.storage server.stores server.stores.base server.stream_secrets server.tasks "
+    "server.vault",
+    "server.routes": "exceptions protocol server.account server.machines server.metrics "
+    "server.outbox server.output server.output.event_stream server.run server.runners "
+    "server.service server.settings server.storage server.stores.base server.stream_secrets",
     "server.account": "config exceptions protocol server.stores.base server.vault",
     "server.guard": "protocol server.settings",
-    "server.output": "protocol server.regular_files",
-    "server.output.event_stream": "protocol server.output server.service server.tracked_run",
-    "server.service": "disks exceptions protocol server.bell server.metrics server.outbox "
-    "server.output server.run_folders server.runners server.stores.base server.tasks "
-    "server.tracked_run server.troubles",
-    "server.outbox": "exceptions protocol server.bell server.settings server.stores.base "
-    "server.tasks server.troubles",
-    "server.tracked_run": "protocol server.bell server.gpus server.runners server.stores.base",
+    "server.output": "protocol remote server.regular_files",
+    "server.output.event_stream": "protocol server.output server.run server.service trail",
+    "server.service": "disks exceptions protocol server.context server.machines server.metrics "
+    "server.outbox server.output server.run server.run_folders server.runners server.stores.base "
+    "server.tasks trail",
+    "server.outbox": "exceptions protocol server.bell server.context server.settings "
+    "server.stores.base server.tasks trail",
+    "server.context": "server.bell server.troubles",
+    "server.machines": "exceptions protocol server.gpus server.runners",
+    "server.run": "protocol server.bell server.machines server.runners server.stores.base",
     "server.runners": "disks exceptions own_files protocol server.descriptors server.gpus "
-    "server.output server.regular_files server.run_folders server.tasks submission.wrapping "
+    "server.output server.regular_files server.run_folders server.tasks submission.wrapping trail "
     "variables",
     "server.stores": "disks exceptions own_files protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
@@ -90,7 +95,8 @@ ARROWS = {
     "config": "exceptions own_files protocol",
     "own_files": "folders",
     "folders": "exceptions",
-    "variables": "",
+    "variables": "trail",
+    "trail": "",
     "disks": "",
     "protocol": "",
     "exceptions": "",
@@ -98,8 +104,8 @@ ARROWS = {
 ALLOWED = {room: frozenset(rooms.split()) for room, rooms in ARROWS.items()}
 #: Both sides stand on these; the server loads ahead of need what cells would bring along.
 COMMON = {
-    "config", "disks", "exceptions", "folders", "own_files", "protocol", "submission.wrapping",
-    "variables",
+    "config", "disks", "exceptions", "folders", "own_files", "protocol", "remote",
+    "submission.wrapping", "trail", "variables",
 }  # fmt: skip
 
 
@@ -135,7 +141,7 @@ def imports(module: str) -> Iterator[str]:
 
 
 def module_of(dotted: str) -> list[str]:
-    """The module of ours in which a dotted name lies; none if it is somebody else's."""
+    """The module of this package in which a dotted name lies; none for another package's name."""
     first, *rest = dotted.split(".")
     if first != PACKAGE.name:
         return []
@@ -183,7 +189,7 @@ def test_notebook_side_and_server_meet_in_what_both_stand_on():
         servers = {target for target in targets if target.startswith("server")}
         if room.partition(".")[0] == "server":
             assert targets - servers <= COMMON, room
-        elif room != "cli":  # which starts the server
+        elif room not in ("cli", "testing"):  # the one starts the server, the other lends its store
             assert servers == set(), room
 
 

@@ -1,1 +1,1 @@
-"""What travels -> the API -> an event stream: transport, sign-in, endpoints, following a stream."""
+"""HTTP: requests in, typed values or errors out; transport, sign-in, endpoints, event stream."""

@@ -19,7 +19,7 @@ from ..exceptions import (
 from ..protocol.lines import one_line
 from ..protocol.requests import COMPOSE_FILE
 
-#: How much of what a server says is shown, in characters.
+#: Maximum characters of a server's message that are shown.
 _MAX_DETAIL = 2000
 
 _CLASSES: dict[int, type[ApiError]] = {
@@ -39,11 +39,11 @@ _ADVICE = {
 
 
 def read_json(response: httpx.Response, *, source: str) -> Any:
-    """The JSON value of a 2xx answer.
+    """Return the JSON value of a 2xx answer.
 
     Args:
         response: an answer whose body has been read.
-        source: where the key came from, for the advice on 401.
+        source: the place of the key, for the advice on 401.
 
     Raises:
         ApiError: any other status, in the class for it.
@@ -58,7 +58,7 @@ def read_json(response: httpx.Response, *, source: str) -> Any:
 
 
 def read_object(response: httpx.Response, *, source: str) -> dict[str, Any]:
-    """As `read_json`, for answers that are objects."""
+    """Return the JSON object of a 2xx answer; see `read_json`."""
     value = read_json(response, source=source)
     if not isinstance(value, dict):
         raise not_lyceum(response)
@@ -66,12 +66,12 @@ def read_object(response: httpx.Response, *, source: str) -> dict[str, Any]:
 
 
 def objects(value: object) -> list[dict[str, Any]]:
-    """The objects in a list; whatever else a server may send in its place is left out."""
+    """Return the objects in a list; anything else that a server may send is left out."""
     return [item for item in value if isinstance(item, dict)] if isinstance(value, list) else []
 
 
 def error_of(response: httpx.Response, *, source: str) -> ApiError | ProtocolError:
-    """The error that an answer other than 2xx stands for."""
+    """Return the error for an answer other than 2xx."""
     status = response.status_code
     if status < 400:
         return not_lyceum(response)
@@ -100,7 +100,7 @@ def error_of(response: httpx.Response, *, source: str) -> ApiError | ProtocolErr
 
 
 def not_lyceum(response: httpx.Response) -> ProtocolError:
-    """The error for an answer that no Lyceum server gives."""
+    """Return the error for an answer that does not come from a Lyceum server."""
     kind = one_line(response.headers.get("content-type", "no content type").partition(";")[0], 100)
     return ProtocolError(
         f"{_host(response)} should answer as Lyceum's API does, with JSON, but answered "
@@ -109,7 +109,7 @@ def not_lyceum(response: httpx.Response) -> ProtocolError:
 
 
 def _detail(response: httpx.Response) -> str:
-    """`detail`, else `error`; 422's list of problems as `field: problem; ...`."""
+    """Return `detail`, else `error`; a list of problems (422) as `field: problem; ...`."""
     try:
         body = json.loads(response.content)
     except ValueError:

@@ -33,13 +33,13 @@ PRICES_LAST_S = 300.0
 #: A cell does not wait longer than this to learn what it costs.
 PRICES_LIMIT_S = 3.0
 
-#: Finds (or starts again) the server behind an account whose server went away.
+#: Finds the server of an account again, or starts it again.
 Relocate = Callable[[], Awaitable[config.Account]]
 
 
 @dataclass(frozen=True)
 class StartAnswer:
-    """The reply to a start. `streaming_url` is None where the server gave none that can be used."""
+    """The reply to a start. `streaming_url` is None if the server gave none that can be used."""
 
     run_id: str
     streaming_url: str | None = field(repr=False)  # it holds the stream's secret
@@ -62,17 +62,17 @@ class Client:
     """An account's view of Lyceum's API.
 
     Args:
-        account: whom to talk to; None looks at the environment and the login file.
-        relocate: for the embedded server: called when nobody answers or the key is refused, gives
-            the account again.
+        account: the server and the key; None looks at the environment and the login file.
+        relocate: for the embedded server: called when it does not answer or refuses the key;
+            returns its account.
         check_connection: see `transport.build_http_client`.
         transport: stands in for the network in tests.
 
     Raises (every call):
-        NotAuthorised, QuotaExceeded, RequestRefused, ServerError: what the server answered.
+        NotAuthorised, QuotaExceeded, RequestRefused, ServerError: the server answered with one.
         ServerUnreachable: no connection, or it broke and reads could not be repeated.
-        ProtocolError: whatever answers is not Lyceum.
-        ConfigError: what listens at the address of a login is not the server that it was for.
+        ProtocolError: the answer does not come from a Lyceum server.
+        ConfigError: another server listens at the address of a login than the one it was for.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Client:
     # Starting.
 
     async def start(self, request: Start) -> StartAnswer:
-        """Starts a run of any kind. The request is sent once, whatever happens.
+        """Start a run of any kind. The request is sent once, whatever happens.
 
         Raises:
             StartUnknown: it was sent, and no reply came.
@@ -144,21 +144,21 @@ class Client:
         return await self._get_object(paths.timing(run_id))
 
     async def legacy_status(self, run_id: str) -> dict[str, Any]:
-        """`status` and `errors`; for servers whose record endpoint fails."""
+        """Return `status` and `errors`; for servers whose record endpoint fails."""
         return await self._get_object(paths.legacy_status(run_id))
 
     async def active(self) -> list[Record]:
-        """The runs that have not ended, newest first."""
+        """Return the runs that have not ended, newest first."""
         response = await self.send("GET", paths.WORKLOADS)
         return _records(read_json(response, source=self.account.source))
 
     async def history(self, limit: int = 50) -> list[Record]:
-        """Past and present runs, newest first."""
+        """Return past and present runs, newest first."""
         answer = await self._get_object(paths.HISTORY, limit=limit)
         return _records(answer.get("executions"))
 
     async def machine_types(self) -> dict[str, float | None]:
-        """Machine name -> price in dollars an hour, None where the server names none."""
+        """Return machine name -> price in dollars an hour, None if the server gives none."""
         answer = await self._get_object(paths.MACHINE_TYPES)
         prices: dict[str, float | None] = {}
         for item in objects(answer.get("machine_types")):
@@ -168,29 +168,31 @@ class Client:
         return prices
 
     def known_price(self, machine: str) -> float | None:
-        """A machine's price in dollars an hour as last heard, without asking."""
+        """Return a machine's price in dollars an hour as last heard, without a request."""
         return self._prices.get(machine)
 
     @property
     def knows_prices(self) -> bool:
-        """Whether they need not be asked for at present: they are new, or were not to be had."""
+        """Return whether no request for prices is due: one was made a short while ago."""
         return time.monotonic() < self._prices_until
 
     async def learn_prices(self) -> None:
-        """Asks for the prices. Never raises for want of them: no run may fail for that."""
+        """Ask for the prices. Never raises, since no run may fail for want of them."""
         self._prices_until = time.monotonic() + PRICES_LAST_S
         with contextlib.suppress(LyceumError), anyio.move_on_after(PRICES_LIMIT_S):
             self._prices = await self.machine_types()
 
     async def billed(self, run_id: str) -> float | None:
-        """What an ended run has cost in dollars; None where the server does not say. Never raises
-        for want of it."""
+        """Return the cost of an ended run in dollars; None if the server does not give it.
+
+        Never raises, since no run may fail for want of it.
+        """
         with contextlib.suppress(LyceumError), anyio.move_on_after(PRICES_LIMIT_S):
             return billed_of(await self.record(run_id))
         return None
 
     async def available_hardware(self) -> frozenset[str]:
-        """The machines that this account may use; empty where the server does not say.
+        """Return the machines that this account may use; empty if the server does not list them.
 
         Asked once, then remembered: the answer changes with the account's plan, not between cells.
         """
@@ -207,13 +209,15 @@ class Client:
         return await self._get_object(paths.HEALTH)
 
     async def logs(self, run_id: str, *, limit: int = 1000, hours: int = 24) -> list[str]:
-        """The log lines of a run, oldest first."""
+        """Return the log lines of a run, oldest first."""
         answer = await self._get_object(paths.logs(run_id), limit=limit, hours=hours)
         return [str(line.get("message", "")) for line in objects(answer.get("logs"))]
 
     async def metrics(self, run_id: str, step_s: int = 15) -> dict[str, Any]:
-        """What a run has used: name of a series -> its list of `timestamp` and `value`, one for
-        each step."""
+        """Return a run's use of its machine: series -> its list of `timestamp` and `value`.
+
+        There is one item for each step.
+        """
         return await self._get_object(paths.metrics(run_id), step=f"{step_s}s")
 
     # The account's own.
@@ -225,7 +229,7 @@ class Client:
 
     @property
     def callbacks(self) -> Callbacks:
-        """What became of the account's callbacks."""
+        """The account's callbacks and their deliveries."""
         return Callbacks(self)
 
     @property
@@ -234,7 +238,7 @@ class Client:
         return Keys(self)
 
     async def secrets(self) -> list[AccountSecret]:
-        """The account's secrets, by name; nobody is ever told their values."""
+        """Return the account's secrets, by name; the server never gives their values."""
         answer = await self._get_object(paths.SECRETS)
         found = [
             AccountSecret(str(item.get("id")), str(item.get("name") or item.get("key")),
@@ -244,7 +248,7 @@ class Client:
         return sorted(found, key=lambda secret: secret.name)
 
     async def set_secret(self, name: str, value: str) -> None:
-        """Keeps a value under a name, in the place of an earlier one."""
+        """Keep a value under a name, in place of an earlier one."""
         variables = [{"name": name, "value": value}]
         body = {"environment_variables": variables}
         read_json(await self.send("POST", paths.SECRETS, json=body), source=self.account.source)
@@ -257,11 +261,11 @@ class Client:
     # Ending.
 
     async def abort(self, run_id: str) -> str:
-        """Kills the run; returns the status that the server reports. Over already is no error."""
+        """Kill the run and return its status; for a run that is over this is no error."""
         return await self._end(paths.abort(run_id))
 
     async def stop(self, run_id: str) -> str:
-        """Ends the run gracefully; returns the status that the server reports."""
+        """End the run gracefully and return the status that the server reports."""
         return await self._end(paths.stop(run_id))
 
     async def _end(self, path: str) -> str:
@@ -276,7 +280,7 @@ class Client:
     async def open_stream(
         self, run_id: str, streaming_url: str | None, last_event_id: str | None
     ) -> AsyncIterator[httpx.Response]:
-        """The answer to a request for a run's event stream, whatever its status."""
+        """Yield the answer to a request for a run's event stream, whatever its status."""
         headers = {"Accept": "text/event-stream", "Cache-Control": "no-cache"}
         if last_event_id is not None:
             headers["Last-Event-ID"] = last_event_id
@@ -320,7 +324,7 @@ class Client:
     # Sending.
 
     async def relocate(self) -> None:
-        """Looks for the embedded server again, after nobody answered or it refused the key.
+        """Look for the embedded server again, after it did not answer or refused the key.
 
         Other accounts stay as they are.
 
@@ -345,13 +349,13 @@ class Client:
         headers: Mapping[str, str] = _NO_HEADERS,
         **what: Any,
     ) -> httpx.Response:
-        """The answer to a request, whatever its status.
+        """Send a request and return the answer, whatever its status.
 
         Args:
-            is_streamed: its body has not been read, and whoever asks closes it.
-            silence_s: how long the server may be silent; None for the usual.
-            headers: beside those of the account.
-            what: as httpx takes it: params, json, content, files.
+            is_streamed: leave the body unread; the caller reads and closes it.
+            silence_s: how long the server may be silent; None for the client's default.
+            headers: in addition to those of the account.
+            what: arguments of httpx: params, json, content, files.
         """
 
         async def once() -> httpx.Response:
@@ -387,10 +391,11 @@ class Client:
     async def _with_present_key(
         self, once: Callable[[], Awaitable[httpx.Response]]
     ) -> httpx.Response:
-        """The answer to a request, which is sent again where the embedded server has a new key.
+        """Send a request, and once more if the embedded server has a new key.
 
-        That changes when it starts again, and at the same place nothing else tells this client of
-        it. What the server has refused (401) it has not begun, so even a start may be sent again.
+        The key changes when the server starts again, and a server at the same address gives no
+        other sign of it. A refused request (401) was not carried out, so even a start may be sent
+        again.
         """
         used = self.account.token
         response = await once()
@@ -405,7 +410,7 @@ class Client:
         await prove_other_end(stream, self.account)
 
     async def _sign_in(self) -> None:
-        """Renews a token that is about to expire; of several callers at once, one does."""
+        """Renew a token that is about to expire; of several callers at once, one does."""
         if not needs_refresh(self.account.token.reveal(), time.time()):
             return
         self._renewing = self._renewing or anyio.Lock()
@@ -432,12 +437,12 @@ class Client:
 
 
 def billed_of(record: Record) -> float | None:
-    """What a record says that the run cost. Nothing is no answer: the sum may not be made yet."""
+    """Return the cost of the run in its record; None if it is 0, as it is before it is billed."""
     return _sum(record.get("billed")) or None
 
 
 def ended_at_of(record: Record) -> float | None:
-    """When a record says that the run ended, in seconds since 1970; None where it does not."""
+    """Return the time of the run's end in its record, in seconds since 1970, or None."""
     said = record.get("job_end")
     try:
         moment = datetime.fromisoformat(said) if isinstance(said, str) else None
@@ -445,12 +450,12 @@ def ended_at_of(record: Record) -> float | None:
         return None
     if moment is None:
         return None
-    # Naive times are UTC: all others say what they are.
+    # Times without a zone are UTC.
     return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def _sum(value: object) -> float | None:
-    """A sum of money as a server gives it; None for what is none."""
+    """Return a sum of money from a server's answer; None if it is none."""
     if isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < float("inf"):
         return float(value)
     return None
@@ -461,5 +466,5 @@ def _records(value: object) -> list[Record]:
 
 
 def is_gone(exc: Exception) -> bool:
-    """Whether an error says that the run is unknown to the server (any more)."""
+    """Return whether an error says that the server does not know the run (any more)."""
     return isinstance(exc, RequestRefused) and exc.status_code in (404, 409, 410)

@@ -1,4 +1,4 @@
-"""What became of the account's callbacks: their deliveries, and what signs them.
+"""The account's callbacks: their deliveries and the secret that signs them.
 
 An extension of Lyceum's API that the embedded server has.
 """
@@ -26,18 +26,18 @@ from .storage import RequestSender
 
 #: How many deliveries a server lists at a time.
 MAX_PAGE = 1000
-#: A test is answered behind its first attempt, which itself may wait for a receiver.
+#: A test is answered after its first attempt, which may itself wait for a receiver.
 TEST_SILENCE_S = 60.0
 
 
 @dataclass(frozen=True, slots=True)
 class SigningSecret:
-    """What callbacks are signed with.
+    """The secret that signs callbacks.
 
     Attributes:
         secret: `whsec_...`.
-        earlier_until: when the one before it stops signing beside it, as ISO 8601; None where it
-            has stopped.
+        earlier_until: the time at which the one before it stops signing beside it, in ISO 8601;
+            None if it has stopped.
     """
 
     secret: config.Secret
@@ -45,8 +45,11 @@ class SigningSecret:
 
 
 class Callbacks:
-    """The account's callbacks. Raises what `Client` raises; RequestRefused with one sentence where
-    the server keeps no log of deliveries."""
+    """The account's callbacks.
+
+    Every call raises the errors of `Client`, and RequestRefused, with one sentence, if the server
+    keeps no log of deliveries.
+    """
 
     def __init__(self, client: RequestSender) -> None:
         self._client = client
@@ -59,7 +62,7 @@ class Callbacks:
         limit: int = 100,
         offset: int = 0,
     ) -> list[DeliveryRecord]:
-        """Deliveries, newest first, without their attempts: of one run, in one state.
+        """Return deliveries without their attempts, newest first: all, of one run, in one state.
 
         A run that the server does not know has none.
         """
@@ -70,35 +73,35 @@ class Callbacks:
         return [_delivery(item) for item in objects(answer.get("deliveries"))]
 
     async def delivery(self, delivery_id: str) -> DeliveryDetails:
-        """One delivery with its attempts."""
+        """Return one delivery with its attempts."""
         return _details(await self._ask("GET", paths.delivery(_quoted(delivery_id)), delivery_id))
 
     async def redeliver(self, delivery_id: str) -> DeliveryRecord:
-        """Sends one again, from the beginning of its schedule and under its own id."""
+        """Send a delivery again, from the beginning of its schedule and under its own id."""
         path = paths.redeliver(_quoted(delivery_id))
         return _delivery(await self._ask("POST", path, delivery_id))
 
     async def remove(self, delivery_id: str) -> None:
-        """Removes one and its attempts; no further one is made."""
+        """Remove a delivery and its attempts; no further attempt is made."""
         await self._ask("DELETE", paths.delivery(_quoted(delivery_id)), delivery_id)
 
     async def test(self, url: str) -> DeliveryDetails:
-        """Sends a callback of no run; what came of its first attempt."""
+        """Send a callback of no run; return its delivery after the first attempt."""
         body = {"url": url}
         return _details(
             await self._ask("POST", paths.TEST_CALLBACK, json=body, silence_s=TEST_SILENCE_S)
         )
 
     async def signing_secret(self) -> SigningSecret:
-        """What callbacks are signed with."""
+        """Return the secret that signs callbacks."""
         return _signing_secret(await self._ask("GET", paths.SIGNING_SECRET))
 
     async def rotate_signing_secret(self) -> SigningSecret:
-        """Makes another secret; the present one signs beside it for a day."""
+        """Make a new secret and return it; the present one signs beside it for a day."""
         return _signing_secret(await self._ask("POST", paths.ROTATE_SIGNING_SECRET))
 
     async def health(self) -> DeliveryHealth:
-        """How the deliveries are doing, and what keeps the server from sending any."""
+        """Return the state of all deliveries, and the reasons why the server sends none."""
         answer = await self._ask("GET", paths.DELIVERY_HEALTH)
         errors = answer.get("errors")
         return {
@@ -112,10 +115,11 @@ class Callbacks:
     async def _ask(
         self, method: str, path: str, named: str | None = None, **what: Any
     ) -> dict[str, Any]:
-        """
+        """Send a request and return the object in its answer.
+
         Args:
-            named: the id of what is asked for, which a server that knows the path says is not
-                there; None where the path names nothing.
+            named: the id in the path, None if there is none. A server that has the path names the
+                id when it does not find it; one that lacks the path does not.
         """
         response = await self._client.send(method, path, **what)
         if _has_no_log(response, named):

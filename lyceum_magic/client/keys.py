@@ -16,11 +16,11 @@ from .storage import RequestSender
 
 @dataclass(frozen=True, slots=True)
 class ApiKey:
-    """All that is told of a key once it was made; times are None where they are not told.
+    """A key without its text; times are None if the server does not give them.
 
     Attributes:
         prefix: its first characters.
-        expires_at: None: never.
+        expires_at: None if it never expires.
     """
 
     key_id: str
@@ -33,22 +33,22 @@ class ApiKey:
 
 
 class Keys:
-    """The account's keys. Raises what `Client` raises."""
+    """The account's keys. Every call raises the errors of `Client`."""
 
     def __init__(self, client: RequestSender) -> None:
         self._client = client
 
     async def list(self) -> list[ApiKey]:
-        """All keys, as the server orders them."""
+        """Return all keys, in the server's order."""
         response = await self._client.send("GET", paths.KEYS)
         answer = read_json(response, source=self._client.account.source)
         return [_key(item) for item in objects(answer)]
 
     async def create(self, name: str, expires_at: datetime | None) -> tuple[ApiKey, config.Secret]:
-        """A new key, and the key itself, which is told this once.
+        """Make a key; return its description and its text, which the server gives only now.
 
         Args:
-            expires_at: None: never.
+            expires_at: None if it never expires.
         """
         body = {"key_name": name, "expires_at": expires_at and expires_at.isoformat()}
         response = await self._client.send("POST", paths.KEYS, json=body)
@@ -59,7 +59,7 @@ class Keys:
         return _key(made), config.Secret(key)
 
     async def revoke(self, key_id: str) -> None:
-        """Ends a key for good."""
+        """Revoke a key for good."""
         response = await self._client.send("DELETE", paths.key(quote(key_id, safe="")))
         if not response.is_success:
             raise error_of(response, source=self._client.account.source)

@@ -1,7 +1,7 @@
-"""Makes a server on this machine prove that it knows a key, on the very connection that carries it.
+"""Proof that a server on this machine knows a key, on the very connection that carries it.
 
-Any user of a machine may listen on a port that nobody listens on. So a key that was kept for later,
-with an address, is not sent on the strength of that address: see `config.Account.needs_proof`.
+Any user of a machine may listen on a free port. So a key that was kept for later, with an address,
+is not sent because of that address alone: see `config.Account.needs_proof`.
 """
 
 from __future__ import annotations
@@ -23,19 +23,19 @@ from ..protocol.addresses import is_loopback
 from ..protocol.proof import digest_of, key_proof, public_part
 from .sign_in import needs_refresh
 
-#: How long the other end may take to prove itself.
+#: Maximum seconds that the other end may take to prove itself.
 LIMIT_S = 10.0
-#: No more is read of what may be anybody's.
+#: Maximum bytes that are read from an end that has not proved itself.
 _MAX_BYTES = 64 * 1024
 
 
 async def prove_other_end(stream: httpcore.AsyncNetworkStream, account: Account) -> None:
-    """Returns once a connection to this machine is known to lead to the account's server.
+    """Check that a connection to this machine leads to the account's server.
 
-    Connections to other machines are left alone.
+    Connections to other machines are not checked.
 
     Args:
-        stream: a connection that nothing was sent on yet.
+        stream: a connection on which nothing was sent yet.
 
     Raises:
         ConfigError: the other end does not know the account's key.
@@ -49,7 +49,7 @@ async def prove_other_end(stream: httpcore.AsyncNetworkStream, account: Account)
     address, nonce = f"{host}:{port}", secrets.token_hex(16)
     key = _next_credential(account)
     expected = key_proof(digest_of(key), address, nonce)
-    # What cannot be told by a part of it is not asked for: that part would be too much of it.
+    # A key without a public part is not asked for: any part of it would give away too much.
     proofs = await _ask(stream, address, public_part(key), nonce) if public_part(key) else ()
     if not any(secrets.compare_digest(expected.encode(), given) for given in proofs):
         raise ConfigError(
@@ -61,7 +61,7 @@ async def prove_other_end(stream: httpcore.AsyncNetworkStream, account: Account)
 
 
 def _next_credential(account: Account) -> str:
-    """What the next request carries: the token, or what renews it."""
+    """Return the credential in the next request: the token, or the one that renews it."""
     token = account.token.reveal()
     if account.refresh_token is not None and needs_refresh(token, time.time()):
         return account.refresh_token.reveal()
@@ -71,7 +71,7 @@ def _next_credential(account: Account) -> str:
 async def _ask(
     stream: httpcore.AsyncNetworkStream, address: str, part: str, nonce: str
 ) -> Sequence[bytes]:
-    """The proofs that the other end gives; none where it is no server of ours."""
+    """Return the proofs of the other end; none if it is not an embedded server."""
     target = f"{paths.HEALTH}?nonce={nonce}&key={quote(part, safe='')}"
     request = h11.Request(method="GET", target=target, headers=[("Host", address)])
     try:
@@ -87,9 +87,10 @@ async def _ask(
 
 
 async def _body_of_reply(stream: httpcore.AsyncNetworkStream, request: h11.Request) -> bytes:
-    """
+    """Return the body of the reply.
+
     Raises:
-        h11.RemoteProtocolError: what comes is no HTTP, or too much.
+        h11.RemoteProtocolError: the reply is no HTTP, or too long.
     """
     connection = h11.Connection(h11.CLIENT)
     head = connection.send(request)

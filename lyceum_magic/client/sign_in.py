@@ -1,4 +1,4 @@
-"""Keeps the login's token fresh: JWTs expire, `lk_` keys do not."""
+"""Renewal of the login's token before it expires: JWTs expire, `lk_` keys do not."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MARGIN_S = 300
 
 
 def needs_refresh(token: str, now: float) -> bool:
-    """Whether a token must be refreshed before use; `lk_` keys never."""
+    """Return whether a token must be refreshed before use; never true for `lk_` keys."""
     if token.startswith("lk_"):
         return False
     expiry = _expiry(token)
@@ -30,7 +30,7 @@ def needs_refresh(token: str, now: float) -> bool:
 
 
 def _expiry(token: str) -> float | None:
-    """The `exp` claim of a JWT, unverified (the server verifies); None if it is no JWT."""
+    """Return the `exp` claim of a JWT, unverified (the server verifies); None if it is no JWT."""
     try:
         payload = token.split(".")[1]
         claims = json.loads(base64.urlsafe_b64decode(payload + "=" * (-len(payload) % 4)))
@@ -40,7 +40,7 @@ def _expiry(token: str) -> float | None:
 
 
 async def refreshed(account: config.Account, http: httpx.AsyncClient) -> config.Account:
-    """The account with a token that is good now; a new one is written to the login file.
+    """Return the account with a valid token; a new one is written to the login file.
 
     Raises:
         NotAuthorised: the token has expired and cannot be refreshed.
@@ -50,7 +50,7 @@ async def refreshed(account: config.Account, http: httpx.AsyncClient) -> config.
         return account
     if account.refresh_token is None:
         if _expiry(account.token.reveal()) is None:
-            return account  # neither lk_ nor a JWT: the server shall judge it
+            return account  # neither lk_ nor a JWT: the server judges it
         raise NotAuthorised(
             f"The sign-in in {account.source} has expired; sign in again with `lyceum auth login`.",
             status_code=401,
@@ -76,20 +76,20 @@ async def refreshed(account: config.Account, http: httpx.AsyncClient) -> config.
     try:
         config.write_login(api_key=token, refresh_token=refresh)
     except ConfigError as exc:
-        # The server may take the old refresh token no more, so these are all that is left of the
-        # sign-in: this process goes on with them.
+        # The server may refuse the old refresh token from now on, so these tokens are all that is
+        # left of the sign-in: this process goes on with them.
         logger.warning("the renewed sign-in is good for this process alone: %s", exc)
     return replace(account, token=config.Secret(token), refresh_token=config.Secret(refresh))
 
 
 def _is_older(login: config.Account, account: config.Account) -> bool:
-    """Whether the login file lacks what this process has renewed, since it could not be written."""
+    """Return whether the login file lacks this process's new tokens, because a write failed."""
     written, known = _expiry(login.token.reveal()), _expiry(account.token.reveal())
     return written is not None and known is not None and written < known
 
 
 def _renewed_elsewhere(account: config.Account) -> config.Account:
-    """The account with the tokens of the login file, where it came from there.
+    """Return the account with the tokens of the login file, if it came from there.
 
     Another kernel, or the official client, may have renewed them; a refresh token may be good for
     one use only.

@@ -1,4 +1,4 @@
-"""The account's files: what a listing says, an upload that tells how far it is, a download."""
+"""The account's files: listing, upload with progress, download, removal."""
 
 from __future__ import annotations
 
@@ -16,17 +16,16 @@ from ..exceptions import ProtocolError
 from ..protocol import paths
 from .answers import error_of, read_json, read_object
 
-#: Told how many bytes have gone or come so far.
+#: Called with the number of bytes that have been sent or received so far.
 OnBytes = Callable[[int], object]
 
-#: Bytes come and go in pieces; between two of them, and before the answer to the last one, a
-#: connection may be silent for so long.
+#: How long a connection may be silent between two pieces, and before the answer to the last one.
 SILENCE_S = 300.0
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFile:
-    """A file of the account; `modified` is as the server words it, empty where it does not say."""
+class AccountFile:
+    """A file of the account; `modified` is the server's text, empty if it gives none."""
 
     key: str
     size: int | None = None
@@ -34,7 +33,7 @@ class StoredFile:
 
 
 class RequestSender(Protocol):
-    """What a `Client` is to its storage."""
+    """The part of `Client` that storage, keys and callbacks use."""
 
     account: config.Account
 
@@ -45,20 +44,20 @@ class RequestSender(Protocol):
 
 
 class Storage:
-    """The account's files. Raises what `Client` raises."""
+    """The account's files. Every call raises the errors of `Client`."""
 
     def __init__(self, client: RequestSender) -> None:
         self._client = client
 
-    async def list(self, prefix: str = "", max_files: int = 1000) -> tuple[list[StoredFile], bool]:
-        """Files whose keys begin with `prefix`, and whether there are more."""
+    async def list(self, prefix: str = "", max_files: int = 1000) -> tuple[list[AccountFile], bool]:
+        """Return files whose keys begin with `prefix`, and whether there are more."""
         query = {"prefix": prefix, "max_files": max_files}
         response = await self._client.send("GET", paths.LIST_FILES, params=query)
         answer = read_json(response, source=self._client.account.source)
         return listed_files(answer), isinstance(answer, dict) and answer.get("truncated") is True
 
     async def upload(self, file: BinaryIO, key: str, on_bytes: OnBytes) -> None:
-        """Sends an open file, piece by piece."""
+        """Send an open file, piece by piece."""
         response = await self._client.send(
             "POST",
             paths.UPLOAD,
@@ -70,7 +69,7 @@ class Storage:
 
     @asynccontextmanager
     async def download(self, key: str) -> AsyncIterator[tuple[int | None, AsyncIterator[bytes]]]:
-        """The size of a file, if the server says it, and its pieces."""
+        """Yield the size of a file, None if the server does not give it, and its pieces."""
         path = paths.download(quote(key))
         response = await self._client.send("GET", path, is_streamed=True, silence_s=SILENCE_S)
         try:
@@ -86,7 +85,7 @@ class Storage:
             await response.aclose()
 
     async def delete(self, key: str) -> None:
-        """Removes a file, or all whose keys begin with one that ends in `/`."""
+        """Remove a file or, for a key that ends in `/`, all files whose keys begin with it."""
         path_of = paths.delete_folder if key.endswith("/") else paths.delete_file
         response = await self._client.send("DELETE", path_of(quote(key)))
         if not response.is_success:
@@ -94,7 +93,7 @@ class Storage:
 
 
 class _Counted:
-    """An open file that tells how much of it has been read.
+    """An open file that reports how much of it has been read.
 
     httpx asks a file for its descriptor to learn its size, and for its beginning.
     """
@@ -128,11 +127,11 @@ async def _unbroken(pieces: AsyncIterator[bytes], host: str) -> AsyncIterator[by
         ) from None
 
 
-def listed_files(answer: Any) -> list[StoredFile]:
-    """The files in a listing, by key.
+def listed_files(answer: Any) -> list[AccountFile]:
+    """Return the files in a listing, by key.
 
-    The embedded server says `{"files": [{"key", "size", "last_modified"}]}`; what the cloud says is
-    not documented, so other names are taken too.
+    The embedded server answers `{"files": [{"key", "size", "last_modified"}]}`; the cloud's answer
+    is not documented, so other names are accepted too.
     """
     if isinstance(answer, dict):
         names = ("files", "objects", "items", "Contents")
@@ -145,7 +144,7 @@ def listed_files(answer: Any) -> list[StoredFile]:
             size = _first(item, "size", "size_bytes", "Size")
             modified = _first(item, "last_modified", "updated_at", "modified", "LastModified")
             is_size = isinstance(size, int) and not isinstance(size, bool)
-            found.append(StoredFile(str(key), size if is_size else None, str(modified or "")))
+            found.append(AccountFile(str(key), size if is_size else None, str(modified or "")))
     return sorted(found, key=lambda file: file.key)
 
 

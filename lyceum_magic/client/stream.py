@@ -1,8 +1,9 @@
-"""Follows a run's event stream to its end, through drops, restarts and servers without event ids.
+"""A run's event stream -> its events, each once, through drops, restarts and missing event ids.
 
-This is the only place that reconnects. Where the server gives event ids, a dropped stream goes on
-behind the last one, until the run's deadline. Where it gives none, the stream is opened once more
-and what it repeats is recognised and skipped; after that the run's status and logs have to do.
+This is the only place that reconnects. If the server gives event ids, a dropped stream goes on
+after the last one, until the run's deadline. If it gives none, the stream is opened once more, and
+the text that it repeats is recognised and skipped; after that only the run's status and logs are
+left.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import httpx
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
+from .. import trail
 from ..exceptions import (
     ApiError,
     EmbeddedServerError,
@@ -30,31 +32,35 @@ from ..protocol.records import Record, finished_of
 from .answers import error_of, not_lyceum
 from .api import Client, is_gone
 
-#: A stream that is silent for so long is checked against the run's record.
+#: A stream that is silent for this long is checked against the run's record.
 IDLE_S = 60.0
 #: The first and the longest pause before a dropped stream is opened again.
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
 #: The first pause between two looks at the record of a run that has no stream.
 FIRST_POLL_S = 1.0
-#: How long the end of a stream may come after the run's end before it is left.
+#: How long the stream is read on after the event of the run's end.
 LAST_BYTES_S = 0.05
-#: The longest that a server's `Retry-After` is obeyed before asking again.
+#: Maximum of a server's `Retry-After` that is obeyed.
 LONGEST_RETRY_AFTER_S = 30.0
-#: How long a connection that broke is tried again, beyond the run's own time limit.
+#: How long a broken connection is retried, in addition to the run's own time limit.
 PATIENCE_S = 120.0
 
 
 @dataclass(frozen=True, slots=True)
 class Notice:
-    """Something that happened to the connection, in one sentence for the reader; empty: it is
-    well again."""
+    """Trouble with the connection, in one sentence for the reader."""
 
     text: str
 
 
-Item = Event | Notice
-#: Takes each item with the id of the event it came with, None where the server gives none.
+@dataclass(frozen=True, slots=True)
+class Recovered:
+    """The connection works again: the last `Notice` is out of date."""
+
+
+Item = Event | Notice | Recovered
+#: Takes each item with the id of its event, None if the server gives none.
 Sink = Callable[[Item, str | None], Awaitable[None]]
 
 
@@ -76,17 +82,17 @@ async def follow(
     last_event_id: str | None = None,
     delivered: Iterable[str] = (),
 ) -> None:
-    """Hands every event of a run to `sink`, in order and once; the last one is a `Finished`.
+    """Hand every event of a run to `sink`, in order and once; the last one is a `Finished`.
 
     Args:
         timeout_s: the run's own time limit; a broken connection is given up this long, and two
             minutes, after it broke.
-        last_event_id: where an earlier follower of this run had got to.
-        delivered: what an earlier follower passed on, where the server gives no ids.
+        last_event_id: of the last event that an earlier follower of this run passed on.
+        delivered: the text that an earlier follower passed on, if the server gives no ids.
 
     Raises:
         ServerUnreachable: the connection could not be made again in time.
-        NotAuthorised, ProtocolError, ...: the server answered, and will go on answering so.
+        NotAuthorised, ProtocolError, ...: the server gives an answer that will not change.
     """
     follower = _Follower(client, run_id, streaming_url, sink, last_event_id, delivered)
     await follower.run(timeout_s + PATIENCE_S)
@@ -146,7 +152,7 @@ class _Follower:
             await self._relocate()
 
     async def _relocate(self) -> None:
-        """Finds the embedded server again, or starts it; one that dies while it starts, again."""
+        """Find the embedded server again, or start it; if it dies while it starts, try again."""
         for pause_s in (FIRST_PAUSE_S, LONGEST_PAUSE_S / 5, LONGEST_PAUSE_S):
             try:
                 await self._client.relocate()
@@ -163,7 +169,10 @@ class _Follower:
         return self._last_event_id is not None
 
     async def _may_reopen(self) -> bool:
-        """Without event ids: once, and what comes then is held against what came before."""
+        """Return whether a stream without event ids may be opened again: once.
+
+        Its text is then compared with the text that came before.
+        """
         if self._reopened_blindly:
             return False
         self._reopened_blindly = True
@@ -171,11 +180,11 @@ class _Follower:
         return True
 
     async def _read_stream(self) -> None:
-        """Reads one connection to its end; returns after the terminal event.
+        """Read one connection to its end; return after the terminal event.
 
         Raises:
-            _Dropped, httpx.RequestError: the connection ended before the run's end was told.
-            _NoStream: there is none to open.
+            _Dropped, httpx.RequestError: the connection ended before the terminal event.
+            _NoStream: there is no stream to open.
         """
         self._is_open = self._progressed = False
         send, receive = anyio.create_memory_object_stream[ServerSentEvent](0)
@@ -213,8 +222,9 @@ class _Follower:
             if response.status_code != 200:
                 await self._refused(response)
             self._is_open = True
+            trail.mark("client", self._run_id, "opened", from_=self._last_event_id)
             if self._troubled:
-                await self._sink(Notice(""), None)
+                await self._sink(Recovered(), None)
                 self._troubled = False
             try:
                 async for event in EventSource(response).aiter_sse():
@@ -241,7 +251,7 @@ class _Follower:
     async def _consume(
         self, receive: MemoryObjectReceiveStream[ServerSentEvent]
     ) -> _Dropped | _NoStream | None:
-        """None after the terminal event; else how to go on: the connection ended, or was left."""
+        """Take events; return None after the terminal one, else why the reading ended."""
         while True:
             event: ServerSentEvent | None = None
             with anyio.move_on_after(IDLE_S):
@@ -254,16 +264,19 @@ class _Follower:
                 if await self._take(event):
                     return None
             elif await self._is_over():
-                # Once more, from behind the last event; a second silence has nothing to say.
+                # Once more, from the last event on; a second silence ends it.
                 again, self._was_over = self._was_over, True
                 return _NoStream() if again else _Dropped()
             elif self._has_ids:
-                # Opening it again costs nothing, and a connection that died is left behind.
+                # Opening it again costs nothing, and replaces a connection that may be dead.
                 self._progressed = self._is_open
                 return _Dropped()
 
     async def _take(self, sse: ServerSentEvent) -> bool:
-        """Passes on one server-sent event; whether it was the terminal one."""
+        """Pass on one server-sent event; return whether it was the terminal one."""
+        if trail.is_on:
+            size = len(sse.data.encode("utf-8", "replace"))
+            trail.mark("client", self._run_id, "stream", event=sse.id, bytes=size)
         for event in decode(sse.data):
             if isinstance(event, Output):
                 text = self._delivered.take(event.text)
@@ -286,10 +299,10 @@ class _Follower:
         try:
             return finished_of(await self._client.record(self._run_id)) is not None
         except LyceumError:
-            return False  # not known; the stream will tell, or break
+            return False  # unknown: the stream ends or breaks
 
     async def _finish_from_record(self, patience_s: float) -> None:
-        """Waits for the end by the run's record and gives the rest of its output from there."""
+        """Wait for the end by the run's record, and deliver the rest of its output from there."""
         record, end = await self._final_record(patience_s)
         await self._deliver_rest(record)
         await self._sink(end, None)
@@ -327,7 +340,7 @@ class _Follower:
             )
 
     async def _recover_tail(self) -> None:
-        """After a blind reconnection the record has the last word on what was printed."""
+        """Deliver, after a blind reconnection, the text that only the record has."""
         if self._reopened_blindly and not self._has_ids:
             try:
                 await self._deliver_rest(await self._client.record(self._run_id))
@@ -356,19 +369,20 @@ class _Follower:
 
 
 class _Delivered:
-    """Remembers what text has been passed on, in constant space, to recognise a repetition.
+    """A memory of constant size for the text that was passed on, to recognise a repetition.
 
     It keeps the length, the head and a hash of the whole. After a blind reconnection, text that
-    begins like the head is held to be a replay until it has repeated the whole length.
+    begins like the head is taken for a replay until it has repeated the whole length.
     """
 
     HEAD = 4096
 
     def __init__(self, before: Iterable[str] = (), *, is_whole: bool = True) -> None:
-        """
+        """Begin with the text of an earlier follower.
+
         Args:
-            before: what an earlier follower has passed on.
-            is_whole: whether that is all there was; otherwise nothing can be held against it.
+            before: the text that it passed on.
+            is_whole: whether that is all of the text so far; if not, nothing can be compared.
         """
         self.size = 0
         self._is_whole = is_whole
@@ -384,14 +398,14 @@ class _Delivered:
         self._replayed_head = ""
 
     def take(self, text: str) -> str:
-        """The part of a piece of text that is new."""
+        """Return the part of a piece of text that is new."""
         if self._replayed is not None:
             text = self._skip_repetition(text)
         self._note(text)
         return text
 
     def rest_of(self, whole: str) -> str | None:
-        """What of the whole output has not been delivered; None if it does not fit what was."""
+        """Return the undelivered rest of the whole; None if its beginning was not delivered."""
         if not self._is_whole:
             return None
         begin = whole[: self.size]
@@ -406,8 +420,8 @@ class _Delivered:
         room = self.HEAD - len(self._replayed_head)
         head = self._replayed_head + text[:room]
         if not self._head.startswith(head[: len(self._head)]):
-            # Not the beginning again, so it is the continuation; nothing of it was held back but
-            # what agreed with the head by chance.
+            # Not the beginning again, so it is the continuation. Only text that agreed with the
+            # head by chance was held back.
             chance, self._replayed = self._replayed_head, None
             return chance + text
         self._replayed_head = head

@@ -1,4 +1,4 @@
-"""How requests leave: one pooled httpx client for an account, with retries on reads.
+"""Requests on their way out: one pooled httpx client for an account, with retries on reads.
 
 Loopback servers are reached past any proxy; other hosts by the proxy variables of the environment.
 """
@@ -37,7 +37,7 @@ RETRY_READS = Retry(
 logging.getLogger("httpx").addFilter(lambda record: record.levelno > logging.INFO)
 
 
-#: Returns once the other end of a new connection may be sent a request; raises where it may not.
+#: Checks the other end of a new connection; raises if it may not be sent a request.
 ProveOtherEnd = Callable[[httpcore.AsyncNetworkStream], Awaitable[None]]
 
 
@@ -49,13 +49,13 @@ def build_http_client(
     transport: httpx.AsyncBaseTransport | None = None,
     retry: Retry = RETRY_READS,
 ) -> httpx.AsyncClient:
-    """The client through which every byte of one account leaves.
+    """Return the client through which every byte of one account leaves.
 
     Args:
-        check_connection: called before each request; raises httpx.ConnectError where nobody is
-            there to be trusted with it (see `local_server.guard`).
-        prove_other_end: called with each new connection, for http without a proxy: a certificate is
-            a proof already, and a proxy is whom the user trusts.
+        check_connection: called before each request; raises httpx.ConnectError if the server is
+            not the trusted one any more (see `local_server.guard`).
+        prove_other_end: called with each new connection, for http without a proxy: with https the
+            certificate is the proof, and the user trusts their proxy.
         transport: stands in for the network in tests.
     """
     inner = transport or _ByHost(prove_other_end)
@@ -70,7 +70,7 @@ def build_http_client(
 
 
 class _Checked(httpx.AsyncBaseTransport):
-    """Asks before every request whether the one who answers is still the one we trust."""
+    """A transport that checks before every request that the server is still the trusted one."""
 
     def __init__(self, inner: httpx.AsyncBaseTransport, check: Callable[[], None]) -> None:
         self._inner = inner
@@ -85,9 +85,9 @@ class _Checked(httpx.AsyncBaseTransport):
 
 
 class _Proved(httpx.AsyncBaseTransport):
-    """Sends nothing over a connection before its other end has proved itself.
+    """A transport that sends nothing over a connection before its other end has proved itself.
 
-    A proof by a request of its own would be worth nothing a moment later, on another connection.
+    A proof on a connection of its own would say nothing about the next connection.
     """
 
     def __init__(self, inner: httpx.AsyncBaseTransport, prove_other_end: ProveOtherEnd) -> None:
@@ -104,7 +104,7 @@ class _Proved(httpx.AsyncBaseTransport):
         await self._inner.aclose()
 
     async def _on_event(self, name: str, info: dict[str, Any]) -> None:
-        """Takes what httpcore tells of a request's way, before it goes on.
+        """Handle one of httpcore's trace events of a request, before the request goes on.
 
         Source: https://www.encode.io/httpcore/extensions/#trace
         """
@@ -113,7 +113,7 @@ class _Proved(httpx.AsyncBaseTransport):
             try:
                 await self._prove_other_end(stream)
             except BaseException:
-                with anyio.CancelScope(shield=True):  # nobody else knows of it yet
+                with anyio.CancelScope(shield=True):  # only this code knows it so far
                     await stream.aclose()
                 raise
             self._has_proved = True
@@ -122,15 +122,15 @@ class _Proved(httpx.AsyncBaseTransport):
 
 
 class _ByHost(httpx.AsyncBaseTransport):
-    """Chooses for each request between the direct way and the environment's proxy.
+    """A transport that chooses for each request between a direct connection and the proxy.
 
-    httpx reads the proxy variables only when it makes its own transports, which ours, with its
-    retries, replaces.
+    httpx reads the proxy variables only when it makes its own transports; ours, with retries,
+    replaces them.
     """
 
     def __init__(self, prove_other_end: ProveOtherEnd | None) -> None:
         self._prove_other_end = prove_other_end
-        # As many connections as there are runs: each run holds one for its stream.
+        # No limit: each run holds one connection for its stream.
         self._limits = httpx.Limits(
             max_connections=None, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE_S
         )

@@ -1,1 +1,1 @@
-"""Decoded outputs and facts of a run -> what the reader sees; nothing in here knows a server."""
+"""Decoded outputs and facts of a run -> a notebook or a terminal, without any server."""

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Protocol
 
+from .. import trail
 from ..outputs.decoding import Display
 from ..protocol.events import Output
 from . import rich
@@ -13,7 +14,7 @@ from .text import TextFeed
 
 
 class Body(Protocol):
-    """Where the outputs of one run are shown. Nothing appears before `publish`."""
+    """A place for the outputs of one run. Nothing appears before `publish`."""
 
     def add_text(self, event: Output) -> None:
         """Take text."""
@@ -22,27 +23,27 @@ class Body(Protocol):
         """Show a MIME bundle, or replace what was shown under its id."""
 
     def clear(self, *, wait: bool) -> None:
-        """Empty the place; with `wait`, when the next thing comes."""
+        """Empty the place; with `wait`, when the next output comes."""
 
     def due_in_s(self) -> float | None:
-        """Seconds until `publish` should be called, 0.0 for now; None if nothing waits."""
+        """Return the seconds until `publish` is due, 0.0 for now; None if nothing waits."""
 
     def publish(self) -> None:
         """Show the text that waits."""
 
     def close(self) -> None:
-        """Show what is left. Nothing comes behind it."""
+        """Show what is left. Nothing comes after it."""
 
     @property
     def is_full(self) -> bool:
-        """Whether more text waits for the end."""
+        """True when further text waits for the end."""
 
 
 class CellBody:
     """Ordinary outputs, as the cell's own prints and displays would make them.
 
     Args:
-        run_id: of the run; it may be known only when there is output.
+        run_id: returns the run's id, which may become known only with the first output.
         mark: the run's; it keeps the display ids of its program apart from other runs'.
         max_lines, max_bytes: see `TextFeed`.
         on_cleared: called when the program has emptied the cell, strip and all.
@@ -79,6 +80,7 @@ class CellBody:
         self.publish()
         where = item.display_id and f"{self._mark}-{item.display_id}"
         rich.publish(replace(item, display_id=where))
+        trail.mark("client", self._run_id(), "displayed", types=len(item.data))
 
     def clear(self, *, wait: bool) -> None:
         self._clears = True

@@ -1,4 +1,4 @@
-"""Text with carriage returns -> the same text without what it overwrites itself."""
+"""Text with carriage returns -> the same text without the parts that it overwrites."""
 
 from __future__ import annotations
 
@@ -10,13 +10,13 @@ _PLAIN = re.compile(r"[ -~\u2500-\u259f\u2800-\u28ff]*")
 
 
 def collapse(text: str) -> str:
-    """`text` without the parts of its lines that later parts cover completely.
+    """Return `text` without the parts of its lines that later parts cover completely.
 
-    `"\\r 10%\\r 20%\\r 30%"` becomes `"\\r 30%"`. A part goes only if all of it and of the part
-    that covers it is plain and the latter is at least as long, for a shorter one leaves an end
-    that both Jupyter and a terminal show. The first part of `text` always stays: nobody knows in
-    which column it begins. A part wider than the terminal leaves its wrapped rows there; such
-    debris may become less.
+    `"\\r 10%\\r 20%\\r 30%"` becomes `"\\r 30%"`. A part is removed only if it and the part that
+    covers it are plain and the latter is at least as long: a shorter one leaves an end that both
+    Jupyter and a terminal show. The first part of `text` always stays, since the column in which it
+    begins is unknown. A part wider than the terminal leaves wrapped rows there; fewer of them may
+    remain.
     """
     if "\r" not in text:
         return text

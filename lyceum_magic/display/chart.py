@@ -11,16 +11,16 @@ from ..protocol.lines import one_line
 from .progress import size
 from .summary import duration
 
-#: Of one chart, in pixels: all of it, and the frame in which its line is drawn. A row of them fits
-#: into a notebook beside Lab's sidebar: Lab cuts off what does not.
+#: Pixels of one chart, and of the frame in which its line is drawn. A row of them fits into a
+#: notebook beside Lab's sidebar: Lab would cut off the rest.
 _WIDTH, _HEIGHT = 315, 150
 _LEFT, _TOP, _RIGHT, _BOTTOM = 62, 40, 14, 24
 _COLUMNS = 2
-#: Of one character of the title, roughly.
+#: Width of one character of the title, roughly, in pixels.
 _TITLE_WIDTH = 7
 
 _TICKS = "▁▂▃▄▅▆▇█"
-#: Of a line of text, in characters.
+#: Width of a line of text, in characters.
 _TEXT_WIDTH = 40
 
 _COLOURS = ("#1565c0", "#2e7d32", "#6a4fb3", "#ad1457")
@@ -33,7 +33,7 @@ class Series:
     Attributes:
         unit: "%" or "bytes".
         points: (seconds since the run's start, value), in the order of time; one at least.
-        limit: the most that it can be, None where that is unknown.
+        limit: its maximum possible value, None if that is unknown.
     """
 
     name: str
@@ -57,7 +57,7 @@ class Series:
 
 
 class Chart:
-    """All series of one run, with the faces of a notebook and of a terminal."""
+    """A picture of all series of one run, with a text for terminals."""
 
     def __init__(self, title: str, series: Sequence[Series]) -> None:
         self.title = one_line(title)
@@ -90,7 +90,7 @@ class Chart:
 
 
 def sparkline(series: Series) -> str:
-    """The series in a few characters, each as high as the mean of its part."""
+    """Return the series as a few characters, each as high as the mean of its part."""
     values = series.values
     width = min(len(values), _TEXT_WIDTH)
     cuts = [at * len(values) // width for at in range(width + 1)]
@@ -137,7 +137,7 @@ def _words(text: str) -> str:
 
 
 def _ceiling(series: Series) -> float:
-    """The top of the scale: a round number above the largest value, or the whole percentage."""
+    """Return the top of the scale: a round number above the largest value, or 100 %."""
     most = max(series.values)
     if series.unit == "%" and most <= 100:
         return 100.0

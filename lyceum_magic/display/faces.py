@@ -1,4 +1,4 @@
-"""Where a strip is shown: a notebook with widgets, one without, a terminal, plain Python."""
+"""The ways to show a strip: a notebook with widgets, one without, a terminal, plain Python."""
 
 from __future__ import annotations
 
@@ -12,22 +12,22 @@ from ..protocol.lines import one_line
 from .slot import Slot
 from .summary import RunFacts, to_html, to_text
 
-#: Jupyter Server names a connection file after the kernel's id; others (VS Code, `jupyter run`)
-#: name theirs as they like, and have no page that could interrupt by id.
+#: Jupyter Server names a connection file after the kernel's id; other programs (VS Code, `jupyter
+#: run`) use other names, and have no page that could interrupt by id.
 _CONNECTION_FILE = re.compile(
     r"kernel-([0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12})\.json"
 )
 
 
 class Face(Protocol):
-    """One way of showing a strip. Called in this order: reserve, show, update..., finish.
+    """One way to show a strip. Called in this order: reserve, show, update..., finish.
 
-    Where the cell is emptied meanwhile, reserve and show come once more.
+    If the cell is emptied meanwhile, reserve and show are called once more.
     """
 
     @property
     def can_interrupt(self) -> bool:
-        """Whether it shows a button that interrupts the kernel, as long as that beats."""
+        """True if it shows a button that interrupts the kernel, as long as `beat` is called."""
 
     def beat(self) -> None:
         """Tell the button that the cell of the run is still the one that runs."""
@@ -46,7 +46,7 @@ class Face(Protocol):
 
 
 def choose_face(on_stop: Callable[[], None]) -> Face:
-    """The face that fits where this code runs."""
+    """Return the face that fits the program that runs this code."""
     shell = _shell()
     if shell is None:
         return PlainFace()
@@ -56,12 +56,12 @@ def choose_face(on_stop: Callable[[], None]) -> Face:
 
 
 def is_notebook() -> bool:
-    """Whether a kernel runs this code, so that a display can be replaced later."""
+    """Return whether a kernel runs this code, so that a display can be replaced later."""
     return getattr(_shell(), "kernel", None) is not None
 
 
 def kernel_id() -> str | None:
-    """The id under which Jupyter Server knows this kernel; None if none does."""
+    """Return the id under which Jupyter Server knows this kernel; None if none does."""
     try:
         from ipykernel.connect import get_connection_file
 
@@ -81,7 +81,7 @@ class NotebookFace:
     Args:
         on_stop: see `Strip`.
         kernel_id: for the Stop button, which interrupts the kernel through the page's own server.
-        is_attended: whether a widget makes sense.
+        is_attended: whether a user may look on; if not, there is no widget.
     """
 
     def __init__(
@@ -128,7 +128,7 @@ class NotebookFace:
             self._widget = None
 
     def _make_widget(self, facts: RunFacts) -> Any:
-        """A widget; None where there is none."""
+        """Return a widget; None if none can be shown."""
         if not self._is_attended:
             return None
         try:
@@ -162,7 +162,7 @@ class PlainFace:
         self._say(to_text(facts))
 
     def _say_note(self, facts: RunFacts) -> None:
-        """Say what explains a wait, and its price, once; states and times are for the summary."""
+        """Print the reason for a wait, and the price, once; the summary has states and times."""
         said = " · ".join(filter(None, [facts.note, facts.ceiling]))
         if said and said != self._said:
             self._said = said
@@ -187,7 +187,7 @@ def _static_bundle(facts: RunFacts) -> dict[str, Any]:
 
 
 def is_attended() -> bool:
-    """Whether somebody may look on and press Stop.
+    """Return whether a user may look on and press Stop.
 
     nbclient and papermill forbid the cell to ask its user anything. They would also save the state
     of every widget in the notebook, closed or not: 20 kB for each run.
@@ -199,6 +199,6 @@ def is_attended() -> bool:
 
 
 def _shell() -> Any:
-    # Whoever has not imported IPython does not run inside it.
+    # A program that has not imported IPython does not run inside it.
     ipython = sys.modules.get("IPython")
     return ipython.get_ipython() if ipython is not None else None

@@ -6,6 +6,7 @@ import time
 from collections import deque
 from collections.abc import Callable
 
+from .. import trail
 from ..outputs.decoding import Display
 from ..protocol.events import Output
 from ..protocol.surrogates import without_surrogates
@@ -29,8 +30,8 @@ class Panel:
     is called in.
 
     Args:
-        run_id: for the line that says how to see what there was no room for.
-        is_attended: whether somebody looks on; see `faces.is_attended`.
+        run_id: returns the run's id, for the line about outputs that did not fit.
+        is_attended: whether a user may look on; see `faces.is_attended`.
         clock: seconds, monotonic.
     """
 
@@ -61,14 +62,14 @@ class Panel:
         self._clears = False
 
     def reserve(self) -> None:
-        """Take the places, behind what the cell has shown so far."""
+        """Take the places, after the cell's outputs so far."""
         self._text.reserve()
         if self._is_attended:
             for place in self._places:
                 place.reserve()
 
     def promise(self) -> None:
-        """Say what will come, in a notebook that is saved before anything has come."""
+        """Announce the outputs in a notebook that may be saved before any has come."""
         if not self._is_attended:
             self._text.fill(
                 {
@@ -88,7 +89,7 @@ class Panel:
             self._shorten()
 
     def due_in_s(self) -> float | None:
-        """Seconds until `publish` should be called, 0.0 for now; None if nothing waits."""
+        """Return the seconds until `publish` is due, 0.0 for now; None if nothing waits."""
         if not self._is_text_new:
             return None
         return max(0.0, self._published_at + INTERVAL_S - self._clock())
@@ -100,14 +101,18 @@ class Panel:
         self._published_at = self._clock()
         self._is_text_new = False
         self._shorten()
-        self._text.fill({"text/plain": self._heading() + "".join(self._pieces)})
+        text = self._heading() + "".join(self._pieces)
+        self._text.fill({"text/plain": text})
+        if trail.is_on:
+            size = len(text.encode("utf-8", "replace"))
+            trail.mark("client", self._run_id(), "displayed", stream="all", bytes=size)
 
     def show(self, item: Display) -> None:
         """Show a MIME bundle in the next place, or where its id was shown before."""
         item = rich.cleaned(item)
         if item.is_update:
             if (place := self._ids.get(item.display_id or "")) is not None:
-                place.fill(item.data, item.metadata)
+                self._fill(place, item)
             return
         if not item.data and item.display_id is None:
             return
@@ -118,10 +123,14 @@ class Panel:
             self._ids[item.display_id] = place
         self._shown += 1
         self._is_text_new = self._is_text_new or self._shown > PLACES
+        self._fill(place, item)
+
+    def _fill(self, place: Slot, item: Display) -> None:
         place.fill(item.data, item.metadata)
+        trail.mark("client", self._run_id(), "displayed", types=len(item.data))
 
     def clear(self, *, wait: bool) -> None:
-        """Empty all places; with `wait`, when the next thing comes."""
+        """Empty all places; with `wait`, when the next output comes."""
         self._clears = True
         if not wait:
             self._make_way()
@@ -141,7 +150,7 @@ class Panel:
             self._text.fill({"text/plain": "[lyceum] it has printed nothing\n"})
 
     def refill(self) -> None:
-        """Show all that there is once more; see `Slot.refill`."""
+        """Show all outputs once more; see `Slot.refill`."""
         self._text.refill()
         for place in self._places:
             if self._is_attended:
@@ -151,7 +160,7 @@ class Panel:
 
     def _shorten(self) -> None:
         text = "".join(self._pieces)
-        # What a line overwrites itself is gone: here nothing moves the cursor.
+        # Only the last state of a line is kept: a front end moves no cursor here.
         lines = [_last_state(line) for line in collapse(text).split("\n")]
         kept = lines[-TAIL_LINES - 1 :]
         while len(kept) > 2 and sum(map(len, kept)) > TAIL_CHARACTERS:
@@ -173,7 +182,7 @@ class Panel:
 
 
 def _last_state(line: str) -> str:
-    """A progress bar as it stands: what its last carriage return began, if anything came behind."""
+    """Return the last state of a progress bar: the text after its last carriage return."""
     ends = line.endswith("\r")
     last = line.rstrip("\r").rpartition("\r")[2]
     return f"{last}\r" if ends else last

@@ -1,4 +1,4 @@
-"""How far a transfer is, shown while it lasts; one line of text remains."""
+"""The progress of a transfer, shown while it lasts; one line of text remains."""
 
 from __future__ import annotations
 
@@ -10,19 +10,20 @@ from ..protocol.lines import one_line
 from .faces import is_notebook
 from .slot import Slot
 
-#: A shorter transfer shows its end alone.
+#: A shorter transfer shows only its end.
 SHOWN_AFTER_S = 0.4
-#: Of the bar in a terminal, in characters.
+#: Width of the bar in a terminal, in characters.
 WIDTH = 30
 
 
 class ProgressBar:
-    """A bar in a notebook, a line that rewrites itself in a terminal, nothing where both are
-    missing. All calls come from the thread of the cell.
+    """A bar in a notebook, a line that rewrites itself in a terminal, else nothing.
+
+    All calls come from the thread of the cell.
 
     Args:
-        what: names the transfer, such as "put data.csv".
-        total: how many bytes there will be; None where nobody knows, and it may be set later.
+        what: the name of the transfer, such as "put data.csv".
+        total: the number of bytes; None while it is unknown, and it may be set later.
     """
 
     def __init__(self, what: str, total: int | None = None) -> None:
@@ -34,7 +35,7 @@ class ProgressBar:
         self._is_line_open = False
 
     def show(self) -> None:
-        """Show how far it is now."""
+        """Show the present progress."""
         if time.monotonic() - self._began_at < SHOWN_AFTER_S:
             return
         if is_notebook():
@@ -48,7 +49,7 @@ class ProgressBar:
             sys.stdout.flush()
 
     def finish(self, sentence: str) -> None:
-        """Put a sentence in its place."""
+        """Replace the bar by a sentence."""
         sentence = one_line(sentence)
         if self._slot is not None:
             self._slot.fill({"text/plain": sentence, "text/html": _line(escape(sentence))})
@@ -58,7 +59,7 @@ class ProgressBar:
         sys.stdout.write(f"{sentence}\n")
 
     def leave(self) -> None:
-        """Nothing more will come: an error says the rest."""
+        """Leave the bar as it is, since an error ends the transfer."""
         if self._slot is not None:
             # A bar without a size would move for ever.
             html = self._html() if self.total else _line(escape(self._text()))
@@ -85,7 +86,7 @@ def _line(html: str) -> str:
 
 
 def size(count: float) -> str:
-    """Bytes in words of three digits or so: `12 bytes`, `3.4 MB`."""
+    """Return a number of bytes in words, with three digits at most: `12 bytes`, `3.4 MB`."""
     if count < 1000:
         return f"{count:.0f} byte{'' if count == 1 else 's'}"
     units = iter(("kB", "MB", "GB", "TB"))

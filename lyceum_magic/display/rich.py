@@ -1,4 +1,4 @@
-"""Figures, tables and whatever else has a MIME type -> the cell."""
+"""MIME bundles, such as figures and tables -> the cell."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ _DEAD_TYPES = frozenset({"application/vnd.jupyter.widget-view+json"})
 
 
 def cleaned(item: Display) -> Display:
-    """A display of a program without what no page can show, or no message carry."""
+    """Return a display without the types that no page can show and text that no message carries."""
     data = {name: value for name, value in item.data.items() if name not in _DEAD_TYPES}
     return replace(item, data=clean_json(data), metadata=clean_json(item.metadata))
 
 
 def publish(item: Display) -> None:
-    """Shows a MIME bundle in the cell, or replaces the one with the same id.
+    """Show a MIME bundle in the cell, or replace the one with the same id.
 
-    An empty one is shown only where an update may fill it.
+    An empty one is shown only if it has an id, by which an update may fill it.
     """
     from IPython.display import publish_display_data
 
@@ -36,7 +36,7 @@ def publish(item: Display) -> None:
 
 
 def clear() -> None:
-    """Empties the cell as soon as something new comes."""
+    """Empty the cell when the next output comes."""
     from IPython.display import clear_output
 
     clear_output(wait=True)

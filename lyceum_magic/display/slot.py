@@ -21,11 +21,11 @@ class Slot:
         self._filled: tuple[dict[str, Any], dict[str, Any]] | None = None
 
     def reserve(self) -> None:
-        """Take the place, behind what the cell has shown so far; nothing is visible yet."""
+        """Take the place, after the cell's outputs so far; nothing is visible yet."""
         self.in_cell(self._publish, {"text/html": "", "text/plain": ""}, {}, update=False)
 
     def fill(self, bundle: dict[str, Any], metadata: dict[str, Any] | None = None) -> None:
-        """Put a MIME bundle in the place of what is there."""
+        """Put a MIME bundle in the place, instead of the one that is there."""
         self._filled = bundle, metadata or {}
         # The id finds the display from any cell; nbclient listens only to the one that runs.
         try:
@@ -34,12 +34,12 @@ class Slot:
             self.in_cell(self._publish, bundle, metadata or {}, update=True)
 
     def refill(self) -> None:
-        """Show what is there once more, for who did not listen: nbclient between two cells."""
+        """Show the bundle once more, for a client that ignored it: nbclient between two cells."""
         if self._filled is not None:
             self.fill(*self._filled)
 
     def show_here(self) -> None:
-        """Show what is there in the present cell: its own was left without a place for it."""
+        """Show the bundle in the present cell, if its own cell has no place for it."""
         if self._filled is not None:
             here = Slot()
             here.reserve()

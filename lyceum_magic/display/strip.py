@@ -8,25 +8,25 @@ from collections.abc import Callable
 from .faces import Face, choose_face
 from .summary import RunFacts
 
-#: A run that ends sooner gets its summary alone: no flicker, and no widget to pay for.
+#: A run that ends sooner only gets its summary: no flicker, and no cost of a widget.
 _DELAY_S = 0.3
 #: How often a cell that blocks tells its Stop button that it is still there.
 _BEAT_S = 1.0
 
 
 class Strip:
-    """The row that shows a run while it lives, and what is left of it in the notebook.
+    """The row that shows a run while it lives, and the summary that it leaves in the notebook.
 
-    `open` takes the place above everything the cell will show, `publish` shows the live row there
-    and keeps its Stop button alive whenever `due_in_s` says so, `update` keeps it true, `close`
-    leaves the summary. Each may be called from any thread, but not from two at once; whatever is
-    shown is shown in the cell in which the strip was made.
+    `open` takes the place above all outputs of the cell, `publish` shows the live row there and
+    keeps its Stop button alive whenever `due_in_s` says so, `update` keeps it up to date, `close`
+    leaves the summary. Each may be called from any thread, but not from two at once. The row is
+    shown in the cell in which the strip was made.
 
     Args:
-        on_stop: called when somebody presses Stop and the kernel could not be interrupted. It may
-            come on any thread, so it should set an event and return.
+        on_stop: called when a user presses Stop and the kernel could not be interrupted. It may be
+            called on any thread, so it should set an event and return.
         clock: seconds, monotonic.
-        face: where the row is shown; chosen from where this code runs if None.
+        face: the way to show the row; None chooses the one that fits this program.
     """
 
     def __init__(
@@ -49,11 +49,11 @@ class Strip:
         self._face.reserve()
 
     def due_in_s(self) -> float | None:
-        """Seconds until `publish` should be called; None if there is no need to."""
+        """Return the seconds until `publish` is due; None if it is not."""
         return None if self._due_at is None else max(0.0, self._due_at - self._clock())
 
     def publish(self) -> None:
-        """Show the live row, due or not; once it is there, say that its cell still runs."""
+        """Show the live row, due or not; when it is there, tell it that its cell still runs."""
         if self._due_at is None or self._facts is None:
             return
         if self._is_shown:
@@ -66,7 +66,7 @@ class Strip:
         self._due_at = self._clock() + _BEAT_S if needs_beat else None
 
     def show_again(self) -> None:
-        """Show the row once more: the cell was emptied."""
+        """Show the row once more, after the cell was emptied."""
         self._face.reserve()
         if self._is_shown and self._facts is not None:
             self._face.show(self._facts)

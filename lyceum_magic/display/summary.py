@@ -14,24 +14,24 @@ from ..protocol.lines import one_line
 from ..protocol.money import cost_of, dollars, estimate
 from ..protocol.states import State
 
-#: Longer sentences from a server are cut; the whole one is in the raised error.
+#: Maximum characters of a server's sentence; the whole one is in the raised error.
 _MAX_SENTENCE = 300
 
 
 @dataclass(frozen=True, slots=True)
 class RunFacts:
-    """What there is to say about a run at one moment.
+    """The facts about a run at one moment.
 
     Args:
-        run_id: as the server gave it, "" before it did.
+        run_id: the server's id, "" before it is known.
         machine: the `-m` name.
         detail: one phrase: the phase of a live run ("installing"), the reason of one that ended.
-        note: one sentence beside the run's own story ("no GPU on this machine: runs on the CPU").
-        price_per_hour: of the machine, in dollars; None where it is free or unknown.
-        billed: what the server says it cost, in dollars; None before it does.
-        waited_s: before it left the queue, which is free; None while it is there.
-        timeout_s: the time limit, which with the price makes the most that it may cost.
-        elapsed_s: since the start was asked for.
+        note: one sentence about the whole run ("no GPU on this machine: runs on the CPU").
+        price_per_hour: of the machine, in dollars; None if it is free or unknown.
+        billed: the cost by the server, in dollars; None before it is billed.
+        waited_s: seconds in the queue, which is free; None while it is there.
+        timeout_s: the time limit in seconds, which with the price gives the maximum cost.
+        elapsed_s: seconds since the start was requested.
     """
 
     run_id: str
@@ -56,7 +56,7 @@ class RunFacts:
 
     @property
     def ceiling(self) -> str:
-        """The most that it may cost, in words; empty where that is nothing, or unknown."""
+        """The maximum cost, in words; empty if it is 0 or unknown."""
         if not self.price_per_hour or not self.timeout_s:
             return ""
         most = cost_of(self.price_per_hour, self.timeout_s)
@@ -64,7 +64,7 @@ class RunFacts:
 
     @property
     def cost(self) -> str:
-        """What it may cost, costs or has cost, in words; empty where that is nothing."""
+        """The maximum, present or final cost, in words; empty if it is 0 or unknown."""
         if self.billed is not None:
             return f"billed {dollars(self.billed)}"
         if not self.price_per_hour:
@@ -79,7 +79,7 @@ class RunFacts:
 
 @dataclass(frozen=True, slots=True)
 class Look:
-    """How a state is worded and coloured. White text on `colour` has a contrast above 4.5 : 1."""
+    """The words and the colour of a state. White text on `colour` has a contrast above 4.5 : 1."""
 
     symbol: str
     label: str
@@ -99,7 +99,7 @@ LOOKS = {
 
 
 def to_text(facts: RunFacts) -> str:
-    """One line: `lyceum ✓ completed in 1.2 s on cpu (LOCAL) · run 3f2a9c1e`."""
+    """Return one line: `lyceum ✓ completed in 1.2 s on cpu (LOCAL) · run 3f2a9c1e`."""
     look = LOOKS[facts.state]
     elapsed = duration(facts.elapsed_s)
     if not facts.state.is_final:
@@ -112,10 +112,10 @@ def to_text(facts: RunFacts) -> str:
 
 
 def to_html(facts: RunFacts) -> str:
-    """One row that looks like the strip, and reads as a sentence where styles are taken away.
+    """Return one row of HTML that looks like the strip, and reads as a sentence without styles.
 
-    GitHub drops every style, Lab those it does not know from an untrusted notebook. So the words
-    are separated by text, not by margins, and the style names no class and no variable.
+    GitHub drops every style, and Lab those of an untrusted notebook that it does not know. So text
+    separates the words, not margins, and the style names no class and no variable.
     """
     look = LOOKS[facts.state]
     badges = [_badge(f"{look.symbol} {look.label}", look.colour)]
@@ -129,7 +129,7 @@ def to_html(facts: RunFacts) -> str:
 
 
 def duration(seconds: float) -> str:
-    """`1.2 s`, `48 s`, `3 min 05 s`, `2 h 03 min`; `strip.js` words it the same way."""
+    """Return a time as `1.2 s`, `48 s`, `3 min 05 s` or `2 h 03 min`, as `strip.js` does."""
     if seconds < 10:
         return f"{int(max(seconds, 0) * 10) / 10} s"
     minutes, whole = divmod(int(seconds), 60)
@@ -141,7 +141,7 @@ def duration(seconds: float) -> str:
 
 
 def _particulars(facts: RunFacts) -> Iterator[str]:
-    """What is not the same for every run; shared by both forms."""
+    """Yield the words that differ from run to run, for both forms."""
     if facts.name:
         yield _sentence(facts.name)
     if facts.is_detached:

@@ -8,6 +8,7 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from .. import trail
 from ..protocol.events import Output, StreamName
 from ..protocol.sizes import in_words
 from ..protocol.surrogates import without_surrogates
@@ -23,7 +24,7 @@ _MAX_INTERVAL_S = 1.0
 #: Each change of stream costs a flush and another output in the notebook.
 _MAX_TURNS = 20
 
-#: What a waiting piece weighs besides its text, so that a million tiny ones are not held.
+#: Bytes that a waiting piece counts besides its text, so that a million tiny ones are not held.
 _PIECE_BYTES = 100
 
 #: An unfinished line longer than this is no progress bar.
@@ -31,10 +32,10 @@ _MAX_REDRAWN = 4096
 
 
 def write_to_stream(stream: StreamName, text: str) -> None:
-    """Write `text` where a `print` of this moment would go, and let it out at once.
+    """Write `text` to the place of a `print` at this moment, and flush it.
 
-    The flush skips the kernel's own delay of 0.2 s. It also keeps the order between the two
-    streams, for the kernel buffers each by itself.
+    The flush skips the kernel's own delay of 0.2 s. It also keeps the order of the two streams,
+    since the kernel buffers each by itself.
     """
     target = sys.stderr if stream == "stderr" else sys.stdout
     try:
@@ -68,17 +69,16 @@ class _Piece:
 class TextFeed:
     """The text of one run on its way into one cell. Used from the main thread only.
 
-    Text passes through unchanged, except that parts of a line which the line itself overwrites
-    before they could be shown are left out (`carriage.collapse`), and that a flood is cut: past
-    `max_lines` or `max_bytes` nothing more appears until `close`, which publishes how much was
-    left out and the tail. A line has no length limit of its own; one that crosses `max_bytes` is
-    cut there. A progress bar counts with what is left of it on the screen, however often it is
-    redrawn.
+    Text passes through unchanged, except that the parts of a line that it overwrites before they
+    could be shown are left out (`carriage.collapse`), and that a flood is cut: beyond `max_lines`
+    or `max_bytes` nothing more appears until `close`, which publishes the amount that was left out
+    and the tail. A line has no length limit of its own; one that crosses `max_bytes` is cut there.
+    Only the part of a progress bar that stays on the screen counts, however often it is redrawn.
 
     Args:
-        run_id: for the line that says how to see what was left out.
-        max_lines, max_bytes: how much appears before the cut; bytes of UTF-8.
-        tail_lines, tail_bytes: how much of the end appears after it.
+        run_id: for the line that tells how to see the text that was left out.
+        max_lines, max_bytes: maximum text before the cut; bytes of UTF-8.
+        tail_lines, tail_bytes: maximum text of the end, after the cut.
         write: publishes text on one of the streams.
         clock: seconds, monotonic.
     """
@@ -110,7 +110,7 @@ class TextFeed:
 
     @property
     def is_full(self) -> bool:
-        """Whether the cap was reached, so that what comes now waits for `close`."""
+        """True when the cap was reached, so that further text waits for `close`."""
         return self._tail is not None
 
     def add(self, event: Output) -> None:
@@ -129,7 +129,7 @@ class TextFeed:
             self._compact()
 
     def due_in_s(self) -> float | None:
-        """Seconds until the next `publish` should come, 0.0 for now; None if nothing waits."""
+        """Return the seconds until `publish` is due, 0.0 for now; None if nothing waits."""
         if not self._pending:
             return None
         if self._published_at is None:
@@ -137,7 +137,7 @@ class TextFeed:
         return max(0.0, self._published_at + self._interval_s() - self._clock())
 
     def publish(self) -> None:
-        """Publish what waits, due or not: a caller with a figure to show has to do it first."""
+        """Publish waiting text, due or not: a caller must do so before it shows a figure."""
         if not self._pending:
             return
         self._pending, self._pending_bytes = _by_turns(self._pending), 0
@@ -148,16 +148,17 @@ class TextFeed:
         self._published_at = self._clock()
 
     def close(self) -> None:
-        """Publish the rest: what waits and, after a flood, what was left out and the tail."""
+        """Publish the rest: waiting text and, after a flood, the amount left out and the tail."""
         self.publish()
         tail, self._tail = self._tail, None
         if tail is None:
             return
         pieces, left_out = tail.take()
         if left_out.size:
+            trail.mark("client", self._run_id, "left-out", bytes=left_out.size)
             self._write("stderr", self._notice(left_out))
         for piece in _by_turns(pieces):
-            self._write(piece.stream, collapse(piece.text))
+            self._put(piece.stream, collapse(piece.text))
 
     def _interval_s(self) -> float:
         fill = max(
@@ -166,7 +167,7 @@ class TextFeed:
         return _MIN_INTERVAL_S + (_MAX_INTERVAL_S - _MIN_INTERVAL_S) * min(fill, 1.0)
 
     def _compact(self) -> None:
-        """Bound what waits, whether or not the caller publishes."""
+        """Bound the waiting text, whether or not the caller publishes."""
         for piece in self._pending:
             piece.parts = [collapse(piece.text)]
         self._pending_bytes = sum(_size(piece.parts[0]) + _PIECE_BYTES for piece in self._pending)
@@ -184,10 +185,15 @@ class TextFeed:
             self._tail.add(stream, text[end:])
         if end:
             self._ends_line = text[:end].endswith("\n")
-            self._write(stream, text[:end])
+            self._put(stream, text[:end])
+
+    def _put(self, stream: StreamName, text: str) -> None:
+        if trail.is_on:
+            trail.mark("client", self._run_id, "displayed", stream=stream, bytes=_size(text))
+        self._write(stream, text)
 
     def _admit(self, stream: StreamName, text: str) -> int:
-        """Count as shown what the cap still allows of `text`; return its number of characters."""
+        """Count as shown the part of `text` that the cap allows; return its characters."""
         # Front ends keep of a progress bar only its last state, so only that counts: the line as
         # it would be, had it come in one batch.
         before = self._open_line[stream]
@@ -214,9 +220,9 @@ class TextFeed:
 
 
 def _by_turns(pieces: list[_Piece]) -> list[_Piece]:
-    """`pieces` in their order or, if the streams take turns too often, each stream as one piece.
+    """Return the pieces in order or, if the streams take turns too often, each stream as one.
 
-    A kernel does the same with the prints of its own 0.2 s.
+    A kernel does the same with the prints of 0.2 s.
     """
     if len(pieces) <= _MAX_TURNS:
         return pieces
@@ -247,7 +253,7 @@ class _Tail:
             self._kept_bytes -= self._pieces.popleft()[2]
 
     def take(self) -> tuple[list[_Piece], _Amount]:
-        """The tail, oldest first, and how much came before it."""
+        """Return the tail, oldest piece first, and the amount of text before it."""
         pieces: list[_Piece] = []
         kept = _Amount()
         for stream, text, _ in reversed(self._pieces):
@@ -267,7 +273,7 @@ class _Tail:
 
 
 def _prefix(text: str, max_lines: int, max_bytes: int) -> int:
-    """The end of the longest start of `text` within both limits, after a whole line if it can."""
+    """Return the end of the longest start of `text` within the limits, at a line if it can."""
     end = 0
     for _ in range(max_lines):
         newline = text.find("\n", end)
@@ -284,7 +290,7 @@ def _prefix(text: str, max_lines: int, max_bytes: int) -> int:
 
 
 def _suffix(text: str, max_lines: int, max_bytes: int) -> int:
-    """The start of the longest end of `text` within both limits, at a whole line if it can."""
+    """Return the start of the longest end of `text` within the limits, at a line if it can."""
     start = len(text)
     end = len(text)
     for _ in range(max_lines + 1):

@@ -22,8 +22,8 @@ class StripWidget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is An
 
     Args:
         facts: the first ones.
-        on_stop: called on whatever thread the page's message comes.
-        kernel_id: what the page may interrupt; None if only the message is left.
+        on_stop: called on the thread of the page's message, which may be any.
+        kernel_id: the kernel that the page may interrupt; None if it can only send the message.
     """
 
     _esm = _FOLDER / "strip.js"
@@ -42,7 +42,7 @@ class StripWidget(anywidget.AnyWidget):  # type: ignore[misc]  # anywidget is An
         self.on_msg(self._receive)
 
     def set_facts(self, facts: RunFacts) -> None:
-        """Send what the row shows, unless nothing but time went by."""
+        """Send the row's facts, unless only time went by."""
         page_facts = _to_page(facts)
         if page_facts | {"elapsed_s": 0} != self.facts | {"elapsed_s": 0}:
             self.facts = page_facts

@@ -122,7 +122,7 @@ def _environment() -> dict[str, str]:
 def _open(path: Path) -> int:
     """Open a file in the folder for writing, and make it if it does not exist."""
     try:
-        return open_own(path, os.O_WRONLY | os.O_CREAT)
+        return open_own(path, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
     except OSError as exc:
         if is_misplaced(exc, path):
             raise EmbeddedServerError(

@@ -11,7 +11,7 @@ from ..display.faces import is_attended, is_notebook
 from ..display.panel import Panel
 from ..display.strip import Strip
 from ..display.summary import to_text
-from ..protocol.events import Output
+from ..outputs.decoding import Decoded
 from ..protocol.requests import Start
 from ..runs.backlog import Backlog
 from ..runs.run import Run
@@ -84,7 +84,7 @@ def _when_a_cell_ends_behind(run: Run, action: Callable[[], None]) -> None:
     events.register("post_run_cell", finish)
 
 
-def _go_on(view: View, before: Iterator[Output], backlog: Backlog) -> None:
+def _go_on(view: View, before: Iterator[Decoded], backlog: Backlog) -> None:
     with closing(backlog):
         for output in before:
             view.take(output)

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
-from ..client.stream import Item, Notice
+from typing import assert_never
+
+from ..client.stream import Notice, Recovered
 from ..display.body import Body
 from ..display.strip import Strip
 from ..display.summary import RunFacts
 from ..outputs import tracebacks
-from ..outputs.decoding import ClearOutput, Decoded, Display, OutputDecoder, Raised
+from ..outputs.decoding import ClearOutput, Display, Raised, SavedFile, Value
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.states import State
+from ..runs.backlog import News
 from ..runs.run import Run
 
 _SHOWS_NO_MORE = "this cell shows no more until the end; all of it is kept"
@@ -38,7 +41,6 @@ class View:
         self._body = body
         self._is_detached = is_detached
         self._says_raised = says_raised
-        self._decoder = OutputDecoder(run.mark)
         self._has_begun = False
         self._is_running = False
         self._detail = ""  # the present step of the run
@@ -48,42 +50,50 @@ class View:
     def open(self) -> None:
         self._strip.open(self.facts())
 
-    def take(self, item: Item) -> None:
+    def take(self, item: News) -> None:
+        """Show an item of the run's output, or what it changes in the strip."""
         match item:
             case Output():
-                for decoded in self._decoder.feed(item):
-                    self._show(decoded)
-                return
-            case Progress():
-                self._detail = item.detail
-                self._is_running = item.state is State.RUNNING
-                self._note = item.note or self._note
-            case Notice():
-                self._trouble = item.text
+                self._begin()
+                self._body.add_text(item)
+            case Display():
+                self._begin()
+                self._body.show(item)
+            case ClearOutput(wait):
+                self._begin()
+                self._body.clear(wait=wait)
+            case Raised(error):
+                self._begin()
+                if self._says_raised:
+                    self._body.add_text(Output(tracebacks.text(error), "stderr"))
+            case Value() | SavedFile():
+                self._begin()
+            case Progress(state, detail, note):
+                self._detail = detail
+                self._is_running = state is State.RUNNING
+                self._note = note or self._note
+                self._strip.update(self.facts())
+            case Notice(text):
+                self._trouble = text
+                self._strip.update(self.facts())
+            case Recovered():
+                self._trouble = ""
+                self._strip.update(self.facts())
             case Finished():
                 self._detail = self._trouble = ""
-                return
-        self._strip.update(self.facts())
+            case _:
+                assert_never(item)
 
-    def _show(self, item: Decoded) -> None:
+    def _begin(self) -> None:
+        """Note that the program has begun: its first output has come."""
         if not self._has_begun:
             self._has_begun = True
             if not self._is_running:  # otherwise it says what the run waits for
                 self._detail = ""
             self._strip.update(self.facts())
-        match item:
-            case Output():
-                self._body.add_text(item)
-            case Display():
-                self._body.show(item)
-            case ClearOutput():
-                self._body.clear(wait=item.wait)
-            case Raised() if self._says_raised:
-                said = tracebacks.lines(tracebacks.rebuild(item.error, "<cell>"))
-                self._body.add_text(Output("".join(f"{line}\n" for line in said), "stderr"))
 
     def due_in_s(self) -> float | None:
-        """Return how long nothing needs to be published, in seconds; None: until an item comes."""
+        """Return the seconds until `publish_due` is due; None if nothing is."""
         dues = [self._strip.due_in_s(), self._body.due_in_s()]
         return min((due for due in dues if due is not None), default=None)
 
@@ -106,8 +116,6 @@ class View:
         self._trouble = f"left before it ended; %lyceum attach {which} follows it again"
 
     def close(self) -> None:
-        for left in self._decoder.close():
-            self._show(left)
         self._body.close()
         self._strip.close(self.facts())
 

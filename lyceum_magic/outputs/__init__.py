@@ -1,1 +1,1 @@
-"""Events -> decoded outputs: pure functions."""
+"""Events of a run -> outputs and values: pure functions."""

@@ -1,13 +1,14 @@
-"""Output events of a run -> what they mean: text, displays, values, files, what was raised."""
+"""Output events of a run -> decoded items: text, displays, values, files, the exception."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field, replace
-from typing import Any
+from itertools import starmap
+from typing import Any, assert_never
 
 from ..protocol.events import Output
-from .frames import FrameDecoder, Message
+from .frames import FrameReader, Message
 
 
 @dataclass(frozen=True, slots=True)
@@ -15,25 +16,28 @@ class Display:
     """A MIME bundle, as Jupyter's `display_data` carries it.
 
     Attributes:
+        data: MIME type -> text or JSON.
         is_update: it replaces what was shown under its `display_id`.
+        timestamp: in seconds since 1970, None where the server gives none.
     """
 
     data: dict[str, Any]
     metadata: dict[str, Any] = field(default_factory=dict)
     display_id: str | None = None
     is_update: bool = False
+    timestamp: float | None = field(default=None, compare=False)
 
 
 @dataclass(frozen=True, slots=True)
 class ClearOutput:
-    """What was shown goes; at once, or where `wait` is set as soon as something takes its place."""
+    """A request to remove what was shown: at once or, with `wait`, when the next output comes."""
 
     wait: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Raised:
-    """What ended the cell: the object that `remote.errors` describes."""
+    """The exception that ended the cell, as `remote.errors` describes it."""
 
     error: dict[str, Any]
 
@@ -43,8 +47,8 @@ class Value:
     """An `--out` value, still packed.
 
     Attributes:
-        problem: why it is not there, in one sentence.
-        change: as what it arrives, in one sentence, if not as what it was there.
+        problem: why it could not be sent, in one sentence; empty if it was.
+        change: which other type it arrives as, in one sentence; empty if it keeps its own.
     """
 
     name: str
@@ -55,73 +59,69 @@ class Value:
 
 @dataclass(frozen=True, slots=True)
 class SavedFile:
-    """A file that the cell wrote; `problem` says in one sentence why it is not there."""
+    """A file that the cell wrote; `problem` says in one sentence why it could not be sent."""
 
     path: str
     data: bytes
     problem: str = ""
 
 
+#: The closed union of the output types. Every `match` over it ends in `assert_never`.
 Decoded = Output | Display | ClearOutput | Raised | Value | SavedFile
 
 
 class OutputDecoder:
-    """Reads one run, from its first event on.
+    """A decoder of the output events of one run, from its first event on.
 
     Args:
         mark: the run's; see `runs.Run.mark`.
     """
 
     def __init__(self, mark: str) -> None:
-        self._streams = {"stdout": FrameDecoder(mark), "stderr": FrameDecoder(mark)}
+        self._streams = {"stdout": FrameReader(mark), "stderr": FrameReader(mark)}
 
     def feed(self, event: Output) -> list[Decoded]:
+        """Return what this event completes, in order."""
         found = self._streams[event.stream].feed(event.text)
         if len(found) == 1 and found[0] == event.text:
             return [event]
-        return [
-            replace(event, text=item) if isinstance(item, str) else _meaning(item, event)
-            for item in found
-        ]
-
-    def lost(self) -> list[Value | SavedFile]:
-        """Values and files of which parts are missing, with that as their problem.
-
-        The name is empty where it was in a missing part.
-        """
-        lost: list[Value | SavedFile] = []
-        for decoder in self._streams.values():
-            for message, arrived in decoder.incomplete():
-                if message.kind in ("value", "file"):
-                    kind = Value if message.kind == "value" else SavedFile
-                    name = _text(message.head, "name" if kind is Value else "path")
-                    problem = f"of {name or f'a {message.kind}'}, only {arrived} arrived"
-                    lost.append(kind(name, b"", problem))
-        return lost
+        return [_item(piece, event) for piece in found]
 
     def close(self) -> list[Decoded]:
-        """What is left when the run has ended."""
+        """Return what is left when the run has ended.
+
+        A value or file of which parts are missing comes without data, with that as its problem;
+        its name is empty if the name was in a missing part.
+        """
         left: list[Decoded] = []
         for stream, decoder in self._streams.items():
+            left += filter(None, starmap(_lost, decoder.incomplete()))
             event = Output("", "stderr" if stream == "stderr" else "stdout")
-            for item in decoder.close():
-                left.append(
-                    replace(event, text=item) if isinstance(item, str) else _meaning(item, event)
-                )
+            left += [_item(piece, event) for piece in decoder.close()]
         return left
 
 
-def decode(events: Iterable[Output], mark: str) -> Iterator[Decoded]:
-    """All that the events of a run mean, as far as they have come."""
+def decode(events: Iterable[Output], mark: str, *, is_over: bool = True) -> Iterator[Decoded]:
+    """Decode the events of a run.
+
+    Args:
+        events: from the run's first one on.
+        mark: the run's; see `runs.Run.mark`.
+        is_over: whether no more events follow, so that incomplete messages are given as text.
+    """
     decoder = OutputDecoder(mark)
     for event in events:
         yield from decoder.feed(event)
-    yield from decoder.close()
+    if is_over:
+        yield from decoder.close()
 
 
-def _meaning(message: Message, event: Output) -> Decoded:
-    head = message.head
-    match message.kind:
+def _item(piece: str | Message, event: Output) -> Decoded:
+    """Return the item that a piece of an event's text stands for."""
+    if isinstance(piece, str):
+        return replace(event, text=piece)
+    head = piece.head
+    match piece.kind:
         case "display" if isinstance(data := head.get("data"), dict):
             metadata, display_id = head.get("metadata"), head.get("display_id")
             return Display(
@@ -129,6 +129,7 @@ def _meaning(message: Message, event: Output) -> Decoded:
                 metadata=metadata if isinstance(metadata, dict) else {},
                 display_id=display_id if isinstance(display_id, str) else None,
                 is_update=head.get("update") is True,
+                timestamp=event.timestamp,
             )
         case "clear":
             return ClearOutput(head.get("wait") is True)
@@ -136,10 +137,19 @@ def _meaning(message: Message, event: Output) -> Decoded:
             return Raised(head)
         case "value":
             name, problem, change = (_text(head, key) for key in ("name", "problem", "change"))
-            return Value(name, message.data, problem, change)
+            return Value(name, piece.data, problem, change)
         case "file":
-            return SavedFile(_text(head, "path"), message.data, _text(head, "problem"))
-    return replace(event, text=message.readable)  # of a later version
+            return SavedFile(_text(head, "path"), piece.data, _text(head, "problem"))
+    return replace(event, text=piece.readable)  # of a later version
+
+
+def _lost(message: Message, arrived: str) -> Value | SavedFile | None:
+    """Return a value or file of which parts are missing; None for any other message."""
+    if message.kind not in ("value", "file"):
+        return None
+    kind, key = (Value, "name") if message.kind == "value" else (SavedFile, "path")
+    name = _text(message.head, key)
+    return kind(name, b"", f"of {name or f'a {message.kind}'}, only {arrived} arrived")
 
 
 def _text(head: dict[str, Any], member: str) -> str:
@@ -148,40 +158,35 @@ def _text(head: dict[str, Any], member: str) -> str:
 
 
 class Harvest:
-    """What a run sends home beside its display: what it raised, values, files.
+    """The items of a run that are kept, not shown: values, files, and the error that ended it.
 
     Args:
-        mark: the run's; see `runs.Run.mark`.
+        items: the run's first items.
 
     Attributes:
-        problems: what is wrong with values and files whose names did not arrive, in sentences.
+        problems: a sentence for each value and file whose name did not arrive.
     """
 
-    def __init__(self, mark: str) -> None:
-        self._decoder = OutputDecoder(mark)
+    def __init__(self, items: Iterable[Decoded] = ()) -> None:
         self.problems: list[str] = []
         self.raised: Raised | None = None
         self.values: dict[str, Value] = {}
         self.files: dict[str, SavedFile] = {}
+        self.take(items)
 
-    def close(self) -> None:
-        """Nothing more will come: what has not come whole is lost, and says so."""
-        for item in self._decoder.lost():
-            match item:
-                case Value(name) if name:
-                    self.values[name] = item
-                case SavedFile(path) if path:
-                    self.files[path] = item
-                case _:
-                    self.problems.append(f"{item.problem}.")
-        self._decoder.close()
-
-    def feed(self, event: Output) -> None:
-        for item in self._decoder.feed(event):
+    def take(self, items: Iterable[Decoded]) -> None:
+        """Take the run's next items."""
+        for item in items:
             match item:
                 case Raised():
                     self.raised = item
-                case Value():
-                    self.values[item.name] = item
-                case SavedFile():
-                    self.files[item.path] = item
+                case Value(name="") | SavedFile(path=""):
+                    self.problems.append(f"{item.problem or 'a value came without its name'}.")
+                case Value(name):
+                    self.values[name] = item
+                case SavedFile(path):
+                    self.files[path] = item
+                case Output() | Display() | ClearOutput():
+                    pass
+                case _:
+                    assert_never(item)

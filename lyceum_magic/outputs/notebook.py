@@ -1,12 +1,12 @@
-"""What a run showed -> the outputs that a notebook saves."""
+"""Decoded output of a run -> the outputs that a notebook saves."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Any, Literal, TypedDict
+from typing import Any, Literal, TypedDict, assert_never
 
 from ..protocol.events import Output, StreamName
-from .decoding import ClearOutput, Decoded, Display
+from .decoding import ClearOutput, Decoded, Display, Raised, SavedFile, Value
 
 
 class StreamOutput(TypedDict):
@@ -38,52 +38,74 @@ NotebookOutput = StreamOutput | DisplayOutput | ErrorOutput
 
 
 def to_outputs(items: Iterable[Decoded]) -> list[NotebookOutput]:
-    """The outputs in their order, as a client of a kernel would have collected them.
+    """Return the outputs in their order, as a client of a kernel would have collected them.
 
     Neighbouring text of one stream is one output. A display of an id that was shown before, and an
-    update of it, changes each of them where it stands. What `clear_output` has taken is gone.
+    update of it, changes each of them where it stands. What `clear_output` removed is left out.
     """
-    outputs: list[NotebookOutput] = []
-    texts: list[list[str]] = []  # the pieces of each stream output
-    by_display_id: dict[str, list[DisplayOutput]] = {}
-    clears = False  # with the next output
+    collector = _Collector()
     for item in items:
         match item:
-            case ClearOutput(wait):
-                clears = True
-                if wait:
-                    continue
-            case Output() | Display(is_update=False):
-                pass
-            case Display(data, metadata, display_id):
-                _refill(by_display_id.get(display_id or "", ()), data, metadata)
-                continue
-            case _:
-                continue
-        if clears:
-            outputs, texts, by_display_id, clears = [], [], {}, False
-        match item:
             case Output(text, stream):
-                if not outputs or outputs[-1].get("name") != stream:
-                    outputs.append(StreamOutput(output_type="stream", name=stream, text=""))
-                    texts.append([])
-                texts[-1].append(text)
-            case Display(data, metadata, display_id):
-                output = DisplayOutput(output_type="display_data", data={}, metadata={})
-                outputs.append(output)
-                same = [output]
-                if display_id is not None:
-                    same = by_display_id.setdefault(display_id, [])
-                    same.append(output)
-                _refill(same, data, metadata)
-    streams = (output for output in outputs if output["output_type"] == "stream")
-    for stream_output, pieces in zip(streams, texts, strict=True):
-        stream_output["text"] = "".join(pieces)
-    return outputs
+                collector.add_text(text, stream)
+            case Display():
+                collector.add_display(item)
+            case ClearOutput(wait):
+                collector.clear(wait=wait)
+            case Raised() | Value() | SavedFile():
+                pass
+            case _:
+                assert_never(item)
+    return collector.outputs()
 
 
-def _refill(
-    outputs: Iterable[DisplayOutput], data: dict[str, Any], metadata: dict[str, Any]
-) -> None:
-    for output in outputs:
-        output["data"], output["metadata"] = dict(data), dict(metadata)
+class _Collector:
+    """The outputs of one cell so far."""
+
+    def __init__(self) -> None:
+        self._clears = False  # with the next output
+        self._empty()
+
+    def _empty(self) -> None:
+        self._outputs: list[StreamOutput | DisplayOutput] = []
+        self._texts: list[list[str]] = []  # the pieces of each stream output
+        self._by_display_id: dict[str | None, list[DisplayOutput]] = {}
+
+    def clear(self, *, wait: bool) -> None:
+        self._clears = True
+        if not wait:
+            self._make_way()
+
+    def _make_way(self) -> None:
+        if self._clears:
+            self._clears = False
+            self._empty()
+
+    def add_text(self, text: str, stream: StreamName) -> None:
+        self._make_way()
+        if not self._outputs or self._outputs[-1].get("name") != stream:
+            self._outputs.append(StreamOutput(output_type="stream", name=stream, text=""))
+            self._texts.append([])
+        self._texts[-1].append(text)
+
+    def add_display(self, item: Display) -> None:
+        if not item.is_update:
+            self._make_way()
+            output = DisplayOutput(output_type="display_data", data={}, metadata={})
+            self._outputs.append(output)
+            if item.display_id is None:
+                _fill(output, item)
+                return
+            self._by_display_id.setdefault(item.display_id, []).append(output)
+        for output in self._by_display_id.get(item.display_id, ()):
+            _fill(output, item)
+
+    def outputs(self) -> list[NotebookOutput]:
+        streams = (output for output in self._outputs if output["output_type"] == "stream")
+        for stream_output, pieces in zip(streams, self._texts, strict=True):
+            stream_output["text"] = "".join(pieces)
+        return list(self._outputs)
+
+
+def _fill(output: DisplayOutput, item: Display) -> None:
+    output["data"], output["metadata"] = dict(item.data), dict(item.metadata)

@@ -1,7 +1,7 @@
-"""The description of a remote exception -> an exception that shows as it did there.
+"""The description of a remote exception -> an exception that prints as the original did.
 
-The description is `remote.errors.describe`'s. It was written by the run, so whatever in
-it is not of the expected form is left out.
+The description comes from `remote.errors.describe`. The run wrote it and is not trusted: any part
+that is not of the expected form is left out.
 """
 
 from __future__ import annotations
@@ -22,19 +22,19 @@ from typing import Any
 from ..protocol.surrogates import without_surrogates
 from .decoding import Raised
 
-#: What is rebuilt; the rest is left out.
+#: Limits of the exception that is rebuilt; the rest is left out.
 MAX_EXCEPTIONS = 100
 MAX_FRAMES = 3000  # of one exception
 MAX_ARGUMENTS = 1000  # of one frame
 MAX_LINES = 1_000_000  # of all files, with those that were not sent
-#: A longer file is not compared with the lines of one there.
+#: A longer file of this machine is not compared with the lines of the run's.
 MAX_SOURCE_BYTES = 16 * 1024 * 1024
-#: Characters of a message that fit where there is one line.
+#: Maximum characters of a message in a headline.
 MAX_HEADLINE = 200
 
 
 def name_and_value(error: Mapping[str, Any]) -> tuple[str, str]:
-    """The class name and the message of what ended the cell; empty where it does not say."""
+    """Return the class name and message of the exception; empty if they are missing."""
     described = _list(error, "exceptions")
     if not described or not isinstance(described[0], dict):
         return "", ""
@@ -47,26 +47,31 @@ def style(error: Mapping[str, Any]) -> str:
 
 
 def headline(raised: Raised | None) -> str:
-    """Class and message of what ended the cell in one line; empty if nothing did."""
+    """Return class and message of the exception in one line; empty if there is none."""
     ename, evalue = name_and_value(raised.error) if raised is not None else ("", "")
     message = evalue.strip().partition("\n")[0][:MAX_HEADLINE]
     return ": ".join(filter(None, (ename, message)))
 
 
 def lines(exception: BaseException | None) -> list[str]:
-    """Its traceback as Python prints it; no lines for None."""
+    """Return the lines of an exception's traceback, as Python prints it; none for None."""
     return "".join(traceback.format_exception(exception)).splitlines() if exception else []
 
 
-def rebuild(error: Mapping[str, Any], cell_name: str) -> BaseException | None:
-    """The exception, with its traceback, causes, contexts, notes and members.
+def text(error: Mapping[str, Any]) -> str:
+    """Return the traceback of a described exception as text; empty if none is described."""
+    return "".join(f"{line}\n" for line in lines(rebuild(error, "<cell>")))
 
-    Its class is the builtin class where that can be built, else one of the same name and module,
-    made on the fly, below the nearest builtin one.
+
+def rebuild(error: Mapping[str, Any], cell_name: str) -> BaseException | None:
+    """Return the exception, with its traceback, causes, contexts, notes and members.
+
+    Its class is the builtin class if that can be built, else a new one of the same name and module,
+    derived from the nearest builtin one.
 
     Args:
-        cell_name: what its traceback calls the cell. The lines of the cell and of files that are
-            not the same here become known to `linecache`, under names that no file here has.
+        cell_name: the cell's name in the traceback. The lines of the cell and of files that differ
+            on this machine become known to `linecache`, under names that no file here has.
 
     Returns:
         None if nothing is described.
@@ -77,7 +82,7 @@ def rebuild(error: Mapping[str, Any], cell_name: str) -> BaseException | None:
         return None
     names = _names_of_files(error, cell_name)
     rebuilt: dict[int, BaseException] = {}
-    # A group is made of its members, which come behind it.
+    # A group is made of its members, which come after it.
     for place in reversed(range(len(described))):
         members = [rebuilt[at] for at in _list(described[place], "members") if at in rebuilt]
         rebuilt[place] = _exception(described[place], members, names)
@@ -94,7 +99,7 @@ def rebuild(error: Mapping[str, Any], cell_name: str) -> BaseException | None:
 
 
 def _other(rebuilt: dict[int, BaseException], place: int, other: object) -> BaseException | None:
-    # Only those behind it, or the chain could bite its tail.
+    # Only one after it, or the chain could become a circle.
     return rebuilt.get(other) if isinstance(other, int) and other > place else None
 
 
@@ -168,7 +173,7 @@ def _syntax_error(
 
 
 def _names_of_files(error: Mapping[str, Any], cell_name: str) -> dict[str, str]:
-    """What a file there is called here: a name under which `linecache` has the lines of there."""
+    """Return the run's names of files -> names here, under which `linecache` has their lines."""
     names = {}
     room = MAX_LINES
     files = error.get("files")
@@ -199,14 +204,14 @@ def _names_of_files(error: Mapping[str, Any], cell_name: str) -> dict[str, str]:
 
 
 def _name_of_own(name: str, error: Mapping[str, Any]) -> str:
-    """The name below its import root of a module that travelled; empty for any other file."""
+    """Return the name of a module that travelled, below its import root; else an empty text."""
     folder = _name(error, "folder")
     own = name.removeprefix(f"{folder}/") if folder else name
     return own if own != name and ".." not in own.split("/") else ""
 
 
 def _same_here(own: str, lines: Mapping[int, str]) -> str | None:
-    """The file here that a module which travelled was read from, if it is still the same."""
+    """Return the file here from which a travelled module was read, if it has not changed."""
     files = []
     for folder in sys.path:
         with contextlib.suppress(OSError):  # the current one may be deleted
@@ -215,7 +220,7 @@ def _same_here(own: str, lines: Mapping[int, str]) -> str | None:
 
 
 def _same(files: Iterable[str], lines: Mapping[int, str]) -> str | None:
-    """The first file that has these lines."""
+    """Return the first file that has these lines."""
     for file in files:
         if _is_source(file):
             linecache.checkcache(file)
@@ -225,7 +230,7 @@ def _same(files: Iterable[str], lines: Mapping[int, str]) -> str | None:
 
 
 def _is_source(file: str) -> bool:
-    """Whether it may be read: the run names it, and may name a pipe or a device."""
+    """Return whether a file may be read: the run names it, and may name a pipe or a device."""
     try:
         found = os.stat(file)
     except (OSError, ValueError):
@@ -258,10 +263,10 @@ class _NotSent:
 
 
 def _traceback(one: Mapping[str, Any], names: Mapping[str, str]) -> types.TracebackType | None:
-    """A traceback of real frames: Python makes no other.
+    """Return a traceback of real frames: Python makes no others.
 
-    tblib's have neither the columns, which Python and IPython mark, nor the arguments, which
-    IPython lists.
+    Those of tblib lack the columns, which Python and IPython mark, and the arguments, which IPython
+    lists.
     """
     described = [place for place in _list(one, "places") if isinstance(place, dict)]
     places = [_raiser(place, names) for place in described[:MAX_FRAMES]]
@@ -280,13 +285,13 @@ def _traceback(one: Mapping[str, Any], names: Mapping[str, str]) -> types.Traceb
 
 
 class _RaisedThere(Exception):
-    """What the frames of a rebuilt traceback have raised."""
+    """The exception that the frames of a rebuilt traceback raise."""
 
 
 def _raiser(
     place: Mapping[str, Any], names: Mapping[str, str]
 ) -> tuple[types.FunctionType, list[_NotSent]]:
-    """A function that raises at this place, and what it takes."""
+    """Return a function that raises at this place, and its arguments."""
     line = place.get("line")
     line = line if isinstance(line, int) and 0 < line < 1 << 24 else 1
     first = place.get("first")
@@ -313,7 +318,7 @@ def _raiser(
 
 
 def _arguments(place: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
-    """The stars and the names of what a function takes; nothing where no function takes that."""
+    """Return the stars and names of a function's parameters; nothing if they are impossible."""
     arguments = [name for name in _list(place, "arguments") if isinstance(name, str)]
     arguments = [_clean(name) for name in arguments[:MAX_ARGUMENTS]]
     stars = [name[: len(name) - len(name.lstrip("*"))] for name in arguments]
@@ -323,7 +328,7 @@ def _arguments(place: Mapping[str, Any]) -> tuple[list[str], tuple[str, ...]]:
 
 
 def _position(place: Mapping[str, Any], line: int) -> tuple[int, int, int]:
-    """End line, column and end column, in bytes; -1 for unknown columns."""
+    """Return end line, column and end column, in bytes; -1 for unknown columns."""
     match place.get("position"):
         case [int(first), int(last), int(column), int(end)] if (
             first == line <= last < 1 << 24
@@ -350,5 +355,5 @@ def _name(described: Mapping[str, Any], member: str) -> str:
 
 
 def _clean(name: str) -> str:
-    """A text as Python takes it for the name of a class, a function or a file, and for a line."""
+    """Return a text that Python accepts as a line or as the name of a class, function or file."""
     return without_surrogates(name.replace("\0", "\N{REPLACEMENT CHARACTER}"))

@@ -1,4 +1,4 @@
-"""`--out` values as they came -> the values, made when they are asked for."""
+"""Packed `--out` values -> the values, each made at its first use."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ from .decoding import Value
 
 
 class Values(Mapping[str, Any]):
-    """The values that a run sent home, by name; each is made at its first use.
+    """The values that a run sent back, by name; each is made at its first use.
 
-    Those that could not travel are not among the names; asking for one says why.
+    A value that could not travel is not among the names; looking it up raises the reason.
 
     Attributes:
-        source: what came; may still grow.
-        allow_pickle: whether a value may be a pickle, which runs what its maker wanted.
-        came_along: the names that functions among the values have brought into `__main__`, since
-            they read them and it lacked them.
+        source: the packed values; may still grow.
+        allow_pickle: whether a value may be a pickle, which runs any code of its maker.
+        came_along: the names that functions among the values have brought into `__main__`, because
+            they read them and they were missing there.
     """
 
     def __init__(self, source: Mapping[str, Value], *, allow_pickle: bool = False) -> None:
@@ -30,9 +30,10 @@ class Values(Mapping[str, Any]):
         self._made: dict[str, Any] = {}
 
     def __getitem__(self, name: str) -> Any:
-        """
+        """Return a value, made now if this is its first use.
+
         Raises:
-            KeyError: none of that name came.
+            KeyError: no value of that name came.
             TransferError: it could not travel, or cannot be made here.
         """
         if name not in self._made:

@@ -1,1 +1,1 @@
-"""What both sides say: frozen types and pure functions, no I/O. Source: Lyceum's API v2."""
+"""The wire, for both sides: frozen types and pure functions, no I/O. Source: Lyceum's API v2."""

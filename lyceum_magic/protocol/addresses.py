@@ -1,4 +1,4 @@
-"""What an address in a URL means to both sides."""
+"""Addresses in URLs -> loopback, public or neither; for both sides."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ _LOOPBACK = ("127.0.0.0/8", "::1/128")
 #: (mapped, compatible, NAT64), unique local, site-local, link-local and multicast.
 _GIVEN_OUT = ("2000::/3",)
 
-#: What is not public all the same. Python's own tables differ between its releases, and hold
-#: neither multicast nor what a cloud serves at an address that is public elsewhere.
+#: Ranges that are not public all the same. Python's own tables differ between its releases, and
+#: hold neither multicast nor a cloud's own services at addresses that are public elsewhere.
 #: Source: IANA IPv4 and IPv6 Special-Purpose Address Registries (RFC 6890).
 _SPECIAL = (
     "0.0.0.0/8",
@@ -45,7 +45,7 @@ _SPECIAL = (
 
 
 def is_loopback(host: str) -> bool:
-    """Whether a host name or address of a URL is this machine."""
+    """Return whether a host name or address of a URL is this machine."""
     if host == "localhost":
         return True
     # Not `address.is_loopback`: releases of Python differ on ::ffff:127.0.0.1.
@@ -54,7 +54,7 @@ def is_loopback(host: str) -> bool:
 
 
 def is_public(address: Address) -> bool:
-    """Whether an address is somebody's on the Internet, and everybody's way there is the same."""
+    """Return whether an address is reachable on the Internet, and the same host for everyone."""
     return (
         address.is_global
         and (address.version == 4 or _lies_in(address, _GIVEN_OUT))
@@ -63,7 +63,7 @@ def is_public(address: Address) -> bool:
 
 
 def address_of(host: str) -> Address | None:
-    """The address that a text is; None for any other text.
+    """Return the address that a text denotes; None for any other text.
 
     IPv4 has four decimal numbers here; an IPv6 address with a zone is none.
     """

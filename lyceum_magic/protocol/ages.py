@@ -32,8 +32,8 @@ class Mark:
         """Return the mark of records that have none yet.
 
         Args:
-            newest: when the newest of them ended; None where there are none. It is all that says
-                whether the clock is right.
+            newest: the end of the newest of them, None without any. It is the only sign of whether
+                the clock is right.
         """
         return cls(now if newest is None else min(now, newest + DAY_S), now)
 
@@ -48,8 +48,8 @@ class Mark:
 
 
 def kept_from(ended_at: float, mark: Mark | None) -> float:
-    """Return the moment from which the age of a run counts that has just ended.
+    """Return the moment from which the age of a run that has just ended counts.
 
-    Its end as the clock has it, but not before the mark: the clock may have been set back.
+    That is its end by the clock, but not before the mark: the clock may have been set back.
     """
     return ended_at if mark is None else max(ended_at, mark.time)

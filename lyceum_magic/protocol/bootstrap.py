@@ -16,7 +16,7 @@ _LINE = re.compile(r"# lyceum-magic bootstrap ([0-9a-f]{64}):((?: \w+)*)\n")
 
 
 def first_line(digest: str, modules: Iterable[str]) -> str:
-    """The line that opens a cell without its bootstrap.
+    """Return the line that opens a cell without its bootstrap.
 
     Args:
         digest: SHA-256 of the bootstrap, in hexadecimal.
@@ -26,12 +26,12 @@ def first_line(digest: str, modules: Iterable[str]) -> str:
 
 
 def digest_in(program: str) -> str:
-    """The digest of the bootstrap that a program lacks; empty if it lacks none."""
+    """Return the digest of the bootstrap that a program lacks; empty if it lacks none."""
     match = _LINE.match(program)
     return match[1] if match else ""
 
 
 def modules_in(program: str) -> frozenset[str]:
-    """The modules that the first line of such a program names."""
+    """Return the modules that the first line of such a program names."""
     match = _LINE.match(program)
     return frozenset(match[2].split()) if match else frozenset()

@@ -1,6 +1,6 @@
-"""How the URL of a callback may read, for who gives one and for who sends to it.
+"""Text of a callback URL -> its parts, or the reason why it is refused; for both sides.
 
-This is about its text. Where it may lead is decided by the address that is really connected to,
+Only the text is judged here. The address that a name leads to is judged when it is connected to,
 see `server.outbox.targets`.
 """
 
@@ -44,7 +44,7 @@ _NAME = re.compile(
 
 _PORTS = {"http": 80, "https": 443}
 
-#: What may be shown of a scheme: a longer one may be a secret with a colon.
+#: A scheme that may be shown: a longer one may be a secret with a colon.
 _SCHEME = re.compile(
     r"(?P<scheme>[a-z][a-z0-9+.-]{0,15}):(?P<slashes>//)?", re.ASCII | re.IGNORECASE
 )
@@ -69,17 +69,17 @@ class CallbackUrl:
 
     @property
     def authority(self) -> str:
-        """What the Host header says: the port only where the scheme does not imply it."""
+        """The text of the Host header: with a port only if the scheme does not imply it."""
         return self._host if self.port == _PORTS[self.scheme] else f"{self._host}:{self.port}"
 
     @property
     def endpoint(self) -> str:
-        """Whom it is for: scheme, host and port, the port always there."""
+        """The receiver: scheme, host and port, always with the port."""
         return f"{self.scheme}://{self._host}:{self.port}"
 
     @property
     def origin(self) -> str:
-        """The URL as it may be shown."""
+        """The part of the URL that may be shown."""
         return f"{self.scheme}://{self.authority}/..."
 
     @property
@@ -92,9 +92,9 @@ class PathChanged(ValueError):
 
 
 def problem_of_url(url: str) -> str | None:
-    """Why a text cannot be the URL of a callback, in one sentence; None if it can.
+    """Return why a text cannot be the URL of a callback, in one sentence; None if it can.
 
-    The sentence holds no more of it than scheme and host: a secret may be in the rest.
+    The sentence quotes the scheme and the host at most: a secret may be in the rest.
     """
     try:
         read_url(url)
@@ -104,14 +104,14 @@ def problem_of_url(url: str) -> str | None:
 
 
 def read_url(url: str) -> CallbackUrl:
-    """A callback URL in parts.
+    """Return a callback URL in parts.
 
     Raises:
-        ValueError: it cannot be one; the text is the sentence of `problem_of_url`.
+        ValueError: the text cannot be one; the message is the sentence of `problem_of_url`.
     """
     if len(url) > MAX_CALLBACK_URL:
         raise ValueError(
-            f"A callback URL has up to {MAX_CALLBACK_URL} characters, and here are {len(url)}."
+            f"A callback URL has at most {MAX_CALLBACK_URL} characters, and this one {len(url)}."
         )
     found = _URL.fullmatch(url)
     if found is None:
@@ -183,12 +183,12 @@ def _why_no_authority(url: str) -> str | None:
     authority = found["authority"] if found else ""
     if "@" in authority:
         return (
-            "A callback URL cannot hold a user or a password before its host; put a secret behind "
+            "A callback URL cannot hold a user or a password before its host; put a secret after "
             "it, as https://HOST/?token=${NAME}."
         )
     if "$" in authority or "{" in authority:
         return (
-            "A reference to a secret, ${NAME}, stands behind a callback URL's host alone: "
+            "A reference to a secret, ${NAME}, can only stand after a callback URL's host: "
             f"{FORM}."
         )
     if not authority.isascii():
@@ -209,7 +209,7 @@ def _why_no_authority(url: str) -> str | None:
 
 def _why_no_target(url: str) -> str:
     if "#" in url:
-        return "A callback URL has no part behind #: it would not be sent."
+        return "A callback URL cannot have a part after #, which would not be sent: leave it out."
     if "\\" in url:
         return f"A callback URL holds no backslash (write / or %5C): {FORM}."
     if _UNPRINTABLE.search(url):
@@ -218,17 +218,17 @@ def _why_no_target(url: str) -> str:
 
 
 def references(url: str) -> frozenset[str]:
-    """The names of the secrets that a URL refers to."""
+    """Return the names of the secrets that a URL refers to."""
     return frozenset(_REFERENCE.findall(url))
 
 
 def fill_in(url: str, secrets: Mapping[str, str]) -> str:
-    """The URL with its references replaced by values, each quoted so that it stays one piece.
+    """Return the URL with its references replaced by values, each quoted to stay one piece.
 
     Raises:
-        KeyError: the name of a secret that there is none of.
+        KeyError: there is no secret of this name.
         PathChanged: a value makes a segment of the path `.` or `..`, which leads elsewhere however
-            it is encoded; the text is a sentence without the value.
+            it is encoded; the message is a sentence without the value.
     """
     filled = _REFERENCE.sub(lambda found: quote(secrets[found[1]], safe=""), url)
     segments, made = (text.partition("?")[0].split("/") for text in (url, filled))

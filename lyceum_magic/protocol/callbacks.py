@@ -1,4 +1,4 @@
-"""Completion callbacks as both ends know them: body, headers, states of a delivery.
+"""Completion callbacks on the wire: body, headers, states of a delivery.
 
 Only the standard library is imported: receivers live in other people's programs.
 
@@ -14,7 +14,7 @@ from typing import TypedDict
 #: The version of `CallbackBody`.
 SCHEMA = 1
 
-#: The same in every attempt of one delivery; a receiver that has seen it need do nothing.
+#: The same in every attempt of one delivery: a receiver that has seen it can ignore the attempt.
 ID_HEADER = "webhook-id"
 #: Seconds since 1970 at which this attempt was made.
 TIMESTAMP_HEADER = "webhook-timestamp"
@@ -23,19 +23,19 @@ SIGNATURE_HEADER = "webhook-signature"
 
 CONTENT_TYPE = "application/json"
 
-#: A receiver of ours reads no more of a body.
+#: Maximum bytes of a body that a receiver of ours reads.
 MAX_BODY_BYTES = 64 * 1024
 
 #: In the folder of an embedded server from its end to its next start, with `DeliveriesLeft` in
 #: JSON. One that was killed leaves none.
 LEFT_FILE = "deliveries.json"
 
-#: What `--callback` takes for "this notebook".
+#: The value of `--callback` that means "this notebook".
 HERE = "here"
 
 
 class CallbackBody(TypedDict):
-    """What is POSTed when a run reaches a final state. Never code, credentials or a traceback.
+    """The body that is POSTed when a run ends. It never holds code, credentials or a traceback.
 
     Times are ISO 8601 in UTC; `error` is one sentence, empty for a run that completed.
     """
@@ -56,17 +56,17 @@ class CallbackBody(TypedDict):
 
 
 class DeliveryState(StrEnum):
-    """Where one delivery, one callback to one URL, has got to."""
+    """The state of one delivery: of one callback to one URL."""
 
     PENDING = "pending"  # an attempt is under way or planned
     DELIVERED = "delivered"
-    DEAD = "dead"  # given up, and kept until somebody sends it again or removes it
+    DEAD = "dead"  # given up, and kept until a user sends it again or removes it
 
 
 class AttemptRecord(TypedDict):
-    """One attempt as the API gives it.
+    """One attempt, in the API's answers.
 
-    `address` is what was really connected to, None where it did not get so far; `error` is one
+    `address` is the address that was connected to, None if no connection was made; `error` is one
     sentence, empty for a success.
     """
 
@@ -80,7 +80,7 @@ class AttemptRecord(TypedDict):
 
 
 class DeliveryRecord(TypedDict):
-    """One delivery as the API gives it.
+    """One delivery, in the API's answers.
 
     `execution_id` is None for a test; `url` is scheme and host alone, `https://host/...`;
     `error` is that of the last attempt.
@@ -104,7 +104,7 @@ class DeliveryDetails(DeliveryRecord):
 
 
 class DeliveriesLeft(TypedDict):
-    """How many callbacks there are: what an embedded server that ends leaves in `LEFT_FILE`.
+    """The counts of callbacks that an embedded server leaves in `LEFT_FILE` when it ends.
 
     `pending` counts those with attempts to come, `failing` those of them that have failed at least
     once, `dead` those given up.
@@ -117,26 +117,26 @@ class DeliveriesLeft(TypedDict):
 
 
 class DeliveryHealth(DeliveriesLeft):
-    """How the deliveries of an account are doing.
+    """The state of an account's deliveries as a whole.
 
-    `errors` are sentences about what keeps the sender itself from working now (a disk that cannot
-    be written), empty where all is well.
+    `errors` are sentences about what keeps the server from sending any (a disk that cannot be
+    written); empty if nothing does.
     """
 
     errors: list[str]
 
 
 class DeliveryList(TypedDict):
-    """Deliveries, newest first."""
+    """A list of deliveries, newest first."""
 
     deliveries: list[DeliveryRecord]
 
 
 class SigningSecretRecord(TypedDict):
-    """What callbacks are signed with.
+    """The secret that signs callbacks.
 
-    `secret` is `whsec_...`; `earlier_until` is when the one before it stops signing beside it, None
-    where it has stopped.
+    `secret` is `whsec_...`; `earlier_until` is the time at which the one before it stops signing
+    beside it, None if it has stopped.
     """
 
     secret: str

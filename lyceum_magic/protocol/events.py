@@ -30,7 +30,7 @@ class Output:
 
 @dataclass(frozen=True, slots=True)
 class Progress:
-    """A run that has not ended moved on.
+    """News of a run that has not ended.
 
     `detail` is one phrase about this moment ("2 runs ahead", "installing requirements"), `note`
     one about the whole run ("no GPU on this machine: runs on the CPU").
@@ -43,10 +43,10 @@ class Progress:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """The run ended; nothing follows.
+    """The end of a run; no event follows.
 
-    `state` is None where the server does not say it: `completed` if there is neither an error nor
-    a non-zero return code. `timed_out` says that the run's own time limit ended it.
+    `state` is None if the server does not send it: it then is `completed` if there is neither an
+    error nor a non-zero return code. `timed_out` says that the run's own time limit ended it.
     """
 
     state: State | None = None
@@ -65,7 +65,7 @@ Event = Output | Progress | Finished
 
 
 def encode(event: Event) -> str:
-    """The JSON text of one event: one line, ASCII only.
+    """Return the JSON text of one event: one line, ASCII only.
 
     ASCII, because the official client splits its input at U+2028 and the like as well.
     """
@@ -81,7 +81,7 @@ def _to_object(event: Event) -> dict[str, Any]:
     if isinstance(event, Progress):
         progress = {"status": event.state.value, "detail": event.detail, "note": event.note}
         return {"progress": progress}
-    # Null members would break the official client, so what is unknown stays away.
+    # Null members would break the official client, so unknown ones are left out.
     result: dict[str, Any] = {}
     if event.return_code is not None:
         result["returnCode"] = event.return_code
@@ -95,7 +95,7 @@ def _to_object(event: Event) -> dict[str, Any]:
 
 
 def decode(data: str) -> list[Event]:
-    """The events in the data of one server-sent event; what nobody knows is left out.
+    """Return the events in the data of one server-sent event; unknown ones are left out.
 
     A server that forgets the blank line between two events makes one datum of several lines;
     each line is then tried by itself, which is how the official client reads.
@@ -160,7 +160,7 @@ def _finished(result: dict[str, Any]) -> Finished:
 
 
 def parse_return_code(value: object) -> int | None:
-    """A return code from an integer or a digit string; None for anything else."""
+    """Return the code in an integer or a digit string; None for anything else."""
     if isinstance(value, bool):
         return None
     if isinstance(value, int):

@@ -1,4 +1,4 @@
-"""How much a start request may ask for; times in seconds. Kept apart from `requests`, whose
+"""Limits of a start request; times in seconds. Kept apart from `requests`, whose
 validation library takes a while to import."""
 
 MIN_TIMEOUT_S = 1
@@ -10,15 +10,15 @@ DEFAULT_GRACE_S = 10.0
 MAX_LABELS = 64
 MAX_METADATA = 64
 MAX_CALLBACK_URLS = 16
-#: Of one URL, in characters; most servers take no longer ones.
+#: Maximum characters of one URL; most servers take no longer ones.
 MAX_CALLBACK_URL = 8192
 MAX_BODY_BYTES = 16 * 1024 * 1024
-#: Of one upload to the storage.
+#: Maximum bytes of one upload to the storage.
 MAX_UPLOAD_BYTES = 5 * 2**30
-#: A shorter secret is a word or a number that stands in any output, and is not masked there.
+#: A shorter secret is a word or a number of any output, and is not masked there.
 MIN_MASKED_CHARACTERS = 6
 
-#: The metadata key under which a client's tag travels: how a start whose reply was lost is found.
+#: The metadata key under which a client's tag travels: it finds a start whose reply was lost.
 TAG_KEY = "lyceum_magic_tag"
-#: So much of the tag marks what the run's program sends beside text.
+#: How many characters of the tag are the run's mark, which its frames carry.
 MARK_CHARACTERS = 12

@@ -10,10 +10,10 @@ def one_line(text: object, limit: int | None = None) -> str:
     """Return a text as one line without anything that a terminal or a page obeys.
 
     White space becomes a space. Escape and control characters, those that turn the direction of
-    writing, surrogates and whatever else has no shape become the replacement character.
+    writing, surrogates and other invisible ones become the replacement character.
 
     Args:
-        limit: the most characters; what is longer ends with an ellipsis.
+        limit: maximum number of characters; a longer text is cut and ends with an ellipsis.
     """
     line = _shown(" ".join(str(text).split()))
     return line if limit is None or len(line) <= limit else line[: limit - 1] + "…"

@@ -23,10 +23,10 @@ MACHINE_PATTERN = r"^[a-zA-Z0-9_.]+$"
 
 
 def is_machine_name(name: str) -> bool:
-    """Whether `name` may travel at all; the server knows which names exist."""
+    """Return whether `name` may travel; only the server knows which names exist."""
     return re.fullmatch(MACHINE_PATTERN[1:-1], name) is not None
 
 
 def needs_gpu(machine: str) -> bool:
-    """Whether a machine of this name has a GPU."""
+    """Return whether a machine of this name has a GPU."""
     return machine != "cpu"

@@ -8,14 +8,14 @@ from .limits import MIN_TIMEOUT_S
 
 
 def cost_of(price_per_hour: float, seconds: float) -> float:
-    """What a machine of this price costs for so long."""
+    """Return the cost of a machine of this price for this time."""
     return price_per_hour * max(seconds, 0.0) / 3600
 
 
 def time_limit(budget: float, price_per_hour: float, timeout_s: int) -> int | None:
-    """The longest time limit in whole seconds that a budget pays for, at most `timeout_s`.
+    """Return the longest time limit that a budget pays for, in whole seconds, at most `timeout_s`.
 
-    None where it does not pay for the shortest run there is.
+    None if it does not pay for the shortest run there is.
     """
     if price_per_hour <= 0:
         return timeout_s
@@ -26,11 +26,12 @@ def time_limit(budget: float, price_per_hour: float, timeout_s: int) -> int | No
 
 
 def dollars(amount: float, *, is_ceiling: bool = False) -> str:
-    """`$1.50`, `$0.02`, `$0.0003`: cents, and below them one digit; `strip.js` words it the same
-    way.
+    """Return a sum as `$1.50`, `$0.02` or `$0.0003`: cents, and below them one digit.
+
+    `strip.js` words it the same way.
 
     Args:
-        is_ceiling: round up, for what must not be exceeded.
+        is_ceiling: round up, for a sum that must not be exceeded.
     """
     exact = round(Decimal(repr(float(amount))), 9)
     if 0 < exact < Decimal("0.0001") and not is_ceiling:
@@ -42,16 +43,16 @@ def dollars(amount: float, *, is_ceiling: bool = False) -> str:
 
 
 def estimate(amount: float) -> str:
-    """`about $0.02`."""
+    """Return a sum as `about $0.02`."""
     text = dollars(amount)
     return text if text.startswith("under") else f"about {text}"
 
 
 def spent(amount: float, *, is_billed: bool) -> str:
-    """`$0.02` as billed, `about $0.02` before it is."""
+    """Return a sum as `$0.02` if it is billed, else as `about $0.02`."""
     return dollars(amount) if is_billed else estimate(amount)
 
 
 def per_hour(price_per_hour: float) -> str:
-    """`$2.99 an hour`."""
+    """Return a price as `$2.99 an hour`."""
     return f"{dollars(price_per_hour)} an hour"

@@ -1,4 +1,4 @@
-"""How a server on this machine proves that it knows a key, before it is sent the key."""
+"""Proofs by which a server on this machine shows that it knows a key, before it is sent the key."""
 
 import hashlib
 import hmac
@@ -10,33 +10,33 @@ _MIN_LENGTH = 4 * PREFIX_LENGTH
 
 
 def proof(api_key: str, nonce: str) -> str:
-    """Hex HMAC-SHA256 of a nonce under the key; the prefix keeps it useless for anything else."""
+    """Return the hex HMAC-SHA256 of a nonce under the key; a prefix keeps it from other uses."""
     message = f"lyceum-magic server proof {nonce}".encode()
     return hmac.new(api_key.encode(), message, hashlib.sha256).hexdigest()
 
 
 def key_proof(digest: bytes, address: str, nonce: str) -> str:
-    """Hex HMAC-SHA256 of a nonce under the digest of a key, for one address.
+    """Return the hex HMAC-SHA256 of a nonce under the digest of a key, for one address.
 
     Args:
-        digest: as `digest_of` gives it, for servers keep no keys.
-        address: where the server listens, `127.0.0.1:8000`. A program at another one that passes
-            the question on to the server has nothing from its answer.
+        digest: see `digest_of`; servers keep no keys.
+        address: of the server, `127.0.0.1:8000`. A program at another address that passes the
+            question on to the server cannot use its answer.
     """
     message = f"lyceum-magic key proof {address} {nonce}".encode()
     return hmac.new(digest, message, hashlib.sha256).hexdigest()
 
 
 def digest_of(key: str) -> bytes:
-    """SHA-256 of a key or token."""
-    # A header may hold half of a surrogate pair once it was decoded; no key does.
+    """Return the SHA-256 of a key or token."""
+    # A decoded header may hold half of a surrogate pair; a key never does.
     return hashlib.sha256(key.encode("utf-8", "surrogatepass")).digest()
 
 
 def public_part(key: str) -> str:
-    """The part of a key or token that anybody may see, and that tells a server which one it is.
+    """Return the part of a key or token that is no secret and identifies it.
 
-    The first characters of a key, a JWT without its signature; empty for anything else.
+    That is the first characters of a key, or a JWT without its signature; empty for anything else.
     """
     if key.startswith("lk_"):
         return key[:PREFIX_LENGTH] if len(key) >= _MIN_LENGTH else ""

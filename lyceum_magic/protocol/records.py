@@ -47,7 +47,7 @@ class Record(TypedDict, total=False):
 
 
 def finished_of(record: Record) -> Finished | None:
-    """The end of a run as its stream would tell it; None if the record says of no end."""
+    """Return the end of a run as its stream would send it; None if the run has not ended."""
     status = record.get("status")
     state = parse_state(str(status))
     if state is None or not state.is_final:

@@ -1,4 +1,4 @@
-"""What both sides leave out of what they show."""
+"""Text with secrets in it -> text that may be shown; for both sides."""
 
 from __future__ import annotations
 
@@ -11,20 +11,19 @@ from .callbacks import HERE
 
 
 def without_password(line: str) -> str:
-    """A line as it may be shown: what lets its writer in at an address is left out of it."""
+    """Return a line that may be shown: a user and password in an address are left out."""
     # Up to the last @ before the path: by mistake a password may hold one.
     return re.sub(r"://[^/\s]*@", "://...@", line)
 
 
 def origin_of(url: str) -> str:
-    """A URL as it may be shown: what comes behind the host is often the secret that lets the
-    sender in."""
+    """Return the part of a URL that may be shown: what follows the host is often a secret."""
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}/..."
 
 
 class HiddenText(str):
-    """A text whose repr tells nothing of it: tracebacks with values show that."""
+    """A text whose repr hides it, since tracebacks with values show reprs."""
 
     __slots__ = ()
 
@@ -33,7 +32,7 @@ class HiddenText(str):
 
 
 class HiddenUrl(str):
-    """A URL whose repr is its scheme and host alone: tracebacks with values show that."""
+    """A URL whose repr is its scheme and host alone, since tracebacks with values show reprs."""
 
     __slots__ = ()
 
@@ -47,7 +46,7 @@ class HiddenUrl(str):
 
 
 def hidden_urls(urls: str | Iterable[str]) -> list[str]:
-    """One URL or several, each hidden; what is no text stays for others to refuse."""
+    """Return one URL or several as a list, each hidden; anything but text is left as it is."""
     is_one = isinstance(urls, str | bytes) or not isinstance(urls, Iterable)
     several = [cast(str, urls)] if is_one else list(urls)
     return [HiddenUrl(url) if isinstance(url, str) else url for url in several]

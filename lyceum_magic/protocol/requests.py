@@ -1,5 +1,6 @@
-"""The bodies of start requests, one frozen type for each kind of run: the client fills them, the
-server validates them.
+"""The bodies of start requests, one frozen type for each kind of run.
+
+The client fills them, the server validates them.
 
 Source: `POST execution/{streaming,image,compose}/start` of Lyceum's API v2, and the fields that the
 official client sends beyond it.
@@ -29,25 +30,24 @@ from .machines import MACHINE_PATTERN
 
 _MACHINE_NAMES = AliasChoices("execution_type", "machine_type")
 
-#: The beginning of a server's sentence about a Compose file that it refuses.
+#: The first words of a server's sentence about a Compose file that it refuses.
 COMPOSE_FILE = "The Compose file"
 
 Kind = Literal["python", "image", "compose"]
 EntryPoint = Literal["auto", "keep", "skip"]
 
-#: Stands in the place of a program, in Python as in YAML.
+#: A comment in place of a program that is not kept; in Python and in YAML.
 NOT_KEPT = "# not kept after the end of the run"
 
 
 class Start(BaseModel):
-    """What every kind of start request carries. Times in seconds.
+    """The fields of every kind of start request. Times in seconds.
 
     Class attributes:
-        kind: which kind of run it starts.
-        credentials: fields that open somebody's door; nothing keeps them beyond the run's end.
-        sealed: all fields that are kept in encrypted form alone, the credentials among them.
-        program: fields that nothing needs once the run is over, and that may be long -> what stands
-            in their place then.
+        kind: the kind of run that it starts.
+        credentials: fields with a user's credentials; they are not kept after the run's end.
+        sealed: fields that are only kept encrypted, the credentials among them.
+        program: fields that may be long and are not kept after the run's end -> their values then.
     """
 
     model_config = ConfigDict(frozen=True, extra="ignore", populate_by_name=True)
@@ -67,47 +67,47 @@ class Start(BaseModel):
 
     @property
     def grace_s(self) -> float:
-        """Seconds from SIGTERM to SIGKILL, at most, when the run is stopped or times out."""
+        """Maximum seconds from SIGTERM to SIGKILL when the run is stopped or times out."""
         return DEFAULT_GRACE_S
 
     @property
     def work_type(self) -> str:
-        """What the record calls the run's `job_type`."""
+        """The run's `job_type` in its record."""
         return self.kind
 
     @property
     def cloud_remarks(self) -> list[str]:
-        """A sentence for each choice that the embedded server alone is known to honour."""
+        """A sentence for each chosen option that only the embedded server is known to support."""
         return []
 
     def without_credentials(self) -> Self:
-        """The request as it is kept once nothing needs its credentials any more."""
+        """Return the request without its credentials, to be kept when they are not needed."""
         return self.model_copy(update=dict.fromkeys(self.credentials))
 
     def when_over(self) -> Self:
-        """The request as it is kept once the run is over: what may be long or secret has gone."""
+        """Return the request to be kept after the run's end: without program and credentials."""
         return self.without_credentials().model_copy(update=self.program)
 
     def without_sealed(self) -> Self:
-        """The request as it may lie open."""
+        """Return the request without the fields that are only kept encrypted."""
         return self.model_copy(update=dict.fromkeys(self.sealed))
 
     def to_wire(self) -> dict[str, Any]:
-        """The JSON object to send: fields that are None stay away, as the official client does."""
+        """Return the JSON object to send; as in the official client, without fields of None."""
         return self.model_dump(exclude_none=True)
 
     def may_exceed(self, size: int) -> bool:
-        """Whether it may have more bytes: almost all are too small for it to be written out."""
+        """Return whether the body may have more bytes, without writing it; nearly all are small."""
         values = vars(self).values()
         characters = sum(len(v if isinstance(v, str) else repr(v)) for v in values)
         return 6 * characters + 1000 > size  # `\u0000`, and the names of the fields
 
     def body(self) -> bytes:
-        """`to_wire` as JSON, in one pass over what may be megabytes."""
+        """Return `to_wire` as JSON, made in one pass, since it may be megabytes."""
         return to_json(self, exclude_none=True)
 
     def size(self) -> int:
-        """How many bytes the body has when it is sent."""
+        """Return the number of bytes of the body."""
         return len(self.body())
 
 
@@ -151,7 +151,7 @@ class StartPython(Start):
 
 
 class _StartContainers(Start):
-    """What images and stacks have in common: a registry to sign in to, and time to end.
+    """The common fields of images and stacks: a registry to sign in to, and time to end.
 
     `aws_region` was called `region` once; the modern name wins.
     """
@@ -246,7 +246,7 @@ STARTS: dict[Kind, type[Start]] = {
 
 
 def decode_import_files(text: str) -> dict[str, str]:
-    """The files in an `import_files` field: relative path with `/` -> source.
+    """Return the files in an `import_files` field: relative path with `/` -> source.
 
     Raises:
         ValueError: the text is not a JSON object of strings, or a path would leave the run's
@@ -268,7 +268,7 @@ def decode_import_files(text: str) -> dict[str, str]:
 
 
 def import_statements(items: Sequence[str]) -> list[str]:
-    """The import statements that `prior_imports` means: a name, or a statement as it is.
+    """Return the import statements for `prior_imports`, whose items are names or statements.
 
     Raises:
         ValueError: an item is neither.

@@ -17,7 +17,7 @@ VERSION = "v1"
 
 
 def key_of(secret: str) -> bytes:
-    """The key that a signing secret stands for: the base64 behind `whsec_`, which may be left out.
+    """Return the key in a signing secret: the base64 after `whsec_`, which may be left out.
 
     Raises:
         ValueError: it is no base64, or empty. The message does not quote it.
@@ -27,12 +27,12 @@ def key_of(secret: str) -> bytes:
     except (binascii.Error, ValueError):
         key = b""
     if not key:
-        raise ValueError("a signing secret is `whsec_` and base64 behind it")
+        raise ValueError("a signing secret is `whsec_` followed by base64")
     return key
 
 
 def sign(secret: str, callback_id: str, timestamp_s: int, body: bytes) -> str:
-    """One signature, `v1,<base64>`.
+    """Return one signature, `v1,<base64>`.
 
     Raises:
         ValueError: see `key_of`.

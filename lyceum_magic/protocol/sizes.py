@@ -1,14 +1,14 @@
-"""Bytes -> words, the same wherever a size is said: a pure function."""
+"""Numbers of bytes -> words for messages: a pure function."""
 
 from __future__ import annotations
 
 
 def in_words(size: int, *, is_binary: bool = False) -> str:
-    """`12 bytes`, `1.5 kB`, `2.0 MB`, `3.1 GB`.
+    """Return a size as `12 bytes`, `1.5 kB`, `2.0 MB` or `3.1 GB`.
 
     Args:
         size: in bytes.
-        is_binary: in KiB, MiB and GiB, to stand beside a limit that is said in them.
+        is_binary: use KiB, MiB and GiB, beside a limit that is given in them.
     """
     step, names = (1024, ("KiB", "MiB", "GiB")) if is_binary else (1000, ("kB", "MB", "GB"))
     if size < step:

@@ -6,7 +6,7 @@ from enum import StrEnum
 
 
 class State(StrEnum):
-    """A run's state. The last five are final."""
+    """The state of a run. The last five are final."""
 
     PENDING = "pending"
     STARTING = "starting"
@@ -41,7 +41,7 @@ _ALIASES = {
     "success": State.COMPLETED,
 }
 
-#: What the legacy status endpoint calls our states; all others keep their name.
+#: Names of states on the legacy status endpoint; all other states keep their own.
 _LEGACY = {
     State.SYSTEM_FAILURE: "failed_system",
     State.ABORTED: "cancelled",
@@ -50,7 +50,7 @@ _LEGACY = {
 
 
 def parse_state(name: str) -> State | None:
-    """The state that a name of either vocabulary means; None for a name nobody has documented."""
+    """Return the state that a name of either vocabulary means; None for an unknown name."""
     try:
         return State(name)
     except ValueError:
@@ -58,5 +58,5 @@ def parse_state(name: str) -> State | None:
 
 
 def legacy_name(state: State, *, timed_out: bool = False) -> str:
-    """The name of `state` on `GET execution/streaming/{id}/status`."""
+    """Return the name of a state on `GET execution/streaming/{id}/status`."""
     return "timeout" if timed_out else _LEGACY.get(state, state.value)

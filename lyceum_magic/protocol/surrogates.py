@@ -17,7 +17,7 @@ _HALF = re.compile(r"\\u[dD][89a-fA-F]")
 def without_surrogates(text: str) -> str:
     """Return `text` as it is if UTF-8 can carry it, else with U+FFFD in place of the halves.
 
-    As in a notebook: the bytes of a file name that are no UTF-8 show as U+FFFD.
+    Notebooks show the bytes of a file name that are no UTF-8 in the same way.
     """
     if text.isascii():
         return text
@@ -34,7 +34,7 @@ def without_surrogates(text: str) -> str:
 
 
 def has_surrogates(value: object) -> bool:
-    """Whether a JSON value holds a text, or a key, that UTF-8 cannot carry."""
+    """Return whether a JSON value holds a text, or a key, that UTF-8 cannot carry."""
     match value:
         case str():
             return without_surrogates(value) is not value

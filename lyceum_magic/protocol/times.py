@@ -1,4 +1,4 @@
-"""Points in time as the wire has them."""
+"""Points in time on the wire."""
 
 from __future__ import annotations
 
@@ -13,5 +13,5 @@ def iso(time_s: None) -> None: ...
 @overload
 def iso(time_s: float | None) -> str | None: ...
 def iso(time_s: float | None) -> str | None:
-    """ISO 8601 in UTC of seconds since 1970."""
+    """Return seconds since 1970 as ISO 8601 in UTC."""
     return None if time_s is None else datetime.fromtimestamp(time_s, UTC).isoformat()

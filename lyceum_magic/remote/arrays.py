@@ -1,4 +1,4 @@
-"""numpy's arrays and scalars as `values` packs them."""
+"""numpy's arrays and scalars, as `values` packs them."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ if TYPE_CHECKING:
     Packer = Any
     Unpacker = Any
 
-#: Items that take no bytes are not bounded by the bytes that came.
+#: Maximum number of items that take no bytes, which the size of the data does not bound.
 _MAX_EMPTY_ITEMS = 1_000_000
 
 
 def pack_numpy(packer: Packer, value: Any) -> Any:
-    """An object of a class of numpy's."""
+    """Return the node of an object of one of numpy's classes."""
     import numpy as np
 
     packer.needs.add("numpy")
@@ -45,7 +45,7 @@ def pack_numpy(packer: Packer, value: Any) -> Any:
 
 
 def pack_array_like(packer: Packer, value: Any) -> Any:
-    """What offers `__array__`."""
+    """Return the node of an object with `__array__`, as a numpy array."""
     try:
         import numpy as np
 

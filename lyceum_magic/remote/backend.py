@@ -16,7 +16,7 @@ from .figures import follow_inline_backend, inline_backend, metadata_of
 
 FigureCanvas = FigureCanvasAgg
 
-#: The process in which a figure was made that the end of the cell must show.
+#: The process that made a figure which the end of the cell must show.
 _process: int | None = None
 
 
@@ -34,7 +34,7 @@ def new_figure_manager_given_figure(num: int, figure: Any) -> Any:
 
 
 def show(close: bool | None = None, block: object = None) -> None:
-    """Shows all open figures and, unless told otherwise, closes them."""
+    """Show all open figures and, unless told otherwise, close them."""
     global _process
     _process = None  # those that stay open have been shown, too
     options = inline_backend()
@@ -50,7 +50,7 @@ def show(close: bool | None = None, block: object = None) -> None:
 
 
 def flush_figures() -> None:
-    """Ends the cell; a fork does not show again what it got from its parent."""
+    """Show figures at the end of the cell; a fork does not show those of its parent again."""
     global _process
     is_due, _process = _process == os.getpid(), None
     if is_due:

@@ -1,4 +1,4 @@
-"""Runs a notebook cell where it arrives, as a notebook would.
+"""A job from the notebook -> its cell, run as a notebook would run it.
 
 The cell runs in `__main__`, in which nothing of this package is left. A traceback counts its lines
 as the notebook does.
@@ -23,13 +23,13 @@ if TYPE_CHECKING:
     from typing import TypedDict
 
     class Job(TypedDict, total=False):
-        """What travels with a cell.
+        """The cell and the choices that travel with it.
 
         Attributes:
             cell: Python source; top-level `await` is allowed.
-            first_line: the number of its first line in tracebacks; 2 if it is not said.
-            name: what tracebacks call it.
-            mark: the run's own word in its frames; empty: the cell is run as a plain program.
+            first_line: the number of its first line in tracebacks; 2 if it is missing.
+            name: its name in tracebacks.
+            mark: the run's own word in its frames; if empty, the cell runs as a plain program.
             inputs: values for the cell's namespace, as `values.pack` made them, in base64.
             outputs: names whose values are sent back.
             pickle: whether values may travel as pickles.
@@ -51,12 +51,12 @@ if TYPE_CHECKING:
 
 
 def run_cell(job: Job, namespace: dict[str, object]) -> None:
-    """Runs the cell, shows what it shows, and sends back what was asked for.
+    """Run the cell, show its results, and send back the values and files that were asked for.
 
     Args:
-        job: the cell, and what was chosen for it.
+        job: the cell and the choices for it.
         namespace: of the module that this is sent as. That is `__main__`, or `__mp_main__` in a
-            worker that multiprocessing has spawned, which needs the definitions and no more.
+            worker that multiprocessing has spawned, which needs only the definitions.
     """
     cell = "\n" * (job.get("first_line", 2) - 1) + job["cell"]
     is_main = namespace["__name__"] == "__main__"
@@ -99,7 +99,7 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
 
 
 def send_what_is_left(job: Job, namespace: dict[str, object]) -> None:
-    """Open figures, widgets, values and files: also of a cell that failed."""
+    """Send open figures, widgets, values and files, also of a cell that failed."""
     if "matplotlib.pyplot" in sys.modules:
         from .figures import show_open_figures
 
@@ -123,10 +123,10 @@ def send_what_is_left(job: Job, namespace: dict[str, object]) -> None:
 
 
 def remember_source(cell: str, name: str, *, is_sent: bool) -> None:
-    """Lets tracebacks and `inspect` show the cell's lines.
+    """Let tracebacks and `inspect` show the cell's lines.
 
     Args:
-        is_sent: whether what ends the program goes home as a frame.
+        is_sent: whether the exception that ends the program is sent as a frame.
     """
     own_file.remember_lines(cell, name)
     pid = getpid()

@@ -36,7 +36,7 @@ def compile_cell(cell: str, name: str, *, is_shown: bool) -> list[types.CodeType
 
 
 def run_codes(codes: list[types.CodeType], namespace: dict[str, object]) -> None:
-    """Runs what `compile_cell` made, in an event loop if any of it awaits."""
+    """Run the code objects of `compile_cell`, in an event loop if any of them awaits."""
     if not any(code.co_flags & CO_COROUTINE for code in codes):
         for code in codes:
             exec(code, namespace)
@@ -53,7 +53,7 @@ def run_codes(codes: list[types.CodeType], namespace: dict[str, object]) -> None
 
 
 def is_quiet(cell: str, last: ast.Expr) -> bool:
-    """Whether a semicolon follows the last expression, which a bracket may enclose."""
+    """Return whether a semicolon follows the last expression, which a bracket may enclose."""
     rest = cell.encode().splitlines()[last.end_lineno - 1 :]  # type: ignore[operator]
     rest[0] = rest[0][last.end_col_offset :]
     return b"".join(rest).lstrip(b") \t\\").startswith(b";")

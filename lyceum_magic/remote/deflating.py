@@ -1,23 +1,23 @@
-"""Bytes -> zlib's format, in which what does not compress is stored."""
+"""Bytes -> zlib's format; blocks that do not compress are stored as they are."""
 
 from __future__ import annotations
 
 from zlib import DEFLATED, MAX_WBITS, Z_FULL_FLUSH, adler32, compress, compressobj
 
-#: How much of the data is judged at a time, and by how many of its bytes, at three places.
+#: Bytes of a block that is judged at a time, and of each of the three samples in it.
 BLOCK_BYTES = 256 * 1024
 _SAMPLE_BYTES = 4096
-#: What compresses to more than this is not worth the time that it takes.
+#: A sample that compresses to more than this share is not worth the time.
 _WORTH_IT = 0.9
-#: The most that a block of the format can store.
+#: Maximum bytes that a block of the format can store.
 _STORED_BYTES = 0xFFFF
 
 
 def deflate(data: bytes, level: int = -1) -> bytes:
-    """Return what `zlib.decompress` makes the data of again.
+    """Return the data in a form that `zlib.decompress` reads.
 
-    Pictures, models and random numbers do not compress: zlib takes 30 ms a megabyte to find that
-    out. Samples of each block say it in 0.3 ms, and such a block travels as it is.
+    Pictures, models and random numbers do not compress, which zlib needs 30 ms a megabyte to find
+    out. Samples of each block show it in 0.3 ms, and such a block is stored as it is.
     """
     if len(data) <= BLOCK_BYTES:
         return compress(data, level)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Found = tuple[bool, Any]  # whether there is such a method and it worked, and what it gave
 
     class Place(Protocol):
-        """Something that takes what the cell shows."""
+        """A place that takes the cell's outputs."""
 
         def show(self, data: Bundle, metadata: Bundle | None) -> None: ...
 
@@ -28,7 +28,7 @@ if TYPE_CHECKING:
 
 
 PACKAGE = __name__.rpartition(".")[0]
-#: MIME type -> the method that makes it, and the types that the method may give.
+#: MIME type -> the method that makes it, and the types that the method may return.
 METHODS: dict[str, tuple[str, tuple[type, ...]]] = {
     "text/html": ("_repr_html_", (str,)),
     "text/markdown": ("_repr_markdown_", (str,)),
@@ -42,7 +42,7 @@ METHODS: dict[str, tuple[str, tuple[type, ...]]] = {
 }
 
 
-#: Those that are under way, the innermost last.
+#: The places that take outputs now, the innermost last.
 places: list[Place] = []
 
 
@@ -57,7 +57,7 @@ def display(
     clear: bool = False,
     **kwargs: Any,
 ) -> DisplayHandle | None:
-    """Shows objects; the arguments are those of `IPython.display.display`."""
+    """Show objects; the arguments are those of `IPython.display.display`."""
     transient = {} if transient is None else transient
     metadata = {} if metadata is None else metadata
     if display_id:
@@ -81,13 +81,13 @@ def display(
 
 
 def update_display(obj: Any, *, display_id: Any, **kwargs: Any) -> None:
-    """Replaces what was shown under the id."""
+    """Replace what was shown under the id."""
     kwargs["update"] = True
     display(obj, display_id=display_id, **kwargs)
 
 
 def clear_output(wait: bool = False) -> None:
-    """Empties the cell; with `wait`, as soon as something new comes."""
+    """Empty the cell; with `wait`, when the next output comes."""
     publisher = publisher_in_place()
     if publisher is not None:
         publisher.clear_output(wait)
@@ -105,10 +105,10 @@ def publish_display_data(
     update: bool = False,
     **kwargs: Any,
 ) -> None:
-    """Shows a MIME bundle as it is.
+    """Show a MIME bundle as it is.
 
     Args:
-        kwargs: what IPython also takes (`source`, ...), and what has no effect.
+        kwargs: further arguments of IPython's (`source`, ...), which have no effect.
     """
     for bundle in (data, metadata):
         if not isinstance(bundle, (dict, type(None))) or (bundle is None and bundle is data):
@@ -127,16 +127,16 @@ class DisplayHandle:
         return f"<{type(self).__name__} display_id={self.display_id}>"
 
     def display(self, obj: Any, **kwargs: Any) -> None:
-        """Shows it once more, and in the places that are there."""
+        """Show it once more, and in its present places."""
         display(obj, display_id=self.display_id, **kwargs)
 
     def update(self, obj: Any, **kwargs: Any) -> None:
-        """Shows it in the places that are there."""
+        """Show it in its present places."""
         update_display(obj, display_id=self.display_id, **kwargs)
 
 
 def show_result(value: Any) -> None:
-    """The value of the cell's last expression."""
+    """Show the value of the cell's last expression."""
     data, metadata = bundle_of(value)
     if data:
         _send(data, metadata)
@@ -149,7 +149,7 @@ def new_id() -> str:
 
 
 def merged(into: Any, other: Any) -> Any:
-    """Both, with dicts inside of dicts merged as well; `other` holds where both have a value."""
+    """Return both dicts as one, nested dicts merged too; where both have a value, `other` wins."""
     if not isinstance(into, dict) or not isinstance(other, dict):
         return other
     return {**into, **{key: merged(into.get(key), value) for key, value in other.items()}}
@@ -167,7 +167,7 @@ def _send(
 
 
 def send_bundle(data: Bundle, metadata: Bundle | None, **head: Any) -> None:
-    """Shows a bundle in the innermost place that takes what is shown, or else in the cell.
+    """Show a bundle in the innermost place that takes outputs, or else in the cell.
 
     Args:
         head: `display_id` and `update`, if the bundle has them.
@@ -188,7 +188,7 @@ def send_bundle(data: Bundle, metadata: Bundle | None, **head: Any) -> None:
 
 
 def bundle_of(value: Any, include: Types = None, exclude: Types = None) -> tuple[Bundle, Bundle]:
-    """MIME type -> data, MIME type -> metadata; both empty: the object has shown itself."""
+    """Return MIME type -> data, MIME type -> metadata; both empty if the object showed itself."""
     shown, _ = attempt(method_of(value, "_ipython_display_"))
     if shown:
         return {}, {}
@@ -221,7 +221,7 @@ def bundle_of(value: Any, include: Types = None, exclude: Types = None) -> tuple
 
 
 def method_of(value: Any, name: str) -> Callable[..., Any] | None:
-    """The method, if it is one: of an instance, or of a class and meant for classes."""
+    """Return a method of an instance, or one of a class that is meant for classes; else None."""
     try:
         # An object that has every attribute has none of these.
         if getattr(value, "_ipython_canary_method_should_not_exist_", None) is not None:
@@ -235,7 +235,7 @@ def method_of(value: Any, name: str) -> Callable[..., Any] | None:
 
 
 def attempt(method: Callable[..., Any] | None, *args: Any, **named: Any) -> Found:
-    """Calls it, if there is one. What it raises is shown, and the cell goes on, as in IPython."""
+    """Call a method, if there is one; show its exception and go on, as IPython does."""
     if method is None:
         return False, None
     try:
@@ -252,7 +252,7 @@ def attempt(method: Callable[..., Any] | None, *args: Any, **named: Any) -> Foun
 
 
 def checked(made: Any, kinds: tuple[type, ...], name: str, value: Any) -> Any:
-    """What a method has made, or None, with a warning, if it is nothing that it may make."""
+    """Return a method's result; None, with a warning, if it is of a type that is not allowed."""
     inner = made[0] if isinstance(made, tuple) and made else made
     if made is None or isinstance(inner, kinds):
         return made
@@ -268,7 +268,7 @@ def checked(made: Any, kinds: tuple[type, ...], name: str, value: Any) -> Any:
 
 
 def both_of(made: Any, no_metadata: Any) -> tuple[Any, Any]:
-    """Data and metadata, of a method that may give the data alone."""
+    """Return the data and metadata of a method that may return the data alone."""
     if isinstance(made, tuple) and len(made) == 2:
         return made
     return made, no_metadata
@@ -286,7 +286,7 @@ def text_printer_for(value: Any) -> Callable[[Any], Any]:
 
 
 def printer_for(value: Any, kind: str) -> Callable[[Any], Any] | None:
-    """What makes this type of such values, in place of a method of their own."""
+    """Return the function that makes this MIME type of such values, in place of their method."""
     formatter = formatter_of_shell(kind)
     if formatter is not None:
         try:
@@ -304,13 +304,13 @@ def printer_for(value: Any, kind: str) -> Callable[[Any], Any] | None:
 
 
 def formatter_of_shell(kind: str) -> Any:
-    """IPython's, where the cell has asked for its shell: it may have told it something."""
+    """Return the formatter of IPython's shell, if the cell has the shell: it may be configured."""
     shell = shell_made()
     return shell and shell.display_formatter.formatters[kind]
 
 
 def publisher_in_place() -> Any:
-    """The publisher that captures what is shown, as `capture_output()` has it; mostly None."""
+    """Return the publisher that captures outputs, as `capture_output()` does; mostly None."""
     shell = shell_made()
     publisher = shell and shell.display_pub
     return None if type(publisher).__module__.startswith(PACKAGE) else publisher
@@ -320,7 +320,7 @@ def publisher_in_place() -> Any:
 
 
 def jsonable(value: Any) -> Any:
-    """The same with what JSON can say, as a kernel puts it into its messages."""
+    """Return the value as JSON can express it, as a kernel puts it into its messages."""
     if value is None or isinstance(value, (bool, str)) or type(value) is int:
         return value
     if isinstance(value, float):
@@ -349,7 +349,7 @@ def jsonable(value: Any) -> Any:
 
 
 def readable(data: Bundle) -> str:
-    """What those see who see text alone."""
+    """Return the text for a reader that shows only text."""
     for kind, item in data.items():
         if kind in ("image/png", "image/jpeg"):
             return f"[{kind}{size_of_image(item)}]"
@@ -360,7 +360,7 @@ def readable(data: Bundle) -> str:
 
 
 def size_of_image(image: bytes | str) -> str:
-    """` 640x480`, in pixels; nothing where the image does not say."""
+    """Return ` 640x480`, in pixels; nothing if the image does not hold its size."""
     from binascii import Error, a2b_base64
 
     try:

@@ -1,4 +1,4 @@
-"""What the cell raised, on its way back."""
+"""The exception that ended the cell -> a description of it, for `outputs.tracebacks`."""
 
 from __future__ import annotations
 
@@ -12,23 +12,23 @@ from . import frames, own_file
 from .own_file import called_cell, is_ours, without_ours
 
 PACKAGE = __name__.rpartition(".")[0]
-#: More of a message than this is counted, not sent.
+#: Maximum characters of a message that are sent; the rest is only counted.
 MAX_TEXT = 20_000
-#: Exceptions in one chain with its groups; frames of one traceback, half of them at each end.
+#: Maximum exceptions in one chain with its groups; frames of one traceback, half at each end.
 MAX_EXCEPTIONS = 100
 MAX_FRAMES = 3000
-#: Lines of a file that are sent before and behind the one that raised.
+#: Lines of a file that are sent before and after the one that raised.
 LINES_AROUND = 5
 
 
 def report(
     error: BaseException, trace: types.TracebackType | None, name: str, *, is_sent: bool
 ) -> None:
-    """Says what ended the program, from the cell on: nothing of this package or of asyncio.
+    """Report the exception that ended the program, without frames of this package or of asyncio.
 
     Args:
-        name: what tracebacks call the cell.
-        is_sent: whether it goes home as a frame; else it is printed, as Python would.
+        name: the cell's name in tracebacks.
+        is_sent: whether it is sent as a frame; else it is printed, as Python would.
     """
     trace = from_cell(trace, name)
     is_of_cell = trace is not None and trace.tb_frame.f_code.co_filename == name
@@ -37,7 +37,7 @@ def report(
     trace = without_ours(trace)
     try:
         say(error, trace, name, is_sent=is_sent)
-    except Exception:  # noqa: BLE001 - a class of the program's may raise at whatever it is asked
+    except Exception:  # noqa: BLE001 - a class of the program may raise at any question
         sys.__excepthook__(type(error), error.with_traceback(trace), trace)
     if type(error) is KeyboardInterrupt:
         # The interpreter remembers that an interrupt ended it, for its exit code; every import
@@ -76,7 +76,7 @@ def say(
 
 
 def from_cell(trace: types.TracebackType | None, name: str) -> types.TracebackType | None:
-    """The traceback from the first frame of the cell, or else from the first frame of ours."""
+    """Return the traceback from the first frame of the cell, or else from the first of ours."""
     for is_first in (lambda frame: frame.f_code.co_filename == name, is_ours):
         inner = trace
         while inner is not None and not is_first(inner.tb_frame):
@@ -87,7 +87,7 @@ def from_cell(trace: types.TracebackType | None, name: str) -> types.TracebackTy
 
 
 def linked_with(error: BaseException) -> list[BaseException]:
-    """The error, its causes and contexts, the members of its groups, and theirs."""
+    """Return the error, its causes and contexts, the members of its groups, and theirs."""
     found: dict[int, BaseException] = {}
     waiting: list[object] = [error]
     while waiting and len(found) < MAX_EXCEPTIONS:
@@ -104,12 +104,12 @@ def members_of(error: BaseException) -> tuple[object, ...]:
 
 
 def describe(error: BaseException, name: str) -> dict[str, object]:
-    """The error as data, without any value of the program but its messages.
+    """Return the error as data, without any value of the program except its messages.
 
     Returns:
         `exceptions`: each one linked with the error, which is the first; they name each other by
         their places in this list. `files`: name -> line number -> text, as far as tracebacks show
-        them. `cell`: what files call the cell. `folder`: of the modules that came with it.
+        them. `cell`: the cell's name in `files`. `folder`: of the modules that came with it.
         `python`: the version that raised it.
     """
     linked = linked_with(error)
@@ -160,7 +160,7 @@ def describe_one(
 def describe_frames(
     trace: types.TracebackType | None, files: dict[str, dict[int, str]], name: str
 ) -> dict[str, object]:
-    """`places`: each different place once; `calls`: their numbers, outermost call first."""
+    """Return `places`, each different place once, and `calls`, their numbers, outermost first."""
     steps = []
     while trace is not None:
         steps.append(trace)
@@ -221,7 +221,7 @@ def remember_lines(step: types.TracebackType, files: dict[str, dict[int, str]], 
 
 
 def member(error: BaseException, name: str) -> object:
-    """What the exception has by this name; None where its class has that raise."""
+    """Return an attribute of the exception; None if reading it raises."""
     try:
         return getattr(error, name, None)
     except Exception:  # noqa: BLE001 - it is the program's own property
@@ -229,7 +229,7 @@ def member(error: BaseException, name: str) -> object:
 
 
 def plain(value: object) -> object:
-    """The value if JSON says exactly it and it is not long, else None."""
+    """Return the value if JSON expresses it exactly and it is short, else None."""
     if type(value) is str:
         return value if len(value) < 1000 else None
     if type(value) is int:
@@ -238,7 +238,7 @@ def plain(value: object) -> object:
 
 
 def text_of(value: object) -> str:
-    """As Python shows the value of an exception, whatever its `__str__` does."""
+    """Return the value of an exception as Python shows it, whatever its `__str__` does."""
     try:
         return cut(str(value))
     except BaseException:  # noqa: BLE001 - it is the program's own method
@@ -252,14 +252,14 @@ def cut(text: str) -> str:
 
 
 def print_thread_error(what: threading.ExceptHookArgs) -> None:
-    """As `threading.excepthook`."""
+    """Print an exception as `threading.excepthook` does."""
     if what.exc_type is not SystemExit:
         thread = what.thread.name if what.thread is not None else threading.get_ident()
         print_error(f"Exception in thread {thread}:", what)
 
 
 def print_ignored_error(what: sys.UnraisableHookArgs) -> None:
-    """As `sys.unraisablehook`."""
+    """Print an exception as `sys.unraisablehook` does."""
     print_error(f"{what.err_msg or 'Exception ignored in'}: {what.object!r}", what)
 
 

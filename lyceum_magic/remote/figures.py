@@ -1,4 +1,4 @@
-"""Figures of matplotlib."""
+"""Figures of matplotlib -> pictures in the cell."""
 
 from __future__ import annotations
 
@@ -7,12 +7,12 @@ import sys
 from typing import Any
 
 PACKAGE = __name__.rpartition(".")[0]
-#: Ours, and IPython's, which a cell may ask for and for which nobody else ends the cell.
+#: Our backend, and IPython's, which a cell may choose and which needs us at the cell's end.
 BACKENDS = (f"{PACKAGE}.backend", "matplotlib_inline.backend_inline")
 
 
 def show_open_figures() -> None:
-    """What the end of a cell does: open figures are shown and closed."""
+    """Show and close open figures at the end of a cell."""
     for name in BACKENDS:
         backend = sys.modules.get(name)
         if backend is not None:
@@ -25,7 +25,7 @@ def show_open_figures() -> None:
 
 
 def inline_backend() -> Any:
-    """The options of IPython's inline backend, if the cell has its shell, else None."""
+    """Return the options of IPython's inline backend, if the cell has its shell, else None."""
     module = sys.modules.get("matplotlib_inline.config")
     backend = module and module.InlineBackend
     return backend.instance() if backend and backend.initialized() else None
@@ -55,7 +55,7 @@ def follow_inline_backend(shell: Any = None) -> None:
 
 
 def png_of(figure: Any) -> bytes | None:
-    """The figure as notebooks draw it, byte for byte; None: there is nothing in it."""
+    """Return the figure as notebooks draw it, byte for byte; None if it is empty."""
     if not figure.axes and not figure.lines:
         return None
     if figure.canvas is None:
@@ -75,7 +75,7 @@ def png_of(figure: Any) -> bytes | None:
 
 
 def metadata_of(figure: Any) -> dict[str, str] | None:
-    """Which background the labels of a transparent figure need."""
+    """Return the metadata about the background that a transparent figure's labels need."""
     from matplotlib.colors import to_rgba, to_rgba_array
 
     if to_rgba(figure.get_facecolor())[3] >= 0.5:

@@ -1,4 +1,4 @@
-"""Files that travel with the cell, and those that it wrote on their way back."""
+"""Files that travel with the cell, and files that it wrote on their way back."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-#: Sent files are made this old, so that whatever is written after them is newer by any clock.
+#: Sent files get this age, so that every later file is newer by any clock.
 _AGE_NS = 10_000_000_000
 
 _folder = ""
@@ -21,7 +21,7 @@ _before: dict[str, object] = {}
 
 
 def receive_files(files: dict[str, str], patterns: list[str]) -> None:
-    """Before the cell runs: writes what was sent, and notes what there is.
+    """Write the files that were sent, and note all that exist, before the cell runs.
 
     Args:
         files: path below the run's folder, with `/` -> content, compressed, in base64.
@@ -45,7 +45,7 @@ def receive_files(files: dict[str, str], patterns: list[str]) -> None:
 
 
 def send_files(patterns: list[str]) -> None:
-    """Sends the files that match and that the cell wrote; says so of a pattern without any."""
+    """Send the files that match and that the cell wrote; report a pattern without any."""
     from .frames import send
 
     left = MAX_BYTES
@@ -93,10 +93,10 @@ def _state(path: str) -> object:
 
 
 def _matches(pattern: str) -> Iterator[str]:
-    """The regular files below the folder that a pattern means, as `glob` understands it.
+    """Return the regular files below the folder that a pattern matches, as `glob` would.
 
-    A plain folder means all in it; what is hidden too, as parts of some formats are. Links to
-    folders are not followed, nor those that lead out of it.
+    A plain folder matches all files in it, hidden ones too, since some formats have them. Links
+    to folders are not followed, nor those that lead out of it.
     """
     home = os.path.realpath(_folder)
     parts = [part for part in pattern.split("/") if part not in ("", ".")]
@@ -122,7 +122,7 @@ def _matches(pattern: str) -> Iterator[str]:
 
 
 def _fits(names: list[str], parts: list[str], *, is_start: bool = False) -> bool:
-    """Whether a path is what the parts of a pattern mean, or may be the start of such a path."""
+    """Return whether a path matches the parts of a pattern, or is the beginning of a match."""
     if not names and is_start:
         return bool(parts)
     if not parts:

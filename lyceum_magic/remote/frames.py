@@ -1,4 +1,4 @@
-"""Rich data on its way back: frames in the text of the program.
+"""Rich data on its way to the notebook: frames in the text of the program.
 
 A message is a head (JSON), bytes, and what another reader sees of it. It becomes one or more frames
 
@@ -8,7 +8,9 @@ each one line of at most MAX_FRAME_BYTES, written by one `os.write`: a pipe does
 apart. MARK is the run's own, so that the printed log of another run stays text; MESSAGE is unique
 in the run; PAYLOAD is a slice of the base64 of the compressed `head, line feed, bytes`; CRC is
 that of `KIND:MESSAGE:PART/PARTS:PAYLOAD`; READABLE is a slice of text, in which no "@~" occurs.
-`outputs.frames` reads them.
+
+`outputs.frames` reads frames, and `server.output.masking` lets them pass; both take the grammar
+from here.
 """
 
 from __future__ import annotations
@@ -21,12 +23,19 @@ from re import sub
 from .deflating import deflate
 from .streams import flush_all, turns, without_surrogates
 
+OPENING = "~@lyceum:"
+END = "@~"
+#: A frame between its mark and its readable text, as a regular expression.
+FIELDS = (
+    r"(?P<place>(?P<kind>[a-z]+):(?P<message>[0-9a-f]+\.[0-9]+):"
+    r"(?P<part>[0-9]{1,9})/(?P<parts>[0-9]{1,9})):(?P<crc>[0-9a-f]{8}):(?P<payload>[0-9A-Za-z+/=]*):"
+)
 MAX_FRAME_BYTES = 3000
-#: Of which the readable text may take so much, and what stands around it and the payload.
+#: Maximum bytes of a frame's readable text, and of all but that and the payload.
 MAX_READABLE_BYTES = 1800
 MAX_OVERHEAD_BYTES = 200
 
-#: What must not be seen in what is shown; see `masking`.
+#: The account's secrets, to be masked in what is shown; see `masking`.
 secrets: list[str] = []
 
 _mark = ""
@@ -35,9 +44,10 @@ _counts = count(1)  # threads may send at the same time
 
 
 def open_frames(mark: str) -> None:
-    """From now on frames can be sent, to where stdout and stderr lead now.
+    """Open stdout and stderr for frames with this mark.
 
-    Copies, so that a program which points its descriptors elsewhere still shows its figures.
+    Frames go to copies of the descriptors, so that a program that points its own elsewhere still
+    shows its figures.
     """
     global _mark
     _mark = mark
@@ -53,13 +63,13 @@ def send(
     readable: str = "",
     descriptor: int = 1,
 ) -> None:
-    """Sends one message, behind the text that was printed before it.
+    """Send one message, after the text that was printed before it.
 
     Args:
         kind: lower-case letters.
-        head: a JSON object; what JSON cannot say travels as its repr.
+        head: a JSON object; what JSON cannot express travels as its repr.
         data: bytes that belong to it.
-        readable: what a reader sees who does not know frames.
+        readable: text for a reader that does not know frames.
         descriptor: 1, or 2 for stderr.
     """
     lines = encode(_mark, kind, f"{getpid():x}.{next(_counts)}", head, data, readable)
@@ -72,7 +82,7 @@ def send(
 def encode(
     mark: str, kind: str, message: str, head: dict[str, object], data: bytes, readable: str
 ) -> list[bytes]:
-    """The frames of one message, each with its line feed; see `send`."""
+    """Return the frames of one message, each with its line feed; see `send`."""
     text = as_json(head).encode("ascii")
     payload = b2a_base64(deflate(text + b"\n" + data, 1), newline=False).decode("ascii")
     readable = without_surrogates(readable)
@@ -86,15 +96,15 @@ def encode(
     shown += [""] * (parts - len(shown))
     lines = []
     for part, (piece, text_shown) in enumerate(zip(pieces, shown), 1):
-        body = f"{kind}:{message}:{part}/{parts}"
-        crc = crc32(f"{body}:{piece}".encode("ascii"))
-        line = f"~@lyceum:{mark}:{body}:{crc:08x}:{piece}:{text_shown}@~\n"
+        place = f"{kind}:{message}:{part}/{parts}"
+        crc = crc32(f"{place}:{piece}".encode("ascii"))
+        line = f"{OPENING}{mark}:{place}:{crc:08x}:{piece}:{text_shown}{END}\n"
         lines.append(line.encode("utf-8"))
     return lines
 
 
 def as_json(value: object) -> str:
-    """The value as JSON, without a function of `json` that the cell may have replaced."""
+    """Return the value as JSON, without a function of `json` that the cell may have replaced."""
     try:
         from _json import encode_basestring_ascii, make_encoder
     except ImportError:  # a Python without it
@@ -113,7 +123,7 @@ def _write(target: int, frame: bytes) -> None:
 
 
 def _slices(text: str, max_bytes: int) -> list[str]:
-    """The text in pieces of at most so many bytes, cut behind a line feed where there is one."""
+    """Cut a text into pieces of at most `max_bytes`, after a line feed if a piece has one."""
     pieces: list[str] = []
     at = 0
     while at < len(text):

@@ -1,4 +1,4 @@
-"""What a notebook puts into a program: `display`, the display of results, figures that show."""
+"""The additions of a notebook to a program: `display`, shown results, shown figures."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     import types
     from typing import Any
 
-#: Modules that are told, as soon as they are there, that they are in a notebook; see `libraries`.
+#: Modules that are prepared for a notebook as soon as they are imported; see `libraries`.
 WATCHED = frozenset(
     [
         "IPython.core.display",
@@ -42,10 +42,10 @@ _cell_name = ""
 
 
 def install_hooks(cell_name: str) -> None:
-    """Puts it all in place.
+    """Install the additions.
 
     Args:
-        cell_name: what tracebacks call the cell.
+        cell_name: the cell's name in tracebacks.
     """
     global _cell_name
     _cell_name = cell_name
@@ -58,12 +58,12 @@ def install_hooks(cell_name: str) -> None:
 
 
 def a_kernel() -> object:
-    """As much of the shell as tells pandas that it is in a notebook."""
+    """Return the part of a shell that makes pandas see a notebook."""
     return type("ZMQInteractiveShell", (), {"kernel": None})()
 
 
 def show_result(value: object) -> None:
-    """As `sys.displayhook`: the value of the cell's last expression."""
+    """Show the value of the cell's last expression, as `sys.displayhook`."""
     if value is None:
         return
     builtins._ = value  # type: ignore[attr-defined]
@@ -85,7 +85,7 @@ def prepare_module(module: types.ModuleType) -> None:
 
 
 class Watcher:
-    """Finds the watched modules where the others find them, and prepares them after each import."""
+    """A finder that leaves watched modules to the other finders, and prepares them after import."""
 
     @staticmethod
     def find_spec(name: str, path: Any = None, target: Any = None) -> Any:
@@ -105,7 +105,7 @@ class Watcher:
 
 
 class Loaded:
-    """A loader of a module that is there."""
+    """A loader of a module that is loaded already."""
 
     def __init__(self, module: Any) -> None:
         self._module, self._spec = module, module.__spec__
@@ -118,7 +118,7 @@ class Loaded:
 
 
 class PreparingLoader:
-    """A module's own loader, which is there again when the module runs."""
+    """A stand-in for a module's own loader, which is restored before the module runs."""
 
     def __init__(self, own: Any) -> None:
         self._own = own

@@ -1,4 +1,4 @@
-"""Libraries that look whether they are in a notebook: what makes them see that they are."""
+"""Preparation of libraries that look whether they are in a notebook: they see one."""
 
 from __future__ import annotations
 
@@ -14,12 +14,12 @@ PACKAGE = __name__.rpartition(".")[0]
 
 
 def prepare_library(module: Any, cell_name: str) -> None:
-    """Prepares a module of `hooks.WATCHED`.
+    """Prepare a module of `hooks.WATCHED`.
 
-    A version of the library that is made otherwise costs a warning, and not the cell.
+    A version of the library that cannot be prepared costs a warning, and not the cell.
 
     Args:
-        cell_name: what tracebacks call the cell.
+        cell_name: the cell's name in tracebacks.
     """
     try:
         if module.__name__ in ("multiprocess.spawn", "multiprocessing.spawn"):
@@ -38,7 +38,7 @@ def prepare_library(module: Any, cell_name: str) -> None:
 
 
 def show_through_frames(module: Any) -> None:
-    """IPython's display functions need its shell; ours take their place, wherever they are."""
+    """Put our display functions in the place of IPython's, which need its shell."""
     from . import display as ours
 
     names = ("display", "update_display", "clear_output", "publish_display_data", "DisplayHandle")
@@ -52,7 +52,7 @@ def show_through_frames(module: Any) -> None:
 
 
 def answer_for_the_shell(interactiveshell: Any) -> None:
-    """IPython, asked for its shell, gives the cell's, which is made now at the latest."""
+    """Let IPython return the cell's shell when it is asked for one; it is made then."""
     kind = interactiveshell.InteractiveShell
     own = {name: getattr(kind, name).__func__ for name in ("initialized", "instance")}
 
@@ -75,7 +75,7 @@ def be_the_shell_of_a_kernel(zmqshell: Any) -> None:
 
 
 def show_widgets(widget: Any) -> None:
-    """No front end answers widgets, so they are shown as HTML that follows them."""
+    """Show widgets as HTML that follows them, since no front end answers widgets."""
     from . import widgets
 
     own = widget.Widget.notify_change
@@ -96,7 +96,7 @@ def take_outputs(widget_output: Any) -> None:
 
 
 def follow_inline_backend(backend: Any) -> None:
-    """Its functions change the formats of the shell, which has to know about figures then."""
+    """Let the inline backend's functions find a shell that knows about figures."""
     from .figures import follow_inline_backend
 
     builtins.get_ipython()  # type: ignore[attr-defined]
@@ -104,12 +104,12 @@ def follow_inline_backend(backend: Any) -> None:
 
 
 def look_for_no_screen(backend_bases: Any) -> None:
-    """Its question would load IPython, and is meant for kernels that have windows."""
+    """Skip a check that would load IPython, and is meant for kernels with windows."""
     backend_bases.FigureCanvasBase._fix_ipython_backend2gui = classmethod(lambda cls: None)
 
 
 def redraw_for_no_prompt(pyplot: Any) -> None:
-    """Its question would load IPython, whose prompt is where figures are redrawn."""
+    """Skip a check that would load IPython, to redraw figures at its prompt."""
     pyplot.install_repl_displayhook = lambda: None
 
 
@@ -121,7 +121,7 @@ def draw_into_the_cell(matplotlib: Any) -> None:
 
 
 def be_in_a_notebook(pandas: Any) -> None:
-    """As wide as in a notebook: pandas takes a program for a terminal of 80 columns."""
+    """Give tables the width of a notebook: pandas assumes a terminal of 80 columns."""
     console: Any = sys.modules["pandas.io.formats.console"]
     console.in_interactive_session = console.in_ipython_frontend = lambda: True
     if pandas.get_option("display.max_columns") == 0:
@@ -129,7 +129,7 @@ def be_in_a_notebook(pandas: Any) -> None:
 
 
 def show_plots_in_the_cell(renderers: Any) -> None:
-    """plotly would open a browser; it refuses to show anything where IPython is not there."""
+    """Let plotly show in the cell: it would open a browser, or refuse without IPython."""
     if renderers.ipython_display is None:
         from . import display as ours
 
@@ -145,9 +145,9 @@ def refuse_to_ask(getpass: Any) -> None:
 
 
 def refuse_to_debug(pdb: Any) -> None:
-    """A debugger that would ask the user says that it cannot, where it is called.
+    """Let a debugger that would ask the user say, at its call, that it cannot.
 
-    One that has its commands from elsewhere works, and steps into nothing of ours.
+    A debugger that takes its commands from elsewhere works, and skips frames of ours.
     """
     debugger = pdb.Pdb
     own_init, own_set_trace, own_interaction = (
@@ -172,9 +172,9 @@ def refuse_to_debug(pdb: Any) -> None:
 
 
 def cache_as_in_a_notebook(caching: Any) -> None:
-    """What a cell compiles is kept by its text, so that the next run of the cell finds it.
+    """Let numba keep compiled functions by the cell's text, so that its next run finds them.
 
-    Otherwise numba keeps it beside the cell's file, which ends with the run.
+    Otherwise numba keeps them beside the cell's file, which is removed with the run.
     """
     for kinds in (caching.CacheImpl, *caching.CacheImpl.__subclasses__()):
         own = [kind for kind in kinds._locator_classes if "IPython" in kind.__name__]
@@ -190,7 +190,7 @@ def watch_workers(spawn: Any, cell_name: str) -> None:
 
 
 def keep_formulas(printing: Any) -> None:
-    """Outside of IPython's shell `init_printing()` would have every result printed as text."""
+    """Keep formulas: without IPython's shell, `init_printing()` would print results as text."""
     printing._init_python_printing = lambda *args, **settings: None
 
 

@@ -1,4 +1,4 @@
-"""Makes a program look like a kernel to libraries: a shell to ask for, and IPython's modules."""
+"""Likeness of a program to a kernel, for libraries: a shell on request, IPython's modules."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ if TYPE_CHECKING:
 
 
 def look_like_a_kernel(namespace: dict[str, object], *, needs_shell: bool) -> None:
-    """Show libraries what tells them that they are in a notebook; where IPython is, as a kernel.
+    """Let libraries see a notebook and, if IPython is installed, a kernel.
 
-    Nothing of it is imported or made before it is asked for.
+    Nothing is imported or made before it is asked for.
 
     Args:
         namespace: of the cell.
@@ -46,7 +46,7 @@ def look_like_a_kernel(namespace: dict[str, object], *, needs_shell: bool) -> No
 
 
 class NotLoaded(type(sys)):  # type: ignore[misc]
-    """A module that a kernel has loaded when a cell begins: loaded here when it is asked for."""
+    """A module that a kernel has loaded when a cell begins; here it is loaded at first use."""
 
     def __init__(self, name: str) -> None:
         super().__init__(name)

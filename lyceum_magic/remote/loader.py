@@ -1,4 +1,4 @@
-"""Makes the modules that travelled importable there, then runs the cell.
+"""Importable modules from the texts that travelled; then the cell is run.
 
 `submission.wrapping` sends this file's text, with MODULES and JOB in its namespace.
 """
@@ -11,11 +11,11 @@ import types
 
 PACKAGE = "lyceum_magic_remote"
 
-#: For this package alone, in each of its modules: what the cell replaces is the cell's.
+#: The builtins of this package's modules, which do not change when the cell replaces its own.
 __builtins__ = dict(vars(builtins))  # type: ignore[assignment]
 
 _given = globals().get
-#: Module -> its source, and its code for the Python that sent it or nothing; packed in base64.
+#: Module -> its source, and its code for the sender's Python or nothing; packed in base64.
 MODULES: dict[str, tuple[str, str]] = _given("MODULES", {})
 #: The magic number of that code.
 MAGIC: str = _given("MAGIC", "")
@@ -24,7 +24,7 @@ JOB: dict[str, object] | None = _given("JOB")
 
 
 class Modules:
-    """Finds and makes the modules of the package."""
+    """The finder and loader of the package's modules."""
 
     @staticmethod
     def find_spec(name: str, path: object = None, target: object = None) -> object:

@@ -1,4 +1,4 @@
-"""The magics that work where IPython is not installed; of others it is said that they do not."""
+"""The magics that work without IPython; any other is refused with the advice to add it."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ NO_INSTALL = (
     "%{} installs nothing there; in a %%lyceum cell `%pip install NAME` does, as -r NAME does."
 )
 NO_SCREEN = "%matplotlib {} needs a screen; figures are shown inline there."
-#: What `%matplotlib` may be told: what draws into the cell, and the backends that show nothing.
+#: Arguments of `%matplotlib`: those that draw into the cell, and backends that show nothing.
 INLINE = ("", "auto", "inline")
 WITHOUT_SCREEN = ("agg", "cairo", "pdf", "ps", "svg", "template")
 INSTALLERS = ("conda", "mamba", "micromamba", "pip", "uv")
 
 
 class UsageError(Exception):
-    """A magic that is not there, or that was not called as it is here."""
+    """An unknown magic, or one with arguments that it does not take without IPython."""
 
     __module__ = "IPython.core.error"  # whose name it has, for those who read of it
 
 
 class Lines(list):  # type: ignore[type-arg]
-    """The output lines of a command, as IPython gives them: also `.l`, `.n`, `.s`."""
+    """The output lines of a command, as IPython returns them: also `.l`, `.n`, `.s`."""
 
     @property
     def l(self) -> list[str]:  # noqa: E743 - IPython's name
@@ -43,7 +43,7 @@ class Lines(list):  # type: ignore[type-arg]
 
 
 class FewMagics:
-    """What `get_ipython()` gives there.
+    """A shell with few magics, which `get_ipython()` returns without IPython.
 
     Args:
         namespace: of the cell.
@@ -219,7 +219,7 @@ class FewMagics:
 
 
 def choose_backend(gui: str) -> str:
-    """Let matplotlib draw as `%matplotlib` says, and return the backend's name there."""
+    """Let matplotlib draw as `%matplotlib` says, and return its name for the backend."""
     name = gui.lower()
     if name not in (*INLINE, *WITHOUT_SCREEN):
         raise UsageError(NO_SCREEN.format(gui))
@@ -238,7 +238,7 @@ def choose_backend(gui: str) -> str:
 
 
 def expand(text: str, frame: types.FrameType) -> str:
-    """The text with `{expression}` and `$name` by their values, as IPython does: all, or none."""
+    """Replace `{expression}` and `$name` by their values, as IPython does: all, or none."""
     names = {**frame.f_globals, **frame.f_locals}
 
     def value_of(match: re.Match[str]) -> str:
@@ -254,7 +254,7 @@ def expand(text: str, frame: types.FrameType) -> str:
 def run(
     command: Any, *, shell: bool = False, is_merged: bool = False, text: str | None = None
 ) -> int:
-    """Runs a command whose output arrives as it is written; its exit code, -n for signal n."""
+    """Run a command, its output live, and return its exit code, -n for signal n."""
     import codecs
     import selectors
     import subprocess
@@ -296,7 +296,7 @@ def say_times(wall: float, cpu: os.times_result) -> None:
 
 
 def span(seconds: float) -> str:
-    """As IPython writes a time: three digits and a unit."""
+    """Return a time as IPython writes it: three digits and a unit."""
     for unit, size in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
         if seconds >= size:
             return f"{seconds / size:.3g} {unit}"

@@ -1,7 +1,7 @@
-"""The account's secrets in what a cell shows: `***` stands for them before it is encoded.
+"""Outputs of a cell -> the same with `***` in place of the account's secrets, before encoding.
 
-Printed text is masked by whoever runs the program; what is inside a frame only we can see. Where
-there are no secrets, as far as we are told, this module is not imported.
+The server masks printed text, but it cannot read the inside of a frame. This module is not imported
+if no secrets are known here.
 """
 
 from __future__ import annotations
@@ -14,20 +14,20 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
 
-#: Shorter values are words of any text; `protocol.limits` says the same.
+#: Shorter values may be words of any text; `protocol.limits` has the same number.
 MIN_CHARACTERS = 6
-#: How HTML writes `"` and `'`: in text, and in attributes as html, others and markupsafe do.
+#: `"` and `'` in HTML: in text, and in attributes as html, others and markupsafe write them.
 HTML_QUOTES = (
     ('"', "'"), ("&quot;", "'"), ("&quot;", "&#x27;"), ("&quot;", "&#39;"), ("&#34;", "&#39;"),
 )  # fmt: skip
-#: Types whose data is no text, but base64.
+#: Types whose data is base64.
 BINARY = {"image/png", "image/jpeg", "application/pdf"}
 
 _find: Any = None
 
 
 def masked_bundle(data: dict[str, Any]) -> dict[str, Any]:
-    """A MIME bundle, or its metadata, with all its texts masked."""
+    """Return a MIME bundle, or its metadata, with all its texts masked."""
     return {
         kind: item if kind in BINARY else masked(item, with_keys=True)
         for kind, item in data.items()
@@ -35,7 +35,7 @@ def masked_bundle(data: dict[str, Any]) -> dict[str, Any]:
 
 
 def masked(value: Any, with_keys: bool = False) -> Any:
-    """The same with all its texts masked, also in lists and dicts.
+    """Return a value with all its texts masked, also in lists and dicts.
 
     Args:
         with_keys: whether the keys of dicts are texts too.
@@ -67,7 +67,7 @@ def masked_text(text: str) -> str:
 
 
 def pattern_of(values: list[str]) -> re.Pattern[str]:
-    """Finds the longest secret at each place, in all its forms."""
+    """Return a pattern that finds the longest secret at each place, in all its forms."""
     forms = {form for value in values if len(value) >= MIN_CHARACTERS for form in forms_of(value)}
     longest_first = sorted(forms, key=len, reverse=True)
     # Without any there is nothing to find, which is not what an empty alternative finds.
@@ -75,7 +75,7 @@ def pattern_of(values: list[str]) -> re.Pattern[str]:
 
 
 def forms_of(value: str) -> set[str]:
-    """A text as it is and as Python, JSON and HTML write it, as `server.output.masking` has it."""
+    """Return a text as it is and as Python, JSON and HTML write it."""
     from json.encoder import JSONEncoder  # the cell may have replaced what `json` itself has
 
     written = (

@@ -1,4 +1,4 @@
-"""The file that a cell has where it runs: what libraries and tracebacks take for its source."""
+"""The file of a cell on its machine, which libraries and tracebacks take for its source."""
 
 from __future__ import annotations
 
@@ -9,22 +9,22 @@ TYPE_CHECKING = False
 if TYPE_CHECKING:
     import types
 
-#: Only a cell with one of these can come to look for its own file.
+#: Only a cell with one of these words may look for its own file.
 LOOKING = ("import", "exec", "eval", "open", "get_ipython")
 #: The file that was sent, whose lines are ours, and the one with the cell's own.
 program = path = ""
-#: As `frames` names the code of this package.
+#: The beginning of the file names of this package's code.
 OURS = "<lyceum-magic"
 
 
 def give(cell: str, name: str, namespace: dict[str, object]) -> str:
-    """Make the cell what the program is made of; no line of ours is found as its source.
+    """Give the cell a file of its own, so that no line of ours is found as its source.
 
-    Libraries open and stat the file that a function names (numba, joblib, memory_profiler), so the
-    cell gets one. Its folder is called as a kernel calls it, by which they tell a notebook's cell.
+    Libraries open and stat the file that a function names (numba, joblib, memory_profiler). The
+    file's folder has the name that a kernel uses, by which they recognise a notebook's cell.
 
     Args:
-        name: used where no file can be written.
+        name: the cell's name if no file can be written.
         namespace: of the program that was sent, in whose folder the file is written.
 
     Returns:
@@ -51,7 +51,7 @@ def give(cell: str, name: str, namespace: dict[str, object]) -> str:
 
 
 def remember_lines(cell: str, name: str) -> None:
-    """Lets `linecache` know the cell's lines, and none of the program that was sent."""
+    """Let `linecache` know the cell's lines, and none of the program that was sent."""
     import linecache
 
     # Each line with its end, as `linecache` itself has them, or marks are drawn one place off.
@@ -86,5 +86,5 @@ def is_ours(frame: types.FrameType) -> bool:
 
 
 def called_cell(text: str) -> str:
-    """A traceback with a short name for the cell's file, which lies deep in the run's folder."""
+    """Return a traceback with a short name for the cell's file, whose path is long."""
     return text.replace(f'File "{path}"', 'File "<cell>"')

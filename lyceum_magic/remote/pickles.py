@@ -1,7 +1,7 @@
-"""Values as pickles and back, by cloudpickle; on both sides of a run.
+"""Values <-> pickles, by cloudpickle; on both sides of a run.
 
 A function of `__main__` reads the global names of the namespace in which it arrives, as if it had
-been defined there. What it has read where it came from comes along, for the names that are missing.
+been defined there. The globals that it reads travel along, for names that are missing there.
 """
 
 from __future__ import annotations
@@ -22,10 +22,10 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from typing import Any
 
-#: The package of this module; where the cell runs, no other place has it.
+#: The package of this module; only the cell's machine has one of that name.
 OURS = __name__.rpartition(".")[0]
 MAIN = "__main__"
-#: Functions and classes of this package that take the place of others -> whose place.
+#: Functions and classes of this package that replace others -> the ones that they replace.
 STANDS_FOR = {
     "DisplayHandle": "IPython.display:DisplayHandle",
     "clear_output": "IPython.display:clear_output",
@@ -36,12 +36,12 @@ STANDS_FOR = {
     "show_result": "sys:displayhook",
     "update_display": "IPython.display:update_display",
 }
-#: Names that came along with a function -> a call that gives what came, if it is still there.
+#: Names that came along with a function -> a call that returns the object, if it still exists.
 _came_along: dict[str, Any] = {}
 
 
 class HoldsTheRun(pickle.PicklingError):
-    """A value holds something that means nothing elsewhere."""
+    """A value holds an object that only exists in its own process, such as a stream."""
 
 
 def dump(value: object, *, apart: Collection[str] = ()) -> tuple[bytes, set[str]]:
@@ -84,7 +84,7 @@ def dump(value: object, *, apart: Collection[str] = ()) -> tuple[bytes, set[str]
 
 
 def _place_of(obj: Any) -> tuple[str, str]:
-    """The module and the name by which a pickle finds an object, or else its type."""
+    """Return the module and name by which a pickle finds an object or, if none, its type."""
     if isinstance(obj, types.ModuleType):
         return obj.__name__, ""
     if not isinstance(obj, (type, types.FunctionType, types.BuiltinFunctionType)):
@@ -101,7 +101,7 @@ def _as_what_it_stands_for(obj: Any, name: str) -> Any:
 
 
 def _part_of_the_process(obj: Any) -> Any:
-    """The shell and the streams of one side stand for those of the other."""
+    """Pickle a shell or a stream as that of the receiver."""
     if IS_REMOTE:
         shell = sys.modules.get(f"{OURS}.shell")
         own = shell and shell._shell
@@ -119,7 +119,7 @@ def _part_of_the_process(obj: Any) -> Any:
 
 
 def _keep_slots(kind: type, reduced: Any) -> None:
-    """Let a class of the notebook have its slots again, where cloudpickle makes it without them.
+    """Give a class of the notebook its slots again, which cloudpickle leaves out.
 
     An instance would have a dict there, and could not be read again by its own class.
     """
@@ -137,14 +137,14 @@ def _looked_up(place: str) -> Any:
 
 
 def _as_new_cache(obj: Any) -> Any:
-    """A function of the notebook with a cache, which would be looked for by its name."""
+    """Pickle a function of the notebook with a new cache; by default it is looked up by name."""
     known = obj.cache_parameters()
     arguments = (obj.__wrapped__, known["maxsize"], known["typed"], functools._CacheInfo)
     return functools._lru_cache_wrapper, arguments, obj.__dict__
 
 
 class Unpickler(pickle.Unpickler):
-    """Loads one value.
+    """A loader of one value.
 
     Args:
         namespace: of `__main__`, or of what stands for it.
@@ -185,7 +185,7 @@ class Unpickler(pickle.Unpickler):
             set_state(function, state)
 
     def _bring(self, name: str, value: object) -> None:
-        """Binds a name that is missing, or that came along with an earlier function."""
+        """Bind a name that is missing, or that came along with an earlier function."""
         if getattr(builtins, name, None) is value:
             return
         if name in self._namespace:

@@ -22,7 +22,7 @@ MAX_ITEMS = 1000
 
 
 def pretty(value: object) -> str:
-    """The text of `text/plain`.
+    """Return the text of `text/plain`.
 
     Raises:
         Exception: what the value's own methods raise.
@@ -35,7 +35,7 @@ def pretty(value: object) -> str:
 
 
 class Group:
-    """What is broken at all of its places or at none."""
+    """A stretch of text that is broken at all of its places or at none."""
 
     def __init__(self, depth: int) -> None:
         self.depth = depth
@@ -54,9 +54,9 @@ class Breakable:
 
 
 class Printer:
-    """Writes as far as it is known where lines end; the rest waits.
+    """A writer that writes as far as line ends are decided, and holds the rest.
 
-    Where a line becomes too long, the outermost group that can be broken is.
+    When a line becomes too long, the outermost group that can be broken is broken.
     """
 
     newline = "\n"
@@ -77,7 +77,7 @@ class Printer:
     # What is printed.
 
     def text(self, text: str) -> None:
-        """Text in which no line ends."""
+        """Add text in which no line ends."""
         if not self._waiting:
             self.output.write(text)
             self._written_width += len(text)
@@ -91,7 +91,7 @@ class Printer:
         self._break_while_too_long()
 
     def breakable(self, sep: str = " ") -> None:
-        """A place where the line may end, else `sep`."""
+        """Add a place where the line may end, else `sep`."""
         group = self.group_stack[-1]
         if group.want_break:
             self._end_line()
@@ -101,7 +101,7 @@ class Printer:
         self._break_while_too_long()
 
     def break_(self) -> None:
-        """The end of a line, in any case."""
+        """End the line, in any case."""
         group = self._next_to_break()
         if group is not None:
             self._break(group)
@@ -150,7 +150,7 @@ class Printer:
         self._waiting_width = 0
 
     def pretty(self, value: object) -> None:
-        """The value, by the first class in its `__mro__` that has a way to show it."""
+        """Add a value, by the first class in its `__mro__` that has a way to show it."""
         is_cycle = id(value) in self.stack
         self.stack.append(id(value))
         self.begin_group()
@@ -161,7 +161,7 @@ class Printer:
             self.stack.pop()
 
     def items(self, values: Iterable[Any]) -> Iterator[Any]:
-        """The values with commas between them; behind the thousandth an ellipsis."""
+        """Add values with commas between them; after the thousandth an ellipsis."""
         for count, value in enumerate(values):
             if count >= self.max_seq_length:
                 self.text(",")
@@ -199,7 +199,7 @@ class Printer:
         self._written_width = self._put(item)
 
     def _put(self, item: list[str] | Breakable) -> int:
-        """Writes the item; gives the width of the line then."""
+        """Write the item and return the width of the line after it."""
         if isinstance(item, list):
             self.output.write("".join(item))
             return self._written_width + sum(map(len, item))
@@ -247,7 +247,7 @@ def way_of(value: object) -> Show:
 
 
 def getattr_or_none(value: object, name: str) -> Any:
-    """Also where looking it up raises."""
+    """Return an attribute, or None if it is missing or its lookup raises."""
     try:
         return getattr(value, name, None)
     except Exception:  # noqa: BLE001 - whatever a property of the user's raises
@@ -327,7 +327,7 @@ def mapping(start: str, end: str) -> Show:
 
 
 class Raw:
-    """Text that stands for itself."""
+    """A text that is written as it is."""
 
     def __init__(self, text: str) -> None:
         self.text = text
@@ -337,7 +337,7 @@ class Raw:
 
 
 def call(p: Printer, name: str, /, *args: object, **named: object) -> None:
-    """`name(argument, name=argument)`, in a group as a value of its own."""
+    """Add `name(argument, name=argument)`, as a value that is a group of its own."""
 
     class Call:
         def _repr_pretty_(self, p: Printer, cycle: bool) -> None:
@@ -355,7 +355,7 @@ def call(p: Printer, name: str, /, *args: object, **named: object) -> None:
 
 
 def constructor(arguments: Callable[[Any], Iterable[object]]) -> Show:
-    """Class name and arguments."""
+    """Return a function that adds a value's class name and these arguments."""
 
     def show(value: Any, p: Printer, cycle: bool) -> None:
         given = [Raw("...")] if cycle else arguments(value)

@@ -1,31 +1,31 @@
-"""How much may travel, and why a value cannot: errors and words of `values`, `arrays`, `tables`."""
+"""Limits and errors of values that travel, and the words for them: for `values` and others."""
 
 from __future__ import annotations
 
-#: What all values may take that travel with a cell, or back; all files as well.
+#: Maximum bytes of all values that travel with a cell, and of those that come back; of files too.
 MAX_BYTES = 10 * 1024 * 1024
-#: There the package of this module lies in no other.
+#: Whether this is the cell's machine, where the package of this module is at the top level.
 IS_REMOTE = __name__.count(".") == 1
-#: The package of these modules on the run's machine, by its names of today and before.
+#: The package of these modules on the run's machine: its present and its earlier name.
 _OURS = ("lyceum_magic_remote", "lyceum_magic_there")
 
 
 class PackError(ValueError):
-    """A value that cannot travel; one sentence."""
+    """A value cannot travel; the message is one sentence."""
 
 
 class TooLarge(PackError):
-    """A value that takes more bytes than are left."""
+    """A value takes more bytes than are left."""
 
 
 class UnpackError(ValueError):
-    """Bytes that are no packed value, or one that cannot be made here; one sentence."""
+    """The bytes are no packed value, or one that cannot be made here; one sentence."""
 
     __module__ = "lyceum_magic"  # tracebacks of a run name it
 
 
 def said(exc: BaseException) -> str:
-    """An exception in a few words of one line."""
+    """Return an exception in a few words of one line."""
     text = " ".join(str(exc).split())[:200]
     return f"{type(exc).__name__}: {text}" if text else type(exc).__name__
 
@@ -35,7 +35,7 @@ def where() -> str:
 
 
 def unknown(module: str) -> str:
-    """The reason where a pickle needs a module that is not here."""
+    """Return the reason why a pickle that needs a module cannot be loaded without it."""
     package = module.partition(".")[0]
     if IS_REMOTE or package in _OURS:
         return missing(package)

@@ -1,7 +1,7 @@
 """`get_ipython()` where the cell runs: IPython's own shell, or the few magics that need none.
 
-The cell's `%` and `!` lines have become calls of it before it travelled. The shell is made at the
-first call of `get_ipython()`, also of a library, and looks like the one in a kernel.
+The cell's `%` and `!` lines became calls of it before the cell travelled. The shell is made at the
+first call of `get_ipython()`, also of a library's, and looks like the one in a kernel.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ _is_making = False
 
 
 def shell_around(namespace: dict[str, object]) -> Any:
-    """Return the cell's shell, made if it is not there; None while it is made."""
+    """Return the cell's shell, and make it at the first call; None while it is being made."""
     global _shell, _is_making
     with _making:
         if _shell is None and not _is_making:
@@ -46,7 +46,7 @@ def make_shell(namespace: dict[str, object]) -> Any:
 
 
 class Kernel:
-    """What libraries look for in a kernel. No front end can answer."""
+    """The attributes that libraries look for in a kernel. No front end can answer."""
 
     implementation = "ipython"
 
@@ -87,14 +87,14 @@ def show_end(error: BaseException, trace: types.TracebackType | None) -> bool:
 
 
 def xmode() -> str:
-    """How the cell wants its traceback, by `%xmode`; empty if it did not say."""
+    """Return the mode that the cell chose for tracebacks with `%xmode`; empty if none."""
     shell = shell_of_ipython()
     mode = shell.InteractiveTB.mode if shell is not None else "Context"
     return "" if mode == "Context" else str(mode)
 
 
 def end_cell() -> None:
-    """What a kernel does after a cell: those who asked for it hear that it has run."""
+    """Call the functions that are registered for the end of a cell, as a kernel does."""
     shell = shell_of_ipython()
     if shell is None:
         return
@@ -108,24 +108,68 @@ def end_cell() -> None:
 
 
 def real_shell(namespace: dict[str, object]) -> Any:
-    """IPython's shell around the cell's namespace; it takes over nothing of the process."""
+    """Return IPython's shell around the cell's namespace; it takes over nothing of the process."""
     import atexit
     import shutil
     import tempfile
 
-    from IPython.core.displayhook import DisplayHook
-    from IPython.core.displaypub import DisplayPublisher
-    from IPython.core.error import UsageError
-    from IPython.core.interactiveshell import InteractiveShell
-    from traitlets import Type
     from traitlets.config import Config
 
-    from .display import clear_output, send_bundle
     from .hooks import show_result
-    from .magics import INSTALLERS, NO_INSTALL, choose_backend
+
+    config = Config()
+    config.HistoryManager.enabled = False
+    config.HistoryAccessor.enabled = False
+    config.IPKernelApp.connection_file = ""
+    folder = tempfile.mkdtemp(prefix="ipython-")
+    atexit.register(shutil.rmtree, folder, ignore_errors=True)
+    main, display = sys.modules["__main__"], getattr(builtins, "display", None)
+    module = sys.modules[str(namespace["__name__"])]
+    try:
+        shell = shell_class().instance(
+            config=config, ipython_dir=folder, user_module=module, user_ns=namespace
+        )
+    finally:
+        sys.modules["__main__"] = main
+        if display is not None:
+            builtins.display = display  # type: ignore[attr-defined]
+    shell.kernel = Kernel(shell)
+    # As around a cell in a kernel: what captures results stays in place through `run_cell`.
+    if sys.displayhook is show_result:
+        shell.display_trap.__enter__()
+    refuse_installers(shell)
+    if "matplotlib" in sys.modules:
+        from .figures import follow_inline_backend
+
+        follow_inline_backend(shell)
+    return shell
+
+
+def refuse_installers(shell: Any) -> None:
+    """Let the magics that would install packages say how it is done."""
+    from IPython.core.error import UsageError
+
+    from .magics import INSTALLERS, NO_INSTALL
+
+    def refuse(name: str) -> Any:
+        def magic(line: str) -> None:
+            raise UsageError(NO_INSTALL.format(name))
+
+        return magic
+
+    for name in INSTALLERS:
+        shell.register_magic_function(refuse(name), "line", name)
+
+
+def output_classes() -> tuple[Any, Any]:
+    """Return classes for a shell's `displayhook` and `display_pub` that send frames."""
+    from IPython.core.displayhook import DisplayHook
+    from IPython.core.displaypub import DisplayPublisher
+
+    from .display import clear_output, send_bundle
 
     class ResultHook(DisplayHook):  # type: ignore[misc]
-        """Shows the value of a last line, without a prompt."""
+        """A hook that shows the value of a last line, without a prompt."""
 
         def write_output_prompt(self) -> None: ...
 
@@ -153,16 +197,27 @@ def real_shell(namespace: dict[str, object]) -> Any:
         def clear_output(self, wait: bool = False) -> None:
             clear_output(wait)
 
+    return ResultHook, FramePublisher
+
+
+def shell_class() -> Any:
+    """Return the class of the shell: by its name and module, libraries recognise a notebook."""
+    from IPython.core.interactiveshell import InteractiveShell
+    from traitlets import Type
+
+    from .magics import choose_backend
+
+    result_hook, frame_publisher = output_classes()
+
     class ZMQInteractiveShell(InteractiveShell):  # type: ignore[misc]
-        # By its name and its home, libraries tell a notebook from a terminal.
         __module__ = "ipykernel.zmqshell"
         __qualname__ = "ZMQInteractiveShell"
-        displayhook_class = Type(ResultHook)
-        display_pub_class = Type(FramePublisher)
+        displayhook_class = Type(result_hook)
+        display_pub_class = Type(frame_publisher)
         shows_end = False
 
         def init_virtualenv(self) -> None:
-            """The path is the run's own."""
+            """Leave the import path alone: it is the run's own."""
 
         def init_user_ns(self) -> None:
             history = self.history_manager
@@ -174,7 +229,7 @@ def real_shell(namespace: dict[str, object]) -> Any:
                 self.user_ns_hidden["get_ipython"] = self.user_ns["get_ipython"]
 
         def run_cell(self, *args: Any, **options: Any) -> Any:
-            """Shows an error and goes on, where the cell calls it; ends a magic that does."""
+            """Show an error and go on, if the cell calls this; raise it, if a magic does."""
             caller = sys._getframe(1).f_globals.get("__name__") or ""
             if caller.partition(".")[0] in ("IPython", __name__.partition(".")[0]):
                 result = super().run_cell(*args, **options)
@@ -187,7 +242,7 @@ def real_shell(namespace: dict[str, object]) -> Any:
                 self.shows_end = before
 
         def showtraceback(self, exc_tuple: Any = None, *args: Any, **options: Any) -> None:
-            """What a magic's code raises ends the cell, instead of being shown and forgotten."""
+            """Raise the error of a magic's code, so that it ends the cell."""
             if self.shows_end:
                 super().showtraceback(exc_tuple, *args, **options)
             else:
@@ -200,7 +255,7 @@ def real_shell(namespace: dict[str, object]) -> Any:
                 raise self._get_exc_info()[1]
 
         def enable_gui(self, gui: Any = None) -> None:
-            """There is no screen."""
+            """Do nothing: there is no screen."""
 
         def enable_matplotlib(self, gui: Any = None) -> tuple[str, str]:
             backend = choose_backend(gui or "")
@@ -210,36 +265,4 @@ def real_shell(namespace: dict[str, object]) -> Any:
                 follow_inline_backend()
             return backend, backend
 
-    def refuse(name: str) -> Any:
-        def magic(line: str) -> None:
-            raise UsageError(NO_INSTALL.format(name))
-
-        return magic
-
-    config = Config()
-    config.HistoryManager.enabled = False
-    config.HistoryAccessor.enabled = False
-    config.IPKernelApp.connection_file = ""
-    folder = tempfile.mkdtemp(prefix="ipython-")
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    main, display = sys.modules["__main__"], getattr(builtins, "display", None)
-    module = sys.modules[str(namespace["__name__"])]
-    try:
-        shell = ZMQInteractiveShell.instance(
-            config=config, ipython_dir=folder, user_module=module, user_ns=namespace
-        )
-    finally:
-        sys.modules["__main__"] = main
-        if display is not None:
-            builtins.display = display  # type: ignore[attr-defined]
-    shell.kernel = Kernel(shell)
-    # As around a cell in a kernel: what captures results stays in place through `run_cell`.
-    if sys.displayhook is show_result:
-        shell.display_trap.__enter__()
-    for name in INSTALLERS:
-        shell.register_magic_function(refuse(name), "line", name)
-    if "matplotlib" in sys.modules:
-        from .figures import follow_inline_backend
-
-        follow_inline_backend(shell)
-    return shell
+    return ZMQInteractiveShell

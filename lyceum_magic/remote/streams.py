@@ -10,7 +10,7 @@ from threading import Event, Thread, current_thread
 from time import monotonic, sleep
 
 QUIET_S = 0.010
-#: How long a write waits for what the other stream holds, and for how long none waits afterwards.
+#: How long a write waits for the other stream's reader, and how long none waits afterwards.
 PATIENCE_S = 0.05
 IMPATIENT_S = 1.0
 LEAVES_THE_PROCESS = {
@@ -25,10 +25,10 @@ LEAVES_THE_PROCESS = {
 
 
 class Turns:
-    """Lets stdout and stderr arrive in the order in which they were written.
+    """The order of stdout and stderr: they arrive as they were written.
 
     They are two pipes, and a reader that finds both filled cannot know which was first. So before
-    the one is written to, the other is left to run empty: mostly it is.
+    one is written to, the other must have been read; mostly it has.
     """
 
     def __init__(self) -> None:
@@ -36,7 +36,7 @@ class Turns:
         self._patient_at = 0.0
 
     def take(self, descriptor: int) -> None:
-        """Called before each write to stdout (1) or stderr (2)."""
+        """Wait for the other stream's reader, before a write to stdout (1) or stderr (2)."""
         last, self._last = self._last, descriptor
         if last and last != descriptor and monotonic() >= self._patient_at:
             self._wait_until_read(last)
@@ -64,9 +64,9 @@ turns = Turns()
 
 
 def without_surrogates(text: str) -> str:
-    """The text as a notebook shows it: U+FFFD where no character is.
+    """Return the text as a notebook shows it: with U+FFFD for halves of surrogate pairs.
 
-    Such halves are what Python makes of the bytes of a file name that is not UTF-8.
+    Python makes such halves of the bytes of a file name that is not UTF-8.
     """
     try:
         return text.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
@@ -75,11 +75,11 @@ def without_surrogates(text: str) -> str:
 
 
 class LiveStdout(io.TextIOWrapper):
-    """A stdout whose lines leave at once, and which gathers text only while text pours.
+    """A stdout that sends lines at once, and gathers text only in a flood.
 
-    A line is written immediately when nothing was written in the last 10 ms; what comes faster
-    waits for the flusher thread, 10 ms at most. So a slow program is live, and a fast one does
-    not make two system calls for each print.
+    A line is written immediately if nothing was written in the last 10 ms; faster text waits for
+    the flusher thread, 10 ms at most. So a slow program is live, and a fast one does not make two
+    system calls for each print.
     """
 
     def __init__(self, descriptor: int) -> None:
@@ -119,7 +119,7 @@ class LiveStdout(io.TextIOWrapper):
         self._drain()
 
     def _drain(self) -> None:
-        """As `flush`, which the cell may have replaced."""
+        """Flush, independently of `flush`, which the cell may have replaced."""
         self._held = False
         turns.take(1)
         super().flush()
@@ -134,7 +134,7 @@ class LiveStdout(io.TextIOWrapper):
                 self._drain()
 
     def settle(self) -> None:
-        """Writes what is held and ends the flusher: a fork must find neither text nor thread.
+        """Write the held text and end the flusher: a fork must find neither text nor thread.
 
         (Python 3.12 and later warn when a process with more than one thread forks.)
         """
@@ -147,10 +147,10 @@ class LiveStdout(io.TextIOWrapper):
             self._reset_flusher()
 
     def end(self) -> None:
-        """From now on every write leaves at once.
+        """Let every write leave at once from now on.
 
-        While the interpreter ends it prints what destructors print, and starts no thread any
-        more: up to Python 3.11 the attempt waits for ever.
+        An interpreter that ends still prints the text of destructors, but cannot start a thread:
+        up to Python 3.11 the attempt waits for ever.
         """
         self._is_ending = True
         self.settle()
@@ -174,7 +174,7 @@ class LiveStderr(io.TextIOWrapper):
             return super().write(without_surrogates(text))
 
 
-#: Those in place, for what must reach them whatever the program has put there since.
+#: The streams that were installed, even if the program has replaced them since.
 installed: list[io.TextIOWrapper] = []
 
 
@@ -195,7 +195,7 @@ def install_streams() -> None:
 
 
 def flush_all() -> None:
-    """Writes what the streams hold."""
+    """Write the text that the streams hold."""
     for stream in installed:
         try:
             type(stream).flush(stream)

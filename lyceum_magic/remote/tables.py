@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def pack_table(packer: Packer, value: Any) -> Any:
-    """An object of a class of pandas, polars or pyarrow, or of one derived from them."""
+    """Return the node of an object of pandas, polars or pyarrow, or of a derived class."""
     kind = type(value)
     library = kind.__module__.partition(".")[0]
     if library == "pandas":
@@ -103,7 +103,7 @@ def _plain(array: Any) -> Any:
 
 
 def _pack_array(packer: Packer, array: Any) -> Any:
-    """The values of a column or an index, whatever holds them."""
+    """Return the node of the values of a column or an index, of any array type."""
     import numpy as np
     import pandas as pd
 
@@ -159,7 +159,7 @@ def _nullable_maker(pd: Any, dtype: Any) -> str | None:
 
 
 def _string_type(pd: Any, storage: str | None, has_nan: bool) -> Any:
-    """The string type; with the storage that pandas would choose by itself where it is None."""
+    """Return a string type; without a storage, with the one that pandas chooses."""
     if not has_nan:
         return pd.StringDtype(storage)
     return pd.StringDtype(storage, na_value=float("nan"))
@@ -210,7 +210,7 @@ def _with_extras(unpacker: Unpacker, value: Any, attrs: Any, allows_duplicates: 
 
 
 def _column(unpacker: Unpacker, node: Any) -> Any:
-    """An array of one dimension, of numpy or pandas."""
+    """Return an array of one dimension, of numpy or pandas."""
     import numpy as np
     import pandas as pd
 
@@ -345,7 +345,7 @@ def _nullable(unpacker: Unpacker, maker: str, values: Any, missing: Any) -> Any:
 
 
 def pack_arrow(packer: Packer, value: Any) -> Any:
-    """What offers `__arrow_c_stream__`, and single columns of pyarrow."""
+    """Return the node of an object with `__arrow_c_stream__`, or of a column of pyarrow."""
     library, kind = type(value).__module__.partition(".")[0], type(value).__name__
     if library == "polars":
         return _pack_polars(packer, value)

@@ -1,4 +1,4 @@
-"""Values as bytes and back, exactly and without pickle; on both sides of a run.
+"""Values <-> bytes, exactly and without pickle; on both sides of a run.
 
 A packed value is `lyv1`, the length of a JSON text in four bytes, that text `[node, sizes]`, and
 blobs of those sizes. In a node JSON's null, booleans, numbers and strings stand for themselves, an
@@ -6,30 +6,30 @@ object for a dict whose keys are strings, and an array `[kind, ...]` for everyth
 that holds bytes names its blob by number. Each blob is taken once, so that no text can ask for
 more than came with it.
 
-Travels as it is: None, bool, int, float, complex, str, bytes, bytearray, list, tuple, set,
-frozenset, dict, range, slice; what `datetime`, `zoneinfo`, `decimal`, `fractions`, `uuid` and
-`pathlib` make; numpy arrays and scalars (`arrays`); pandas objects, polars and pyarrow tables
-(`tables`); dataclass instances, by their fields and what else they were given. What offers
-`__arrow_c_stream__` arrives as a pyarrow table, what offers `__array__` as a numpy array.
-Subclasses of the first are not guessed at: they are refused as everything else is, unless a pickle
-is allowed. Where one is, what would arrive as another kind of object is pickled too. An object that
-is in two places arrives as two.
+These types travel as they are: None, bool, int, float, complex, str, bytes, bytearray, list, tuple,
+set, frozenset, dict, range, slice; the types of `datetime`, `zoneinfo`, `decimal`, `fractions`,
+`uuid` and `pathlib`; numpy arrays and scalars (`arrays`); pandas objects, polars and pyarrow tables
+(`tables`); dataclass instances, with their fields and other attributes (`kinds`). Any other object
+with `__arrow_c_stream__` arrives as a pyarrow table, one with `__array__` as a numpy array.
+Everything else is refused, subclasses of Python's own types too, unless a pickle is allowed. If one
+is, an object that would arrive as another type is pickled too. An object that is in two places
+arrives as two.
 
-A dataclass instance is of its own class again where the receiver has that class, imported or in
-`__main__`; else of the sender's class, which travels along where a pickle is allowed; else of a
-class made with its name and fields. Without a pickle no name in the data is ever imported, and no
-class is called: of the code of one that is here, no more runs than Python itself runs to set a
-field, and to hash and compare an instance that is in a set or the key of a dict.
+A dataclass instance gets its own class again if the receiver has that class, imported or in
+`__main__`; else the sender's class, which travels along if a pickle is allowed; else a class that
+is made with its name and fields. Without a pickle no name in the data is ever imported, and no
+class is called: of a class that is here, only the code runs that Python itself runs to set a field,
+and to hash and compare an instance that is in a set or the key of a dict.
 """
 
 from __future__ import annotations
 
 import sys
-import types
 from json.decoder import JSONDecoder
 from json.encoder import JSONEncoder
 
-from .refusals import MAX_BYTES, PackError, TooLarge, UnpackError, missing, said, unknown, where
+from .kinds import KINDS, KNOWN, pack_dataclass
+from .refusals import MAX_BYTES, PackError, TooLarge, UnpackError, missing, said, unknown
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -42,16 +42,18 @@ _MAGIC = b"lyv1"
 _MAX_DEPTH = 100
 _LARGE = 1 << 63
 _FLAT = {type(None), bool, int, float, str}
-#: The package of this module, whose name says nothing to a reader.
+#: The packages of which `tables` packs objects.
+TABLES = {"pandas", "polars", "pyarrow"}
+#: The package of this module, whose name means nothing to a user.
 OURS = __name__.rpartition(".")[0]
-#: Not those of `json`, which a cell may have replaced.
+#: Not the functions of `json`, which a cell may have replaced.
 _TO_JSON = JSONEncoder(ensure_ascii=False, separators=(",", ":")).encode
 _FROM_JSON = JSONDecoder().decode
 _PYTHON = "%d.%d" % sys.version_info[:2]  # noqa: UP031 - an f-string is not shorter
 
 
 def pack(value: object, name: str = "the value", *, allow_pickle: bool = False) -> bytes:
-    """One value as bytes; see `Packer.pack`."""
+    """Return one value as bytes; see `Packer.pack`."""
     return Packer(allow_pickle=allow_pickle).pack(name, value)
 
 
@@ -62,16 +64,16 @@ def unpack(
     namespace: dict[str, Any] | None = None,
     came_along: list[str] | None = None,
 ) -> Any:
-    """The value in packed bytes.
+    """Return the value in packed bytes.
 
     Args:
-        data: from anywhere: what `pack` did not make is refused, and runs nothing.
-        allow_pickle: whether a pickle may be loaded; that runs whatever its maker wanted.
+        data: untrusted: bytes that `pack` did not make are refused, and run nothing.
+        allow_pickle: whether a pickle may be loaded; that runs any code of its maker.
         namespace: in which functions of `__main__` arrive, see `pickles`.
-        came_along: is given the names that they bring into it.
+        came_along: a list to which the names that they bring into it are added.
 
     Raises:
-        UnpackError: and nothing else.
+        UnpackError: the only error that is raised.
     """
     unpacker = Unpacker(data, allow_pickle, namespace)
     value = _guarded(unpacker.unpack)
@@ -81,16 +83,16 @@ def unpack(
 
 
 class Packer:
-    """Packs values that travel together.
+    """A packer of values that travel together.
 
     Args:
-        allow_pickle: whether what cannot travel otherwise travels as a pickle.
-        max_bytes: what all of them may take.
+        allow_pickle: whether a value that cannot travel otherwise travels as a pickle.
+        max_bytes: maximum bytes of all of them.
         apart: names of values that arrive together: functions need not carry them.
 
     Attributes:
         needs: the modules that unpacking them imports.
-        changed: name -> a sentence, for each value that arrives as something else.
+        changed: name -> a sentence, for each value that arrives as another type.
     """
 
     def __init__(
@@ -113,10 +115,10 @@ class Packer:
         self._classes: set[type] = set()  # of which a pickle is among the blobs
 
     def pack(self, name: str, value: object) -> bytes:
-        """A value as bytes.
+        """Return a value as bytes.
 
         Args:
-            name: what to call it in a message.
+            name: its name in a message.
 
         Raises:
             PackError: it cannot travel; the message names it and its type.
@@ -145,7 +147,7 @@ class Packer:
         return data
 
     def _packed_as_another(self, value: object) -> bytes:
-        """A value that no pickle holds, as another kind of object; empty if it can be none."""
+        """Return a value that cannot be pickled as another type; empty if there is none."""
         self._keeps_types = False
         try:
             return self._pack(value)
@@ -199,13 +201,13 @@ class Packer:
             f"{name} is {_a_type(value)}, which no pickle can hold either ({said(exc)})"
         )
 
-    # For `arrays` and `tables` too.
+    # For `kinds`, `arrays` and `tables` too.
 
     def change(self, value: object, kind: str) -> None:
-        """Notes that a value arrives as another kind of object, unless a pickle may keep it.
+        """Note that a value arrives as another type, unless a pickle may keep its own.
 
         Args:
-            kind: of object that arrives, with its article.
+            kind: the type that arrives, with its article.
         """
         if self._keeps_types:
             raise self.refuse(value)
@@ -215,7 +217,7 @@ class Packer:
         )
 
     def node(self, value: object) -> Any:
-        """What stands for a value in the JSON text."""
+        """Return the node that stands for a value in the JSON text."""
         self.reserve(2)  # what its text takes at the least, here and below
         kind = type(value)
         if value is None or kind is bool or kind is float:
@@ -235,23 +237,23 @@ class Packer:
         return node
 
     def reserve(self, size: int) -> None:
-        """Counts bytes that are about to be made."""
+        """Count bytes that are about to be made."""
         self.check_room(size)
         self._reserved += size
 
     def check_room(self, size: int) -> None:
-        """Refuses bytes that have no room, before they are made."""
+        """Raise TooLarge for bytes that have no room, before they are made."""
         if self._reserved + size > self._left:
             raise TooLarge
 
     def blob(self, data: bytes) -> int:
-        """Puts bytes behind the text; returns their number, for the node."""
+        """Put bytes after the text; return the blob's number, for the node."""
         self.reserve(len(data))
         self._blobs.append(data)
         return len(self._blobs) - 1
 
     def refuse(self, value: object, why: str = "cannot travel as data") -> Exception:
-        """The error to raise for what is not supported."""
+        """Return the error to raise for a value that is not supported."""
         what = _a_type(value)
         hint = "--pickle would send it as a pickle"
         return _Refused(f"{'is' if self._is_whole(value) else 'holds'} {what}, which {why}; {hint}")
@@ -277,18 +279,18 @@ class Packer:
         if kind is range or kind is slice:
             return [kind.__name__, *map(self.node, (value.start, value.stop, value.step))]
         module, _, _ = kind.__module__.partition(".")
-        if (pack_known := _KNOWN.get(f"{module}.{kind.__name__}")) is not None:
+        if (pack_known := KNOWN.get(f"{module}.{kind.__name__}")) is not None:
             return pack_known(self, value)
         if module == "numpy":
             from . import arrays
 
             return arrays.pack_numpy(self, value)
-        if any(base.__module__.partition(".")[0] in _TABLES for base in kind.__mro__):
+        if any(base.__module__.partition(".")[0] in TABLES for base in kind.__mro__):
             from . import tables
 
             return tables.pack_table(self, value)
         if hasattr(kind, "__dataclass_fields__"):
-            return self._dataclass(value)
+            return pack_dataclass(self, value)
         if hasattr(kind, "__arrow_c_stream__"):
             from . import tables
 
@@ -307,24 +309,8 @@ class Packer:
                 return list(values)
         return [self.node(item) for item in values]
 
-    def _dataclass(self, value: Any) -> Any:
-        kind = type(value)
-        if not _is_plain(kind):
-            raise self.refuse(value)
-        from dataclasses import fields
-
-        names = [field.name for field in fields(value)]
-        if _has_other_slots(kind, names):
-            raise self.refuse(value, "has slots that are no fields")
-        others = {k: v for k, v in getattr(value, "__dict__", {}).items() if k not in names}
-        options = kind.__dataclass_params__
-        flags = [getattr(options, flag) for flag in _DATACLASS_FLAGS]
-        values = [self.node(getattr(value, name)) for name in names]
-        head = ["dataclass", kind.__module__, kind.__qualname__, flags, names, values]
-        return [*head, self.node(others) if others else {}, *self._class(kind)]
-
-    def _class(self, kind: type) -> list[Any]:
-        """The class as a pickle, if one may travel, for a receiver that has none of its name."""
+    def class_of(self, kind: type) -> list[Any]:
+        """Return a class as a pickle, for a receiver that has none of its name; else nothing."""
         if not self._keeps_types or kind in self._classes:
             return []
         self._classes.add(kind)
@@ -339,11 +325,11 @@ class Packer:
 
 
 class _Refused(Exception):
-    """What a pickle may save; the sentence without its first word, the value's name."""
+    """A refusal that a pickle may avoid; a sentence without its first word, the value's name."""
 
 
 class Unpacker:
-    """One packed value; see `unpack`."""
+    """An unpacker of one value; see `unpack`."""
 
     def __init__(
         self, data: bytes, allow_pickle: bool, namespace: dict[str, Any] | None = None
@@ -370,10 +356,10 @@ class Unpacker:
             return self._unpickled(*node[1:])
         return self.value(node)
 
-    # For `arrays` and `tables` too.
+    # For `kinds`, `arrays` and `tables` too.
 
     def value(self, node: Any) -> Any:
-        """The value that a node of the JSON text stands for."""
+        """Return the value that a node of the JSON text stands for."""
         if type(node) is dict:
             return {key: self.value(item) for key, item in node.items()}
         if type(node) is not list:
@@ -381,8 +367,8 @@ class Unpacker:
         return self._kind(node[0])(self, *node[1:])
 
     def _kind(self, name: object) -> Callable[..., Any]:
-        if name in _KINDS:
-            return _KINDS[name]
+        if name in KINDS:
+            return KINDS[name]
         from . import arrays, tables
 
         if name in arrays.KINDS:
@@ -392,7 +378,7 @@ class Unpacker:
         raise UnpackError(f"there is no kind {str(name)[:40]!r} of value")
 
     def take(self, number: int) -> bytes:
-        """The blob of this number; nobody else gets it."""
+        """Return the blob of this number, once."""
         if number not in self._blobs:
             raise UnpackError("bytes of the value are missing")
         return self._blobs.pop(number)
@@ -401,7 +387,7 @@ class Unpacker:
         return [self.value(node) if type(node) in (list, dict) else node for node in nodes]
 
     def typed(self, node: Any, kind: type[T]) -> T:
-        """The value of a node, of exactly this type."""
+        """Return the value of a node, which must be of exactly this type."""
         value = self.value(node)
         if type(value) is not kind:
             raise UnpackError(f"a {kind.__name__} is missing")
@@ -429,7 +415,7 @@ class Unpacker:
         return value
 
     def class_named(self, name: str, python: str = "", blob: int = -1) -> Any:
-        """A class that came as a pickle, with this instance or one before it; else None."""
+        """Return the class that came as a pickle, with this instance or an earlier one, or None."""
         if blob >= 0:
             content = self.take(blob)
             if self._allow_pickle and python == _PYTHON:
@@ -458,231 +444,6 @@ def _guarded(work: Callable[[], T]) -> T:
         raise UnpackError(f"the value cannot be made ({said(exc)})") from exc
 
 
-# Python's own kinds.
-
-
-def _pack_datetime(packer: Packer, value: Any) -> Any:
-    return [
-        "datetime", value.year, value.month, value.day, value.hour, value.minute, value.second,
-        value.microsecond, value.fold, packer.node(value.tzinfo),
-    ]  # fmt: skip
-
-
-def _pack_time(packer: Packer, value: Any) -> Any:
-    parts = [value.hour, value.minute, value.second, value.microsecond, value.fold]
-    return ["time", *parts, packer.node(value.tzinfo)]
-
-
-def _pack_timezone(packer: Packer, value: Any) -> Any:
-    offset, *name = value.__getinitargs__()
-    return ["timezone", packer.node(offset), *name]
-
-
-def _pack_zone(packer: Packer, value: Any) -> Any:
-    if value.key is None:
-        raise packer.refuse(value, "has no key")
-    return ["zone", value.key]
-
-
-def _pack_path(packer: Packer, value: Any) -> Any:
-    return ["path", type(value).__name__, str(value)]
-
-
-def _pack_uuid(packer: Packer, value: Any) -> Any:
-    return ["uuid", value.hex]
-
-
-_KNOWN: dict[str, Callable[[Packer, Any], Any]] = {
-    "datetime.datetime": _pack_datetime,
-    "datetime.date": lambda packer, value: ["date", value.year, value.month, value.day],
-    "datetime.time": _pack_time,
-    "datetime.timedelta": lambda packer, value: [
-        "timedelta", value.days, value.seconds, value.microseconds,
-    ],
-    "datetime.timezone": _pack_timezone,
-    "zoneinfo.ZoneInfo": _pack_zone,
-    "decimal.Decimal": lambda packer, value: ["decimal", str(value)],
-    "fractions.Fraction": lambda packer, value: [
-        "fraction", packer.node(value.numerator), packer.node(value.denominator),
-    ],
-    "uuid.UUID": _pack_uuid,
-    **{
-        f"pathlib.{name}": _pack_path
-        for name in ("PosixPath", "WindowsPath", "PurePosixPath", "PureWindowsPath")
-    },
-}  # fmt: skip
-_TABLES = {"pandas", "polars", "pyarrow"}
-
-
-def _datetime(unpacker: Unpacker, *parts: Any) -> Any:
-    import datetime
-
-    return _moment(unpacker, datetime.datetime, *parts)
-
-
-def _date(unpacker: Unpacker, *parts: Any) -> Any:
-    import datetime
-
-    return datetime.date(*parts)
-
-
-def _time(unpacker: Unpacker, *parts: Any) -> Any:
-    import datetime
-
-    return _moment(unpacker, datetime.time, *parts)
-
-
-def _moment(unpacker: Unpacker, make: Callable[..., T], *parts: Any) -> T:
-    *when, fold, tz = parts
-    return make(*when, tzinfo=unpacker.value(tz), fold=fold)
-
-
-def _timedelta(unpacker: Unpacker, *parts: Any) -> Any:
-    import datetime
-
-    return datetime.timedelta(*parts)
-
-
-def _timezone(unpacker: Unpacker, offset: Any, *name: Any) -> Any:
-    import datetime
-
-    return datetime.timezone(unpacker.value(offset), *name)
-
-
-def _zone(unpacker: Unpacker, key: str) -> Any:
-    import zoneinfo
-
-    try:
-        return zoneinfo.ZoneInfo(key)
-    except zoneinfo.ZoneInfoNotFoundError:
-        raise UnpackError(f"time zone {key[:60]!r} is not known {where()}; add tzdata") from None
-
-
-def _decimal(unpacker: Unpacker, text: str) -> Any:
-    import decimal
-
-    return decimal.Decimal(text)
-
-
-def _fraction(unpacker: Unpacker, numerator: Any, denominator: Any) -> Any:
-    from fractions import Fraction
-
-    return Fraction(unpacker.typed(numerator, int), unpacker.typed(denominator, int))
-
-
-def _uuid(unpacker: Unpacker, text: str) -> Any:
-    import uuid
-
-    return uuid.UUID(hex=text)
-
-
-def _path(unpacker: Unpacker, kind: str, text: str) -> Any:
-    import pathlib
-
-    pure = {"PosixPath": pathlib.PurePosixPath, "WindowsPath": pathlib.PureWindowsPath}
-    mine = type(pathlib.Path())
-    if kind == mine.__name__:
-        return mine(text)
-    return pure["WindowsPath" if "Windows" in kind else "PosixPath"](text)
-
-
-def _dataclass(
-    unpacker: Unpacker,
-    module: str,
-    qualname: str,
-    flags: list[bool],
-    names: list[str],
-    nodes: list[Any],
-    others: Any,
-    *pickled: Any,
-) -> Any:
-    values = unpacker.values(nodes)
-    attributes = unpacker.typed(others, dict)
-    if len(values) != len(names):
-        raise UnpackError("the fields of a dataclass are missing")
-    came = unpacker.class_named(f"{module}.{qualname}", *pickled)
-    cls = _class_named(module, qualname, names) or came
-    cls = cls or _made_class(module, qualname, flags, names)
-    instance: Any = object.__new__(cls)
-    for name, value in zip(names, values):
-        object.__setattr__(instance, name, value)
-    if attributes:
-        instance.__dict__.update(attributes)
-    return instance
-
-
-_DATACLASS_FLAGS = ("eq", "order", "unsafe_hash", "frozen")
-_made: dict[object, type] = {}
-
-
-def _class_named(module: str, qualname: str, names: list[str]) -> type | None:
-    """The dataclass of this name and these fields, if it is here already."""
-    found: Any = sys.modules.get(module)
-    for part in qualname.split("."):
-        found = getattr(found, "__dict__", {}).get(part)
-    from dataclasses import fields, is_dataclass
-
-    if not isinstance(found, type) or not is_dataclass(found):
-        return None
-    is_same = [field.name for field in fields(found)] == names
-    return found if is_same and _is_plain(found) else None
-
-
-def _is_plain(cls: Any) -> bool:
-    """Whether an instance can be made without running code of the class."""
-    return cls.__new__ is object.__new__
-
-
-def _has_other_slots(cls: type, names: list[str]) -> bool:
-    return any(
-        type(item) is types.MemberDescriptorType and name not in names
-        for base in cls.__mro__
-        for name, item in vars(base).items()
-    )
-
-
-def _made_class(module: str, qualname: str, flags: list[bool], names: list[str]) -> type:
-    key = (module, qualname, tuple(map(bool, flags)), tuple(names))
-    if key not in _made:
-        from dataclasses import make_dataclass
-
-        name = qualname.rpartition(".")[2]
-        if not all(type(word) is str and word.isidentifier() for word in (name, *names)):
-            raise UnpackError("a dataclass has no proper name")
-        options = dict(zip(_DATACLASS_FLAGS, key[2]))
-        made = make_dataclass(name, names, **options)  # type: ignore[arg-type]
-        # So that it is its own class again where it came from.
-        made.__module__, made.__qualname__ = module, qualname
-        _made[key] = made
-    return _made[key]
-
-
-_KINDS: dict[object, Callable[..., Any]] = {
-    "int": lambda unpacker, text: int(text, 16),
-    "complex": lambda unpacker, real, imag: complex(real, imag),
-    "list": lambda unpacker, nodes: unpacker.values(nodes),
-    "tuple": lambda unpacker, nodes: tuple(unpacker.values(nodes)),
-    "set": lambda unpacker, nodes: set(unpacker.values(nodes)),
-    "frozenset": lambda unpacker, nodes: frozenset(unpacker.values(nodes)),
-    "dict": lambda unpacker, pairs: {unpacker.value(k): unpacker.value(v) for k, v in pairs},
-    "bytes": lambda unpacker, blob: unpacker.take(blob),
-    "bytearray": lambda unpacker, blob: bytearray(unpacker.take(blob)),
-    "range": lambda unpacker, *parts: range(*(unpacker.typed(part, int) for part in parts)),
-    "slice": lambda unpacker, *parts: slice(*map(unpacker.value, parts)),
-    "datetime": _datetime,
-    "date": _date,
-    "time": _time,
-    "timedelta": _timedelta,
-    "timezone": _timezone,
-    "zone": _zone,
-    "decimal": _decimal,
-    "fraction": _fraction,
-    "uuid": _uuid,
-    "path": _path,
-    "dataclass": _dataclass,
-}
-
-
 # Words.
 
 
@@ -704,12 +465,12 @@ def _mib(size: int) -> str:
 
 
 def encode_inputs(packed: dict[str, bytes]) -> str:
-    """Packed values as text for `Job.inputs`."""
+    """Return packed values as text for `Job.inputs`."""
     from binascii import b2a_base64
 
     from .deflating import deflate
 
-    # In one expression, so that no copy of what may be megabytes outlives the next.
+    # In one expression, so that no copy, which may be megabytes, outlives the next.
     return b2a_base64(
         deflate(Packer(max_bytes=4 * MAX_BYTES).pack("inputs", packed)), newline=False
     ).decode("ascii")
@@ -718,7 +479,7 @@ def encode_inputs(packed: dict[str, bytes]) -> str:
 def restore_inputs(
     text: str, *, allow_pickle: bool = False, namespace: dict[str, Any] | None = None
 ) -> dict[str, object]:
-    """The cell's inputs.
+    """Return the cell's inputs by name.
 
     Args:
         namespace: the cell's.
@@ -739,7 +500,7 @@ def restore_inputs(
 
 
 def send_outputs(names: Iterable[str], namespace: dict[str, object], *, allow_pickle: bool) -> None:
-    """Sends those of the names that there are; one that cannot travel goes with its problem."""
+    """Send the values of the names that exist; of one that cannot travel, the reason."""
     from .frames import send
 
     packer = Packer(allow_pickle=allow_pickle)

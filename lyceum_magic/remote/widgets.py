@@ -18,7 +18,7 @@ from typing import Any
 
 from . import display as shows
 
-#: How often a widget is drawn again, at most.
+#: Minimum seconds between two drawings of a widget.
 EVERY_S = 0.1
 #: `bar_style` and `button_style` -> colour, as JupyterLab has them.
 COLOURS = {"success": "#4caf50", "info": "#00bcd4", "warning": "#ff9800", "danger": "#f44336"}
@@ -49,7 +49,7 @@ _timer: threading.Timer | None = None
 
 
 def show_widget(widget: Any, **_options: Any) -> None:
-    """As `_ipython_display_` of a widget."""
+    """Show a widget, as its `_ipython_display_`."""
     if shows.places:
         shows.places[-1].show_widget(widget)
         return
@@ -62,7 +62,7 @@ def show_widget(widget: Any, **_options: Any) -> None:
 
 
 def notice_change(widget: Any) -> None:
-    """Called at each change of a widget: draws what shows it, now or soon."""
+    """Draw the places that show a widget again after a change, now or soon."""
     global _timer
     if not _shown:
         return
@@ -79,7 +79,7 @@ def notice_change(widget: Any) -> None:
 
 
 def draw_changes() -> None:
-    """Draws again what has changed."""
+    """Draw again the widgets that have changed."""
     global _drawn_at, _timer
     with _lock:
         timer, _timer = _timer, None
@@ -99,7 +99,7 @@ def draw_changes() -> None:
 
 
 def settle() -> None:
-    """Before a fork: nothing is left to the timer, which the child would not have."""
+    """Draw all changes before a fork: the child would not have the timer."""
     timer = _timer
     if timer is not None:
         draw_changes()
@@ -107,7 +107,7 @@ def settle() -> None:
 
 
 def finish() -> None:
-    """Draws what is left when all threads have ended, and follows nothing from then on.
+    """Draw the last changes when all threads have ended, and follow no more.
 
     A bar that is not full closes itself when the interpreter takes it down. A timer cannot start
     at that time: Python 3.11 and earlier would wait for it for ever.
@@ -124,7 +124,7 @@ os.register_at_fork(before=settle, after_in_child=_shown.clear)
 
 
 class OutputPlace:
-    """Takes what is shown and printed while a `with output:` is under way."""
+    """A place for outputs and prints inside `with output:`."""
 
     def __init__(self, output: Any) -> None:
         self.output = output
@@ -163,7 +163,7 @@ class OutputPlace:
         self.output.outputs = (*self._outputs(), bundle)
 
     def show_widget(self, widget: Any) -> None:
-        """Takes the widget itself, so that the output changes with it."""
+        """Keep the widget itself, so that the output changes with it."""
         item = {"output_type": "display_data", "data": {}, "widget": widget}
         self.output.outputs = (*self._outputs(), item)
 
@@ -202,7 +202,7 @@ _cleared_at_next: set[int] = set()
 
 
 def enter_output(output: Any) -> None:
-    """As `__enter__` of `Output`."""
+    """Enter an `Output`, as its `__enter__`."""
     place = OutputPlace(output)
     _entered.setdefault(id(output), []).append(place)
     place.enter()
@@ -214,7 +214,7 @@ def leave_output(
     error: BaseException | None,
     trace: types.TracebackType | None,
 ) -> bool | None:
-    """As `__exit__` of `Output`: an error is shown in it, and the cell goes on."""
+    """Leave an `Output`, as its `__exit__`: an error is shown in it, and the cell goes on."""
     place = _entered[id(output)].pop()
     place.leave()
     if not isinstance(error, Exception):
@@ -227,7 +227,7 @@ def leave_output(
 
 
 def text_of(widget: Any) -> str:
-    """The widget for readers of text."""
+    """Return the widget as text."""
     outputs = getattr(widget, "outputs", None)
     if isinstance(outputs, tuple) and outputs:
         return "".join(map(text_of_output, outputs)).rstrip("\n")
@@ -250,7 +250,7 @@ def text_of_output(output: dict[str, Any]) -> str:
 
 
 def html_of(widget: Any, parts: set[int]) -> str:
-    """The widget's HTML; adds to `parts` the ids of the widgets in it."""
+    """Return the widget's HTML, and add the ids of the widgets in it to `parts`."""
     parts.add(id(widget))
     layout = getattr(widget, "layout", None)
     if layout is not None:
@@ -315,7 +315,7 @@ def bar_of(bar: Any) -> str:
 
 
 def html_of_output(output: dict[str, Any], parts: set[int]) -> str:
-    """What an `Output` holds as HTML; `parts` is as for `html_of`."""
+    """Return the content of an `Output` as HTML; `parts` is as for `html_of`."""
     if "widget" in output:
         return html_of(output["widget"], parts)
     data = output.get("data", {})

@@ -1,9 +1,9 @@
 """Processes that the cell starts afresh, by spawn or forkserver.
 
-Each of them runs the cell again where `if __name__ == "__main__":` in it says what is not for them.
-Else they start as those of a notebook do, without the cell: that is enough for work that they can
-import, or that comes by value. A pool would replace for ever a worker that cannot read its work, so
-what the cell defines is refused before it is sent.
+A worker runs the cell again if the cell guards its main part by `if __name__ == "__main__":`.
+Otherwise it starts without the cell, as a notebook's workers do: that is enough for work that can
+be imported, or that comes by value. A pool would replace a worker that cannot read its work for
+ever, so work that the cell defines is refused before it is sent.
 """
 
 from __future__ import annotations
@@ -27,10 +27,10 @@ _is_watched = False
 
 
 def prepare_workers(spawn: Any, cell_name: str) -> None:
-    """Lets `multiprocessing.spawn` start each worker in the way in which it can come to its work.
+    """Let `multiprocessing.spawn` start each worker with the cell or without it, as it can.
 
     Args:
-        cell_name: what tracebacks call the cell, as its workers may run it.
+        cell_name: the cell's name in tracebacks; its workers may run it.
     """
     prepare = spawn.get_preparation_data
 
@@ -51,7 +51,7 @@ def prepare_workers(spawn: Any, cell_name: str) -> None:
 
 
 def can_run_again(cell: str, name: str) -> bool:
-    """Whether the cell can be run by a worker, and then does not start workers itself."""
+    """Return whether a worker can run the cell without starting workers itself."""
     codes = compiling.compile_cell(cell, name, is_shown=False)
     if any(code.co_flags & compiling.CO_COROUTINE for code in codes):
         return False
@@ -60,7 +60,7 @@ def can_run_again(cell: str, name: str) -> bool:
 
 
 def line_under_way(name: str) -> int | None:
-    """The line of the cell's top level that the main thread is at."""
+    """Return the line of the cell's top level that the main thread has reached."""
     frame = sys._current_frames().get(threading.main_thread().ident or 0)
     while frame is not None:
         if frame.f_code.co_filename == name and frame.f_code.co_name == "<module>":
@@ -70,7 +70,7 @@ def line_under_way(name: str) -> int | None:
 
 
 def is_guarded(tree: ast.Module, line: int) -> bool:
-    """Whether the statement at this line depends on what the module is called."""
+    """Return whether the statement at this line depends on the module's name."""
     return any(
         isinstance(node, ast.If)
         and node.lineno <= line <= (node.end_lineno or node.lineno)
@@ -82,7 +82,7 @@ def is_guarded(tree: ast.Module, line: int) -> bool:
 
 
 def refuse_what_the_cell_defines() -> None:
-    """Lets no function or class of the cell be sent to workers that do not have it."""
+    """Refuse to send a function or class of the cell to workers that do not have it."""
     global _is_watched
     if _is_watched:
         return

@@ -110,7 +110,6 @@ class Accounts:
         Raises:
             LyceumError: it does not, or it cannot be asked.
         """
-
         from ..client.api import Client
 
         async def ask() -> None:

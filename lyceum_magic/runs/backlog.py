@@ -9,12 +9,16 @@ from __future__ import annotations
 import asyncio
 import threading
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
-from ..client.stream import Item
-from ..protocol.events import Output
+from ..client.stream import Notice, Recovered
+from ..outputs.decoding import Decoded
+from ..protocol.events import Finished, Progress
 
 MAX_PENDING_CHARACTERS = 4_000_000
+
+#: The news that a cell hears of its run.
+News = Decoded | Progress | Finished | Notice | Recovered
 
 
 class Backlog:
@@ -27,27 +31,35 @@ class Backlog:
         self._loop: asyncio.AbstractEventLoop | None = None  # where `put` is called
         self._room = asyncio.Event()
         self._room.set()
-        self._items: deque[Item] = deque()
+        self._items: deque[News] = deque()
         self._characters = 0
         self._is_full = False
         self._closed = False
         self._filled = threading.Condition()
 
-    async def put(self, item: Item) -> None:
-        """Add an item, and wait while too much is unread."""
+    async def put(self, items: Iterable[News], characters: int = 0) -> None:
+        """Add items, and wait while too much is unread.
+
+        Args:
+            characters: of the program's output that the items were decoded from.
+        """
+        self.add(items, characters)
+        await self._room.wait()
+
+    def add(self, items: Iterable[News], characters: int = 0) -> None:
+        """Add items, as `put` does, even if there is no room."""
         with self._filled:
             if self._closed:
                 return
             self._loop = asyncio.get_running_loop()
-            self._items.append(item)
-            self._characters += len(item.text) if isinstance(item, Output) else 0
+            self._items += items
+            self._characters += characters
             self._is_full = self._characters > MAX_PENDING_CHARACTERS
             if self._is_full:
                 self._room.clear()
             self._filled.notify()
-        await self._room.wait()
 
-    def get(self, timeout_s: float | None = None) -> list[Item]:
+    def get(self, timeout_s: float | None = None) -> list[News]:
         """Wait for items, and return all that have come.
 
         The list is empty after `timeout_s`, after `wake`, and once the backlog is closed.

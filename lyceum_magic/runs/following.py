@@ -10,16 +10,17 @@ import contextlib
 import logging
 import os
 import time
-from collections.abc import Awaitable, Callable, Iterator, Mapping
+from collections.abc import Awaitable, Callable, Iterator, Mapping, Sequence
 from concurrent import futures
 from concurrent.futures import Future
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar, assert_never
 
 import anyio
 
+from .. import trail
 from ..client.api import Client, StartAnswer, StartUnknown, ended_at_of
-from ..client.stream import Item, Notice, follow
+from ..client.stream import Item, Notice, Recovered, follow
 from ..exceptions import (
     JournalUnavailable,
     LyceumError,
@@ -29,14 +30,14 @@ from ..exceptions import (
 )
 from ..journal.journal import Entry, Journal
 from ..outputs import tracebacks
-from ..outputs.decoding import Harvest
+from ..outputs.decoding import Decoded, Harvest, OutputDecoder, decode
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.lines import one_line
 from ..protocol.records import finished_of
 from ..protocol.requests import Start
 from ..protocol.states import State
 from . import starting
-from .backlog import Backlog
+from .backlog import Backlog, News
 from .loop import log_failure
 
 if TYPE_CHECKING:
@@ -71,8 +72,7 @@ class Following:
         client: the client of its server.
         entry: its newest state.
         log: its output on disk.
-        harvest: what it has sent home beside its outputs; None where it was not followed from its
-            start by this process.
+        harvest: what it has sent home beside its outputs; None if this process does not follow it.
         error: why following it failed.
         known, ended: reached when its id is known, and when it has ended or following it has.
             Futures, because both threads and event loops can wait for them.
@@ -89,6 +89,8 @@ class Following:
         self.entry = entry
         self.log = journal.open_log(entry.tag)
         self.harvest: Harvest | None = None
+        self._decoder: OutputDecoder | None = None  # with `harvest`: it has read all of the log
+        self._untold_characters = 0
         self.error: LyceumError | None = None
         self.known: Future[None] = Future()
         self.ended: Future[None] = Future()
@@ -174,18 +176,21 @@ class Following:
 
     # On the loop thread.
 
-    async def subscribe(self, backlog: Backlog) -> Iterator[Output]:
-        """Return what it has printed so far; the backlog gets what happens from then on."""
-        # Both at once, so that nothing falls between them.
-        if self.ended.done():
+    async def subscribe(self, backlog: Backlog) -> Iterator[Decoded]:
+        """Return its output so far; the backlog gets what happens from then on."""
+        # Both at once, so that nothing falls between them. A frame of which only a part has come
+        # is in the backlog when the rest has.
+        is_over = self.ended.done()
+        if is_over:
             backlog.close()
         else:
             self._backlogs.append(backlog)
-        return self.log.read_text(self.log.size())
+        return decode(self.log.read_text(self.log.size()), self.entry.mark, is_over=is_over)
 
     async def _live(self, request: Start | None) -> None:
         try:
             self._is_writer = self._claim_log(is_new=request is not None)
+            await self._decode_log()
             await self._start_or_find(request)
             if not self.entry.is_final:
                 await self._follow()
@@ -206,7 +211,6 @@ class Following:
 
     async def _start_or_find(self, request: Start | None) -> None:
         if request is not None:
-            self.harvest = Harvest(self.entry.mark)
             self._journal.write(self.entry)
             self._know(await starting.start(self.client, request, self.entry.tag))
         elif not self.run_id:
@@ -242,12 +246,12 @@ class Following:
         self.log.close()
         if self._is_unwritten:
             self._write()  # there may be room again
-        if self.harvest is not None and self.state.is_final:
-            self.harvest.close()
+        left = self._decode_rest()
         self._tell_end()
         _reach(self.known)
         _reach(self.ended)
         for backlog in self._backlogs:
+            backlog.add(left)
             backlog.close()
         self._backlogs.clear()
 
@@ -262,7 +266,7 @@ class Following:
             try:
                 await self.client.abort(self.run_id)
             except LyceumError as exc:
-                await self._tell(Notice(f"the abort failed: {exc}"))
+                await self._tell([Notice(f"the abort failed: {exc}")])
             await asyncio.wait([ended], timeout=CONFIRM_S)
 
     async def on_callback(self, callback: Mapping[str, Any]) -> None:
@@ -310,11 +314,41 @@ class Following:
             on_end, self.on_end = self.on_end, _nothing  # it may hold this very object
             on_end()
 
-    async def _tell(self, item: Item) -> None:
+    async def _tell(self, news: Sequence[News], characters: int = 0) -> None:
         self._backlogs = [backlog for backlog in self._backlogs if not backlog.is_closed]
-        # A copy: one that is added while this waits for another has read the item from the log.
+        trail.mark("client", self.run_id, "handed", items=len(news), to=len(self._backlogs))
+        # A copy: one that is added while this waits for another has the news from the log.
         for backlog in list(self._backlogs):
-            await backlog.put(item)
+            await backlog.put(news, characters)
+
+    async def _decode_log(self) -> None:
+        """Decode what an earlier follower has written down: the decoder goes on from there."""
+        decoder, harvest = OutputDecoder(self.entry.mark), Harvest()
+        for event in self.log.read_text():
+            harvest.take(decoder.feed(event))
+            await asyncio.sleep(0)  # a log may be long, and other runs are followed meanwhile
+        self._decoder, self.harvest = decoder, harvest
+
+    async def _decode(self, event: Output, event_id: str | None) -> None:
+        """Decode an event, keep what is to be kept, and tell the cell what is complete now."""
+        assert self._decoder is not None
+        assert self.harvest is not None
+        items = self._decoder.feed(event)
+        self._untold_characters += len(event.text)  # of a long message, in many events
+        self.harvest.take(items)
+        trail.mark("client", self.run_id, "decoded", event=event_id, items=len(items))
+        if items:
+            characters, self._untold_characters = self._untold_characters, 0
+            await self._tell(items, characters)
+
+    def _decode_rest(self) -> list[Decoded]:
+        """Return what is left in the decoder when the run is not followed any more."""
+        if self._decoder is None or self.harvest is None:
+            return []
+        left = self._decoder.close()
+        if self.state.is_final:
+            self.harvest.take(left)
+        return left
 
     def _know(self, started: StartAnswer) -> None:
         self._write(run_id=started.run_id, streaming_url=started.streaming_url, reason="")
@@ -329,15 +363,20 @@ class Following:
                 self.log.append(item, event_id)
                 if self.log.problem:
                     self._warn(self.log.problem)
-                if self.harvest is not None:
-                    self.harvest.feed(item)
+                if trail.is_on:
+                    size = len(item.text.encode("utf-8", "replace"))
+                    trail.mark("client", self.run_id, "journalled", event=event_id, bytes=size)
+                await self._decode(item, event_id)
+                return
             case Progress():
                 self._write_state(item.state)
             case Finished():
                 self._finish(item)
-            case Notice():
+            case Notice() | Recovered():
                 pass
-        await self._tell(item)
+            case _:
+                assert_never(item)
+        await self._tell([item])
 
     def _write_state(self, state: State) -> None:
         if self.state.is_final:

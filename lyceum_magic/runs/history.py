@@ -15,6 +15,7 @@ from typing import TypeVar
 
 import anyio
 
+from ..client import debug_log
 from ..exceptions import JournalUnavailable, LyceumError
 from ..folders import journal_folder
 from ..journal.journal import Entry, Journal
@@ -55,6 +56,7 @@ class History:
 
     async def _open(self) -> Journal:
         journal = Journal(journal_folder())
+        debug_log.begin(journal_folder())
         if notebook := os.environ.get(NOTEBOOK_VARIABLE):
             try:
                 journal.write_notebook(self.process_id, notebook)

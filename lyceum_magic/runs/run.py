@@ -18,7 +18,7 @@ from ..client.api import Client
 from ..exceptions import RunAborted, RunFailed, RunLost, RunTimedOut, TransferError
 from ..journal.journal import Entry, Journal
 from ..outputs import tracebacks
-from ..outputs.decoding import Harvest, decode
+from ..outputs.decoding import Decoded, Harvest, decode
 from ..outputs.notebook import ErrorOutput, NotebookOutput, to_outputs
 from ..outputs.values import Values
 from ..protocol.events import Output
@@ -160,11 +160,9 @@ class Run:
         live = self.following.harvest or self._harvest
         if live is not None:
             return live
-        harvest = Harvest(self.mark)
-        for event in self.read_log():
-            harvest.feed(event)
-        if self.state.is_final:
-            harvest.close()
+        is_over = self.state.is_final
+        harvest = Harvest(decode(self.read_log(), self.mark, is_over=is_over))
+        if is_over:
             self._harvest = harvest
         return harvest
 
@@ -364,8 +362,8 @@ class Run:
         """Start the run and follow it; only follow it where `request` is None."""
         self.following.begin(request)
 
-    def watch(self) -> tuple[Iterator[Output], Backlog]:
-        """Return what it has printed so far, and a backlog with what happens from then on.
+    def watch(self) -> tuple[Iterator[Decoded], Backlog]:
+        """Return its output so far, and a backlog with what happens from then on.
 
         Close the backlog once it is read no more: the run is followed no faster than it is read.
         """

@@ -5,25 +5,23 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
 
 from fastapi import FastAPI
 
 from .. import __version__
-from ..protocol.requests import Kind
-from .account.keys import Keys
+from .account.keys import AccountKeys
 from .account.secrets import AccountSecrets
 from .account.tokens import Tokens
-from .bell import Bell
-from .gpus import read_gpus
+from .context import Context
 from .guard import Guard
 from .outbox.delivery import Deliverer
 from .outbox.schedule import Schedule
-from .outbox.sending import HttpSender, Sender
+from .outbox.sending import CallbackSender, HttpSender
 from .outbox.signing import Signing
 from .outbox.targets import Targets, problem_of
-from .retention import Retention
+from .retention import Keep, Retention
 from .routes import (
     account,
     callbacks,
@@ -41,11 +39,11 @@ from .routes.description import EVERYWHERE, install_description
 from .routes.errors import install_handlers
 from .runners.base import Runner
 from .runners.compose.runner import ComposeRunner
+from .runners.control import is_supervised
 from .runners.engine.container import ContainerRunner
-from .runners.handle import is_supervised
 from .runners.process.bootstraps import Bootstraps
 from .runners.process.runner import ProcessRunner
-from .service import RunService
+from .service import Outbox, RunService
 from .settings import ServerSettings
 from .state_folder import forget_deliveries_left, new_key, write_deliveries_left
 from .storage.bucket import Bucket
@@ -54,88 +52,138 @@ from .stores.base import WholeStore
 from .stores.sqlite import SqliteStore
 from .stream_secrets import StreamSecrets
 from .tasks import log_failure
-from .troubles import Troubles
 from .vault import Vault
+
+#: The last one answers for the paths that the others leave to Lyceum Cloud.
+ROUTERS = (
+    executions.router,
+    streams.router,
+    workloads.router,
+    observability.router,
+    storage.router,
+    account.router,
+    keys.router,
+    secrets.router,
+    callbacks.router,
+    orgs.router,
+    elsewhere.router,
+)
 
 
 def create_app(
     settings: ServerSettings,
     *,
     store: WholeStore | None = None,
-    runners: Mapping[Kind, Runner] | None = None,
+    runners: Mapping[str, Runner] | None = None,
     schedule: Schedule | None = None,
-    sender: Sender | None = None,
+    sender: CallbackSender | None = None,
     end_server: Callable[[], None] = lambda: None,
 ) -> FastAPI:
-    """The server as an ASGI application; its lifespan opens and closes the parts.
+    """Return the server as an ASGI application; its lifespan opens and closes the parts.
 
     Args:
-        store, runners: in place of SQLite, and of processes and containers.
-        schedule, sender: in place of the days for which callbacks are tried, and of HTTP.
-        end_server: asks the process around the application to end; must return at once.
+        store: Replaces SQLite.
+        runners: Replace processes and containers.
+        schedule: Replaces the waits of callbacks, which add up to days.
+        sender: Replaces HTTP for callbacks.
+        end_server: Asks the process around the application to end; must return at once.
     """
     vault = Vault(settings.state_dir / "vault.key")
     store = store or SqliteStore(settings.state_dir / "runs.sqlite3", vault)
     bootstraps = Bootstraps(settings.state_dir / "bootstraps")
     runners = runners or _runners(settings, bootstraps)
     account_secrets = AccountSecrets(store)
-    account_keys = Keys(store, Tokens(vault), settings.api_key, new_key)
-    bucket = Bucket(settings.bucket, drafts=settings.state_dir / "uploads")
     endpoint = S3Endpoint(settings.bucket)
-    troubles, activity = Troubles(), Bell()
+    context = Context(account_secrets.values)
     signing = Signing(store)
-    deliverer = Deliverer(
-        store,
-        sender or HttpSender(Targets(settings.profile, lambda: {settings.port, *endpoint.ports})),
-        signing,
-        account_secrets.values,
-        schedule or Schedule(),
-        troubles=troubles,
-        activity=activity,
+    sender = sender or HttpSender(
+        Targets(settings.profile, lambda: {settings.port, *endpoint.ports})
     )
-    service = RunService(
+    deliverer = Deliverer(store, sender, signing, schedule or Schedule(), context)
+    parts = Parts(
+        settings=settings,
+        store=store,
+        runners=runners,
+        bootstraps=bootstraps,
+        account_keys=AccountKeys(store, Tokens(vault), settings.api_key, new_key),
+        account_secrets=account_secrets,
+        stream_secrets=StreamSecrets(vault),
+        bucket=Bucket(settings.bucket, drafts=settings.uploads),
+        endpoint=endpoint,
+        signing=signing,
+        deliverer=deliverer,
+        service=_service(settings, store, runners, deliverer, context),
+        end_server=end_server,
+    )
+    return _application(parts)
+
+
+def _service(
+    settings: ServerSettings,
+    store: WholeStore,
+    runners: Mapping[str, Runner],
+    deliverer: Deliverer,
+    context: Context,
+) -> RunService:
+    outbox = Outbox(
+        problem_of_url=partial(problem_of, profile=settings.profile),
+        on_deliveries=deliverer.ring,
+        next_at=lambda: deliverer.next_at,
+    )
+    return RunService(
         store,
         runners,
         settings.state_dir / "runs",
+        outbox,
+        context,
         max_running=settings.max_running,
-        secrets=account_secrets.values,
-        on_deliveries=deliverer.ring,
-        problem_of_url=partial(problem_of, profile=settings.profile),
-        next_delivery_at=lambda: deliverer.next_at,
-        troubles=troubles,
-        activity=activity,
-        read_gpus=read_gpus,
     )
-    retention = Retention(
-        store,
-        settings.state_dir / "runs",
-        is_in_use=service.is_in_use,
-        is_supervised=is_supervised,
-        keep_s=settings.keep_days * 86_400,
-        keep_bytes=settings.keep_bytes,
-        sweep_caches=[runner.sweep for runner in runners.values()],
-    )
-    closing = asyncio.Event()
+
+
+@dataclass(frozen=True)
+class Parts:
+    """The parts of one server. Routes find them by these names in `app.state`.
+
+    Attributes:
+        end_server: Asks the process around the application to end.
+        closing: Set when the server ends, so that streams end too.
+    """
+
+    settings: ServerSettings
+    store: WholeStore
+    runners: Mapping[str, Runner]
+    bootstraps: Bootstraps
+    account_keys: AccountKeys
+    account_secrets: AccountSecrets
+    stream_secrets: StreamSecrets
+    bucket: Bucket
+    endpoint: S3Endpoint
+    signing: Signing
+    deliverer: Deliverer
+    service: RunService
+    end_server: Callable[[], None]
+    closing: asyncio.Event = field(default_factory=asyncio.Event)
 
     @asynccontextmanager
-    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        # Each part is closed that was opened, the last one first, wherever the next one fails.
-        async with AsyncExitStack() as parts:
-            await store.open()
-            parts.push_async_callback(store.close)
-            forget_deliveries_left(settings.state_dir)
-            parts.push_async_callback(_leave_word, settings.state_dir, deliverer, app)
-            await account_keys.open()
-            bucket.open()
-            for runner in runners.values():
+    async def lifespan(self, app: FastAPI) -> AsyncIterator[None]:
+        """Open the parts, and close each that was opened, the last one first."""
+        async with AsyncExitStack() as opened:
+            await self.store.open()
+            opened.push_async_callback(self.store.close)
+            forget_deliveries_left(self.settings.state_dir)
+            opened.push_async_callback(self._note_deliveries_left, app)
+            await self.account_keys.open()
+            self.bucket.open()
+            for runner in self.runners.values():
                 await runner.open()
-                parts.push_async_callback(runner.close)
-            parts.push_async_callback(endpoint.close)
-            parts.push_async_callback(deliverer.close)
-            parts.push_async_callback(service.close)  # it may fail behind its first runs
-            await service.open()
-            await deliverer.open()
-            sweeping = asyncio.create_task(retention.sweep_for_ever(), name="the sweep")
+                opened.push_async_callback(runner.close)
+            opened.push_async_callback(self.endpoint.close)
+            opened.push_async_callback(self.deliverer.close)
+            # Before it is opened: opening may fail after its first runs have begun.
+            opened.push_async_callback(self.service.close)
+            await self.service.open()
+            await self.deliverer.open()
+            sweeping = asyncio.create_task(self._retention().sweep_for_ever(), name="the sweep")
             sweeping.add_done_callback(log_failure)
             try:
                 yield
@@ -143,70 +191,66 @@ def create_app(
                 sweeping.cancel()
                 await asyncio.wait([sweeping])
 
+    def _retention(self) -> Retention:
+        return Retention(
+            self.store,
+            self.settings.state_dir / "runs",
+            Keep(self.settings.keep_days * 86_400, self.settings.keep_bytes),
+            is_in_use=self.service.is_in_use,
+            is_supervised=is_supervised,
+            sweep_caches=[runner.sweep for runner in self.runners.values()],
+        )
+
+    async def _note_deliveries_left(self, app: FastAPI) -> None:
+        """Note the callbacks that are still to be sent, for clients that find no server."""
+        if app.state.is_homeless:
+            return
+        health = await self.deliverer.health()
+        write_deliveries_left(
+            self.settings.state_dir,
+            {
+                "pending": health["pending"],
+                "failing": health["failing"],
+                "dead": health["dead"],
+                "next_attempt_at": health["next_attempt_at"],
+            },
+        )
+
+
+def _application(parts: Parts) -> FastAPI:
     app = FastAPI(
         title="Embedded Lyceum",
         version=__version__,
-        lifespan=lifespan,
-        # A schema nobody asks for costs a quarter of the start-up time, and more paths to guard.
+        lifespan=parts.lifespan,
+        # A schema that no client asks for costs a quarter of the start-up time, and its pages are
+        # more paths to guard.
         openapi_url=None,
         redirect_slashes=False,
         responses=EVERYWHERE,
     )
-    app.state.service = service
-    app.state.closing = closing
-    #: Set once the state folder is not this server's any more: nothing may be left there.
+    for name, part in vars(parts).items():
+        setattr(app.state, name, part)
+    #: Set when the state folder is no longer this server's: then nothing may be left there.
     app.state.is_homeless = False
-    stream_secrets = StreamSecrets(vault)
-    executions.add_routes(app.router, service, stream_secrets)
-    streams.add_routes(app.router, service, stream_secrets, closing)
-    workloads.add_routes(app.router, service)
-    observability.add_routes(app.router, service, memory_limit_bytes=settings.memory_limit_bytes)
-    storage.add_routes(app.router, bucket, endpoint)
-    account.add_routes(
-        app.router,
-        service,
-        settings.api_key,
-        end_server,
-        address=f"127.0.0.1:{settings.port}",
-        keys=account_keys,
-        bootstrap=lambda: bootstraps.loaded,
-    )
-    keys.add_routes(app.router, account_keys)
-    secrets.add_routes(app.router, account_secrets)
-    callbacks.add_routes(app.router, service, store, deliverer, signing, profile=settings.profile)
-    orgs.add_routes(app.router)
-    elsewhere.add_routes(app.router)  # behind all others
+    for router in ROUTERS:
+        app.include_router(router)
     install_description(app)
     install_handlers(app)
-    # Not add_middleware(): that puts it behind the handler of unexpected errors, whose replies
-    # would then leave unguarded.
+    settings = parts.settings
+    # Not by add_middleware(): the handler of unexpected errors would be outside of the guard, and
+    # its replies would leave unguarded.
     app.middleware_stack = Guard(
         app.build_middleware_stack(),
-        lets_in=account_keys.lets_in,
+        lets_in=parts.account_keys.lets_in,
         hosts=[f"{name}:{settings.port}" for name in ("127.0.0.1", "localhost", "[::1]")],
         open_streams=settings.profile == "local",
     )
     return app
 
 
-async def _leave_word(state_dir: Path, deliverer: Deliverer, app: FastAPI) -> None:
-    if app.state.is_homeless:
-        return
-    health = await deliverer.health()
-    write_deliveries_left(
-        state_dir,
-        {
-            "pending": health["pending"],
-            "failing": health["failing"],
-            "dead": health["dead"],
-            "next_attempt_at": health["next_attempt_at"],
-        },
-    )
-
-
-def _runners(settings: ServerSettings, bootstraps: Bootstraps) -> Mapping[Kind, Runner]:
+def _runners(settings: ServerSettings, bootstraps: Bootstraps) -> Mapping[str, Runner]:
     return {
-        "python": ProcessRunner(
+        "process": ProcessRunner(
             settings.state_dir,
             bootstraps=bootstraps,
             index_url=settings.index_url,
@@ -214,7 +258,7 @@ def _runners(settings: ServerSettings, bootstraps: Bootstraps) -> Mapping[Kind, 
             memory_limit_bytes=settings.memory_limit_bytes,
             is_refused=settings.profile == "shared",
         ),
-        "image": ContainerRunner(settings.state_dir, bucket=settings.bucket),
+        "container": ContainerRunner(settings.state_dir, bucket=settings.bucket),
         "compose": ComposeRunner(
             settings.state_dir,
             bucket=settings.bucket,

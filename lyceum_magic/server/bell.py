@@ -1,4 +1,4 @@
-"""How many waiters learn of one change: they listen, look, and only then wait."""
+"""A signal to many waiters: they listen, look, and only then wait."""
 
 from __future__ import annotations
 
@@ -6,17 +6,17 @@ import asyncio
 
 
 class Bell:
-    """Wakes everybody who listens, each time it rings.
+    """Wakes all listeners each time it rings.
 
-    `listen()` comes before looking at what the bell is about: a change between the look and the
-    wait has then already set the event that is waited for.
+    Call `listen()` before you look at what the bell is about: a change between the look and the
+    wait has then already set the event that you wait for.
     """
 
     def __init__(self) -> None:
         self._next_ring = asyncio.Event()
 
     def listen(self) -> asyncio.Event:
-        """The event that the next ring sets."""
+        """Return the event that the next ring sets."""
         return self._next_ring
 
     def ring(self) -> None:

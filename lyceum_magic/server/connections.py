@@ -1,4 +1,4 @@
-"""HTTP connections of the server: uvicorn's, with a limit for what a request may take to arrive.
+"""HTTP connections of the server: uvicorn's, with a limit for the time that a request may take.
 
 A client that sends half a request and then nothing would hold its connection for ever.
 """
@@ -10,12 +10,12 @@ import asyncio
 import h11
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
-#: How long the head of a request may take, from its first byte or from the connection on.
+#: The longest time for the head of a request, from its first byte or from the connection.
 HEAD_S = 20.0
 
 
 class Connection(H11Protocol):
-    """A connection that is closed when the head of a request is not there in time.
+    """A connection that is closed if the head of a request does not arrive in time.
 
     The same limit ends the rest of a body that the server has answered without reading it.
     """
@@ -38,7 +38,7 @@ class Connection(H11Protocol):
         super().connection_lost(exc)
 
     def _awaits_client(self) -> bool:
-        """Whether part of a head has come, or of a body that nobody needs."""
+        """Return whether part of a head has come, or of a body that is not read any more."""
         if self.conn.their_state is h11.IDLE:
             return bool(self.conn.trailing_data[0])
         return self.conn.their_state is h11.SEND_BODY and self.conn.our_state is h11.DONE

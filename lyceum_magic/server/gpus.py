@@ -1,7 +1,7 @@
 """The machine's GPUs: whether there are any, and what they do, in the series of the wire.
 
-What they do is NVIDIA's library (NVML) asked for, where its Python face, `pynvml`, is installed
-(the extra `gpu`).
+NVIDIA's library (NVML) says what they do, if its Python package `pynvml` is installed (the extra
+`gpu`).
 """
 
 from __future__ import annotations
@@ -29,12 +29,12 @@ _SUMS = {
 
 
 def has_gpu() -> bool:
-    """Whether this machine has a GPU with its driver, that runs can have."""
+    """Return whether this machine has a GPU with its driver, which runs can use."""
     return any(device.exists() for device in _DEVICES)
 
 
 def read_gpus() -> Mapping[str, float]:
-    """Name of a series -> value; empty where there is no GPU, or nobody to ask about it."""
+    """Return series -> value for the GPUs; empty if there is none, or no library to ask."""
     nvml = _nvml()
     if nvml is None:
         return {}

@@ -1,10 +1,10 @@
-"""The one thing in front of every route: who may ask, from where, and how much.
+"""The check before every route: who may ask, from where, and how much.
 
-A server on loopback that executes code is within reach of every web page its user opens and of
-everybody else on the machine. So a token always, taken from `Authorization` alone; the Host header
-must name this server (DNS rebinding); a page of another origin is refused even where it needs no
-reply; no CORS header ever goes out. It wraps errors and unknown paths as well, so that no reply
-leaves without its headers and no route can be forgotten.
+A server on loopback that executes code can be reached by every web page that its user opens, and by
+every other user of the machine. So every request needs a token, taken from `Authorization` alone;
+the Host header must name this server (DNS rebinding); a page of another origin is refused even if
+it needs no reply; no CORS header is ever sent. The guard wraps errors and unknown paths as well, so
+that no reply leaves without its headers and no route can be forgotten.
 """
 
 from __future__ import annotations
@@ -28,22 +28,22 @@ _REPLY_HEADERS = [
 ]
 
 _UPLOADS = frozenset({UPLOAD, UPLOAD_BULK})
-#: Where those without a token get one. Anybody may send there, so not much.
+#: Where clients without a token get one. Anyone may send there, so the body is small.
 _SIGN_INS = frozenset({LOGIN, REFRESH})
 _MAX_SIGN_IN_BYTES = 16 * 1024
-#: How long the body of such a request may take.
+#: The longest time for the body of such a request.
 _SIGN_IN_S = 20.0
 _STREAM_BY_SECRET = re.compile(rf"{STREAM}/[^/]+/[^/]+")
 _STREAM_BY_ID = re.compile(rf"{STREAM}/[^/]+")
 
 
 class Guard:
-    """ASGI middleware.
+    """ASGI middleware that refuses requests.
 
     Args:
-        lets_in: whether what `Authorization: Bearer` holds is good.
-        hosts: every value that a Host header may have.
-        open_streams: whether a run's id alone opens its stream.
+        lets_in: Returns whether the content of `Authorization: Bearer` is valid.
+        hosts: Every allowed value of a Host header.
+        open_streams: Whether a run's id alone opens its stream.
     """
 
     def __init__(
@@ -66,7 +66,7 @@ class Guard:
         elif scope["type"] == "http":
             await self._guard(scope, receive, _with_headers(send))
         else:
-            # Nothing here speaks WebSocket; what cannot be checked as above is not let in.
+            # No route speaks WebSocket, and other kinds cannot be checked as above.
             await send({"type": "websocket.close", "code": 1008})
 
     async def _guard(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -77,7 +77,7 @@ class Guard:
         if scope["path"] in _SIGN_INS:
             receive = _hurried(receive)
         if _declared_length(scope) > limit:
-            # Read to the end: a reply before that reaches a client that still writes as a reset.
+            # Read to the end: a client that still writes would see an earlier reply as a reset.
             while (await receive()).get("more_body"):
                 pass
             await _reply(413, _too_large(limit))(scope, receive, send)
@@ -85,7 +85,7 @@ class Guard:
         await self._app(scope, _limited(receive, limit), send)
 
     async def _refusal(self, scope: Scope) -> JSONResponse | None:
-        """What to answer instead of letting the request in; None lets it in."""
+        """Return the reply to a request that is refused; None lets the request in."""
         headers = _Headers(scope)
         if headers.only(b"host") not in self._hosts:
             return _reply(403, "The Host header does not name this server.")
@@ -122,7 +122,7 @@ class Guard:
     async def _holds_token(self, headers: _Headers) -> bool:
         scheme, _, credential = headers.only(b"authorization").partition(b" ")
         token = credential.strip().decode("latin-1")
-        # Nothing is no token, whatever key somebody has configured.
+        # An empty token is refused whatever the configured keys are.
         return scheme.lower() == b"bearer" and token != "" and await self._lets_in(token)
 
 
@@ -134,7 +134,7 @@ class _Headers:
         return [value for key, value in self._pairs if key == name]
 
     def only(self, name: bytes) -> bytes:
-        """The value of a header that came once; empty if it is missing or came twice."""
+        """Return the value of a header; empty if it is missing or came twice."""
         values = self.all(name)
         return values[0] if len(values) == 1 else b""
 
@@ -167,12 +167,12 @@ def _is_json(content_type: bytes) -> bool:
 
 
 def _declared_length(scope: Scope) -> int:
-    # The HTTP parser has refused lengths that are no numbers.
+    # The HTTP parser has refused lengths that are not numbers.
     return int(_Headers(scope).only(b"content-length") or 0)
 
 
 def _limited(receive: Receive, limit: int) -> Receive:
-    """`receive`, but a body whose length was not declared ends at the limit too."""
+    """Return `receive` with an end at the limit, for bodies of undeclared length."""
     received = 0
 
     async def limited() -> Message:
@@ -190,7 +190,7 @@ def _limited(receive: Receive, limit: int) -> Receive:
 
 
 def _hurried(receive: Receive) -> Receive:
-    """`receive`, for which the client is gone after `_SIGN_IN_S`."""
+    """Return `receive`, for which the client is gone after `_SIGN_IN_S`."""
     until = asyncio.get_running_loop().time() + _SIGN_IN_S
 
     async def hurried() -> Message:

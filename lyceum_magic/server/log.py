@@ -1,4 +1,4 @@
-"""The server's log: what is said again and again takes one entry, and a count now and then."""
+"""The server's log: a message that comes again and again is one entry, and now and then a count."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 
-#: An entry that has not come for so long is told in full again.
+#: An entry that has not come for this time is logged in full again.
 FORGET_S = 600.0
-#: Of so many different entries it is known that they were told.
+#: The number of different entries that are remembered.
 _MOST = 500
 
 
 class Repetitions(logging.Filter):
-    """Lets an entry through once; of its repetitions the 10th, the 100th and so on, as a count.
+    """Logs an entry once, and then only its 10th, 100th... repetition, as a count.
 
-    Two entries are the same if they report the same exception from the same line, or say the same
-    where there is none. To be added to a handler.
+    Two entries are the same if they report the same exception from the same line, or have the same
+    text if they report none. Add it to a handler.
 
     Args:
-        clock: seconds that nobody sets.
+        clock: Seconds of a clock that cannot be set.
     """
 
     def __init__(self, clock: Callable[[], float] = time.monotonic) -> None:
@@ -55,7 +55,7 @@ def _identity(record: logging.LogRecord) -> object:
     error = record.exc_info[1] if record.exc_info else None
     if error is None:
         return record.name, record.levelno, record.getMessage()
-    # What asyncio says beside an exception names objects, each with an address of its own.
+    # Not the text: asyncio's names objects, each with its own address.
     *_, place = [None, *traceback.walk_tb(error.__traceback__)]
     where = (place[0].f_code, place[1]) if place else None
     return record.name, record.levelno, type(error), str(error), where

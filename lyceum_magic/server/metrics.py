@@ -1,7 +1,7 @@
-"""What runs use, over time: samples of a run into a small file beside its spool, series out.
+"""The use of runs over time: samples of a run into a small file beside its spool, series out.
 
 The file is a line of JSON for each second in which the run was looked at. It holds the processor
-time so far rather than a percentage, so that a second in which nobody looked, as between two
+time so far rather than a percentage, so that a second without a sample, as between two
 servers, is spread over its interval instead of lost. It only grows, by a run that has a time limit.
 """
 
@@ -12,7 +12,7 @@ import json
 import logging
 import os
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -22,7 +22,7 @@ from .runners.base import RunHandle
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 1.0
-#: When a run is first looked at: a short one shall have a value too, and a trivial one no cost.
+#: When a run is first looked at: a short one needs a value, and a trivial one must cost nothing.
 FIRST_S = 0.5
 
 GPU_SERIES = (
@@ -39,19 +39,16 @@ GPU_SERIES = (
 CPU, RAM_USED, RAM_TOTAL = "systemCpuUsagePercent", "systemRamUsedBytes", "systemRamTotalBytes"
 SERIES = (*GPU_SERIES, RAM_TOTAL, RAM_USED, CPU)
 
-#: Reads the machine's GPUs: name of a series -> value; empty where there are none.
-GpuReader = Callable[[], Mapping[str, float]]
-
 
 @dataclass(frozen=True, slots=True)
 class Sample:
-    """What a run used at one moment.
+    """The resources that a run used at one moment.
 
     Attributes:
         at: seconds since 1970.
         cpu_s: seconds of processor time that it had used by then.
         memory_bytes: resident memory.
-        gpu: name of a series -> value, of the machine's GPUs.
+        gpu: name of a series -> value, of its machine's GPUs.
     """
 
     at: float
@@ -69,12 +66,12 @@ class Point:
 
 
 def samples_file(spool: Path) -> Path:
-    """Where the samples of the run with this spool are."""
+    """Return the path of the samples of the run with this spool."""
     return spool.with_name("usage")
 
 
-async def record_usage(handle: RunHandle, read_gpus: GpuReader) -> None:
-    """Samples a run that has begun, until it is cancelled."""
+async def record_usage(handle: RunHandle) -> None:
+    """Sample a run that has begun, until it is cancelled."""
     path = samples_file(handle.spool)
     due_s = FIRST_S
     try:
@@ -82,18 +79,16 @@ async def record_usage(handle: RunHandle, read_gpus: GpuReader) -> None:
             await asyncio.sleep(due_s)
             due_s = PERIOD_S
             if (usage := await handle.usage()) is not None:
-                at = time.time()
-                gpu = await asyncio.to_thread(read_gpus)
-                sample = Sample(at, usage.cpu_s, usage.memory_bytes, gpu)
+                sample = Sample(time.time(), usage.cpu_s, usage.memory_bytes, usage.gpu)
                 await asyncio.to_thread(_append, path, sample)
     except OSError as exc:  # the disk is full, or the program has taken its folder away
         logger.warning("what run %s uses is recorded no more: %s", handle.run_id, exc.strerror)
-    except Exception:  # the top of a task that nobody waits for
+    except Exception:  # the top of a task that is never awaited
         logger.exception("what run %s uses is recorded no more", handle.run_id)
 
 
 def read_samples(spool: Path | None) -> list[Sample]:
-    """The samples of a run, oldest first; empty where there are none."""
+    """Return the samples of a run, oldest first; empty if there are none."""
     samples = []
     try:
         text = _read(samples_file(spool)) if spool is not None else ""

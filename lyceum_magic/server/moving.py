@@ -1,8 +1,8 @@
 """Moves the state that an earlier version kept in `LYCEUM_MAGIC_HOME` into an environment's folder.
 
-Earlier versions had one state folder there for all environments, `LYCEUM_MAGIC_HOME` itself. The
-first server that has no state of its own yet takes over what lies in it: secrets, storage, records,
-callbacks that are due, and runs that are not over.
+Earlier versions had one state folder for all environments, `LYCEUM_MAGIC_HOME` itself. The first
+server without a state of its own takes over what lies there: secrets, storage, records, callbacks
+that are due, and live runs.
 """
 
 from __future__ import annotations
@@ -19,16 +19,16 @@ from ..own_files import check_folder, check_folders, is_misplaced, read_own
 from ..protocol.callbacks import LEFT_FILE
 from ..protocol.state_folder import MOVES_FILE, RECORDS_FILE, SERVER_FILE
 from .run_folders import RunFolders
-from .runners.handle import is_supervised
+from .runners.control import is_supervised
 from .state_folder import AlreadyServed, lock_for_life, put
 from .stores.sqlite import relocate
 
 logger = logging.getLogger(__name__)
 
 _RUNS = "runs"
-#: What runs that are not over find by its old path as well, beside their own folders.
+#: Folders that live runs find by their old path too, beside their own folders.
 _SHARED = ("requirements", "storage")
-#: All that there may be. The records come last: as long as they are there, the move is not over.
+#: Everything that may be there. The records are last: the move goes on while they are there.
 _NAMES = (
     SERVER_FILE, LEFT_FILE, "vault.key", "uploads", "bootstraps", "image.engine", "compose.engine",
     *_SHARED, _RUNS, f"{RECORDS_FILE}-wal", f"{RECORDS_FILE}-shm", RECORDS_FILE,
@@ -36,12 +36,12 @@ _NAMES = (
 
 
 def move_in(earlier: Path, folder: Path) -> None:
-    """Moves an earlier version's state to `folder`, unless that has some, or a server is there.
+    """Move an earlier version's state to `folder`, unless that has a state or a server is there.
 
-    What a killed server has moved stays moved, and the next one goes on with the rest.
+    If a server is killed during the move, the next one continues it.
 
     Raises:
-        EmbeddedServerError: it cannot be moved.
+        EmbeddedServerError: The state cannot be moved.
     """
     if (folder / RECORDS_FILE).exists() or not (earlier / RECORDS_FILE).exists():
         return
@@ -53,17 +53,17 @@ def move_in(earlier: Path, folder: Path) -> None:
         with lock_for_life(earlier):
             _move(earlier, folder)
     except AlreadyServed:
-        logger.warning("%s is left to the earlier server that serves it", earlier)
+        logger.warning("An earlier server still serves %s, so its state is not moved", earlier)
     except OSError as exc:
         raise EmbeddedServerError(
-            f"What an earlier version kept in {earlier} cannot be moved to {folder} "
-            f"({exc.strerror}); see that both are on one disk and yours, or set "
+            f"The state of an earlier version in {earlier} cannot be moved to {folder} "
+            f"({exc.strerror}). Make sure that both are on one disk and yours, or set "
             "LYCEUM_MAGIC_HOME to another folder."
         ) from exc
 
 
 def remove_links(earlier: Path) -> None:
-    """Removes the old paths of runs that were under way when the state moved, once all are over."""
+    """Remove the old paths of runs that were live during the move, once all are over."""
     links = [link for link in _entries(earlier / _RUNS) if link.is_symlink()]
     if any(is_supervised(link) for link in links):
         return
@@ -81,8 +81,8 @@ def _move(earlier: Path, folder: Path) -> None:
     try:
         alive = relocate(earlier / RECORDS_FILE, earlier, folder)
     except sqlite3.DatabaseError as exc:
-        # The server says so when it opens them, with what can be done.
-        logger.warning("the records in %s cannot be read: %s", earlier, exc)
+        # The server reports this when it opens them, with advice.
+        logger.warning("The records in %s cannot be read: %s", earlier, exc)
         alive = []
     for name in _NAMES:
         old, new = earlier / name, folder / name
@@ -94,7 +94,7 @@ def _move(earlier: Path, folder: Path) -> None:
             _link(old, new)
         if name == _RUNS:
             # One by one: a server of an earlier version that still starts there must not take
-            # the folders of ours for its own.
+            # our folders for its own.
             for run_id in alive:
                 run_folder = RunFolders(new).of(run_id)
                 _link(old / run_folder.name, run_folder)
@@ -108,7 +108,7 @@ def _link(old: Path, new: Path) -> None:
 
 
 def _note_move(earlier: Path, folder: Path) -> None:
-    """Leaves word for clients that look for a run of that time."""
+    """Note the move for clients that look for an earlier run."""
     path = earlier / MOVES_FILE
     try:
         moves = json.loads(read_own(path))

@@ -1,14 +1,15 @@
-"""Whose the other ends of loopback connections are: a listener in, connections of one user out.
+"""The users at the other ends of loopback connections: a listener in, connections of one user out.
 
-Everybody on a machine can connect to its loopback addresses, and every connection costs the server
-a descriptor before its first byte. The kernel knows which user made the other end, and says so in
+Every user of a machine can connect to its loopback addresses, and every connection costs the server
+a descriptor before its first byte. The kernel knows which user made the other end, and shows it in
 `/proc/net/tcp`. So a connection of another user is closed before it is read.
 
 An end is looked up by its exact addresses, in the table of this network namespace. Both ends of a
-loopback connection are in one namespace, so the other end is there, whatever container or user
-namespace its process lives in; a user that has no number in ours shows as `nobody`. Where an end is
-not in the table, or no process holds it any more, the connection is closed: the kernel shows those
-as root's. Systems that keep no such table (macOS, WSL 1) let every connection in.
+loopback connection are in one namespace, so the other end is in the table, whatever container or
+user namespace its process lives in; a user without a number in our namespace shows as `nobody`. If
+an end is not in the table, or no process holds it any more, the connection is closed: the kernel
+shows such an end as root's. On systems without this table (macOS, WSL 1) every connection is let
+in.
 
 Source: proc(5), `/proc/net/tcp`; `net/ipv4/tcp_ipv4.c` of Linux, `get_tcp4_sock`.
 """
@@ -25,30 +26,30 @@ from collections import deque
 from collections.abc import Collection, Iterator, Sequence
 from typing import Any
 
-#: `127.0.0.1` and a port; as the kernel gives them for a connection.
+#: `127.0.0.1` and a port, as the kernel gives them for a connection.
 Address = tuple[str, int]
 
-#: IPv6 second: a socket of that family can connect to an IPv4 address, and is listed there alone.
+#: IPv6 too: such a socket can connect to an IPv4 address, and is listed only there.
 _TABLES = ("/proc/self/net/tcp", "/proc/self/net/tcp6")
 #: A line after its own address and the remote one: state, queues, timer, retransmits, user,
 #: timeouts, inode. An inode of 0 means that no process holds the socket any more.
 _REST = rb" [0-9A-F]{2} \S+ \S+ \S+ +(\d+) +\d+ (\d+) "
-#: What is looked up together. asyncio must ask for more than this at a time. A look at the table
-#: costs as much as some hundred connections; more of these would keep other work waiting, and use
-#: up the descriptors of a server that has few.
+#: Connections that are looked up together. asyncio must ask for more than this at a time. A look at
+#: the table costs as much as some hundred connections. A larger batch would keep other work
+#: waiting, and use up the descriptors of a server that has few.
 BATCH = 256
-#: The kernel may leave out a line while others come and go: a second look finds it.
+#: The kernel may leave out a line while others come and go. A second look finds it.
 _LOOKS = 2
 _ROOT = 0
 _READ_BYTES = 1 << 16
-#: A reset in place of an orderly end: no trace of the connection stays in the kernel for a minute.
+#: A reset instead of an orderly end, which would stay in the kernel for a minute.
 _RESET = struct.pack("ii", 1, 0)
 
 
 class ConnectionTable:
     """The kernel's TCP sockets of this network namespace.
 
-    The files stay open, so that a process without free descriptors can still look. To be closed.
+    Its files stay open, so that a process without free descriptors can still look. Close it.
     """
 
     def __init__(self, files: Sequence[int]) -> None:
@@ -56,7 +57,7 @@ class ConnectionTable:
 
     @classmethod
     def open(cls) -> ConnectionTable | None:
-        """The table of this system; None where it keeps none."""
+        """Return the table of this system; None if it has no such table."""
         files = []
         for path in _TABLES:  # a kernel without IPv6 has no second one
             with contextlib.suppress(FileNotFoundError, PermissionError):
@@ -68,9 +69,9 @@ class ConnectionTable:
         return None
 
     def owners(self, here: Address, peers: Collection[Address]) -> dict[Address, int]:
-        """The user who holds each of the sockets `peers` that are connected to `here`.
+        """Return the user of each of the sockets `peers` that are connected to `here`.
 
-        Those that are not in the table, or that no process holds, are left out.
+        Sockets that are not in the table, or that no process holds, are left out.
         """
         found: dict[Address, int] = {}
         for _ in range(_LOOKS):
@@ -92,7 +93,7 @@ class ConnectionTable:
             os.close(self._files.pop())
 
     def _lists_connections(self) -> bool:
-        """Whether a connection of our own is in it: some systems show a table that stays empty."""
+        """Return whether the table shows an own connection: on some systems it stays empty."""
         with socket.create_server(("127.0.0.1", 0)) as listener:
             here = listener.getsockname()
             with socket.create_connection(here) as connection:
@@ -101,31 +102,31 @@ class ConnectionTable:
 
 
 class OwnUsersListener(socket.socket):
-    """A listening socket that only connections of this user and of root get out of.
+    """A listening socket that accepts only connections of this user and of root.
 
-    The others are closed before a byte of them is read. Root is let in, since it can read the
-    server's memory in any case.
+    Others are closed before a byte of them is read. Root is let in, since it can read the server's
+    memory in any case.
     """
 
     _table: ConnectionTable | None = None
     _batch: deque[tuple[socket.socket, Any]] | None = None
 
     def listen(self, backlog: int = 0) -> None:
-        """Listens with the longest queue there is, and begins to look at who connects."""
-        # asyncio gives the number of connections that it takes at a time.
+        """Listen with the longest queue possible, and begin to check who connects."""
+        # asyncio's `backlog` is the number of connections that it takes at a time.
         super().listen(socket.SOMAXCONN)
         if self._table is None:
             self._table = ConnectionTable.open()
 
     def accept(self) -> tuple[socket.socket, Any]:
-        """The next connection of this user's own.
+        """Return the next connection of this user.
 
-        All that wait are looked up together: a stranger who opens thousands of connections makes
-        the kernel's table long, and it is not read for each of them.
+        All waiting connections are looked up together: a stranger who opens thousands of
+        connections makes the kernel's table long, and it is not read once for each of them.
 
         Raises:
-            BlockingIOError: none waits, or the ones that were looked at are used up. asyncio asks
-                again as long as some wait, and does its other work in between.
+            BlockingIOError: No connection waits, or the batch is used up. asyncio asks again as
+                long as connections wait, and does its other work in between.
         """
         if self._table is None:
             return super().accept()
@@ -151,7 +152,7 @@ class OwnUsersListener(socket.socket):
             except ConnectionAbortedError:
                 continue
             except OSError:
-                # None waits any more, or there are no descriptors left for more of them.
+                # No connection waits any more, or no descriptors are left.
                 if not number:
                     raise
                 return
@@ -177,14 +178,14 @@ def _read(file: int) -> bytes:
 
 
 def _lines(table: bytes, remote: bytes) -> Iterator[tuple[bytes, int]]:
-    """The own address and the user of each socket that is connected to `remote` and is held."""
+    """Yield the own address and the user of each held socket that is connected to `remote`."""
     for match in re.finditer(rb": ([0-9A-F]+:[0-9A-F]{4}) " + remote + _REST, table):
         if match[3] != b"0":
             yield match[1], int(match[2])
 
 
 def _written(address: Address, *, is_ipv6: bool) -> bytes:
-    """An IPv4 address and its port as the tables write them: words in the machine's byte order."""
+    """Return an IPv4 address and port in the tables' form: words in the machine's byte order."""
     host, port = address
     packed = socket.inet_aton(host)
     if is_ipv6:

@@ -1,6 +1,6 @@
-"""Files in a run's folder, which its program can replace: opened only if they are files.
+"""Files in a run's folder, which its program can replace: opened only if they are regular files.
 
-A named pipe in the place of one would keep the server waiting for ever.
+A named pipe instead of a file would make the server wait for ever.
 """
 
 from __future__ import annotations
@@ -9,15 +9,15 @@ import errno
 import os
 import stat
 
-#: What is expected of a file that the server reads as a whole.
+#: The largest file that the server reads as a whole.
 _MAX_BYTES = 1 << 20
 
 
 def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
-    """A descriptor of a regular file.
+    """Return a descriptor of a regular file.
 
     Raises:
-        OSError: it is not there, is something else, or cannot be opened.
+        OSError: The file is missing, is something else, or cannot be opened.
     """
     descriptor = os.open(path, flags | os.O_NONBLOCK, 0o600)
     if not stat.S_ISREG(os.fstat(descriptor).st_mode):
@@ -27,10 +27,10 @@ def open_regular(path: str | os.PathLike[str], flags: int = os.O_RDONLY) -> int:
 
 
 def read_regular(path: str | os.PathLike[str]) -> bytes:
-    """The content of a small regular file.
+    """Return the content of a small regular file.
 
     Raises:
-        OSError: as `open_regular`, or it is not small.
+        OSError: See `open_regular`; or the file has more than 1 MiB.
     """
     descriptor = open_regular(path)
     with open(descriptor, "rb") as file:

@@ -1,4 +1,4 @@
-"""How long ended runs are kept: their records, folders and callbacks, and what was installed."""
+"""The age and size limits of ended runs: records, folders, callbacks, and caches."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ import shutil
 import subprocess
 import time
 from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 from .run_folders import RunFolders
@@ -19,77 +20,86 @@ from .stores.base import EndedRun, Store
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 3600.0
-#: How long after the server's start the first sweep begins: a server is started for a cell, which
-#: goes first.
+#: When the first sweep begins after the server's start: the cell that started it goes first.
 FIRST_S = 5.0
-#: How many runs are measured or forgotten in one step.
+#: How many runs are measured or removed in one step.
 STEP_RUNS = 200
-#: How many times as long as such a step the pause after it is, where many runs were never looked
-#: at, as after an upgrade: a sweep has time, and requests come first.
+#: The pause after such a step, in lengths of the step, if many runs were never measured, as after
+#: an upgrade: a sweep has time, and requests come first.
 REST = 100
 #: How many folders are looked up in the records in one step, without a pause.
 STEP_FOLDERS = 1000
 
 
-class Retention:
-    """Removes ended runs that are too old, or the oldest of those that take too much.
+@dataclass(frozen=True)
+class Keep:
+    """The limits for what is kept.
 
-    Never one that is not over, and never one that somebody follows.
+    Attributes:
+        age_s: The longest time that a run is kept after its end, and a callback after its delivery;
+            by the store's mark, which a wrong clock moves by at most a day.
+        size_bytes: The most bytes that folders and records of ended runs may take together.
+    """
+
+    age_s: float
+    size_bytes: int
+
+
+class Retention:
+    """Removes ended runs that are too old, and the oldest of those that take too much.
+
+    Live runs stay, and so do runs with a follower.
 
     Args:
-        is_in_use: whether a run must stay for now.
-        is_supervised: whether the run in a folder has a supervisor, whatever the records say; it is
-            called on a thread.
-        keep_s: how long after its end a run is kept, and a callback after it was delivered; by the
-            store's mark, which a wrong clock moves by a day at most.
-        keep_bytes: how much the folders and records of ended runs may take together.
-        sweep_caches: each removes what nobody has used since a moment, in seconds since 1970.
-        clock: seconds since 1970.
+        is_in_use: Returns whether a run must stay for now.
+        is_supervised: Returns whether the run in a folder has a supervisor, whatever the records
+            say; called on a thread.
+        sweep_caches: Each removes what was not used since a moment, in seconds since 1970.
     """
 
     def __init__(
         self,
         store: Store,
         runs_folder: Path,
+        keep: Keep,
         *,
         is_in_use: Callable[[str], bool],
         is_supervised: Callable[[Path], bool],
-        keep_s: float,
-        keep_bytes: int,
         sweep_caches: Sequence[Callable[[float], Awaitable[None]]] = (),
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._folders = RunFolders(runs_folder)
         self._is_in_use = is_in_use
         self._is_supervised = is_supervised
-        self._keep_s = keep_s
-        self._keep_bytes = keep_bytes
+        self._keep = keep
         self._sweep_caches = sweep_caches
-        self._clock = clock
 
     async def sweep_for_ever(self) -> None:
-        """Sweeps soon and every hour, until it is cancelled."""
+        """Sweep soon and then every hour, until the task is cancelled."""
         await asyncio.sleep(FIRST_S)
         while True:
             try:
-                await self.sweep()
-            except Exception:  # the top of a task that nobody waits for
-                logger.exception("old runs could not be removed")
+                await self.sweep(time.time())
+            except Exception:  # the top of a task
+                logger.exception("Old runs could not be removed")
             await asyncio.sleep(PERIOD_S)
 
-    async def sweep(self) -> None:
-        """Removes all that need not be kept now."""
+    async def sweep(self, now: float) -> None:
+        """Remove everything beyond the limits.
+
+        Args:
+            now: Seconds since 1970.
+        """
         begun = time.monotonic()
         while await self._store.catch_up():
             await _rest_since(begun)
             begun = time.monotonic()
-        # In this order no run slips through: its record is older than its folder.
+        # The folders first: a run that comes now has a record before it has a folder.
         run_ids = await asyncio.to_thread(self._folders.run_ids)
-        too_old = await self._store.move_mark(self._clock()) - self._keep_s
+        too_old = await self._store.move_mark(now) - self._keep.age_s
         await self._forget(lambda run, total: run.kept_from < too_old)
         await self._measure()
-        await self._forget(lambda run, total: total > self._keep_bytes)
+        await self._forget(lambda run, total: total > self._keep.size_bytes)
         for begin in range(0, len(run_ids), STEP_FOLDERS):
             for run_id in await self._store.unknown(run_ids[begin : begin + STEP_FOLDERS]):
                 if not self._is_in_use(run_id):
@@ -100,10 +110,11 @@ class Retention:
             await sweep_cache(too_old)
 
     async def _forget(self, may_go: Callable[[EndedRun, int], bool]) -> None:
-        """Forgets ended runs, those first whose age is greatest, up to the first that may stay.
+        """Remove ended runs, the oldest first, up to the first one that may stay.
 
         Args:
-            may_go: whether a run is to go, given the bytes that all ended runs take by then.
+            may_go: Returns whether a run is to go, given the bytes that all ended runs take by
+                then.
         """
         total = await self._store.ended_bytes()
         last: EndedRun | None = None
@@ -113,13 +124,13 @@ class Retention:
                     return
                 if not self._is_in_use(last.run_id):
                     total -= last.size_bytes or 0
-                    # First out of sight, so that nobody begins to read what is about to go. If we
-                    # do not get further than this, its folder is found without a record later.
+                    # The record first, so that no client begins to read the run. If this process
+                    # ends here, a later sweep finds the folder without a record.
                     await self._store.forget(last.run_id)
                     await self._remove(last.run_id)
 
     async def _measure(self) -> None:
-        """Notes how much the runs take that have ended since the last sweep."""
+        """Note the sizes of the runs that have ended since the last sweep."""
         begun = time.monotonic()
         while run_ids := await self._store.unmeasured(limit=STEP_RUNS):
             await self._store.note_sizes(await asyncio.to_thread(self._sizes, run_ids))
@@ -134,25 +145,25 @@ class Retention:
     async def _remove(self, run_id: str) -> None:
         folder = self._folders.of(run_id)
         try:
-            # A whole database may be gone, and its runs go on.
+            # Runs go on even if a user has removed the whole database.
             if not await asyncio.to_thread(self._is_supervised, folder):
                 await asyncio.to_thread(remove_tree, folder)
         except OSError as exc:
-            logger.warning("the folder of run %s could not be removed: %s", run_id, exc.strerror)
+            logger.warning("The folder of run %s could not be removed: %s", run_id, exc.strerror)
 
 
 async def _rest_since(begun: float) -> None:
-    """Leaves the machine to others after a step that began then."""
+    """Pause after a step that began at `begun`, in proportion to its length."""
     await asyncio.sleep(REST * (time.monotonic() - begun))
 
 
 def size_on_disk(folder: Path) -> int:
-    """The bytes that a folder takes with all that is in it; 0 where there is none."""
+    """Return the bytes that a folder takes with everything in it; 0 if it is missing."""
     blocks, waiting = 0, [os.fspath(folder)]
     while waiting:
         with contextlib.suppress(OSError), os.scandir(waiting.pop()) as entries:
             for entry in entries:
-                with contextlib.suppress(OSError):  # it went meanwhile
+                with contextlib.suppress(OSError):  # removed in the meantime
                     blocks += entry.stat(follow_symlinks=False).st_blocks
                     if entry.is_dir(follow_symlinks=False):
                         waiting.append(entry.path)
@@ -160,13 +171,13 @@ def size_on_disk(folder: Path) -> int:
 
 
 def remove_tree(folder: Path) -> None:
-    """Removes a folder with all that is in it; none there is no error.
+    """Remove a folder with everything in it; a missing folder is no error.
 
-    Programs of runs leave folders that nobody may write to, and some that are nested deeper than
-    Python 3.11 can follow, or both.
+    Programs leave folders without write permission, and some that are nested deeper than Python
+    3.11 can follow, or both.
 
     Raises:
-        OSError: some of it cannot be removed, since it belongs to somebody else.
+        OSError: Some of it belongs to another user and cannot be removed.
     """
     try:
         shutil.rmtree(folder)
@@ -189,11 +200,11 @@ def remove_tree(folder: Path) -> None:
 
 
 def _folders(folder: Path) -> Iterator[str]:
-    """A folder and all folders below it, each before those that it holds."""
+    """Yield a folder and all folders below it, each before the folders in it."""
     waiting = [os.fspath(folder)]
     while waiting:
         path = waiting.pop()
         yield path
-        # It may be gone, closed to us, or too deep to have a path.
+        # The folder may be gone, closed to us, or too deep to have a path.
         with contextlib.suppress(OSError), os.scandir(path) as entries:
             waiting += [entry.path for entry in entries if entry.is_dir(follow_symlinks=False)]

@@ -1,4 +1,4 @@
-"""The rules of the embedded server: what a run may ask for, when it starts, how its end reads.
+"""The rules of the embedded server: what a run may ask for, when it starts, how its end is told.
 
 Requests come in validated, records go out; there is no HTTP, no SQL and no subprocess here.
 """
@@ -8,7 +8,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import logging
-import time
 import uuid
 from collections import Counter
 from collections.abc import (
@@ -20,22 +19,24 @@ from collections.abc import (
     Mapping,
     Sequence,
 )
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
+from .. import trail
 from ..disks import reason
 from ..exceptions import EmbeddedServerError, LyceumError, UnknownRun
 from ..protocol.callback_urls import problem_of_url
 from ..protocol.limits import MAX_CALLBACK_URLS
 from ..protocol.lines import one_line
-from ..protocol.machines import MACHINES
-from ..protocol.requests import Kind, Start
+from ..protocol.requests import Start
 from ..protocol.states import State
-from .bell import Bell
-from .metrics import GpuReader, record_usage
+from .context import Context
+from .machines import machine_named, runner_name
+from .metrics import record_usage
 from .outbox.planning import deliveries_of
 from .output.masking import masked
+from .run import ServerRun
 from .run_folders import RunFolders
 from .runners.base import InvalidField, RunEnd, RunHandle, Runner, RunSpec
 from .stores.base import (
@@ -47,8 +48,6 @@ from .stores.base import (
     StoreUnavailable,
 )
 from .tasks import log_failure
-from .tracked_run import TrackedRun
-from .troubles import Troubles
 
 logger = logging.getLogger(__name__)
 
@@ -61,9 +60,7 @@ CONFIRMATION_S = 5.0
 #: How many ended runs are read from the store at a time.
 PAGE_RUNS = 100
 
-#: The account's secrets, name -> value.
-Secrets = Callable[[], Awaitable[Mapping[str, str]]]
-_Steps = Callable[[TrackedRun], Awaitable[None]]
+_Steps = Callable[[ServerRun], Awaitable[None]]
 
 _NOTEBOOK_JOB = "customer_notebook"
 _NO_TRACE = (
@@ -71,86 +68,79 @@ _NO_TRACE = (
     "its result is needed"
 )
 _READING = "what was asked for cannot be read, and its runs are not taken up until it can"
-_WRITING = "the ends of runs cannot be written down, and nobody is called back until they can"
-
-
-class UnknownMachine(LyceumError):
-    """No machine has the name that a request asks for."""
+_WRITING = "the ends of runs cannot be written down, and callbacks wait until they can"
 
 
 class ServerBusy(LyceumError):
-    """The server will not end while runs are not over."""
+    """The server does not end while runs are not over."""
+
+
+@dataclass(frozen=True)
+class Outbox:
+    """The service's way to the outbox.
+
+    Attributes:
+        problem_of_url: Returns why no callback can go to a URL, in one sentence; None if it can.
+        on_deliveries: Called with the endpoints of new deliveries; must return at once.
+        next_at: Returns when the next callback is due, in seconds since 1970; None if none is.
+    """
+
+    problem_of_url: Callable[[str], str | None] = problem_of_url
+    on_deliveries: Callable[[Collection[str]], None] = lambda endpoints: None
+    next_at: Callable[[], float | None] = lambda: None
 
 
 class RunService:
-    """Starts, follows and ends runs.
+    """The service that starts, follows and ends runs.
 
     Args:
-        runners: one for each kind of run.
+        runners: name -> runner, for every name in `machines.MACHINES`.
         runs_folder: where every run gets a folder of its own.
         max_running: how many runs are under way at a time.
-        secrets: gives the account's secrets, name -> value, when a run starts.
-        on_deliveries: told to which endpoints callbacks have been written down; must return at
-            once.
-        problem_of_url: why none can be sent to a URL, in one sentence; None if it can.
-        next_delivery_at: when the next callback is due, in seconds since 1970; None if none is.
-        troubles: told what fails.
-        activity: rung when a run, a follower or a delivery comes or goes.
-        read_gpus: what the machine's GPUs do, for the metrics of runs.
-        clock: seconds since 1970.
     """
 
     def __init__(
         self,
         store: Store,
-        runners: Mapping[Kind, Runner],
+        runners: Mapping[str, Runner],
         runs_folder: Path,
+        outbox: Outbox,
+        context: Context,
         *,
         max_running: int,
-        secrets: Secrets,
-        on_deliveries: Callable[[Collection[str]], None] = lambda endpoints: None,
-        problem_of_url: Callable[[str], str | None] = problem_of_url,
-        next_delivery_at: Callable[[], float | None] = lambda: None,
-        troubles: Troubles | None = None,
-        activity: Bell | None = None,
-        read_gpus: GpuReader = dict,
-        clock: Callable[[], float] = time.time,
     ) -> None:
         self._store = store
         self._runners = runners
-        self._secrets = secrets
-        self._on_deliveries = on_deliveries
-        self._problem_of_url = problem_of_url
-        self._next_delivery_at = next_delivery_at
-        self._troubles = troubles or Troubles()
+        self._outbox = outbox
+        self._secrets = context.secrets
+        self._troubles = context.troubles
+        self._clock = context.clock
+        self.activity = context.activity
         self._folders = RunFolders(runs_folder)
         self._max_running = max_running
-        self._read_gpus = read_gpus
-        self._clock = clock
-        self._tracked: dict[str, TrackedRun] = {}
-        self._queue: list[TrackedRun] = []
+        self._tracked: dict[str, ServerRun] = {}
+        self._queue: list[ServerRun] = []
         self._drivers: set[asyncio.Task[None]] = set()
         # Runs that are over, and whose end could not be written down yet.
-        self._unwritten: dict[str, TrackedRun] = {}
+        self._unwritten: dict[str, ServerRun] = {}
         self._followers: Counter[str] = Counter()  # by run
-        self.activity = activity or Bell()
 
     async def open(self) -> None:
-        """Finds the runs of earlier servers again."""
+        """Find the runs of earlier servers again."""
         self._folders.make()
         for record in await self._store.unfinished():
             run = self._track(record)
             self._drive(run, self._take_up)
 
     async def close(self) -> None:
-        """Lets go of the runs; they go on, and the next server finds them."""
+        """Let go of the runs; they go on, and the next server finds them."""
         for driver in self._drivers:
             driver.cancel()
         if self._drivers:
             await asyncio.wait(self._drivers)  # what they raise is logged
 
     async def start(self, request: Start) -> RunRecord:
-        """Writes a new run down and starts it as soon as a slot is free.
+        """Write a new run down and start it as soon as a slot is free.
 
         Raises:
             UnknownMachine: no machine has that name; the message lists those that exist.
@@ -158,22 +148,20 @@ class RunService:
                 no callback can go to a URL.
             EngineUnavailable: there is no container engine.
         """
-        if request.execution_type not in MACHINES:
-            raise UnknownMachine(
-                f"There is no machine {request.execution_type!r}; "
-                f"choose one of: {', '.join(MACHINES)}."
-            )
+        runner = self._runner_of(request)
         _check_texts(request)
         self._check_callback_urls(request.user_callback_urls or ())
-        await self._runners[request.kind].check(request)
+        await runner.check(request)
         record = RunRecord(str(uuid.uuid4()), request, self._clock())
+        trail.mark("server", record.run_id, "accepted", kind=request.kind)
         await self._store.add(record)
+        trail.mark("server", record.run_id, "queued", ahead=len(self._queue))
         self._queue.append(self._track(record))
         self._start_what_fits()
         return record
 
-    async def find(self, run_id: str) -> TrackedRun:
-        """The run of this id, over or not.
+    async def find(self, run_id: str) -> ServerRun:
+        """Return the run of this id, over or not.
 
         Raises:
             UnknownRun: there is none.
@@ -181,15 +169,15 @@ class RunService:
         if run := self._tracked.get(run_id) or self._unwritten.get(run_id):
             return run
         if record := await self._store.get(run_id):
-            return TrackedRun(record)
+            return ServerRun(record)
         raise UnknownRun(f"No run has the id {run_id!r}.")
 
     def active(self) -> Sequence[RunRecord]:
-        """The runs that are not over, newest first."""
+        """Return the runs that are not over, newest first."""
         return [run.record for run in reversed(self._tracked.values())]
 
     async def history(self, *, limit: int, offset: int) -> HistoryPage:
-        """A page of all runs, newest first."""
+        """Return a page of all runs, newest first."""
         page = await self._store.history(limit=limit, offset=offset)
         records = [
             run.record if (run := self._unwritten.get(record.run_id)) else record
@@ -198,7 +186,7 @@ class RunService:
         return replace(page, records=records)
 
     def spools_going_on(self) -> Mapping[str, Path]:
-        """Id and output of every run that is not over."""
+        """Return the id and output of every run that is not over."""
         return {run.run_id: run.spool for run in self._tracked.values() if run.spool}
 
     async def ended_since(self, moment: float) -> AsyncIterator[Sequence[EndedRun]]:
@@ -209,7 +197,7 @@ class RunService:
             last = runs[-1]
 
     async def abort(self, run_id: str) -> RunRecord:
-        """Kills a run; returns its record when it is over, or after `CONFIRMATION_S`.
+        """Kill a run; return its record when it is over, or after `CONFIRMATION_S`.
 
         Raises:
             UnknownRun: there is none of this id.
@@ -217,11 +205,11 @@ class RunService:
         return await self._order(run_id, "kill")
 
     async def abort_all(self) -> None:
-        """Kills all runs; returns when all are over, or after `CONFIRMATION_S`."""
+        """Kill all runs; return when all are over, or after `CONFIRMATION_S`."""
         await asyncio.gather(*(self.abort(run_id) for run_id in list(self._tracked)))
 
     async def stop(self, run_id: str) -> RunRecord:
-        """Asks a run to end, kills it after its grace; returns its record as `abort` does.
+        """Ask a run to end, kill it after its grace; return its record as `abort` does.
 
         Raises:
             UnknownRun: there is none of this id.
@@ -230,7 +218,7 @@ class RunService:
 
     @contextlib.contextmanager
     def following(self, run_id: str) -> Iterator[None]:
-        """Counts a follower for as long as the block lasts: a server with one is not idle."""
+        """Count a follower for as long as the block lasts: a server with one is not idle."""
         self._followers[run_id] += 1
         self.activity.ring()
         try:
@@ -242,15 +230,15 @@ class RunService:
 
     @property
     def followers(self) -> int:
-        """How many readers follow runs now."""
+        """The number of readers that follow runs now."""
         return self._followers.total()
 
     def is_in_use(self, run_id: str) -> bool:
-        """Whether a run is not over, or somebody follows it all the same."""
+        """Return whether a run is not over, or still has a follower."""
         return run_id in self._tracked or run_id in self._followers
 
     async def idle(self, for_s: float) -> None:
-        """Returns once there has been neither a live run nor a follower for `for_s` seconds.
+        """Wait until there has been neither a live run nor a follower for `for_s` seconds.
 
         Not while a callback is due within as many seconds; later ones are for the next server.
         """
@@ -261,12 +249,12 @@ class RunService:
                 async with asyncio.timeout(wait_s):
                     await change.wait()
             except TimeoutError:
-                next_at = self._next_delivery_at()
+                next_at = self._outbox.next_at()
                 if next_at is None or next_at > self._clock() + for_s:
                     return
 
     def check_idle(self) -> None:
-        """Raises ServerBusy while a run is not over."""
+        """Raise ServerBusy while a run is not over."""
         if number := len(self._tracked):
             raise ServerBusy(f"{_count(number)} not over yet; abort or wait, then ask again.")
 
@@ -279,17 +267,17 @@ class RunService:
         for ahead, run in enumerate(self._queue, start=1):
             run.show(detail=f"{ahead} {'run' if ahead == 1 else 'runs'} ahead")
 
-    async def _take_up(self, run: TrackedRun) -> None:
+    async def _take_up(self, run: ServerRun) -> None:
         problem: EmbeddedServerError | None = None
         try:
             # With what is sealed: its callback URLs, and what it needs if it has not begun.
             run.show(replace(run.record, request=await self._request(run.run_id)))
         except EmbeddedServerError as exc:
             problem = exc
-        handle = await self._runner_of(run.record).find(self._spec(run.record))
+        handle = await self._runner_of(run.record.request).find(self._spec(run.record))
         if handle is not None:
             if problem is not None:
-                logger.error("nobody will be called back of run %s: %s", run.run_id, problem)
+                logger.error("run %s will send no callbacks: %s", run.run_id, problem)
             await self._follow_to_the_end(run, handle)
             return
         if run.record.started_at is not None:  # what has begun is never begun a second time
@@ -303,7 +291,7 @@ class RunService:
         self._start_what_fits()
 
     async def _request(self, run_id: str) -> Start:
-        """All that was asked for, as soon as the disk gives it.
+        """Return all that was asked for, as soon as the disk gives it.
 
         Raises:
             EmbeddedServerError: it cannot be decrypted.
@@ -318,7 +306,7 @@ class RunService:
                 self._troubles.end(_READING)
                 return request
 
-    async def _run(self, run: TrackedRun) -> None:
+    async def _run(self, run: ServerRun) -> None:
         run.show(replace(run.record, state=State.STARTING))
         try:
             secrets = await self._secrets()
@@ -333,11 +321,12 @@ class RunService:
             why = f"the run could not be started: {reason(exc, spec.folder)}"
             await self._lose(run, EmbeddedServerError(why))
             return
-        runner = self._runner_of(run.record)
+        runner = self._runner_of(run.record.request)
         handle = await runner.start(spec, lambda step: run.show(detail=step))
+        trail.mark("server", run.run_id, "started")
         await self._follow_to_the_end(run, handle)
 
-    async def _follow_to_the_end(self, run: TrackedRun, handle: RunHandle) -> None:
+    async def _follow_to_the_end(self, run: ServerRun, handle: RunHandle) -> None:
         run.handle = handle
         run.show(replace(run.record, state=State.STARTING, spool=handle.spool))
         if run.order is not None:
@@ -349,8 +338,9 @@ class RunService:
                 record = replace(run.record, state=State.RUNNING, started_at=handle.started_at)
                 run.show(record, detail=handle.detail)
                 handle.on_detail = lambda: run.show(detail=handle.detail)
-                recording = asyncio.create_task(record_usage(handle, self._read_gpus))
-                # A run goes on where nobody can write that it does.
+                trail.mark("server", run.run_id, "running")
+                recording = asyncio.create_task(record_usage(handle))
+                # A run goes on even if that cannot be written.
                 with contextlib.suppress(StoreUnavailable):
                     await self._store.update(record)
             end = await handle.ended()
@@ -359,20 +349,20 @@ class RunService:
                 recording.cancel()
         await self._finish(run, end)
 
-    async def _lose(self, run: TrackedRun, error: EmbeddedServerError) -> None:
-        """Ends a run that cannot start, for a reason that people can do something about."""
+    async def _lose(self, run: ServerRun, error: EmbeddedServerError) -> None:
+        """End a run that cannot start, for a reason that the user can do something about."""
         await self._finish(run, RunEnd("lost", None, str(error), None, self._clock()))
 
-    async def _finish(self, run: TrackedRun, end: RunEnd) -> None:
+    async def _finish(self, run: ServerRun, end: RunEnd) -> None:
         record = final_record(run.record, await self._masked(run, end))
         # Once: their ids stay the same however often they must be written.
         deliveries = deliveries_of(record, record.request.user_callback_urls or (), self._clock())
         try:
-            # First on disk, then told: whoever hears of the end can read it.
+            # First on disk, then told: a client that hears of the end can read it.
             await self._write_down(record, deliveries)
         except Exception as exc:  # noqa: BLE001 - what it says is logged
-            # Told all the same, for nobody may wait for ever. From now on it stays as told: this
-            # server remembers it until it can be written, and the next one finds the run again.
+            # Told all the same, so that no client waits for ever. It stays as told from now on:
+            # this server keeps it until it can be written, and the next one finds the run again.
             self._troubles.begin(_WRITING, exc)
             self._unwritten[run.run_id] = run
             self._drive(run, lambda run: self._write_end(run, deliveries))
@@ -382,10 +372,10 @@ class RunService:
             self.activity.ring()
             self._start_what_fits()
 
-    async def _write_end(self, run: TrackedRun, deliveries: Sequence[Delivery]) -> None:
+    async def _write_end(self, run: ServerRun, deliveries: Sequence[Delivery]) -> None:
         while run.run_id in self._unwritten:
             await asyncio.sleep(REWRITE_S)
-            now = self._clock()  # somebody may have set it back since
+            now = self._clock()  # it may have been set back since
             due = [replace(delivery, planned_at=now, next_at=now) for delivery in deliveries]
             try:
                 await self._write_down(run.record, due)
@@ -398,12 +388,18 @@ class RunService:
     async def _write_down(self, record: RunRecord, deliveries: Sequence[Delivery]) -> None:
         await self._store.finish(record, deliveries)
         self._troubles.end(_WRITING)
+        trail.mark("server", record.run_id, "end", state=record.state.value)
+        for delivery in deliveries:
+            trail.mark("server", record.run_id, "outbox", delivery=delivery.delivery_id)
         if deliveries:
-            self._on_deliveries({delivery.endpoint for delivery in deliveries})
+            self._outbox.on_deliveries({delivery.endpoint for delivery in deliveries})
 
-    async def _masked(self, run: TrackedRun, end: RunEnd) -> RunEnd:
-        """The end without the secrets of the run and of the account: an engine's error may quote
-        the program's, which has those of its start, whatever became of them since."""
+    async def _masked(self, run: ServerRun, end: RunEnd) -> RunEnd:
+        """Return the end without the secrets of the run and of the account.
+
+        An engine's error may quote the program's, which has the secrets of its start, even if they
+        have changed since.
+        """
         if not end.error:
             return end
         values = {*run.secrets.values()}
@@ -438,32 +434,32 @@ class RunService:
                 field=field,
             )
         for url in urls:
-            if problem := self._problem_of_url(url):
+            if problem := self._outbox.problem_of_url(url):
                 raise InvalidField(problem, field=field)
 
-    def _drive(self, run: TrackedRun, steps: _Steps) -> None:
+    def _drive(self, run: ServerRun, steps: _Steps) -> None:
         driver = asyncio.create_task(self._end_in_any_case(run, steps), name=f"run {run.run_id}")
         driver.add_done_callback(log_failure)
         self._drivers.add(driver)
         driver.add_done_callback(self._drivers.discard)
 
-    async def _end_in_any_case(self, run: TrackedRun, steps: _Steps) -> None:
+    async def _end_in_any_case(self, run: ServerRun, steps: _Steps) -> None:
         try:
             await steps(run)
-        except Exception:  # the top of a run: whatever failed, nobody may wait for it for ever
+        except Exception:  # the top of a run: whatever failed, the run has to end
             logger.exception("run %s failed inside the server", run.run_id)
             if run.is_over:
                 return
             error = "the server failed while it worked on the run; its log says why"
             await self._finish(run, RunEnd("lost", None, error, None, self._clock()))
 
-    def _track(self, record: RunRecord) -> TrackedRun:
-        run = self._tracked[record.run_id] = TrackedRun(record)
+    def _track(self, record: RunRecord) -> ServerRun:
+        run = self._tracked[record.run_id] = ServerRun(record)
         self.activity.ring()
         return run
 
-    def _runner_of(self, record: RunRecord) -> Runner:
-        return self._runners[record.request.kind]
+    def _runner_of(self, request: Start) -> Runner:
+        return self._runners[runner_name(request.kind, request.execution_type)]
 
     def _spec(self, record: RunRecord) -> RunSpec:
         return RunSpec(
@@ -471,11 +467,12 @@ class RunService:
             self._folders.of(record.run_id),
             record.request,
             stop_grace_s=record.request.grace_s,
+            has_gpu=machine_named(record.request.execution_type).has_gpu,
         )
 
 
 def final_record(record: RunRecord, end: RunEnd) -> RunRecord:
-    """The record of a run that ended as `end` says."""
+    """Return the record of a run that ended as `end` says."""
     state, error = _outcome(record, end)
     return replace(
         record,
@@ -491,7 +488,7 @@ def final_record(record: RunRecord, end: RunEnd) -> RunRecord:
 
 
 def _outcome(record: RunRecord, end: RunEnd) -> tuple[State, str]:
-    """The final state, and the sentence that every end other than `completed` carries."""
+    """Return the final state, and the sentence that every end other than `completed` carries."""
     match end.reason:
         case "exited" if end.return_code == 0:
             return State.COMPLETED, ""
@@ -513,7 +510,7 @@ def _outcome(record: RunRecord, end: RunEnd) -> tuple[State, str]:
 
 
 def _check_texts(request: Start) -> None:
-    """Raises InvalidField for half of a surrogate pair: JSON can say it, no file can hold it."""
+    """Raise InvalidField for half of a surrogate pair: JSON can hold it, no file can."""
     for field, value in request:
         try:
             for text in _texts(value):
@@ -538,7 +535,7 @@ async def _pass_on(order: Literal["kill", "stop"], handle: RunHandle) -> None:
     await (handle.kill() if order == "kill" else handle.stop())
 
 
-async def _over(run: TrackedRun) -> None:
+async def _over(run: ServerRun) -> None:
     while True:
         change = run.changed.listen()
         if run.is_over:

@@ -38,7 +38,7 @@ from ..protocol.state_folder import (
 
 logger = logging.getLogger(__name__)
 
-#: File systems on which SQLite's shared memory and file locks cannot be relied on.
+#: File systems with unreliable shared memory and file locks, which SQLite needs.
 _NETWORK_FILE_SYSTEMS = frozenset(
     {
         "nfs", "nfs4", "cifs", "smb3", "smbfs", "9p", "afs", "ceph", "glusterfs", "lustre", "gpfs",
@@ -54,7 +54,7 @@ class AlreadyServed(EmbeddedServerError):
 
 @dataclass(frozen=True)
 class ServerFile:
-    """What `server.json` tells clients of this user: where the server is, and how to open it."""
+    """The content of `server.json`, for clients of this user: the server's address and its key."""
 
     base_url: str
     api_key: Secret = field(repr=False)
@@ -68,17 +68,17 @@ class ServerFile:
 
 
 def server_file(folder: Path) -> Path:
-    """Where a server of `folder` says how to reach it."""
+    """Return the path of `server.json` in a state folder."""
     return folder / SERVER_FILE
 
 
 def read_server_file(folder: Path) -> ServerFile | None:
-    """What the last server of `folder` wrote; None where there has been none, or it is broken.
+    """Return the content that the last server wrote; None if it is missing or broken.
 
-    What is there then is replaced, and a key that others could read ends with it.
+    A broken file is replaced later. If others could read its key, the key is not used again.
 
     Raises:
-        EmbeddedServerError: the file is not ours, or the disk fails.
+        EmbeddedServerError: The file is not ours, or the disk fails.
     """
     path = server_file(folder)
     try:
@@ -93,22 +93,22 @@ def read_server_file(folder: Path) -> ServerFile | None:
     except OSError as exc:
         if not is_misplaced(exc, path):
             raise EmbeddedServerError(
-                f"{path} cannot be read ({exc.strerror}); remove it."
+                f"{path} cannot be read ({exc.strerror}). Remove it."
             ) from exc
         problem: Exception = exc
     except (ValueError, TypeError) as exc:
         problem = exc
-    logger.warning("%s is not what a server writes (%s); it is written again", path, problem)
+    logger.warning("%s is broken (%s) and is written again", path, problem)
     return None
 
 
 def write_server_file(folder: Path, content: ServerFile) -> None:
-    """Puts `content` in place at once: a reader sees the old file or the new one."""
+    """Write `server.json` at once: a reader sees the old file or the new one."""
     put(server_file(folder), {**vars(content), "api_key": content.api_key.reveal()})
 
 
 def write_deliveries_left(folder: Path, content: DeliveriesLeft) -> None:
-    """Leaves word of the callbacks that are still to be sent; a full disk takes none."""
+    """Note the callbacks that are still to be sent; a full disk takes no note."""
     try:
         put(folder / LEFT_FILE, content)
     except OSError as exc:
@@ -116,7 +116,7 @@ def write_deliveries_left(folder: Path, content: DeliveriesLeft) -> None:
 
 
 def forget_deliveries_left(folder: Path) -> None:
-    """Removes the word: from now on the server itself can be asked."""
+    """Remove the note: from now on clients can ask the server itself."""
     path = folder / LEFT_FILE
     try:
         if path.is_dir() and not path.is_symlink():
@@ -127,25 +127,25 @@ def forget_deliveries_left(folder: Path) -> None:
 
 
 def put(path: Path, content: object) -> None:
-    """Writes JSON, see `put_own`."""
+    """Write JSON, see `put_own`."""
     put_own(path, json.dumps(content, indent=2))
 
 
 def note_interpreter(folder: Path) -> None:
-    """Leaves word of the environment that the folder belongs to."""
+    """Note the environment that the folder belongs to."""
     put(folder / INTERPRETER_FILE, sys.executable)
 
 
 def new_key() -> Secret:
-    """A key of 256 random bits, with the prefix that tells clients it never expires."""
+    """Return a key of 256 random bits, with the prefix of keys that never expire."""
     return Secret(f"lk_{secrets.token_urlsafe(32)}")
 
 
 def prepare(folder: Path, *, mounts: Path = Path("/proc/mounts")) -> None:
-    """Makes the folder, 0700, and sees to it that all in it is this user's.
+    """Make the folder with mode 0700, and check that everything in it is this user's.
 
     Raises:
-        EmbeddedServerError: it is on a network file system, not ours, or cannot be made.
+        EmbeddedServerError: It is on a network file system, not ours, or cannot be made.
     """
     try:
         own_folder(folder)
@@ -154,19 +154,19 @@ def prepare(folder: Path, *, mounts: Path = Path("/proc/mounts")) -> None:
     except OSError as exc:
         raise EmbeddedServerError(
             f"The state folder {folder} cannot be used ({exc.filename or folder}: "
-            f"{reason(exc, folder)}); set LYCEUM_MAGIC_HOME to another folder, or remove what is "
+            f"{reason(exc, folder)}). Set LYCEUM_MAGIC_HOME to another folder, or remove what is "
             "not yours."
         ) from exc
     kind = file_system(folder, mounts=mounts)
     if kind in _NETWORK_FILE_SYSTEMS:
         raise EmbeddedServerError(
             f"The state folder {folder} is on a network file system ({kind}), where the server's "
-            "database and locks are not safe; set LYCEUM_MAGIC_HOME to a folder on a local disk."
+            "database and locks are not safe. Set LYCEUM_MAGIC_HOME to a folder on a local disk."
         )
 
 
 def file_system(folder: Path, *, mounts: Path) -> str | None:
-    """The type of the file system that holds `folder`; None where nobody says."""
+    """Return the type of the file system that holds `folder`; None if the system does not say."""
     try:
         lines = mounts.read_text(encoding="utf-8", errors="surrogateescape").split("\n")
     except FileNotFoundError:
@@ -188,25 +188,26 @@ def file_system(folder: Path, *, mounts: Path) -> str | None:
 
 @contextmanager
 def lock_for_life(folder: Path) -> Iterator[ServerLock]:
-    """Takes the folder for as long as the block lasts, or this process, however it ends.
+    """Take the folder for the time of the block, or of this process, however that ends.
 
     Raises:
-        AlreadyServed: another server has it.
+        AlreadyServed: Another server has it.
+        EmbeddedServerError: The lock file cannot be opened.
     """
-    # Opened without being inheritable: a program started later does not keep the lock alive.
+    # Not inheritable: a program that starts later does not keep the lock alive.
     path = folder / LOCK_FILE
     try:
         descriptor = open_own(path, os.O_RDWR | os.O_CREAT)
     except OSError as exc:
         raise EmbeddedServerError(
-            f"{path} cannot be locked ({reason(exc, folder)}); remove what is there, or make room."
+            f"{path} cannot be locked ({reason(exc, folder)}). Remove what is there, or make room."
         ) from exc
     try:
         if not _take(descriptor):
             pid = os.pread(descriptor, LOCK_ADDRESS_BYTES, LOCK_ADDRESS_BYTES).decode().strip()
             raise AlreadyServed(
                 f"Another server of lyceum-magic{pid and f', process {pid},'} already serves "
-                f"{folder}; use that one, or end it{pid and f' with `kill {pid}`'}."
+                f"{folder}. Use that one, or end it{pid and f' with `kill {pid}`'}."
             )
         yield ServerLock(path, descriptor, _last_end(descriptor))
     finally:
@@ -214,10 +215,10 @@ def lock_for_life(folder: Path) -> Iterator[ServerLock]:
 
 
 def _take(descriptor: int) -> bool:
-    """Whether the lock could be taken.
+    """Return whether the lock could be taken.
 
-    Clients look whether a server lives by taking the lock themselves, for some microseconds; so
-    one refusal says nothing, and refusals for a tenth of a second do.
+    Clients check for a live server by taking the lock themselves, for some microseconds. So one
+    refusal says nothing, and refusals for a tenth of a second do.
     """
     deadline = time.monotonic() + 0.1
     while True:
@@ -231,7 +232,7 @@ def _take(descriptor: int) -> bool:
             return True
 
 
-#: How the last server of a folder ended. Earlier versions never took their address back.
+#: How the last server of a folder ended. Earlier versions never removed their address.
 LastEnd = Literal["in order", "cut short", "unknown"]
 
 
@@ -243,13 +244,13 @@ def _last_end(descriptor: int) -> LastEnd:
 
 
 class ServerLock:
-    """The lock that a server holds. The locked file names its process, and the address it serves.
+    """The lock that a server holds. Its file names the process and the address of the server.
 
-    `server.json` outlives its server, and its port may then be anybody's. The lock does not: a
-    client that finds it held may trust what is in it.
+    `server.json` outlives its server, and its port may then belong to any program. The lock does
+    not: a client that finds it held may trust what is in it.
 
     Attributes:
-        last_end: how the server before this one ended.
+        last_end: How the server before this one ended.
     """
 
     def __init__(self, path: Path, descriptor: int, last_end: LastEnd) -> None:
@@ -258,14 +259,14 @@ class ServerLock:
         self._folder = path.parent.stat()
         self.last_end = last_end
         self.take_address_back()
-        # Padded, so that nothing of an earlier one is left: a full disk may take no new file.
+        # Padded to overwrite an earlier id: on a full disk no new file can be written.
         os.pwrite(descriptor, f"{os.getpid():<20}\n".encode(), LOCK_ADDRESS_BYTES)
 
     def show_address(self, base_url: str) -> None:
         os.pwrite(self._descriptor, f"{base_url}\n".encode(), 0)
 
     def take_address_back(self) -> None:
-        """Says that nobody serves there any more; to be called while the port is still ours."""
+        """Remove the address. Call it while the port is still ours."""
         os.pwrite(self._descriptor, b" " * LOCK_ADDRESS_BYTES, 0)
 
     @property
@@ -274,12 +275,12 @@ class ServerLock:
 
     @property
     def is_in_place(self) -> bool:
-        """Whether the locked file is still where others look for it."""
+        """True while the locked file is at its path."""
         return _is_at(self._path, os.fstat(self._descriptor))
 
     @property
     def has_folder(self) -> bool:
-        """Whether the folder around it is still there, and the same."""
+        """True while the lock's folder is there, and the same."""
         return _is_at(self._path.parent, self._folder)
 
 
@@ -288,16 +289,16 @@ def _is_at(path: Path, known: os.stat_result) -> bool:
         return os.path.samestat(path.stat(), known)
     except (FileNotFoundError, NotADirectoryError):
         return False
-    except OSError:  # a disk that fails for a while is no other folder
+    except OSError:  # the disk may fail only for a while
         return True
 
 
 class Residence:
-    """A server's place in its folder, which others may disturb: what it keeps up, and when it ends.
+    """A server's place in its folder, which other programs may disturb.
 
     Args:
-        lock: taken for life.
-        content: what `server.json` says as long as the server lives.
+        lock: Taken for life.
+        content: The content of `server.json` as long as the server lives.
     """
 
     def __init__(self, lock: ServerLock, content: ServerFile) -> None:
@@ -307,13 +308,14 @@ class Residence:
 
     @property
     def has_folder(self) -> bool:
-        """Whether the folder is still there, and the same."""
+        """True while the folder is there, and the same."""
         return self._lock.has_folder
 
     def keep(self) -> bool:
-        """Writes `server.json` again where it leads nowhere; False if the place is lost.
+        """Write `server.json` again if it is broken; return False if the place is lost.
 
-        That is where folder or lock file are gone: another server may have the folder by now.
+        The place is lost if folder or lock file are gone: another server may have the folder by
+        now.
         """
         folder = self._lock.folder
         if not (self._lock.has_folder and self._lock.is_in_place):
@@ -335,7 +337,7 @@ class Residence:
         self._lock.take_address_back()
 
     def _is_said(self) -> bool:
-        """Whether `server.json` leads to this server, and is for this user alone."""
+        """Return whether `server.json` leads to this server, and only this user can read it."""
         path = server_file(self._lock.folder)
         try:
             facts = server_facts(read_own(path))
@@ -350,7 +352,7 @@ class Residence:
 
 
 def boot_id() -> str:
-    """A name for this boot of the machine."""
+    """Return a name for this boot of the machine."""
     try:
         return Path("/proc/sys/kernel/random/boot_id").read_text(encoding="ascii").strip()
     except FileNotFoundError:  # not Linux

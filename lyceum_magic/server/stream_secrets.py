@@ -1,4 +1,4 @@
-"""The secret in every run's `streaming_url`: whoever holds it may read that run, and no other."""
+"""The secret in every run's `streaming_url`, which opens that run's stream and no other."""
 
 from __future__ import annotations
 
@@ -9,20 +9,20 @@ from .vault import Vault
 
 
 class StreamSecrets:
-    """Makes and checks the secrets.
+    """Makes and checks the secrets of streams.
 
-    They are derived from the vault's key: nothing is kept beside the record, and a URL outlives
-    the server and its own API key.
+    They are derived from the vault's key: nothing is stored, and a URL outlives the server and its
+    own API key.
 
     Raises (every call):
-        EmbeddedServerError: the vault has no key.
+        EmbeddedServerError: The vault has no key.
     """
 
     def __init__(self, vault: Vault) -> None:
         self._vault = vault
 
     def check(self) -> None:
-        """Sees to it that secrets can be made."""
+        """Check that secrets can be made."""
         self.of("")
 
     def of(self, run_id: str) -> str:

@@ -1,4 +1,4 @@
-"""Background tasks: none fails in silence."""
+"""Background tasks: none fails without a log entry."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ logger = logging.getLogger(__name__)
 
 
 def log_failure(task: asyncio.Future[Any]) -> None:
-    """Logs what a task has raised; a callback for `add_done_callback`."""
+    """Log the exception of a task; a callback for `add_done_callback`."""
     if task.cancelled():
         return
     if (error := task.exception()) is not None:

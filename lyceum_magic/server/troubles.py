@@ -1,4 +1,4 @@
-"""What keeps the server from doing its work now, for those who ask how it is."""
+"""The work that fails in the server at the moment, for clients that ask for its health."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ logger = logging.getLogger(__name__)
 
 
 class Troubles:
-    """Sentences about what fails at the moment, in memory: a full disk takes no note of itself.
+    """Sentences about the work that fails now, in memory: a full disk takes no note of itself.
 
-    Each is logged when it begins and when it is over, not while it lasts.
+    Each is logged when it begins and when it is over.
     """
 
     def __init__(self) -> None:
@@ -24,7 +24,7 @@ class Troubles:
         return list(dict.fromkeys(self._sentences.values()))
 
     def begin(self, work: str, error: Exception) -> None:
-        """Notes that some work fails now; of an error that nobody foresaw, all is logged."""
+        """Note that some work fails now. An unforeseen error is logged with its traceback."""
         foreseen = isinstance(error, EmbeddedServerError)
         why = str(error) if foreseen else "the server's log says why"
         sentence = f"{work}: {why}"
@@ -33,6 +33,6 @@ class Troubles:
         self._sentences[work] = sentence
 
     def end(self, work: str) -> None:
-        """Notes that some work succeeds, again or as always."""
+        """Note that some work succeeds."""
         if self._sentences.pop(work, None) is not None:
-            logger.info("%s: it works again", work)
+            logger.info("Solved: %s", work)

@@ -1,8 +1,8 @@
-"""What must not lie open on disk: texts in, authenticated ciphertext out, and back.
+"""Encrypts the account's secrets at rest: texts in, authenticated ciphertext out, and back.
 
-The key is in a file of its own, mode 0600, beside the database: whoever gets hold of the database
-alone (a copy, a backup, a bug report) has nothing. Secrets that outlive the server, of streams and
-of tokens, are derived from it.
+The key is in a file of its own, mode 0600, beside the database. So the database alone (a copy, a
+backup, a bug report) tells nothing. Secrets that outlive the server, of streams and of tokens, are
+derived from the same key.
 """
 
 from __future__ import annotations
@@ -25,11 +25,11 @@ if TYPE_CHECKING:
     from cryptography.fernet import Fernet
 
 
-_ANEW = "set the secrets anew, that of callbacks by `%lyceum callbacks secret --rotate`"
+_AGAIN = "set the secrets again (`%lyceum secrets`, `%lyceum callbacks secret --rotate`)"
 
 
 class Vault:
-    """Seals and opens texts with the key in the file at `path`, which is made when first needed.
+    """Encrypts and decrypts texts with the key in the file at `path`, made when first needed.
 
     Its methods may be called on any thread. The first call blocks for a while: it imports the
     library and reads the file.
@@ -41,14 +41,14 @@ class Vault:
         self._known_key: bytes | None = None
 
     def seal(self, text: str) -> bytes:
-        """The text as ciphertext that only this vault opens, and that nobody can change unseen."""
+        """Return the text as ciphertext that only this vault reads; every change to it shows."""
         return self._fernet.encrypt(text.encode())
 
     def open(self, sealed: bytes) -> str:
-        """The text that was sealed.
+        """Return the text of a ciphertext.
 
         Raises:
-            EmbeddedServerError: it was sealed with another key, or changed.
+            EmbeddedServerError: It was encrypted with another key, or changed.
         """
         from cryptography.fernet import InvalidToken
 
@@ -58,12 +58,12 @@ class Vault:
             with contextlib.suppress(OSError, ValueError, InvalidToken):
                 return self._opened_by_the_file(sealed)
             raise EmbeddedServerError(
-                f"What the server keeps encrypted does not fit the key in {self._path}; put that "
-                f"file back as it was, or {_ANEW}."
+                "The server's secrets cannot be decrypted: they were encrypted with another key "
+                f"than the one in {self._path}. Restore that file, or {_AGAIN}."
             ) from None
 
     def _opened_by_the_file(self, sealed: bytes) -> str:
-        """The text, where the file was put back since: only a key that fits takes ours' place."""
+        """Return the text if the key file was put back. Only a key that fits replaces ours."""
         from cryptography.fernet import Fernet
 
         key = read_own(self._path)
@@ -74,19 +74,19 @@ class Vault:
         return text
 
     def derived_key(self, purpose: str) -> bytes:
-        """256 bits that only who holds the vault's key can know; others for each purpose.
+        """Return 256 secret bits for a purpose, derived from the vault's key.
 
         Raises:
-            EmbeddedServerError: the key cannot be read or made, or is none.
+            EmbeddedServerError: The key cannot be read or made, or is not a key.
         """
         try:
             key = self._key
         except OSError as exc:
             raise EmbeddedServerError(
-                f"{self._path}, which holds a key of this server, cannot be read or made "
-                f"({reason(exc, self._path)}); look after its disk, owner and mode."
+                f"{self._path}, the key of the server's secrets, cannot be read or made "
+                f"({reason(exc, self._path)}). Check its disk, owner and mode."
             ) from exc
-        if not _is_key(key):  # of an empty file anybody could derive the same
+        if not _is_key(key):  # anyone could derive the same from an empty file
             raise self._broken()
         # HKDF of one block (RFC 5869). The library would cost every server's first run 15 ms.
         extracted = hmac.digest(bytes(32), key, "sha256")
@@ -94,7 +94,7 @@ class Vault:
 
     @cached_property
     def _fernet(self) -> Fernet:
-        # Imported when the first secret comes by: most servers never see one.
+        # Imported with the first secret: most servers have none.
         from cryptography.fernet import Fernet
 
         try:
@@ -103,15 +103,15 @@ class Vault:
             raise self._broken() from None
 
     def _broken(self) -> EmbeddedServerError:
-        self._known_key = None  # the file is read again once somebody has mended it
+        self._known_key = None  # the file is read again after its repair
         return EmbeddedServerError(
-            f"{self._path} should hold the key of this server's secrets, and holds something "
-            f"else; put it back as it was, or remove it and {_ANEW}."
+            f"{self._path} should hold the key of the server's secrets, and holds something "
+            f"else. Restore it, or remove it and {_AGAIN}."
         )
 
     @property
     def _key(self) -> bytes:
-        with self._lock:  # two threads that come first must not have two keys
+        with self._lock:  # two first threads must not have two keys
             if self._known_key is None:
                 self._known_key = self._read_or_make_key()
             return self._known_key
@@ -120,8 +120,8 @@ class Vault:
         with contextlib.suppress(FileNotFoundError):
             return read_own(self._path)
         key = base64.urlsafe_b64encode(os.urandom(32))
-        # Of mode 0600. Whole and on the disk before it has its name: what is sealed with a key that
-        # a power cut takes is lost.
+        # Mode 0600. Whole and on the disk before it has its name: a power cut must not take a key
+        # that has sealed something.
         with tempfile.NamedTemporaryFile(dir=self._path.parent, prefix=".vault-") as draft:
             draft.write(key)
             draft.flush()
@@ -134,7 +134,7 @@ class Vault:
 
 
 def _is_key(key: bytes) -> bool:
-    """Whether Fernet would take it: 32 bytes in base64."""
+    """Return whether Fernet would take it: 32 bytes in base64."""
     try:
         return len(base64.urlsafe_b64decode(key)) == 32
     except ValueError:

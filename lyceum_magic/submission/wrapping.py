@@ -30,6 +30,7 @@ CELL_NAME = "<cell>"
 _ONLY_FOR = {
     "values": {"inputs", "outputs"},
     "arrays": {"inputs", "outputs"},
+    "kinds": {"inputs", "outputs"},
     "refusals": {"inputs", "outputs", "files", "save"},
     "tables": {"inputs", "outputs"},
     "pickles": {"pickle"},

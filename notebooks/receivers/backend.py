@@ -1,11 +1,11 @@
-"""A web backend that starts trainings, and is told when they end.
+"""A web backend that starts trainings, and hears of their ends by callbacks.
 
     python notebooks/receivers/backend.py
     curl -X POST http://127.0.0.1:8321/trainings        # -> {"page": "/trainings/1"}
 
-`BACKEND_URL` says where the server of the runs reaches this one, if that is not this machine.
+`BACKEND_URL` is the URL at which the runs' server reaches this one, if that is not this machine.
 
-To copy: `whole_body`, `on_callback`, `read_ended`, and of `start` that the row comes first.
+To copy: `whole_body`, `on_callback`, `read_ended`, and the order in `start`: the row comes first.
 """
 
 import html
@@ -58,7 +58,8 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
             "CREATE TABLE IF NOT EXISTS trainings (id INTEGER PRIMARY KEY, token TEXT NOT NULL, "
             "told INTEGER NOT NULL DEFAULT 0, run_id TEXT, state TEXT, output TEXT)"
         )
-        # Of these nobody can be asked any more, or ever could: this process was ended in between.
+        # The journal does not know these: this process was killed before their start was noted, or
+        # their runs were forgotten.
         known = entries()
         for (token,) in connection.execute(
             "SELECT token FROM trainings WHERE state IS NULL"
@@ -73,7 +74,7 @@ async def lifespan(app: FastAPI) -> AsyncIterator[None]:
     app.state.secrets = os.environ.get("LYCEUM_CALLBACK_SECRET", "").split() or [
         lyceum_magic.signing_secret().reveal()
     ]
-    # One thread asks, however many callbacks come: they never wait for a slow server.
+    # One thread asks the runs' server, so that callbacks never wait for a slow server.
     threading.Thread(target=keep_reading, daemon=True).start()
     yield
 
@@ -83,8 +84,8 @@ app = FastAPI(lifespan=lifespan)
 
 @app.post("/trainings", status_code=201)
 def start() -> dict[str, str]:
-    # The row comes first, and the URL names it: the callback of a short run may be here before the
-    # answer to its start is. By the token, the name of the run, that is found in any case.
+    # The row comes first, and the URL names it: the callback of a short run may arrive before the
+    # answer to its start. The token is the run's name, by which the run is found in any case.
     token = f"training-{uuid.uuid4().hex}"
     with database() as connection:
         training = connection.execute(
@@ -101,7 +102,7 @@ def start() -> dict[str, str]:
                 connection.execute("DELETE FROM trainings WHERE id = ?", (training,))
                 connection.commit()
                 raise HTTPException(502, str(error)) from None
-            # It may have been started, and nobody can be asked now: `read_ended` will.
+            # The run may have started, but the server does not answer now: `read_ended` asks again.
             logger.warning("training %s: %s", training, error)
         else:
             connection.execute("UPDATE trainings SET run_id = ? WHERE id = ?", (run.id, training))
@@ -110,12 +111,12 @@ def start() -> dict[str, str]:
 
 
 def entries() -> dict[str, Any]:
-    """What the journal has of the trainings' runs, by their tokens."""
+    """Return the journal's entries of the trainings' runs, by their tokens."""
     return {entry.name: entry for entry in lyceum_magic.runs()}
 
 
 async def whole_body(request: Request) -> bytes:
-    """The bytes that were signed. Read no more of a stranger's request than a callback has."""
+    """Return the bytes that were signed, of which no callback has more than `MAX_BODY_BYTES`."""
     body = b""
     async for chunk in request.stream():
         body += chunk
@@ -132,8 +133,8 @@ def on_callback(token: str, request: Request, body: Annotated[bytes, Depends(who
         raise HTTPException(400, str(refusal)) from None
     with database() as connection, SqliteSeen(connection).once(event) as is_new:
         if is_new:
-            # Only noted here, so that the answer goes out at once. The note is on disk before it:
-            # whatever happens to this process now, the training is read.
+            # Only noted here, so that the answer goes out at once. The note is on disk before the
+            # answer: the training is read even if this process is killed now.
             connection.execute("UPDATE trainings SET told = 1 WHERE token = ?", (token,))
     bell.set()
 
@@ -143,14 +144,14 @@ def keep_reading() -> None:
         bell.clear()
         try:
             read_ended()
-        except Exception:  # a full disk, say: nobody but this thread would see it
+        except Exception:  # such as a full disk: this thread must go on
             logger.exception("trainings were not read")
-        # A callback may be lost for good: who is told of nothing looks for himself.
+        # A callback may be lost for good: without one, look now and then.
         bell.wait(LOOK_S)
 
 
 def read_ended() -> None:
-    """Asks the server how trainings have ended: a callback is only a hint."""
+    """Ask the server how trainings have ended: a callback is only a hint."""
     with database() as connection:
         rows = connection.execute(
             "SELECT id, token, told FROM trainings WHERE state IS NULL ORDER BY told DESC"
@@ -160,11 +161,11 @@ def read_ended() -> None:
             if token not in runs:
                 continue  # it is about to be started
             try:
-                # The tag, as long as there is no id: then the server is asked whether it has it.
+                # By the tag if there is no id yet: then the server is asked whether it has the run.
                 run = lyceum_magic.attach(runs[token].run_id or runs[token].tag)
                 state = run.wait(timeout_s=5 if told else 0)
             except TimeoutError:
-                continue  # not yet; it is followed on, and known the next time
+                continue  # not over yet; this process goes on following it
             except lyceum_magic.LyceumError as error:
                 # The note stays, and is read the next time.
                 logger.warning("training %s was not read: %s", training, error)

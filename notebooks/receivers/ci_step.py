@@ -1,13 +1,13 @@
-"""A step of a CI pipeline: builds elsewhere, waits for the end, and ends with its exit code.
+"""A step of a CI pipeline that builds elsewhere, and ends with the exit code of the build.
 
     python notebooks/receivers/ci_step.py build.py --machine cpu --timeout 600
 
-The build runs on the server; this step is told of its end by a callback to a small receiver of its
-own. Where none can come (a runner on a CI service has no public address) or none comes, it looks
-at the run now and then. `--url` says how the receiver is reached through a tunnel.
+The build runs on the server, which sends a callback at its end to a small receiver of this step.
+Where no callback can come (a runner on a CI service has no public address) or none comes, the step
+looks at the run now and then. `--url` is the receiver's URL through a tunnel.
 
-Exit codes: the build's; 1 where it has none; 2 where it could not be started; 124 where `--timeout`
-is over, as `timeout` has it.
+Exit codes: the build's; 1 if it has none; 2 if it could not be started; 124 if `--timeout` is over,
+as with `timeout`.
 """
 
 import argparse
@@ -39,7 +39,7 @@ path = f"/{secrets.token_urlsafe(16)}"
 
 
 class Receiver(BaseHTTPRequestHandler):
-    timeout = 10  # of a sender that says nothing, in seconds
+    timeout = 10  # seconds for which a sender may be silent
 
     def do_POST(self) -> None:
         if self.path != path:
@@ -49,7 +49,7 @@ class Receiver(BaseHTTPRequestHandler):
         except InvalidCallback:
             return self._answer(400)
         self._answer(204)
-        # No store of what has come: a second callback sets what is set.
+        # Earlier callbacks need not be remembered: a second one sets what is already set.
         told.set()
 
     def _answer(self, status: int) -> None:
@@ -66,11 +66,11 @@ def give_up(why: object) -> NoReturn:
 
 
 def own_secrets() -> list[str]:
-    """What callbacks are signed with; a wrong one is said now, and not when the first comes."""
+    """Return the secrets that sign callbacks; give up now if one is wrong, not at a callback."""
     known = os.environ.get("LYCEUM_CALLBACK_SECRET", "").split()
     try:
         known = known or [lyceum_magic.signing_secret().reveal()]
-        with suppress(InvalidCallback):  # nothing has come
+        with suppress(InvalidCallback):  # there is no callback yet
             verify(b"", {}, known)
     except lyceum_magic.LyceumError as error:
         give_up(error)
@@ -95,7 +95,7 @@ def build(callback_urls: list[str]) -> int:
         give_up(error)
     print(f"run {run.id} on {run.machine}", flush=True)
     try:
-        # A callback ends the waiting and says nothing else: the run itself says how it ended.
+        # A callback only ends the waiting: the end itself is read from the run.
         while not told.wait(min(options.look, max(0.0, deadline - time.monotonic()))):
             if run.state.is_final:  # the handle follows the run's stream
                 break

@@ -1,14 +1,14 @@
-"""A worker that runs every job of a table, and ticks each off, once.
+"""A worker that runs every job of a table, and ticks each off once.
 
     python notebooks/receivers/queue_worker.py --add 5     # five jobs, then work until none is left
     python notebooks/receivers/queue_worker.py             # go on after it was ended, or killed
 
-A job goes waiting -> running -> ended (says its callback) -> its run's state (says the server), or
-`refused`, or `lost` where nobody can say any more what became of it: a person has to.
-Keep the port: callbacks of runs that outlive this process come to it when it is back, and a second
-worker cannot take the same jobs.
+A job goes waiting -> running -> ended (after its callback) -> its run's state (read from the
+server). It may also become `refused`, or `lost` if its end cannot be found out: then a person has
+to decide. Keep the port: callbacks of runs that outlive this process reach it when it is started
+again, and a second worker cannot take the same jobs.
 
-To copy: `Receiver`, the one transaction in it, and `find_lost`. The rest is any worker's.
+To copy: `Receiver`, the one transaction in it, and `find_lost`. The rest is as in any worker.
 """
 
 import argparse
@@ -25,7 +25,7 @@ from lyceum_magic.callbacks import InvalidCallback, SqliteSeen, read_body, verif
 from lyceum_magic.exceptions import LyceumError, OptionError, RequestRefused, UnknownRun
 
 AT_ONCE = 4
-#: Whoever is told of nothing for so long looks for himself: a callback may be lost for good.
+#: Seconds without a callback after which the worker asks the server: a callback may be lost.
 LOOK_S = 60
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -39,7 +39,7 @@ url = options.url or f"http://127.0.0.1:{options.port}"
 secrets = os.environ.get("LYCEUM_CALLBACK_SECRET", "").split()
 try:
     secrets = secrets or [lyceum_magic.signing_secret().reveal()]
-    with suppress(InvalidCallback):  # nothing has come: a wrong secret is said now, not then
+    with suppress(InvalidCallback):  # no callback yet: only a wrong secret is found out now
         verify(b"", {}, secrets)
 except LyceumError as error:
     parser.exit(2, f"{parser.prog}: {error}\n")
@@ -60,7 +60,7 @@ connection.execute(
 
 
 class Receiver(BaseHTTPRequestHandler):
-    timeout = 10  # of a sender that says nothing, in seconds
+    timeout = 10  # seconds for which a sender may be silent
 
     def do_POST(self) -> None:
         token = self.path.removeprefix("/jobs/")
@@ -68,10 +68,10 @@ class Receiver(BaseHTTPRequestHandler):
             event = verify(read_body(self.headers, self.rfile), self.headers, secrets)
         except InvalidCallback:
             return self._answer(400)
-        own = connect()  # of this thread
+        own = connect()  # for this thread
         try:
-            # The job and the callback's id are written by one transaction: after a crash both are
-            # there, and a repetition changes nothing, or neither is, and the sender comes again.
+            # One transaction writes the job and the callback's id. After a crash either both are
+            # there, and a repetition changes nothing, or neither is, and the callback comes again.
             with SqliteSeen(own).once(event) as is_new:
                 if is_new:
                     own.execute(
@@ -81,7 +81,7 @@ class Receiver(BaseHTTPRequestHandler):
                     )
         finally:
             own.close()
-        # Not before the commit: what is answered with 2xx is never sent again.
+        # After the commit: a callback that was answered with 2xx is never sent again.
         self._answer(204)
         bell.set()
 
@@ -105,7 +105,7 @@ def say(job: int, what: object) -> None:
 
 
 def start_waiting() -> None:
-    """Starts jobs until enough of them are running."""
+    """Start jobs until enough of them are running."""
     (running,) = connection.execute(
         "SELECT count(*) FROM jobs WHERE state IN ('running', 'ended')"
     ).fetchone()
@@ -114,8 +114,8 @@ def start_waiting() -> None:
         (max(0, AT_ONCE - running),),
     )
     for job, code in waiting.fetchall():
-        # Running before it is started: its callback may be here before the start is answered. The
-        # token tells this start from every other, of this table or of one that was here before.
+        # Mark it as running before the start: its callback may arrive before the start's answer.
+        # The token tells this start from every other, also from those of an earlier table.
         token = f"job-{job}-{uuid.uuid4().hex}"
         write(job, state="running", token=token)
         try:
@@ -124,18 +124,18 @@ def start_waiting() -> None:
             )
         except (OptionError, SyntaxError, RequestRefused) as error:
             say(job, error)
-            write(job, state="refused", result=str(error))  # as it would be the next time
+            write(job, state="refused", result=str(error))  # it would be refused again
         except LyceumError as error:
-            say(job, error)  # it may have been started all the same: `find_lost` asks
+            say(job, error)  # the run may have started all the same: `find_lost` asks
         else:
             write(job, run_id=run.id)
 
 
 def find_lost() -> None:
-    """Finds the runs of jobs whose start got no answer here: it broke, or a worker was killed.
+    """Find the runs of jobs whose start got no answer: it broke, or a worker was killed.
 
-    The journal has every start from before it was sent. A job waits again only when its start is
-    not there, or when the server has been asked and does not have the run.
+    The journal notes every start before it is sent. A job waits again only if its start is not in
+    the journal, or if the server was asked and does not have the run.
     """
     lost = connection.execute(
         "SELECT id, token, told FROM jobs WHERE state IN ('running', 'ended') AND run_id IS NULL"
@@ -144,7 +144,7 @@ def find_lost() -> None:
         entries = {entry.name: entry for entry in lyceum_magic.runs()} if lost else {}
     except LyceumError as error:
         print(error, file=sys.stderr, flush=True)
-        return  # looked for again the next time
+        return  # the next call looks again
     for job, token, told in lost:
         entry = entries.get(token)
         run_id = entry.run_id if entry else None
@@ -154,18 +154,18 @@ def find_lost() -> None:
                 run.wait_started()
                 run_id = run.id
             except UnknownRun:
-                pass  # it never had it
+                pass  # the server never had it
             except LyceumError as error:
                 say(job, error)
-                continue  # nobody can be asked now
+                continue  # the server cannot be asked now
         if run_id:
-            write(job, state="ended", run_id=run_id)  # perhaps long ago: `read` asks
-        else:  # who was told of its end knows that it was run
+            write(job, state="ended", run_id=run_id)  # or about to end: `read` asks
+        else:  # a job whose callback has come was run
             write(job, state="lost" if told else "waiting")
 
 
 def read(state: str) -> None:
-    """Asks the server about the jobs in a state, and writes down what has become of them."""
+    """Ask the server about the jobs in a state, and write down how they ended."""
     rows = connection.execute(
         "SELECT id, run_id FROM jobs WHERE state = ? AND run_id IS NOT NULL", (state,)
     )
@@ -179,7 +179,7 @@ def read(state: str) -> None:
             say(job, error)
             write(job, state="lost", result=str(error))
         except LyceumError as error:
-            say(job, error)  # asked again the next time
+            say(job, error)  # the next call asks again
         else:
             write(job, state=end, result=run.text.strip())
             print(f"job {job}: {end} {run.text.strip()}", flush=True)

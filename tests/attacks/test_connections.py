@@ -17,10 +17,10 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.server import descriptors, peers
 from lyceum_magic.server.peers import ConnectionTable
 from tests.attacks.stranger import Stranger
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import CLIENT_LIMIT_S, eventually
 
-#: Opens connections to PORT, with half a request in each, and opens them again as they are closed.
+#: Open connections to PORT, with half a request in each, and open them again as they are closed.
 STORM = """
 import os, resource, select, socket, sys
 port, how, number = int(sys.argv[1]), sys.argv[2], int(sys.argv[3])
@@ -54,7 +54,7 @@ while True:
             one.close()
 """
 
-#: Asks PORT for PATH and prints what comes back.
+#: Ask PORT for PATH, and print the answer.
 ASK = """
 import socket, sys
 with socket.create_connection(("127.0.0.1", int(sys.argv[1]))) as one:
@@ -73,7 +73,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def few_descriptors(soft: int, hard: int) -> list[str]:
-    """Executes a command with these limits."""
+    """Execute a command with these limits."""
     return ["sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"', "sh"]
 
 
@@ -215,7 +215,7 @@ def test_half_a_request_is_not_waited_for_for_ever(folder: Path) -> None:
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """Whether the server closes it; raises TimeoutError where that does not happen."""
+    """Return whether the server closes it; raise TimeoutError if it stays open."""
     with contextlib.suppress(ConnectionResetError):
         while connection.recv(4096):
             pass

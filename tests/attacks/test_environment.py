@@ -1,4 +1,4 @@
-"""What a run can find out about the server, whose user it is: its environment, memory and files."""
+"""A run finds out nothing about the server, whose user it is: environment, memory, files."""
 
 from __future__ import annotations
 
@@ -19,12 +19,12 @@ from tests.tools.embedded import server_facts, server_process
 from tests.tools.waiting import eventually
 
 CANARY = "canary-5d1e"
-#: Of a kernel's own, of what the server needs, and of what runs get.
+#: Variables of a kernel's own, those that the server needs, and those that runs get.
 OWN = ["DATABASE_URL", "AWS_SECRET_ACCESS_KEY", "LYCEUM_API_KEY", "JPY_API_TOKEN", "HF_TOKEN"]
 NEEDED = ["HTTPS_PROXY", "all_proxy", "UV_INDEX_URL", "XDG_CONFIG_HOME", "DOCKER_CONFIG", "NETRC"]
 COMMON = ["LC_NAME", "CUDA_CACHE_PATH", "SSL_CERT_DIR"]
 
-#: Looks at the server from a run: prints what opens, of its environment, memory and descriptors.
+#: Look at the server from a run: print what opens, of its environment, memory and descriptors.
 LOOK = """
 import json, os, sys
 pid, opened = int(sys.argv[1]) if len(sys.argv) > 1 else {pid}, {{}}
@@ -41,7 +41,7 @@ for name in ("environ", "mem", "maps", "cwd", "fd/0"):
 print(json.dumps(opened))
 """
 
-#: Starts the server, runs the cell in a file, and prints its text.
+#: Start the server, run the cell in a file, and print its text.
 KERNEL = """
 import sys, lyceum_magic
 from lyceum_magic.embedded import local_server
@@ -86,7 +86,7 @@ def test_each_list_holds_the_one_before() -> None:
 
 
 def test_a_run_of_the_same_user_cannot_look_into_the_server(tmp_path: Path) -> None:
-    """As for anybody but root, whose rights the kernel of this test has given up."""
+    """The case of every user but root, whose rights the kernel of this test has given up."""
     cell = tmp_path / "cell"
     cell.write_text(LOOK)
     assert json.loads(run_as_kernel(cell, *without_tracing())) == dict.fromkeys(

@@ -27,17 +27,17 @@ from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.runs.workspace import Workspace
 from tests.attacks.stranger import Stranger
-from tests.integration.served_process import ServedProcess, served
 from tests.integration.test_lyceum_cli import LYCEUM
 from tests.tools.embedded import server_facts, server_process
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import CLIENT_LIMIT_S, eventually
 
 LIMIT_S = 120
 
 pytestmark = pytest.mark.timeout(2 * LIMIT_S)
 
-#: Listens at an address as soon as it is free, answers whatever is asked as a healthy server, or as
-#: the server at another port answers it, and writes down all that is said to it.
+#: Listen at an address as soon as it is free; answer every request as a healthy server would, or as
+#: the server at another port answers it; and write down all that is received.
 _LISTENER = """
     import socket, sys, threading, time
 
@@ -86,14 +86,14 @@ _LISTENER = """
 
 
 class Listener:
-    """What the stranger's program has heard."""
+    """The requests that the stranger's program has received."""
 
     def __init__(self, process: subprocess.Popen[str], file: Path) -> None:
         self._process = process
         self._file = file
 
     def wait(self) -> None:
-        """Returns once it listens."""
+        """Return once it listens."""
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
 
@@ -340,7 +340,7 @@ def test_the_servers_own_key_is_worth_nothing_after_its_end(
 def test_a_run_is_followed_past_a_stranger_who_took_the_port(
     stranger: Stranger, own_machine: Path, workspace: Workspace, tmp_path: Path
 ) -> None:
-    """While its server ends, nobody is told the key, nor the secret of the run's stream."""
+    """While its server ends, the client sends neither its key nor the secret of a stream."""
     gate = tmp_path / "gate"
     code = f"import os, time\nprint('a', flush=True)\nwhile not os.path.exists({str(gate)!r}): "
     request = StartPython(

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from tests.attacks.stranger import Stranger
-from tests.integration.served_process import command, served
+from tests.tools.served_process import command, served
 
 PASSWORD = "canary-of-the-index"
 

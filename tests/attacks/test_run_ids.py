@@ -11,11 +11,11 @@ import pytest
 from lyceum_magic.protocol import paths
 from lyceum_magic.server.runners.process import memory
 from tests.attacks.stranger import Stranger
-from tests.integration.served_process import ServedProcess, served
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
-#: Prints all that this user can read of the machine's processes: command lines, groups, files.
+#: Print all that this user can read of the machine's processes: command lines, groups, files.
 LOOK = """
 import glob, os
 for process in glob.glob("/proc/[0-9]*"):
@@ -35,7 +35,7 @@ for folder, names, _ in os.walk("/sys/fs/cgroup"):
     print(folder, names)
 """
 
-#: Starts a child from the run's folder, by a path, as `multiprocessing` and build tools do.
+#: Start a child from the run's folder, by a path, as `multiprocessing` and build tools do.
 PARENT = """
 import os, subprocess, sys, time
 with open("child.py", "w") as file:

@@ -15,11 +15,11 @@ from lyceum_magic.display.summary import RunFacts, to_html, to_text
 from lyceum_magic.display.tables import Says, Table
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.states import State
-from tests.integration.served_process import served
 from tests.tools.programs import run_program
+from tests.tools.served_process import served
 from tests.tools.wire_server import WireServer, json_answer, wire_thread
 
-#: Sets the title, empties the screen by a C1 control, turns the writing, breaks the line.
+#: Set the title, empty the screen by a C1 control, turn the writing, break the line.
 HOSTILE = "a\x1b]0;owned\x07b\x9b2Jc\u202etxt.exe\u2066d\r\ne"
 
 

@@ -20,7 +20,7 @@ NAME = "lyceum-wanted"
 PROJECT = '[project]\nname = "around"\nversion = "0"\n'
 SETTINGS = "no-index = true\nfind-links = [{folder}]\n"
 
-#: What lies in the folder above: file -> content, where SETTINGS choose the index.
+#: Files in the folder above: file -> content, in which SETTINGS choose the index.
 AROUND = {
     "uv.toml": {"uv.toml": SETTINGS},
     "a project's settings": {"pyproject.toml": f"{PROJECT}[tool.uv]\n{SETTINGS}"},

@@ -1,4 +1,4 @@
-"""What callbacks cost: the real server with runs that end at once, and receivers on loopback."""
+"""The cost of callbacks: the real server with runs that end at once, and receivers on loopback."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ from .row import Row
 _LIMIT_S = 120.0
 
 _REPLY = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
-#: How long a slow receiver takes; a hung one takes until the sender gives up.
+#: Seconds that a slow receiver takes; a hung one takes until the sender gives up.
 SLOW_S, HUNG_S = 1.0, 3600.0
 
 
@@ -52,7 +52,7 @@ class Receivers:
             yield origins
 
     async def first(self, number: int, prefix: str = "/") -> list[tuple[str, float]]:
-        """So many of those whose path begins so, once they have come."""
+        """Return `number` of those whose path begins with `prefix`, once they have come."""
         found: list[tuple[str, float]] = []
         looked_at = number - 1  # fewer cannot be enough, and looking takes the receivers' time
         async with asyncio.timeout(_LIMIT_S):

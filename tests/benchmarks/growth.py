@@ -36,7 +36,7 @@ from lyceum_magic.protocol.states import State
 from lyceum_magic.server import retention
 from lyceum_magic.server.output.spool import SpoolWriter
 from lyceum_magic.server.run_folders import RunFolders
-from lyceum_magic.server.runners.handle import is_supervised
+from lyceum_magic.server.runners.control import is_supervised
 from lyceum_magic.server.stores.base import RunRecord
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
@@ -51,12 +51,12 @@ SIZES = tuple(int(size) for size in os.environ.get("BENCH_RUNS", "10,1000,50000"
 _DAYS = 20  # over which the runs are spread: fewer than any of them is kept
 _LIMIT_S = 180
 _KERNELS = 3  # fresh ones, for each first cell
-#: How long a server is watched after its start; only its CPU is counted.
+#: Seconds for which a server is watched after its start; only its CPU is counted.
 _WATCH_S = 10.0
 #: The output of one run that is printed again and read at once.
 _OUTPUT_MB = int(os.environ.get("BENCH_OUTPUT_MB", "500"))
 
-#: What is measured -> its unit, its budget for the largest home, and for the ratio to the smallest.
+#: Measure -> its unit, its budget for the largest home, and for the ratio to the smallest.
 _BUDGETS: dict[str, tuple[str, float | None, float | None]] = {
     "first start after the server's start": ("ms", None, 1.2),
     "sweep of a server's start, CPU": ("ms", 500, None),
@@ -109,7 +109,7 @@ def _packing(rounds: int = 5) -> Iterator[Row]:
 
 
 def _figures() -> dict[int, dict[str, float]]:
-    """What every home costs. Where people wait, the homes take turns."""
+    """The cost of every home. For times that people wait, the homes take turns."""
     with ExitStack() as stack:
         homes = {size: stack.enter_context(throwaway_home()) for size in SIZES}
         found: dict[int, dict[str, float]] = {}
@@ -273,7 +273,7 @@ def _cpu_of(running: Kernel, code: str) -> float:
 
 
 def _flood(megabytes: int) -> dict[str, float]:
-    """Puts a run of that much text into the journal, in the pieces in which a server sends it."""
+    """Put a run with a text of this size into the journal, in the pieces that a server sends."""
     journal = Journal(journal_folder())
     now = time.time()
     entry = Entry(
@@ -317,8 +317,8 @@ async def _sweep() -> dict[str, float]:
 
     store._file._on_thread = timed  # type: ignore[method-assign]
     sweeper = retention.Retention(
-        store, folder / "runs", is_in_use=lambda _: False, is_supervised=is_supervised,
-        keep_s=40 * 86_400, keep_bytes=1 << 50,
+        store, folder / "runs", retention.Keep(40 * 86_400, 1 << 50),
+        is_in_use=lambda _: False, is_supervised=is_supervised,
     )  # fmt: skip
     found = {}
     for which, step in (
@@ -327,7 +327,7 @@ async def _sweep() -> dict[str, float]:
     ):
         steps.clear()
         begun = time.process_time()
-        await sweeper.sweep()
+        await sweeper.sweep(time.time())
         found[f"{which}, CPU"] = (time.process_time() - begun) * 1e3
         found[f"{step}, its longest step on the store's thread, CPU"] = max(steps) * 1e3
     await store.close()

@@ -23,7 +23,7 @@ from .conftest import SCREENSHOTS
 
 KERNELS = [environment.name for environment in MATRIX]
 
-#: Prints the process ids of the run's family, one of them in a session of its own, and waits.
+#: Print the process ids of the run's family, one of them in a session of its own, and wait.
 FAMILY = """\
 %%lyceum -m gpu.a100 --name family
 import json, os, subprocess, sys, time
@@ -53,7 +53,7 @@ Opener = Callable[..., Notebook]
 def open_cells(
     jupyterlab: JupyterLab, chromium: Browser, request: pytest.FixtureRequest
 ) -> Iterator[Opener]:
-    """Opens a notebook with the extension loaded; its page must be clean at the end."""
+    """Open a notebook with the extension loaded; its page must be clean at the end."""
     notebooks: list[Notebook] = []
 
     def open_(*cells: str, kernel: str) -> Notebook:

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
 from .registry import Registry, private_registry
@@ -75,7 +75,7 @@ def server(_server: ServedProcess) -> Iterator[ServedProcess]:
 
 @pytest.fixture
 def nothing_left(engine: None) -> Iterator[None]:
-    """The test leaves no container, network, volume or command behind."""
+    """The test leaves no container, network, volume or command."""
     networks = docker("network", "ls", "--quiet")
     yield
     assert docker("ps", "--all", "--format", "{{.Names}}") == ""

@@ -33,12 +33,12 @@ auth: {{htpasswd: {{realm: test, path: {folder}/htpasswd}}}}
 
 @dataclass(frozen=True)
 class Registry:
-    """Where it is: `127.0.0.1:port`, which engines speak plain HTTP to."""
+    """Its address: `127.0.0.1:port`, to which engines speak plain HTTP."""
 
     address: str
 
     def push(self, image: str, name: str) -> str:
-        """Puts an image of the engine into the registry; returns its name there."""
+        """Put an image of the engine into the registry; return its name there."""
         there = f"{self.address}/{name}"
         client = docker.from_env()
         client.images.get(image).tag(there)
@@ -50,7 +50,7 @@ class Registry:
         return there
 
     def push_bytes(self, size: int, name: str) -> str:
-        """Puts an image that is one file of random bytes there; it is not in the engine then."""
+        """Put an image into the registry that is one file of random bytes and not in the engine."""
         with tempfile.TemporaryDirectory() as folder:
             blob, archive = Path(folder, "blob"), Path(folder, "blob.tar")
             blob.write_bytes(os.urandom(size))
@@ -92,8 +92,8 @@ class SlowRegistry:
 
     Attributes:
         released: to be set for the rest to come at once.
-        is_stuck: set when somebody waits for the rest.
-        was_left: set when whoever waited has hung up.
+        is_stuck: set when a client waits for the rest.
+        was_left: set when the client that waited has hung up.
     """
 
     def __init__(self, origin: str) -> None:

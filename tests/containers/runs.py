@@ -9,11 +9,11 @@ from typing import Any, Self
 
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Event, Output, Progress, decode
-from tests.integration.served_process import ServedProcess
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import ServedProcess
 from tests.tools.waiting import eventually
 
-#: Waits until the test lets go, or somebody ends it; busybox's shell answers signals in between.
+#: Wait until the test lets go, or a signal comes; busybox's shell answers signals in between.
 HOLD = "while [ ! -e /mnt/s3/go ]; do sleep 0.05; done"
 
 FINAL = {"completed", "failed", "system_failure", "aborted", "cancelled"}
@@ -59,7 +59,7 @@ class ServedRun:
                     yield from decode(line.removeprefix("data: "))
 
     def said(self, text: str) -> None:
-        """Returns when the run has put out this text."""
+        """Return when the run has put out this text."""
         heard = ""
         for event in self.events():
             if isinstance(event, Output):
@@ -69,7 +69,7 @@ class ServedRun:
         raise AssertionError(f"it ended without {text!r}: {heard!r}, {self.record()}")
 
     def is_at(self, phrase: str) -> None:
-        """Returns when the run has been at this step."""
+        """Return when the run has been at this step."""
         for event in self.events():
             if isinstance(event, Progress) and phrase in event.detail:
                 return
@@ -79,7 +79,7 @@ class ServedRun:
         return dict(self.server.client.post(paths.abort(self.id)).json())
 
     def let_go(self) -> None:
-        """Ends what waits with HOLD."""
+        """End a program that waits with HOLD."""
         (bucket(self.server) / "go").touch()
 
     def stop(self) -> dict[str, Any]:
@@ -95,7 +95,7 @@ class ImageRun(ServedRun):
 
 
 def start_image(server: ServedProcess, image: str, *command: str, **fields: Any) -> ImageRun:
-    """Starts an image; `fields` are those of `StartImage`."""
+    """Start an image; `fields` are those of `StartImage`."""
     body: dict[str, Any] = {"docker_image_ref": image, "execution_type": "cpu", **fields}
     if command:
         body["docker_run_cmd"] = list(command)

@@ -8,7 +8,7 @@ from typing import Any
 import psutil
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 
 from .runs import ServedRun
 
@@ -21,7 +21,7 @@ def service(script: str, image: str = "localhost/python:test", **more: Any) -> d
 
 
 def start_stack(server: ServedProcess, services: dict[str, Any], **fields: Any) -> ServedRun:
-    """Starts a stack, the storage mounted. `top` is what the file has beside its services."""
+    """Start a stack with the storage mounted. `top` is the file's content beside its services."""
     file = {"services": services, **fields.pop("top", {})}
     body = {
         # JSON is YAML.
@@ -55,7 +55,7 @@ def acceptance_stack(job: str = "echo working; exit 7") -> dict[str, Any]:
 
 
 def lines(record: dict[str, Any], service: str, stream: str = "stdout") -> list[str]:
-    """What one service put out."""
+    """The output of one service."""
     prefix = f"{service} | "
     text = str(record[stream])
     return [line.removeprefix(prefix) for line in text.splitlines() if line.startswith(prefix)]

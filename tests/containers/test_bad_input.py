@@ -1,4 +1,4 @@
-"""What is wrong with a request is said in one sentence, with the status of its kind of wrong."""
+"""A bad request gets one sentence that says what is wrong, and the status of its kind of fault."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ import httpx
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 
 NO_RUN = "00000000-0000-0000-0000-000000000000"
 

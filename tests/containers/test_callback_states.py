@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
 from tests.tools.callbacks import CallbackReceiver, lose, receiving, told_once
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
 from .runs import HOLD, ServedRun, start_image

@@ -1,4 +1,4 @@
-"""When the run of a stack ends: which services it waits for, and whose codes count."""
+"""The end of a stack's run: the services that it waits for, and the codes that count."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 
 from .runs import HOLD, error_of
 from .stacks import FOREVER, lines, service

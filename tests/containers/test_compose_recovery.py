@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
 from .runs import HOLD, docker, error_of
@@ -75,7 +75,7 @@ def test_a_new_server_sweeps_up_what_nobody_supervises(folder: Path) -> None:
         run = start(server, services, top={"volumes": {"kept": {}}})
         run.said("ready")
         server.end(signal.SIGKILL)
-    # Killed, but as if it had written the end down: nobody will look for it as for a lost run.
+    # Killed, but as if it had written the end down: no server will look for a lost run.
     facts = json.loads((run.folder / "supervisor.json").read_text())
     now = time.time()  # a run that ended long ago would not be kept
     end = {"reason": "exited", "return_code": 0, "error": "", "started_at": now, "finished_at": now}

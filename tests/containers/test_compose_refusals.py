@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 
 from .stacks import lines, service
 from .stacks import start_stack as start

@@ -1,4 +1,4 @@
-"""Where a stack's images come from, on a real engine."""
+"""The sources of a stack's images, on a real engine."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 
 from .registry import Registry, SlowRegistry, basic
 from .runs import docker, error_of

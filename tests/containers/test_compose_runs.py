@@ -12,7 +12,7 @@ import pytest
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Finished, Output
 from lyceum_magic.server.runners.compose.stack import Stack
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
 from .runs import HOLD, bucket, docker, error_of

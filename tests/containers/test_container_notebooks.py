@@ -15,7 +15,7 @@ import pytest
 from tests.tools.environments import ROOT
 from tests.tools.notebooks import texts
 
-#: What the notebooks name; the tests' own image stands in for it.
+#: The image that the notebooks name; the tests' own image stands in for it.
 PUBLIC_IMAGE = "python:3.12-slim"
 LIMIT_S = 400
 

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 
 from .runs import docker, error_of, start_image
 from .stacks import lines, start_stack
@@ -21,7 +21,7 @@ pytestmark = pytest.mark.usefixtures("nothing_left")
 
 NAME = "localhost/entry:test"
 PREPARES = '#!/bin/sh\n[ "$1" = serve ] && set -- sleep 900\nexport READY=yes\nexec "$@"\n'
-#: As s6-overlay, which is not here.
+#: A stand-in for s6-overlay, which the tests' image lacks.
 WANTS_PID_1 = (
     '#!/bin/sh\n[ $$ = 1 ] || { echo "s6-overlay-suexec: fatal: can only run as pid 1" >&2; '
     'exit 100; }\nexec "$@"\n'
@@ -81,7 +81,7 @@ def test_a_script_runs_whatever_the_entry_point_is(
     assert (record["stdout"], record["return_code"]) == (said, 3)
 
 
-#: Runs its arguments, but for a shell.
+#: Run the arguments, unless they begin with a shell.
 REFUSES = """#!/bin/sh
 case $1 in sh|bash) echo "unknown command: $1" >&2; exit 2 ;; esac
 exec "$@"

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 
 from .stacks import FOREVER, lines, service, start_stack
 
@@ -14,7 +14,7 @@ pytestmark = pytest.mark.usefixtures("image", "nothing_left")
 
 
 def draining(seconds: int) -> str:
-    """A script that takes so long to end once it is asked to."""
+    """A script that takes `seconds` to end after it is asked to."""
     return f"trap 'echo draining; sleep {seconds}; echo drained; exit 0' TERM; echo up; {FOREVER}"
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.protocol.events import Output
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
 from .runs import HOLD, docker, error_of

@@ -1,4 +1,4 @@
-"""Where images come from, on a real engine."""
+"""The sources of images, on a real engine."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 
 from .registry import PASSWORD, USERNAME, Registry, SlowRegistry, basic
 from .runs import HOLD, docker, error_of

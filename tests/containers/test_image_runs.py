@@ -13,7 +13,7 @@ from lyceum_magic.protocol.events import Finished, Output
 from lyceum_magic.protocol.requests import StartImage
 from lyceum_magic.server.runners.base import RunSpec
 from lyceum_magic.server.runners.engine.container import ContainerRunner
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 from tests.tools.waiting import eventually
 
 from .runs import HOLD, bucket, docker, error_of

@@ -20,8 +20,8 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
 from tests.integration.test_lyceum_cli import LIMIT_S, Lyceum
+from tests.tools.served_process import ServedProcess, served
 
 REPORT = Path(__file__).resolve().parents[2] / "build" / "interop.md"
 
@@ -55,7 +55,7 @@ class Row:
     """One command.
 
     Attributes:
-        command: behind `lyceum`; `{name}` is what an earlier row has found, or a fixture.
+        command: after `lyceum`; `{name}` stands for a finding of an earlier row, or a fixture.
         output: a regular expression for its output; its named groups are kept for later rows.
         exit_code: as the client has it: 1 for every failure.
         fault: what is wrong with the client itself, where it does not do what it says.
@@ -76,7 +76,7 @@ NOT_HERE = "embedded server"
 
 
 def ran(text: str, name: str) -> str:
-    """What a command prints that ran something: its text, and the id, which is kept as `name`."""
+    """The output of a command that ran something: its text, and the id, which is kept as `name`."""
     return rf"(?s){text}.*Execution ID: (?P<{name}>{IDENTIFIER})"
 
 
@@ -207,7 +207,7 @@ TABLE = [
 
 @dataclass
 class Day:
-    """What the rows share."""
+    """The values that the rows share."""
 
     lyceum: Lyceum
     found: dict[str, str]

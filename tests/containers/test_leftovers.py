@@ -21,7 +21,7 @@ NOBODY = 65534
 
 @pytest.fixture
 def closed(image: str) -> Iterator[Path]:
-    """A folder of NOBODY's in which a container has left files that only root may remove."""
+    """The folder of a plain user in which a container left files that only root can remove."""
     # Not below pytest's own folder, which is its user's alone.
     folder = Path(tempfile.mkdtemp())
     (folder / "data").mkdir()

@@ -1,4 +1,4 @@
-"""What everybody on the machine can read of containers and stacks holds no run's id."""
+"""Everything that every user can read of containers and stacks holds no run's id."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ import httpx
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 
 from .runs import HOLD, start_image
 from .stacks import FOREVER, commands, service, start_stack
@@ -56,7 +56,7 @@ def test_an_image(server: ServedProcess, image: str) -> None:
 
 
 def test_the_output_of_an_ended_stack_is_read_by_its_id_alone(server: ServedProcess) -> None:
-    """As `lyceum compose logs` does, which sends no key."""
+    """Ask as `lyceum compose logs` does, which sends no key."""
     run = start_stack(server, {"job": service("echo kept")})
     assert run.ended()["status"] == "completed"
     reply = httpx.post(f"{server.base_url}{paths.stream(run.id)}", trust_env=False)

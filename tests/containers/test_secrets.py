@@ -1,4 +1,4 @@
-"""A secret that was set once: all kinds of run see it, and nobody who reads what they print."""
+"""A secret that was set once: all kinds of run see it, and no reader of their output does."""
 
 from __future__ import annotations
 
@@ -9,21 +9,21 @@ from typing import Any
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
 from tests.tools.canaries import Canaries
 from tests.tools.embedded import end_server
 from tests.tools.kernel import Kernel, running_kernel
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
 from .runs import HOLD, ServedRun, docker, start_image
 
 VALUE = "canary-7f3a-ü-value"
 SIZE = len(VALUE)
-#: Nobody listens there; what is behind its host is a secret all the same.
+#: No program listens there; the part after its host is a secret all the same.
 CALLBACK_URL = "http://127.0.0.1:1/canary-of-a-path-9d20?t=${CANARY}"
 CANARIES = Canaries(value=VALUE, path="canary-of-a-path-9d20")
 
-#: Prints it whole, cut behind each of its bytes, and on stderr; and how long it is.
+#: Print it whole, cut after each of its bytes, and on stderr; then print its length.
 PROGRAM = """\
 import os, sys
 value = os.environb[b"CANARY"]

@@ -8,14 +8,14 @@ from pathlib import Path
 
 import pytest
 
-from tests.integration.served_process import ServedProcess
+from tests.tools.served_process import ServedProcess
 
 from .runs import bucket, docker, start_image
 from .stacks import lines, service, start_stack
 
 pytestmark = pytest.mark.usefixtures("nothing_left")
 
-#: Takes a while to save its work when it is asked to end, and says so as it goes.
+#: A program that needs a while to save its work when it is asked to end, and says so as it goes.
 TRAIN = """\
 import pathlib, signal, sys, time
 

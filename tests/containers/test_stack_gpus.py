@@ -8,7 +8,7 @@ import pytest
 
 from lyceum_magic.protocol.events import Progress
 from lyceum_magic.server.gpus import NO_GPU, has_gpu
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 
 from .runs import HOLD
 from .stacks import lines, service, start_stack

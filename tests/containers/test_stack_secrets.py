@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 
 from .runs import error_of
 from .stacks import lines, service, start_stack

@@ -16,7 +16,7 @@ _FAULTS = {"503": 0.3, "timeout": 0.15}
 _RUNS = 1
 _ENDPOINTS = 4
 _LIMIT_S = 60.0
-#: What fails waits for longer than the server is watched for.
+#: A failed attempt waits for longer than the server is watched.
 _ATTEMPT_S = 1.0
 _WAIT_S = 1.5
 _WATCHED_S = 1.0
@@ -26,7 +26,7 @@ FORWARD, BACK = signal.SIGUSR1, signal.SIGUSR2
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a clock that jumped.
+    """The result of a clock that jumped.
 
     Attributes:
         load: processor time against time, after a jump back and while little was due.
@@ -66,7 +66,7 @@ async def jumping_clock(folder: Path) -> Result:
         load = Load(server.pid)
         await asyncio.sleep(_WATCHED_S)  # what is measured is a stretch of time
         share = load.share()
-        # No restart may help: the clock is a day behind what was planned.
+        # No restart may help: the clock is a day before the planned time.
         await receiver.wait_for_all(urls, _LIMIT_S)
         for jump in (FORWARD, FORWARD):
             server.signal(jump)

@@ -22,13 +22,13 @@ from .receiver import Receiver
 _FAULTS = {"503": 0.5}
 _RUNS = 12
 _ENDPOINTS = 4
-#: How long a server is watched on a disk that takes nothing, in seconds.
+#: Seconds for which a server is watched on a disk that takes nothing.
 _WATCHED_S = 3.0
 _LIMIT_S = 60.0
 _LOOK_S = 0.05
 
 
-#: Does something to the disk that a folder is on.
+#: A function that does something to the disk that a folder is on.
 _OnDisk = Callable[[Path], None]
 
 
@@ -38,7 +38,7 @@ class NoMounts(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a disk that failed.
+    """The result of a disk that failed.
 
     Attributes:
         visible_after_s: from the first end that could not be written to the first error in
@@ -152,7 +152,7 @@ class _Failing:
             )
 
     async def _use_up(self) -> None:
-        """Starts runs until one is refused: what the database had of the disk before is used up."""
+        """Start runs until one is refused: then the room that the database had is used up."""
         body = {"code": "goes on" + "#" * 65536, "execution_type": "cpu"}
         for _ in range(500):
             reply = await self._server.client.post(paths.START_PYTHON, json=body)
@@ -169,7 +169,7 @@ class _Failing:
 
 
 async def _errors(server: Server, *, some: bool) -> list[str]:
-    """What delivery health says, once it says something, or nothing, or the limit has passed."""
+    """The text of delivery health, once there is one, or there is none, or the limit has passed."""
     for _ in range(round(_LIMIT_S / _LOOK_S)):
         if bool(await server.errors()) == some:
             break
@@ -233,7 +233,7 @@ def _needed(*command: str) -> None:
 
 
 def _run(*command: str) -> None:
-    """Raises RuntimeError with what the command said where it fails."""
+    """Run a command; raise RuntimeError with its output if it fails."""
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     if done.returncode:
         raise RuntimeError(f"{' '.join(command)}: {done.stderr.strip()}")

@@ -25,13 +25,13 @@ from .points import POINTS, START_UP_POINTS
 from .receiver import Arrival, Receiver
 
 STATES = ("completed", "failed", "system_failure", "aborted", "cancelled")
-#: What receivers answer to a third of all attempts.
+#: Answers of receivers to a third of all attempts.
 FAULTY = {"503": 0.1, "429": 0.05, "302": 0.05, "half": 0.05, "reset": 0.05, "timeout": 0.02}
 
-#: How many attempts an endpoint has under way at a time.
+#: Attempts that an endpoint has under way at a time.
 SLOTS = 4
 
-#: How many endpoints the URLs of a run go to, in turns.
+#: Number of endpoints to which the URLs of a run go, in turns.
 ENDPOINTS = 32
 BY_TIME = "at a random time"
 #: All that can kill a server; None: a moment.
@@ -45,15 +45,15 @@ _NTH = {
     "inside the group write": 60,  # statements
     **dict.fromkeys(("before reading due rows", "after reading due rows"), 15),
 }
-#: How long a server may live that is killed at a random time; it takes a second to start.
+#: Seconds that a server may live if it is killed at a random time; it takes a second to start.
 _LIFE_S = 3.0
-#: How long everything may take to arrive once the last kill is over.
+#: Seconds that everything may take to arrive after the last kill.
 _DRAIN_S = 900.0
 
 
 @dataclass(frozen=True)
 class Plan:
-    """How large a campaign is.
+    """The size of a campaign.
 
     Attributes:
         runs: how many are started in all, evenly over the servers; the URLs of one go to
@@ -79,7 +79,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What a campaign came to.
+    """The result of a campaign.
 
     Attributes:
         deliveries: what was promised: URLs of runs whose start was confirmed.
@@ -110,7 +110,7 @@ class Result:
 
 
 async def campaign(plan: Plan) -> Result:
-    """Runs a campaign in a folder of its own."""
+    """Run a campaign in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="lyceum-faults-") as name:
         # Without receivers that hang, an attempt has time: one that is given up comes twice.
         attempt_s = "10" if "timeout" in plan.faults else "120"
@@ -148,7 +148,7 @@ class _Campaign:
         return await self._result(time.monotonic() - begun)
 
     async def _round(self, until: int) -> None:
-        """Starts a server, and runs until there are so many of them, and has the server killed."""
+        """Start a server, and runs up to the given number, and have the server killed."""
         if not self._causes:
             self._causes = self._dice.sample(self._plan.causes, len(self._plan.causes))
         point = self._causes.pop()
@@ -162,7 +162,7 @@ class _Campaign:
         self._receiver.server += 1
 
     async def _die(self, point: str | None, listening: asyncio.Task[bool]) -> str:
-        """Returns when the server is dead, with what killed it."""
+        """Return the cause of death when the server is dead."""
         if point is not None:
             await asyncio.wait([listening])
         limit_s = self._plan.patience_s if point else self._dice.uniform(0, _LIFE_S)
@@ -179,7 +179,7 @@ class _Campaign:
             await self._start_runs(until)
 
     async def _start_runs(self, until: int) -> None:
-        """Starts runs until there are so many; gives up where the server dies."""
+        """Start runs up to the given number; give up if the server dies."""
         while self._started < until:
             number, state = self._started, self._dice.choice(STATES)
             self._started += 1
@@ -188,7 +188,7 @@ class _Campaign:
             try:
                 run_id = await self._server.run(urls, state)
             except httpx.TransportError:
-                return  # nobody was promised anything; what comes all the same is checked too
+                return  # the client got no promise; a callback that comes is checked too
             self._expected.update(dict.fromkeys(urls, run_id))
 
     async def _result(self, took_s: float) -> Result:
@@ -214,7 +214,7 @@ class _Campaign:
         )
 
     async def _left(self) -> int:
-        """What is not delivered; the last result may come to the disk behind the last arrival."""
+        """The callbacks not delivered; the last result may reach the disk after its arrival."""
         for _ in range(100):
             health = await self._server.get(paths.DELIVERY_HEALTH)
             if (left := health["pending"] + health["dead"]) == 0:

@@ -1,4 +1,4 @@
-"""Where a server can be made to die."""
+"""Points at which a server can be made to die."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ POINTS = (
 
 
 class FailPoint:
-    """Ends this process where it is reached for the nth time; does nothing where it has no name."""
+    """End this process when the point is reached for the nth time; do nothing if it has no name."""
 
     def __init__(self, name: str | None, nth: int) -> None:
         self.name = name

@@ -36,7 +36,7 @@ _REPLIES = {
     "302": b"HTTP/1.1 302 Found\r\nLocation: " + REDIRECTED.encode() + b"\r\n" + _CLOSE,
     "half": b"HTTP/1.1 200 OK\r\nContent-Le",
 }
-#: How a receiver may fail; "timeout" never answers, "reset" ends the connection by a RST.
+#: Faults of a receiver: "timeout" never answers, "reset" ends the connection by a RST.
 FAULTS = ("503", "429", "302", "half", "reset", "timeout")
 
 #: The state of a run by GET; None where the server does not answer.
@@ -70,7 +70,7 @@ class Arrival:
 
 
 class Receiver:
-    """Listens on several ports of loopback, each an endpoint.
+    """A listener on several ports of loopback, each an endpoint.
 
     Args:
         seed: decides with the URL and the number of an attempt at it how that one is answered.
@@ -102,7 +102,7 @@ class Receiver:
         return [arrival for arrival in self.by_url[url] if arrival.answer == ACCEPT]
 
     async def wait_for_all(self, urls: Iterable[str], limit_s: float) -> bool:
-        """Whether every URL has an attempt that was accepted, within the limit."""
+        """Return whether every URL has an attempt that was accepted, within the limit."""
         self._awaited = {url for url in urls if not self.accepted(url)}
         self._none_awaited.clear()
         if self._awaited:
@@ -187,7 +187,7 @@ class Receiver:
         return dice.choices([*kinds, ACCEPT], [*shares, 1 - sum(shares)])[0]
 
     def _is_signed(self, headers: Mapping[str, str], body: bytes) -> bool:
-        """As the specification of Standard Webhooks says, whatever the clock."""
+        """Check a signature as Standard Webhooks specifies, whatever the clock says."""
         moment = headers["webhook-timestamp"]
         signed = f"{headers['webhook-id']}.{moment}.".encode() + body
         key = base64.b64decode(self.secret.removeprefix("whsec_"))

@@ -18,7 +18,7 @@ from . import clocks, disks, kills
 
 _T = TypeVar("_T")
 
-#: What a server may use of a processor while there is little that it can do.
+#: The share of a processor that a server may use while it can do little.
 MAX_LOAD = 0.2
 VISIBLE_WITHIN_S = 5.0
 #: A delivery is tried again after 0.2 s where the tests set the waits; a watched disk has 4 s.

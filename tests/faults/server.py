@@ -39,11 +39,11 @@ def _set_clock(number: int, frame: FrameType | None) -> None:
 time.time = _clock
 
 from lyceum_magic import cli  # noqa: E402
-from lyceum_magic.protocol.requests import STARTS  # noqa: E402
 from lyceum_magic.server import app as app_module  # noqa: E402
+from lyceum_magic.server.machines import RUNNERS  # noqa: E402
 from lyceum_magic.server.outbox.results import Outcome  # noqa: E402
 from lyceum_magic.server.outbox.schedule import Schedule  # noqa: E402
-from lyceum_magic.server.outbox.sending import HttpSender, Sender  # noqa: E402
+from lyceum_magic.server.outbox.sending import CallbackSender, HttpSender  # noqa: E402
 from lyceum_magic.server.outbox.targets import Targets  # noqa: E402
 from lyceum_magic.server.runners.base import (  # noqa: E402
     EndReason,
@@ -135,7 +135,7 @@ class MortalStore(SqliteStore):
 class MortalSender:
     """A sender with fail points around each attempt."""
 
-    def __init__(self, sender: Sender, point: FailPoint) -> None:
+    def __init__(self, sender: CallbackSender, point: FailPoint) -> None:
         self._sender = sender
         self._point = point
 
@@ -183,7 +183,7 @@ class PlayedRun:
 
 
 class PlayedRunner:
-    """Starts runs without a process. One that a server left behind goes on as if it were new."""
+    """A runner without processes. A run that a server left goes on as if it were new."""
 
     async def open(self) -> None:
         pass
@@ -220,7 +220,7 @@ def main() -> int:
         return create_app(
             settings,
             store=MortalStore(settings.state_dir / "runs.sqlite3", vault, point, options.ends),
-            runners=dict.fromkeys(STARTS, PlayedRunner()),
+            runners=dict.fromkeys(RUNNERS, PlayedRunner()),
             sender=MortalSender(_http_sender(settings, options.attempt_s), point),
             schedule=Schedule(waits_s=tuple(options.waits), max_retry_after_s=1.0),
             **kept,
@@ -233,7 +233,7 @@ def main() -> int:
     return cli.main(["serve", "--max-running", "10000", *rest])
 
 
-def _http_sender(settings: ServerSettings, attempt_s: float) -> Sender:
+def _http_sender(settings: ServerSettings, attempt_s: float) -> CallbackSender:
     targets = Targets(settings.profile, lambda: [settings.port])
     return HttpSender(targets, total_s=attempt_s)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from textwrap import dedent
 
-#: What the cell is about -> its source.
+#: Subject of the cell -> its source.
 CELLS: dict[str, str] = {
     # Text.
     "print": "print('hello')",

@@ -13,7 +13,7 @@ import psutil
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import CLIENT_LIMIT_S
 
 

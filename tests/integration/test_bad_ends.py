@@ -1,4 +1,4 @@
-"""Disks that lose what was written, and files that somebody broke: one sentence, and an end."""
+"""Disks that lose what was written, and files that were broken: one sentence, and an end."""
 
 from __future__ import annotations
 
@@ -16,12 +16,11 @@ import lyceum_magic
 from lyceum_magic.embedded import local_server
 from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol import paths
-from lyceum_magic.server.runners.handle import read_facts
+from lyceum_magic.server.runners.folder import read_facts
 from tests.tools.embedded import end_server, run_folder, server_process
+from tests.tools.served_process import LIMIT_S, command, served
 from tests.tools.small_disks import full, small_disk, use_up_inodes
 from tests.tools.waiting import eventually
-
-from .served_process import LIMIT_S, command, served
 
 
 @pytest.fixture
@@ -30,7 +29,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def refused(folder: Path) -> str:
-    """What a server says that is expected not to start."""
+    """The output of a server that is expected not to start."""
     done = subprocess.run(
         command("--state-dir", str(folder)), capture_output=True, text=True, timeout=LIMIT_S
     )
@@ -108,7 +107,7 @@ def test_a_run_that_takes_its_own_output_away_is_told_that_it_is_lost(
     )
     with served(folder) as server:
         started = server.start(code)
-        # Not followed from its beginning: whoever comes later has nothing but the file.
+        # Not followed from its beginning: a later follower has only the file.
         status = paths.record(started["execution_id"])
         eventually(lambda: server.client.get(status).json()["status"] == "completed", "its end")
         stream = server.client.post(started["streaming_url"]).text

@@ -14,13 +14,13 @@ from lyceum_magic.folders import server_folder
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.bootstrap import digest_in
 from lyceum_magic.submission.wrapping import digest, stub_of
-from tests.integration.served_process import command, served
+from tests.tools.served_process import command, served
 
 CELL = "import sys\nprint('lyceum_magic_remote' in sys.modules)\n1 / 0"
 
 
 def sent_program(folder: Path) -> str:
-    """What came to the server for its only run."""
+    """The request that came to the server for its only run."""
     [program] = folder.glob("runs/*/work/*.py")
     return program.read_text("utf-8")
 
@@ -47,7 +47,7 @@ def test_a_raw_program_finds_nothing_of_it() -> None:
 
 
 def test_a_server_of_another_checkout_is_sent_all_of_it(tmp_path: Path) -> None:
-    """Of the same version, with one line changed."""
+    """A bootstrap of the same version, with one line changed."""
     package = Path(lyceum_magic.__file__).parent
     shutil.copytree(package, tmp_path / "other/lyceum_magic")
     with (tmp_path / "other/lyceum_magic/remote/streams.py").open("a") as file:

@@ -46,7 +46,7 @@ def run_with(kernel: Kernel, *urls: str) -> None:
 
 
 def shown(kernel: Kernel, line: str) -> str:
-    """What `%lyceum callbacks` answers, in which no URL stands whole."""
+    """The answer of `%lyceum callbacks`, in which no URL stands whole."""
     cell = kernel.run(f"%lyceum callbacks {line}")
     assert cell.error is None, cell
     assert CANARY not in said(cell)

@@ -7,8 +7,8 @@ import os
 from pathlib import Path
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import LIMIT_S, served
 from tests.tools.callbacks import receiving
+from tests.tools.served_process import LIMIT_S, served
 
 
 def test_an_idle_server_does_not_wait_for_a_callback_of_later(tmp_path: Path) -> None:
@@ -16,7 +16,7 @@ def test_an_idle_server_does_not_wait_for_a_callback_of_later(tmp_path: Path) ->
     left = folder / "deliveries.json"
     with receiving() as receiver:
         receiver.answers["/hook"] = 503
-        # The second attempt is made some 5 s behind the first, later than the server looks ahead.
+        # The second attempt is made some 5 s after the first, later than the server looks ahead.
         with served(folder, "--idle-exit", "1") as server:
             run_id = server.start("", user_callback_urls=[f"{receiver.origin}/hook"])[
                 "execution_id"

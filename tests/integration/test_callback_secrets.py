@@ -1,4 +1,4 @@
-"""A callback URL is a secret: what stands behind its host is found nowhere but sealed."""
+"""A callback URL is a secret: the part after its host is found nowhere but sealed."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ pytestmark = [pytest.mark.kernel, pytest.mark.timeout(300)]
 IN_PATH = 'canary~in"path\\é-51d0'
 IN_QUERY = "canary+in&query=-77be"
 VALUE = 'canary of the account / "ß" -2f96'
-#: The account has no secret of that name; the URL that asks for it is still nobody's business.
+#: The account has no secret of that name; the URL that asks for it must stay hidden all the same.
 REFERENCE = "NOBODY_KNOWS_CANARY_3c1a"
 CANARIES = Canaries(
     path=IN_PATH, query=IN_QUERY, value=VALUE, reference="${TOKEN}", other="${" + REFERENCE + "}"
 )
 
-#: Behind the host: both literal canaries.
+#: After the host: both literal canaries.
 TAIL = f"/{quote(IN_PATH, safe='')}?a={quote(IN_QUERY, safe='')}"
 
 GOES_ON = "print('begun', flush=True)\nimport time\ntime.sleep(600)"
@@ -209,7 +209,7 @@ def said(cell: Cell) -> str:
     return str([m["content"] for m in cell.messages if m["msg_type"] != "execute_input"])
 
 
-#: How a URL gets into a cell; `hidden` is a variable, so that the source of the cell has no canary.
+#: Ways of a URL into a cell; `hidden` is a variable, so that the cell's source has no canary.
 CELLS = {
     "in Python": "import lyceum_magic\nlyceum_magic.submit('1', callback_urls=[hidden])",
     "image in Python": "lyceum_magic.submit_image('busybox', callback_urls=[hidden])",

@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
 from tests.tools.callbacks import CallbackReceiver, lose, receiving, told_once
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
 GOES_ON = "import time\nprint('begun', flush=True)\ntime.sleep(600)"
@@ -25,7 +25,7 @@ def receiver() -> Iterator[CallbackReceiver]:
 
 
 def start(server: ServedProcess, receiver: CallbackReceiver, name: str, code: str) -> str:
-    """Starts a run with two callback URLs; returns its id."""
+    """Start a run with two callback URLs; return its id."""
     fields: dict[str, Any] = {
         "user_callback_urls": receiver.urls(name),
         "run_name": f"it will be {name}",

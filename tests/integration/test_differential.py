@@ -11,21 +11,27 @@ import pytest
 from lyceum_magic.embedded.demo import throwaway_home
 from tests.integration.cells import CELLS
 
-#: All cells together, each twice.
+#: All cells together, each of them twice.
 LIMIT_S = 1200
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(LIMIT_S + 60)]
 
 
 @pytest.fixture(scope="module")
-def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
-    """Cell id -> the executed cell: `here ...` and `there ...` for each name in `CELLS`."""
+def executed(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> dict[str, Any]:
+    """Cell id -> the executed cell: `here-...` and `there-...` for each name that is selected."""
     from jupyter_client.manager import KernelManager
     from nbclient import NotebookClient
 
     folder = tmp_path_factory.mktemp("differential")
     cells = [nbformat.v4.new_code_cell("%load_ext lyceum_magic")]
-    for number, source in enumerate(CELLS.values()):
+    tests = (item for item in request.session.items if item.path == request.path)
+    selected = {item.callspec.params["name"] for item in tests}  # type: ignore[attr-defined]
+    for number, (name, source) in enumerate(CELLS.items()):
+        if name not in selected:
+            continue
         # Line 1 is the magic line there, so it is a remark here.
         for place, first in (("here", "# here"), ("there", "%%lyceum")):
             cell = nbformat.v4.new_code_cell(f"{first}\n{source}")
@@ -41,7 +47,7 @@ def executed(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
             allow_errors=True,
             resources={"metadata": {"path": str(folder)}},
         )
-        # Not its own manager, so it would leave kernel and sockets to whoever comes after.
+        # Not its own manager, so it would leave kernel and sockets to later tests.
         notebook = client.execute(env=variables, cleanup_kc=True)
     nbformat.write(notebook, folder / "executed.ipynb")
     return {cell.id: cell for cell in notebook.cells}
@@ -57,7 +63,7 @@ def test_a_cell_shows_there_what_it_shows_here(executed: dict[str, Any], name: s
 
 
 def without_strip(outputs: list[Any]) -> list[Any]:
-    """What the cell itself has shown: all but the one display of its run."""
+    """The outputs of the cell itself: all but the one display of its run."""
     return [
         output
         for output in outputs
@@ -66,7 +72,7 @@ def without_strip(outputs: list[Any]) -> list[Any]:
 
 
 def seen(outputs: list[Any]) -> list[object]:
-    """What there is to see, errors apart, as far as it must be equal.
+    """The visible outputs, errors apart, as far as they must be equal.
 
     - A result is a display: `execute_result` needs a number that only the kernel can give.
     - Text between two displays is one text for each stream. Which stream came first is not told,
@@ -108,7 +114,7 @@ def last_state(text: str) -> str:
     return "\n".join(line.rstrip() for line in lines)
 
 
-#: What differs between any two executions -> what stands for it.
+#: Text that differs between any two executions -> the text that replaces it.
 NOISE = {
     r"0x[0-9a-f]{6,}": "0x...",
     r"Cell In\[\d+\]": "Cell In[n]",

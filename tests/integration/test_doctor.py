@@ -10,10 +10,9 @@ from pathlib import Path
 from lyceum_magic.folders import server_folder
 from tests.tools.callbacks import receiving
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import served
 from tests.tools.small_disks import full, small_disk
 from tests.tools.waiting import eventually
-
-from .served_process import served
 
 
 def doctor() -> dict[str, str]:
@@ -45,7 +44,7 @@ def test_a_full_disk_is_told_with_what_it_holds_up(own_machine: Path, tmp_path: 
                 return found if found["callbacks"].startswith("in trouble") else None
 
             found = eventually(trouble, "a full disk is told")
-            assert "nobody is called back until they can" in found["callbacks"]
+            assert "callbacks wait until they can" in found["callbacks"]
             assert "is full: make room on it" in found["callbacks"]
             assert found["journal"].startswith("cannot be used")
             assert "canary" not in str(found)

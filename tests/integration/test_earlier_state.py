@@ -24,9 +24,8 @@ from lyceum_magic.runs.workspace import Workspace
 from tests.tools.callbacks import receiving
 from tests.tools.embedded import end_server, kill_server, server_facts, server_process
 from tests.tools.environments import copy_of_this_environment
+from tests.tools.served_process import LIMIT_S, ServedProcess, command, served
 from tests.tools.waiting import CLIENT_LIMIT_S, eventually
-
-from .served_process import LIMIT_S, ServedProcess, command, served
 
 #: Lays its state folder out as earlier versions did, which named the folders of runs by their ids.
 EARLIER = (
@@ -293,7 +292,7 @@ def test_a_folder_that_was_never_a_servers_loses_nothing(own_machine: Path) -> N
 def test_a_server_is_started_with_the_python_of_its_folder(
     own_machine: Path, tmp_path: Path
 ) -> None:
-    """A look at another environment's run does not make this environment serve it."""
+    """Looking at another environment's run does not start a server for it."""
     python = copy_of_this_environment(tmp_path / "other")
     ask = (
         "from lyceum_magic import folders; from lyceum_magic.embedded import local_server; "

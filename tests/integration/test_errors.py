@@ -1,4 +1,4 @@
-"""What a `%%lyceum` cell raises reads as if it had run here, in every place that shows it."""
+"""An error of a `%%lyceum` cell reads as if it had run here, in every place that shows it."""
 
 from __future__ import annotations
 

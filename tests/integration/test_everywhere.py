@@ -45,7 +45,7 @@ f(0)
 
 
 def bundles(cell: Cell) -> list[dict[str, object]]:
-    """What it displays behind its strip, updates in place."""
+    """The displays after its strip, with updates in place."""
     shown: dict[object, dict[str, object]] = {}
     for number, message in enumerate(cell.messages):
         if message["msg_type"] in ("display_data", "update_display_data"):

@@ -249,7 +249,7 @@ def last():
     assert run_program(code) == "True\n"
 
 
-#: Runs one at import, which `--preload` does in the master, and one for each request.
+#: Start one run at import, which `--preload` does in the master, and one for each request.
 APP = """
 import os
 import lyceum_magic

@@ -17,7 +17,7 @@ from tests.tools.small_disks import full, small_disk
 from tests.tools.waiting import eventually
 from tests.tools.workspaces import only
 
-#: Waits for a gate, then prints more than the rest of a page and ends.
+#: Wait for a gate, then print more than the rest of a page and end.
 CODE = """\
 import os, time
 print('begun', flush=True)

@@ -227,7 +227,7 @@ def family_of(text: str) -> list[psutil.Process]:
 
 
 def is_alive(process: psutil.Process) -> bool:
-    """Whether it can still do anything: nobody may be there to bury a dead one."""
+    """Return whether it still runs; a dead one may stay as a zombie that no parent reaps."""
     return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
 
 
@@ -439,7 +439,7 @@ def html_server() -> Iterator[str]:
 
 
 def only_error(env: dict[str, str]) -> dict[str, str]:
-    """What a cell says in a kernel with these variables; nothing may have been started."""
+    """The output of a cell in a kernel with these variables; nothing may have been started."""
     with running_kernel(env=env) as kernel:
         cell = kernel.run("%%lyceum\nprint('never')")
         assert cell.stdout == ""

@@ -1,4 +1,4 @@
-"""What a cell in a real kernel does with text of every kind, and with the run afterwards."""
+"""A cell in a real kernel shows text of every kind, and keeps the run afterwards."""
 
 from __future__ import annotations
 

@@ -13,9 +13,9 @@ import httpx
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import served
 from tests.integration.test_lyceum_cli import Lyceum
 from tests.tools.embedded import server_facts
+from tests.tools.served_process import served
 from tests.tools.waiting import CLIENT_LIMIT_S
 
 LIMIT_S = 120

@@ -16,7 +16,7 @@ from typing import Any
 import pytest
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.wheels import write_wheel
 
 LIMIT_S = 60

@@ -16,8 +16,8 @@ from lyceum_magic import config
 from lyceum_magic.client.api import Client
 from lyceum_magic.exceptions import NotAuthorised
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess, served
 from tests.integration.test_lyceum_cli import Lyceum, log_in
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import CLIENT_LIMIT_S
 
 
@@ -35,7 +35,7 @@ def lyceum(server: ServedProcess, tmp_path: Path) -> Lyceum:
 
 
 def said(lyceum: Lyceum, *arguments: str, code: int = 0) -> str:
-    """What a command prints that ends as it should."""
+    """The output of a command that ends as it should."""
     done = lyceum(*arguments)
     assert done.returncode == code, done.stdout + done.stderr
     return done.stdout
@@ -109,7 +109,7 @@ def sign_in(server: ServedProcess) -> dict[str, str]:
 
 
 def expired_token() -> str:
-    """As the client sees it, which does not verify it."""
+    """The token's content as the client sees it, which does not verify it."""
     return jwt.encode({"exp": int(time.time()) - 10}, "a key of 256 bits at least, made up")
 
 

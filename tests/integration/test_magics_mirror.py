@@ -1,4 +1,4 @@
-"""What ipyparallel's own tests of `%%px` ask for, asked of `%%lyceum`; each by the name there.
+"""The demands of ipyparallel's own tests of `%%px`, made of `%%lyceum`; each has its name there.
 
 Left out is what has no counterpart: several engines, targets, `%autopx`, `%pxconfig`, groupings.
 """

@@ -12,7 +12,7 @@ from pathlib import Path
 import psutil
 import pytest
 
-from lyceum_magic.server.runners.handle import read_facts
+from lyceum_magic.server.runners.folder import read_facts
 from lyceum_magic.server.runners.process import memory
 from lyceum_magic.server.runners.process.runner import ProcessRunner
 from tests.tools.waiting import eventually
@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 LIMIT_BYTES = 400 << 20
 SENTENCE = "the program ran out of memory: its limit is 400 MiB"
-#: Takes memory bit by bit and touches all of it, far beyond the limit.
+#: Take memory bit by bit and touch all of it, far beyond the limit.
 GREEDY = "taken = []\nfor _ in range(20_000):\n    taken.append(bytearray(b'x' * (1 << 20)))\n"
 
 
@@ -36,7 +36,7 @@ async def limited(tmp_path: Path) -> AsyncIterator[ProcessRunner]:
 
 
 def groups() -> list[Path]:
-    """What is there of cgroups of runs, wherever this process could make one."""
+    """The cgroups of runs, wherever this process could make one."""
     return [
         path
         for parent in memory.usable_groups()
@@ -103,7 +103,7 @@ async def test_the_limit_ends_with_a_supervisor_that_is_killed(
 
 
 def make_small_world(name: str) -> Path | None:
-    """A cgroup of either version; None where this machine lets nobody here make one."""
+    """A cgroup of either version; None if this user can make none on this machine."""
     older = Path("/sys/fs/cgroup/memory")
     with contextlib.suppress(OSError):
         (older / name).mkdir()
@@ -205,7 +205,7 @@ def test_a_group_holds_all_of_a_run_to_its_limit(tmp_path: Path, has_swap: bool)
 
 
 def test_a_real_group_limits_and_counts() -> None:
-    """What the test above plays with plain files, on a machine that has the real ones."""
+    """The test above with real cgroups in place of plain files, on a machine that has them."""
     parents = list(memory.usable_groups())
     if not parents:
         # A machine has its memory controller in version 1 or in version 2, never in both.

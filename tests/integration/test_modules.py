@@ -78,7 +78,7 @@ def test_workers_find_them_too(kernel: Kernel, folder: Path, method: str) -> Non
 
 def test_a_module_shadows_there_what_it_shadows_here(kernel: Kernel, folder: Path) -> None:
     write(folder, {"zipapp.py": "MINE = True\n", "nest_asyncio2.py": "MINE = True\n"})
-    # IPython looks into the notebook's folder before installed packages, and behind the library.
+    # IPython looks into the notebook's folder before installed packages, and after the library.
     code = "import zipapp, nest_asyncio2\nprint(hasattr(zipapp, 'MINE'), nest_asyncio2.MINE)"
     cell = kernel.run(f"%%lyceum\n{code}")
     assert cell.error is None, cell

@@ -1,4 +1,4 @@
-"""What a notebook shows of a price: before, during and after a run on a cloud that has prices."""
+"""The price in a notebook: before, during and after a run on a cloud that has prices."""
 
 from __future__ import annotations
 

@@ -16,12 +16,12 @@ from tests.tools.waiting import LIMIT_S
 pytestmark = [pytest.mark.kernel, pytest.mark.filterwarnings("ignore")]
 
 LOADED = "%load_ext lyceum_magic"
-#: As the README says: the row above the outputs names a time and an id, which differ.
+#: The advice of the README: the row above the outputs names a time and an id, which differ.
 MARKED = "%%lyceum --out total\n# NBVAL_IGNORE_OUTPUT\ntotal = 6 * 7\nprint('sum', total)"
 
 
 def nbval(folder: Path, option: str, *cells: str) -> tuple[int, str]:
-    """Executes a notebook, then lets nbval run it again; gives its exit code and its report."""
+    """Execute a notebook, then let nbval run it again; return its exit code and its report."""
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
         metadata={"kernelspec": {"name": "python3", "display_name": "python3"}},

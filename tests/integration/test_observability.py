@@ -1,4 +1,4 @@
-"""What a server process tells of its runs, as the official client shows it."""
+"""The facts that a server process tells of its runs, as the official client shows them."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.protocol import paths
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
-from .served_process import ServedProcess, served
 from .test_lyceum_cli import Lyceum, log_in
 
 WORK = (

@@ -16,7 +16,8 @@ import psutil
 import pytest
 
 from lyceum_magic.server.output.spool import DamagedSpool
-from lyceum_magic.server.runners.handle import Patience, SupervisedRun, read_end
+from lyceum_magic.server.runners.folder import read_end
+from lyceum_magic.server.runners.handle import Patience, SupervisedHandle
 from lyceum_magic.server.runners.process.runner import ProcessRunner
 from tests.tools.waiting import eventually
 
@@ -24,9 +25,9 @@ from .test_process_runner import is_alive, output, run, spec, start, until
 
 pytestmark = pytest.mark.anyio
 
-#: Prints the pids of the program and of its supervisor, and waits for ever.
+#: Print the pids of the program and of its supervisor, and wait for ever.
 HOLD = "import os, time\nprint(os.getpid(), os.getppid(), flush=True)\ntime.sleep(600)"
-#: As HOLD, with the supervisor stopped before.
+#: HOLD, with the supervisor stopped before.
 STOP_PARENT = f"import os, signal\nos.kill(os.getppid(), signal.SIGSTOP)\n{HOLD}"
 KILL_PARENT = "os.kill(os.getppid(), 9)\nimport time\ntime.sleep(600)"
 
@@ -159,7 +160,7 @@ async def test_an_end_waits_for_a_free_descriptor(runner: ProcessRunner, tmp_pat
         await until(handle, bool)
     go.touch()
     with _no_descriptors():
-        await _eventually(lambda: all(handle._control is None for handle in handles))
+        await _eventually(lambda: all(handle._connection is None for handle in handles))
         with pytest.raises(TimeoutError):
             async with asyncio.timeout(1):
                 await handles[0].ended()
@@ -264,19 +265,19 @@ def _no_descriptors() -> Iterator[None]:
         resource.setrlimit(resource.RLIMIT_NOFILE, before)
 
 
-def _supervisor(handle: SupervisedRun) -> psutil.Process:
+def _supervisor(handle: SupervisedHandle) -> psutil.Process:
     facts = json.loads((handle.spool.parent / "supervisor.json").read_bytes())
     return psutil.Process(facts["pid"])
 
 
-async def _is_stopped(handle: SupervisedRun) -> None:
+async def _is_stopped(handle: SupervisedHandle) -> None:
     await handle.started()
     supervisor = _supervisor(handle)
     await _eventually(lambda: supervisor.status() == psutil.STATUS_STOPPED)
 
 
-async def _nothing_left(handle: SupervisedRun) -> bool:
-    """Whether no process of the run is left; those that were killed may take a moment."""
+async def _nothing_left(handle: SupervisedHandle) -> bool:
+    """Return whether no process of the run is left; killed ones may take a moment."""
     facts = json.loads((handle.spool.parent / "supervisor.json").read_bytes())
     await _eventually(
         lambda: not any(_has_mark(process, facts["id"]) for process in psutil.process_iter())

@@ -23,7 +23,8 @@ import pytest
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.server.output.spool import SpoolRecord, read_spool
 from lyceum_magic.server.runners.base import RunEnd, RunSpec
-from lyceum_magic.server.runners.handle import SupervisedRun, is_supervised
+from lyceum_magic.server.runners.control import is_supervised
+from lyceum_magic.server.runners.handle import SupervisedHandle
 from lyceum_magic.server.runners.process.runner import ProcessRunner
 from tests.tools.small_disks import small_disk
 
@@ -50,7 +51,7 @@ def spec(folder: Path, code: str, *, grace_s: float = 10.0, **fields: Any) -> Ru
     return RunSpec(folder.name, folder, request, environment, grace_s)
 
 
-async def start(runner: ProcessRunner, folder: Path, code: str, **fields: Any) -> SupervisedRun:
+async def start(runner: ProcessRunner, folder: Path, code: str, **fields: Any) -> SupervisedHandle:
     return await runner.start(spec(folder, code, **fields), lambda phrase: None)
 
 
@@ -62,19 +63,19 @@ async def run(
     return end, output(handle, "stdout"), output(handle, "stderr")
 
 
-def output(handle: SupervisedRun, stream: str) -> str:
+def output(handle: SupervisedHandle, stream: str) -> str:
     return b"".join(r.data for r in records(handle) if r.stream == stream).decode(errors="replace")
 
 
-def records(handle: SupervisedRun) -> list[SpoolRecord]:
+def records(handle: SupervisedHandle) -> list[SpoolRecord]:
     found: list[SpoolRecord] = []
     while more := read_spool(handle.spool, found[-1].end if found else 0):
         found += more
     return found
 
 
-async def until(handle: SupervisedRun, enough: Callable[[str], bool]) -> str:
-    """What the run has printed, as soon as that is enough."""
+async def until(handle: SupervisedHandle, enough: Callable[[str], bool]) -> str:
+    """Return the run's output as soon as it is enough."""
     async with asyncio.timeout(60):
         while True:
             end = records(handle)[-1].end if records(handle) else 0
@@ -250,7 +251,7 @@ os.write(1, b'%d\\n' % os.getpid())
 """
 
 
-async def family(handle: SupervisedRun) -> list[int]:
+async def family(handle: SupervisedHandle) -> list[int]:
     """The processes of FAMILY, once all four have spoken."""
     stdout = await until(handle, lambda stdout: stdout.count("\n") == 4)
     return [int(pid) for pid in stdout.split()]
@@ -451,7 +452,7 @@ asyncio.run(main())
 
 
 def start_server_and_kill_it(state: Path, folder: Path, code: str) -> None:
-    """Has another process start a run, and kills it once the run has printed something."""
+    """Let another process start a run, and kill it once the run has printed something."""
     folder.mkdir(parents=True)
     with subprocess.Popen(
         [sys.executable, "-c", SERVER, state, folder, code], stdout=subprocess.PIPE
@@ -534,7 +535,7 @@ async def test_a_run_whose_socket_is_gone_is_lost_and_leaves_nothing(
 def test_who_only_looks_at_a_run_is_no_supervisor_of_it(tmp_path: Path) -> None:
     lock = tmp_path / "lock"
     with lock.open("w") as supervisor:
-        fcntl.flock(supervisor, fcntl.LOCK_SH)  # as long as somebody else looks
+        fcntl.flock(supervisor, fcntl.LOCK_SH)  # as long as another process looks
         assert not is_supervised(tmp_path)
         fcntl.flock(supervisor, fcntl.LOCK_EX)
         assert is_supervised(tmp_path)
@@ -576,7 +577,7 @@ async def test_closing_the_runner_leaves_the_runs(runner: ProcessRunner, tmp_pat
 
 
 def _index(folder: Path) -> str:
-    """A package index in a folder: `tiny` 1.0, and `stuck`, which nobody ever delivers."""
+    """A package index in a folder: `tiny` 1.0, and `stuck`, which is never delivered."""
     tiny = folder / "tiny"
     tiny.mkdir(parents=True)
     wheel = "tiny_lyceum_test-1.0-py3-none-any.whl"
@@ -680,12 +681,12 @@ async def stuck_index() -> AsyncIterator[tuple[str, asyncio.Event]]:
 
 
 @pytest.mark.parametrize(
-    ("order", "reason"), [(SupervisedRun.kill, "aborted"), (SupervisedRun.stop, "stopped")]
+    ("order", "reason"), [(SupervisedHandle.kill, "aborted"), (SupervisedHandle.stop, "stopped")]
 )
 async def test_an_installation_can_be_ended(
     tmp_path: Path,
     stuck_index: tuple[str, asyncio.Event],
-    order: Callable[[SupervisedRun], Any],
+    order: Callable[[SupervisedHandle], Any],
     reason: str,
 ) -> None:
     url, asked = stuck_index

@@ -32,7 +32,7 @@ from tests.tools.waiting import eventually
 from tests.tools.wire_server import frame, hang_up, json_answer, record, stream, wire_thread
 
 RECEIVERS = ROOT / "notebooks" / "receivers"
-#: Of callbacks that these tests send; the server's own are refused where it is set.
+#: Secret of the callbacks that these tests send; with it, the server's own are refused.
 SECRET = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 OURS = {"LYCEUM_CALLBACK_SECRET": SECRET}
 LIMIT_S = 90
@@ -49,7 +49,7 @@ def environment() -> Iterator[dict[str, str]]:
 def example(
     name: str, environment: dict[str, str], folder: Path, *arguments: object
 ) -> Iterator[subprocess.Popen[str]]:
-    """An example at work in a folder; killed behind the block if it still is."""
+    """An example at work in a folder; killed after the block if it still is."""
     process = subprocess.Popen(
         [sys.executable, "-W", "error", str(RECEIVERS / name), *map(str, arguments)],
         env=environment, cwd=folder, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
@@ -89,7 +89,7 @@ def answers(client: httpx.Client, path: str = "/") -> bool | None:
 def tell(
     client: httpx.Client, path: str, callback_id: str, *, secret: str = SECRET, **members: Any
 ) -> int:
-    """Sends a signed callback; the status that it is answered with."""
+    """Send a signed callback; return the status of the answer."""
     body, headers = signed(callback_id, secret=secret, **members)
     return client.post(path, content=body, headers=headers).status_code
 
@@ -232,7 +232,7 @@ def test_a_backend_answers_callbacks_whatever_it_has_to_wait_for(environment, tm
 
 
 def test_a_backend_keeps_a_training_that_may_have_been_started(tmp_path):
-    """The line breaks behind the start, and nobody can be asked until later."""
+    """The line breaks after the start, and the server cannot be asked until later."""
     port = free_port()
     with wire_thread() as wire, client_of(port) as client:
         for method, path in (("POST", paths.START_PYTHON), ("GET", paths.WORKLOADS)):
@@ -379,7 +379,7 @@ def empty_table(arguments: tuple[Any, ...]) -> Path:
 
 
 def test_a_job_whose_start_no_worker_heard_the_answer_of_is_not_started_again(tmp_path):
-    """Killed behind the sending of a start, and before it; with and without a run."""
+    """Killed after the sending of a start, and before it; with and without a run."""
     with throwaway_home() as environment:  # its journal is changed
         arguments = ("queue_worker.py", environment, tmp_path, "--port", free_port())
         database, starts = empty_table(arguments), tmp_path / "starts"
@@ -387,7 +387,7 @@ def test_a_job_whose_start_no_worker_heard_the_answer_of_is_not_started_again(tm
         change(database, "INSERT INTO jobs (code) VALUES (?)", (code,))
         with example(*arguments) as worker:
             assert finish(worker)[0] == 0
-        # As such a kill leaves them: of the first the server knows, of the second nobody.
+        # As such a kill leaves them: the server knows of the first, and not of the second.
         unheard = "UPDATE jobs SET state = 'running', run_id = NULL, told = 0, result = NULL"
         change(database, unheard)
         journal = Path(environment["LYCEUM_MAGIC_HOME"], "journal", "journal.db")
@@ -536,6 +536,6 @@ def test_a_step_finds_a_secret_that_is_none_before_it_builds(environment, tmp_pa
     code, out, err = step(wrong, tmp_path, "print('built')")
     assert (code, out) == (2, "")
     assert err == (
-        "ci_step.py: LYCEUM_CALLBACK_SECRET cannot be used: a signing secret is `whsec_` and "
-        "base64 behind it.\n"
+        "ci_step.py: LYCEUM_CALLBACK_SECRET cannot be used: a signing secret is `whsec_` "
+        "followed by base64.\n"
     )

@@ -1,4 +1,4 @@
-"""A secret set once reaches a Python run, and nothing that a run leaves behind holds it."""
+"""A secret set once reaches a Python run, and nothing that a run leaves holds it."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lyceum_magic.outputs.decoding import Display, Raised, decode
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.submission.wrapping import wrap_cell
-from tests.integration.served_process import ServedProcess, served
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.wheels import write_wheel
 
 TOKEN = "t0p-sécret-value-0f-the-account"
@@ -51,7 +51,7 @@ def outputs(server: ServedProcess, started: dict[str, Any]) -> list[Output]:
 
 
 def run(server: ServedProcess, code: str, **fields: Any) -> tuple[str, dict[str, Any]]:
-    """What a run printed, as its stream tells it, and its record."""
+    """The text of a run, as its stream tells it, and its record."""
     started = server.start(code, **fields)
     text = "".join(output.text for output in outputs(server, started))
     return text, server.client.get(paths.record(started["execution_id"])).json()
@@ -88,7 +88,7 @@ def test_it_is_masked_wherever_the_program_cuts_it(server: ServedProcess) -> Non
         "def write_apart(piece):\n"
         "    os.write(1, piece)\n"
         "    unread = array.array('i', [1])\n"
-        "    while unread[0]:\n"  # until whoever masks has taken it from the pipe
+        "    while unread[0]:\n"  # until the supervisor has taken it from the pipe
         "        fcntl.ioctl(1, termios.FIONREAD, unread)\n"
         "        os.sched_yield()\n"
         "secret = os.environb[b'TOKEN']\n"

@@ -19,11 +19,11 @@ import pytest
 from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.proof import proof
-from lyceum_magic.server.serve import ServeOptions, _bind, serve
+from lyceum_magic.server.serve import _bind, serve
+from lyceum_magic.server.settings import ServerSettings
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import LIMIT_S, ServedProcess, command, served
 from tests.tools.waiting import CLIENT_LIMIT_S, eventually
-
-from .served_process import LIMIT_S, ServedProcess, command, served
 
 
 @pytest.fixture
@@ -147,7 +147,7 @@ def test_what_was_made_with_a_key_ends_or_stays_with_it(folder: Path) -> None:
 
 
 def test_an_address_is_taken_back_before_its_port_is_free(folder: Path) -> None:
-    """Or a client could take whoever listens there next for the server."""
+    """Otherwise a client could take the next program that listens there for the server."""
     with served(folder) as server:
         code = "import time\nprint('begun', flush=True)\ntime.sleep(600)"
         started = server.start(code)
@@ -242,8 +242,23 @@ def test_a_memory_limit_that_nothing_would_keep_is_refused(
 ) -> None:
     monkeypatch.setattr("sys.platform", "darwin")
     with pytest.raises(EmbeddedServerError, match="Linux alone"):
-        serve(ServeOptions(folder, memory_limit_bytes=1 << 30), lambda facts: None)
+        serve(ServerSettings(folder, memory_limit_bytes=1 << 30), lambda facts: None)
     assert not folder.exists()
+
+
+def test_uploads_are_spooled_on_the_disk_of_the_storage(folder: Path) -> None:
+    program = f"""
+import tempfile
+from pathlib import Path
+from lyceum_magic.server.serve import serve
+from lyceum_magic.server.settings import ServerSettings
+settings = ServerSettings(Path({str(folder)!r}), idle_exit_s=0.01)
+serve(settings, lambda facts: print(Path(tempfile.mkdtemp()).parent))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout == f"{folder / 'uploads'}\n"
 
 
 @pytest.mark.parametrize(
@@ -401,7 +416,7 @@ def family_of(server: ServedProcess) -> list[psutil.Process] | None:
     return family if len(family) >= 4 else None
 
 
-#: What may happen to the folder of a server that lives.
+#: Accidents of the folder of a server that lives.
 LOSSES: dict[str, Callable[[Path], object]] = {
     "removed": shutil.rmtree,
     "moved away": lambda folder: folder.rename(folder.with_name("elsewhere")),

@@ -20,14 +20,14 @@ from botocore.config import Config
 from botocore.exceptions import ClientError, EndpointConnectionError
 
 from lyceum_magic.protocol import paths
+from tests.tools.served_process import ServedProcess, served
 from tests.tools.waiting import eventually
 
-from .served_process import ServedProcess, served
 from .test_lyceum_cli import Lyceum, log_in
 
 BUCKET = "local"
 _CREATE_RULESET, _VERSION = 444, 1
-#: Whether the kernel can keep a process inside a folder, for moves between folders as well.
+#: True if the kernel can keep a process inside a folder, for moves between folders as well.
 LANDLOCK = (
     sys.platform == "linux"
     and ctypes.CDLL(None).syscall(_CREATE_RULESET, None, ctypes.c_size_t(0), _VERSION) >= 2
@@ -112,7 +112,7 @@ def test_s3_and_http_and_the_folder_show_the_same_files(
     for name in ("http", "s3", "direct"):
         assert s3.get_object(Bucket=BUCKET, Key=f"same/{name}")["Body"].read() == name.encode()
         assert server.client.get(paths.download(f"same/{name}")).content == name.encode()
-        # Whoever runs in a container may change it.
+        # Any user of a container may change it.
         assert (folder / "same" / name).stat().st_mode & 0o006 or name == "direct"
     listed = s3.list_objects_v2(Bucket=BUCKET, Prefix="same/")["Contents"]
     assert [file["Key"] for file in listed] == ["same/direct", "same/http", "same/s3"]
@@ -196,7 +196,7 @@ for path, mode in (("way/secret", "r"), ("way/secret", "w"), ("way/new", "w")):
 """
     done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     if done.returncode == 77:
-        # In CI a skipped test is one that nobody misses, and Debian's kernels have it.
+        # In CI a skipped test would not be noticed, and Debian's kernels have it.
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(
             "this kernel has no Landlock"
         )

@@ -157,7 +157,7 @@ async def follow_fake(client: Client, wire: WireServer) -> Heard:
 
 
 def plain(heard: Heard) -> list[object]:
-    """What was heard, without the clock, and with the end's sentence left to whoever says it."""
+    """The events, without times, and without the sentence about the end, which may differ."""
     return [
         (item.text, item.stream) if isinstance(item, Output) else (item.state, item.return_code)
         for item in heard.items

@@ -34,6 +34,6 @@ def internet(_internet: SmallInternet, monkeypatch: pytest.MonkeyPatch) -> Small
 
 @pytest.fixture
 def untrusted(internet: SmallInternet, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Who sends does not know the receivers' authority; gives its file."""
+    """Return the file of the receivers' authority, which the sender does not know."""
     monkeypatch.delenv("SSL_CERT_FILE")
     return internet.authority

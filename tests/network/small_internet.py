@@ -1,7 +1,7 @@
 """A network namespace in which every address is this machine -> receivers, names, and a witness.
 
 Receivers answer at every address; names are answered as `hostile_urls.NAMES` says; the witness sees
-each connection attempt on its way out, also one that nobody answers.
+each connection attempt on its way out, also one without an answer.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ from tests.unit.server.outbox.hostile_urls import LOCAL_PORT, NAMES, OWN_PORT, P
 
 TLS_PORTS = (443, 8443)
 PLAIN_PORTS = (80, LOCAL_PORT, OWN_PORT)
-#: Where receivers answer over IPv4 alone, and over IPv6 alone.
+#: The port that answers over IPv4 alone, and the one that answers over IPv6 alone.
 IPV4_PORT, IPV6_PORT = 9443, 9444
 
 #: The name that no certificate is for.
@@ -73,7 +73,7 @@ class Names(BaseResolver):
 
 @dataclass
 class SmallInternet:
-    """What came of everything that was sent.
+    """The result of everything that was sent.
 
     Attributes:
         authority: the file of the certificate authority that the receivers' certificates are of.
@@ -98,13 +98,13 @@ class SmallInternet:
                 found.append(begun)
 
     def forget(self) -> None:
-        """Begins anew: nothing came, no name was asked for."""
+        """Begin again: nothing came, no name was asked for."""
         self.attempts()
         self.received.clear()
         self.names.asked.clear()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Notes one request, and answers 204 or the `status` and `to` of its query."""
+        """Note one request, and answer 204 or the `status` and `to` of its query."""
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             line, *lines = head.strip().split("\r\n")
@@ -191,7 +191,7 @@ def _certified(authority: trustme.CA) -> ssl.SSLContext:
 
 
 def _begun_to(packet: bytes) -> tuple[str, int] | None:
-    """Where a packet would begin a TCP connection; None if it would not."""
+    """The address to which a packet would begin a TCP connection; None if it would not."""
     if packet[0] >> 4 == 4:
         length, protocol, address = (packet[0] & 15) * 4, packet[9], packet[16:20]
     else:
@@ -203,4 +203,4 @@ def _begun_to(packet: bytes) -> tuple[str, int] | None:
 
 
 def _silent(_line: str) -> None:
-    """What dnslib would print of each query."""
+    """Discard what dnslib would print of each query."""

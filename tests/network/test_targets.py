@@ -143,7 +143,7 @@ async def test_the_next_address_of_a_name_is_tried(internet: SmallInternet):
 
 async def test_an_unknown_authority_is_not_trusted(untrusted: Path, internet: SmallInternet):
     outcome = await send("https://public.example/secret")
-    assert outcome.error.startswith("https://public.example/... has no certificate to be trusted: ")
+    assert outcome.error.startswith("https://public.example/... has no trusted certificate: ")
     assert (outcome.address, internet.received) == (PUBLIC_IPV4, [])
 
 

@@ -1,1 +1,1 @@
-"""What tests of several rooms share: environments, a JupyterLab to drive."""
+"""Tools that tests of several rooms share: environments, a JupyterLab to drive."""

@@ -1,4 +1,4 @@
-"""What comes in at a callback URL, and what should have come for a run."""
+"""The callbacks that arrive at a URL, and those that should have come for a run."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
 
 from lyceum_magic.protocol import paths
-from tests.integration.served_process import ServedProcess
 from tests.tools.embedded import run_folder
+from tests.tools.served_process import ServedProcess
 from tests.tools.waiting import eventually
 
-#: What a body says as the run's record says it.
+#: Members of a body that are as in the run's record.
 _SAME = (
     "execution_id", "status", "return_code", "file_name", "run_name", "labels", "metadata",
     "execution_type", "created_at",
@@ -36,7 +36,7 @@ class Callback:
 
 
 class CallbackReceiver:
-    """Keeps whatever is POSTed to it, and answers 204, or what `answers` has for the path.
+    """A receiver that keeps every POST, and answers 204, or what `answers` has for the path.
 
     Attributes:
         answers: path -> a status, or all that is sent before the connection is closed.
@@ -52,7 +52,7 @@ class CallbackReceiver:
         return [f"{self.origin}/{name}/{number}" for number in range(2)]
 
     def at(self, path: str, number: int = 1) -> list[Callback]:
-        """All that came to a path, once that many have."""
+        """Return all that came to a path, once there are `number` of them."""
 
         def there() -> list[Callback] | None:
             found = [callback for callback in self.received if callback.path == path]
@@ -113,13 +113,13 @@ def told_once(server: ServedProcess, receiver: CallbackReceiver, name: str, run_
 
 
 def lose(server: ServedProcess, run_id: str) -> None:
-    """Kills the supervisor of a run, which is a failure of the system."""
+    """Kill the supervisor of a run, which is a failure of the system."""
     facts = json.loads((run_folder(server.folder, run_id) / "supervisor.json").read_text())
     os.kill(facts["pid"], signal.SIGKILL)
 
 
 def _body_of(record: dict[str, Any]) -> dict[str, Any]:
-    """What a callback should say of a run, given its record as the API has it."""
+    """The body that a callback of a run should have, given its record as the API has it."""
     return {
         "schema": 1,
         **{name: record[name] for name in _SAME},

@@ -1,4 +1,4 @@
-"""Looks for secrets wherever they could have been left, in every form in which they could be."""
+"""A search for secrets wherever they could have been left, in every form that they could have."""
 
 from __future__ import annotations
 
@@ -55,7 +55,7 @@ class Canaries:
             try:
                 data = file.read_bytes()
             except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue  # gone meanwhile, or of somebody whom we cannot have told it
+                continue  # gone meanwhile, or of a user to whom we cannot have told it
             if names := self.in_bytes(data):
                 yield str(file), names
 

@@ -20,13 +20,13 @@ _END_S = 30
 
 
 def server_facts(place: Path) -> dict[str, Any]:
-    """What `server.json` says."""
+    """The content of `server.json`."""
     (facts,) = (json.loads(path.read_text()) for path in _server_files(place))
     return dict(facts)
 
 
 def run_folder(place: Path, run_id: str) -> Path:
-    """Where the server of a place keeps a run."""
+    """The folder in which the server of a place keeps a run."""
     (file,) = _server_files(place)
     return RunFolders(file.parent / "runs").of(run_id)
 
@@ -37,7 +37,7 @@ def server_process(place: Path) -> psutil.Process | None:
 
 
 def end_server(place: Path) -> None:
-    """Ends the server of a place, of each environment, and every run that it has still got."""
+    """End the server of a place, of each environment, and every run that it still has."""
     processes = _server_processes(place)
     family = [child for process in processes for child in process.children(recursive=True)]
     for process in processes:

@@ -73,7 +73,7 @@ class JupyterServer:
 
 
 def _wait_until_ready(client: BlockingKernelClient) -> None:
-    """As `wait_for_ready`, which takes the kernel of a server on a busy machine for dead."""
+    """Do as `wait_for_ready`, which takes the kernel of a server on a busy machine for dead."""
     deadline = time.monotonic() + LIMIT_S
     while True:
         assert time.monotonic() < deadline, "the kernel does not answer"
@@ -85,7 +85,7 @@ def _wait_until_ready(client: BlockingKernelClient) -> None:
 
 
 class _Started:
-    """What `Kernel` asks of a manager."""
+    """The part of a manager that `Kernel` needs."""
 
     def is_alive(self) -> bool:
         return True

@@ -51,7 +51,7 @@ Theme = Literal["JupyterLab Light", "JupyterLab Dark"]
 
 
 def missing() -> str | None:
-    """What the browser tests need and this machine lacks; None if all is there."""
+    """The tool that the browser tests need and this machine lacks; None if all is there."""
     if not Path(_CHROMIUM).exists():
         return f"no Chromium at {_CHROMIUM}"
     try:
@@ -98,7 +98,7 @@ class JupyterLab:
         self._request("POST", f"api/kernels/{self._kernel()['id']}/restart")
 
     def kernel_state(self) -> str:
-        """What the only kernel does, such as "idle"."""
+        """The state of the only kernel, such as "idle"."""
         return str(self._kernel()["execution_state"])
 
     def _kernel(self) -> dict[str, str]:
@@ -106,7 +106,7 @@ class JupyterLab:
         return dict(session["kernel"])
 
     def is_up(self) -> bool:
-        """Whether the server answers."""
+        """Return whether the server answers."""
         try:
             self._request("GET", "api/status")
         except (urllib.error.URLError, ConnectionError, TimeoutError):
@@ -208,7 +208,7 @@ class Notebook:
 
     page: Page
     name: str
-    #: What the page's scripts threw or logged as errors.
+    #: Errors that the page's scripts threw or logged.
     errors: list[str] = field(default_factory=list)
     #: Addresses the page asked for that are not this server's.
     foreign_requests: list[str] = field(default_factory=list)

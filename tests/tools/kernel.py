@@ -98,7 +98,7 @@ class Kernel:
         self, manager: KernelManager, client: BlockingKernelClient, environment: dict[str, str]
     ) -> None:
         self.environment = environment
-        #: Whether somebody looks on, as in a front end; nbclient and papermill say nobody does.
+        #: True if a user can answer, as in a front end; False with nbclient and papermill.
         self.is_attended = False
         self._manager = manager
         self._client = client
@@ -155,7 +155,7 @@ class Kernel:
         return "\n".join(data.get("text/plain", "") for data in self.displays.values())
 
     def complete(self, code: str) -> list[str]:
-        """What Tab offers at the end of the code."""
+        """The completions that Tab offers at the end of the code."""
         reply = self._client.complete(code, len(code), reply=True, timeout=LIMIT_S)
         return list(reply["content"]["matches"])
 

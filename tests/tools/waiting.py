@@ -1,4 +1,4 @@
-"""Waits for a condition that nothing announces."""
+"""Waiting for a condition that nothing announces."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 LIMIT_S = 120.0
-#: What an HTTP client of a test waits for an answer: httpx gives up after 5 seconds, and a busy
+#: Seconds that an HTTP client of a test waits for an answer: httpx gives up after 5, and a busy
 #: machine is no failure.
 CLIENT_LIMIT_S = LIMIT_S
 

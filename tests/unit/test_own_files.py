@@ -12,7 +12,7 @@ from lyceum_magic.config import write_login
 from lyceum_magic.exceptions import ConfigError
 from lyceum_magic.inbox.jupyter_servers import announce
 from lyceum_magic.own_files import own_folder, put_own, read_own
-from lyceum_magic.server.runners.process.supervisor import write_json
+from lyceum_magic.server.runners.control import write_json
 from lyceum_magic.server.state_folder import put
 
 

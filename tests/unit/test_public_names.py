@@ -17,7 +17,9 @@ def test_each_public_name_is_what_it_says(name: str) -> None:
     assert callable(value)
 
 
-@pytest.mark.parametrize("room", ["runs.run", "runs.workspace", "journal.journal", "magic.cell", "api"])
+@pytest.mark.parametrize(
+    "room", ["runs.run", "runs.workspace", "journal.journal", "magic.cell", "api"]
+)
 def test_a_room_of_the_same_name_never_hides_a_function(room: str) -> None:
     program = f"import lyceum_magic.{room}, lyceum_magic as m; assert m.runs.__name__ == 'runs'"
     subprocess.run([sys.executable, "-W", "error", "-c", program], check=True)

@@ -12,12 +12,14 @@ import time
 from pathlib import Path
 
 from ... import __version__, config
-from ...display.tables import Table
+from ...client import debug_log
+from ...display.tables import Says, Table
 from ...embedded import local_server
 from ...exceptions import LyceumError
-from ...folders import journal_folder
+from ...folders import journal_folder, server_folder
 from ...protocol.machines import needs_gpu
 from ...runs.workspace import workspace
+from ..parsing import Parser
 from . import Call
 from .callbacks import until
 
@@ -25,7 +27,15 @@ from .callbacks import until
 Row = tuple[str, str, str]
 
 
-def run(call: Call) -> Table:
+def add_arguments(parser: Parser) -> None:
+    parser.add_argument(
+        "--log", metavar="ID", nargs="?", const="", help="the debug trail, of one run or of all"
+    )
+
+
+def run(call: Call) -> Table | Says:
+    if call.options.log is not None:
+        return Says(trail_of(call.options.log))
     return examine()
 
 
@@ -183,3 +193,11 @@ def _journal() -> Row:
     folder = journal_folder()
     size = sum(path.stat().st_size for path in folder.glob("*")) if folder.is_dir() else 0
     return ("journal", f"{size / 1e6:.1f} MB in {folder}", "%lyceum forget makes room")
+
+
+def trail_of(run_id: str) -> str:
+    """Return the debug trail's last lines, of one run or, if `run_id` is empty, of all."""
+    if run_id:
+        run_id = workspace().history.find(run_id).run_id or "-"
+    logs = [server_folder() / "server.log"]
+    return debug_log.last_lines(journal_folder(), logs, run_id)

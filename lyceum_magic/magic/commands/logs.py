@@ -7,10 +7,10 @@ import time
 from collections.abc import Iterator
 from contextlib import closing
 from itertools import chain
-from typing import TextIO
+from typing import TextIO, assert_never
 
 from ...outputs import tracebacks
-from ...outputs.decoding import Decoded, Display, OutputDecoder, Raised
+from ...outputs.decoding import ClearOutput, Decoded, Display, Raised, SavedFile, Value
 from ...protocol.events import Output
 from ...runs.backlog import Backlog
 from ...runs.workspace import workspace
@@ -35,46 +35,44 @@ def run(call: Call) -> None:
     run = workspace().attach(call.options.id)
     before, backlog = run.watch()
     with closing(backlog):
-        show = _Printer(call.options.grep, OutputDecoder(run.mark))
-        for output in chain(before, _until(asked_at, backlog)):
-            show(output)
+        show = _Printer(call.options.grep)
+        for item in chain(before, _until(asked_at, backlog)):
+            show(item)
     show.end()
 
 
-def _until(moment: float, backlog: Backlog) -> Iterator[Output]:
+def _until(moment: float, backlog: Backlog) -> Iterator[Decoded]:
     """Yield the outputs that arrive, until one is later than a moment, or no more come for now."""
     while items := backlog.get(CAUGHT_UP_S):
         for item in items:
-            if isinstance(item, Output):
-                if (item.timestamp or 0) > moment:
-                    return
+            if isinstance(item, Output | Display) and (item.timestamp or 0) > moment:
+                return
+            if isinstance(item, Decoded):
                 yield item
 
 
 class _Printer:
     """A printer of a run's outputs as text: all of it, or the lines that hold a text."""
 
-    def __init__(self, grep: str | None, decoder: OutputDecoder) -> None:
+    def __init__(self, grep: str | None) -> None:
         self._grep = grep
-        self._decoder = decoder
         self._rest = ""
         self._waiting = 0  # characters
 
-    def __call__(self, output: Output) -> None:
-        for item in self._decoder.feed(output):
-            self._print(item)
-
-    def _print(self, item: Decoded) -> None:
+    def __call__(self, item: Decoded) -> None:
         match item:
             case Output():
                 self._print_text(item.text, item.stream)
-            case Raised():
-                said = tracebacks.lines(tracebacks.rebuild(item.error, "<cell>"))
-                self._print_text("".join(f"{line}\n" for line in said), "stderr")
+            case Raised(error):
+                self._print_text(tracebacks.text(error), "stderr")
+            case ClearOutput() | Value() | SavedFile():
+                pass
             case Display():
                 shown = item.data.get("text/plain")
                 if isinstance(shown, str):
                     self._print_text(f"{shown}\n", "stdout")
+            case _:
+                assert_never(item)
 
     def _print_text(self, text: str, name: str) -> None:
         if self._grep is None:
@@ -91,8 +89,6 @@ class _Printer:
             stream.flush()
 
     def end(self) -> None:
-        for item in self._decoder.close():
-            self._print(item)
         if self._grep is not None and self._rest and self._grep in self._rest:
             sys.stdout.write(f"{self._rest}\n")
         sys.stdout.flush()

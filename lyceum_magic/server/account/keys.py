@@ -1,10 +1,10 @@
-"""The account's API keys: who may ask the server at all.
+"""The account's API keys, which open the server.
 
-A key is 256 random bits. So its SHA-256 is enough at rest: a slow hash protects what people think
-up, which can be guessed, and would cost every request its time for nothing.
+A key is 256 random bits, so its SHA-256 is enough at rest. A slow hash protects passwords, which
+can be guessed, and would cost every request its time for nothing.
 
 One server owns the state folder, and answers from memory. A change is written to the store first
-and takes effect then: one that cannot be written has not happened, and a restart undoes none.
+and takes effect then: a change that cannot be written has not happened, and a restart undoes none.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ from dataclasses import replace
 from ...config import Secret
 from ...exceptions import EmbeddedServerError, LyceumError
 from ...protocol.proof import PREFIX_LENGTH, digest_of
-from ..stores.base import AccountStore, ApiKey
+from ..stores.base import AccountStore, KeyRecord
 from .tokens import TokenPair, Tokens, TokenType
 
 logger = logging.getLogger(__name__)
 
-#: `last_used_at` on disk is so old at most: a key is used with each request, and not written then.
+#: The longest time until a use reaches the disk: keys are used with each request.
 USE_IS_WRITTEN_EVERY_S = 60.0
 
 
@@ -38,17 +38,17 @@ class KeyInUse(LyceumError):
 
 
 class SignInRefused(LyceumError):
-    """Neither a key nor a token that is good."""
+    """The text is neither a valid key nor a valid token."""
 
 
-class Keys:
+class AccountKeys:
     """The keys of an account, and the tokens that stand for them.
 
     Args:
-        own_key: the key in `server.json`, by which the clients of this machine find in. It is
-            listed like the others, and always good.
-        new_key: makes a key.
-        clock: seconds since 1970.
+        own_key: The key in `server.json`, for the clients of this machine. It is listed like the
+            others, and always valid.
+        new_key: Makes a key.
+        clock: Seconds since 1970.
     """
 
     def __init__(
@@ -66,134 +66,134 @@ class Keys:
         self._clock = clock
         own = own_key.reveal()
         if not own:
-            raise ValueError("an empty key would let everybody in")
-        # Its id changes with it, so that the tokens of an older one are worth nothing.
+            raise ValueError("The key of the server must not be empty.")
+        # The id changes with the key, so that tokens of an older key are worth nothing.
         own_id = str(uuid.UUID(bytes=digest_of(own)[:16]))
-        self._own = ApiKey(own_id, "this machine", _prefix(own), digest_of(own), clock())
-        self._keys: dict[str, ApiKey] = {}
+        self._own = KeyRecord(own_id, "this machine", _prefix(own), digest_of(own), clock())
+        self._keys: dict[str, KeyRecord] = {}
         self._written_at: dict[str, float] = {}
-        # Each change is worked out from the keys that the change before it has left.
+        # One change at a time: each starts from the result of the one before.
         self._changing = asyncio.Lock()
 
     async def open(self) -> None:
-        """Reads the keys."""
+        """Read the keys from the store."""
         self._keys = {key.key_id: key for key in await self._store.keys()}
 
-    def list(self) -> Sequence[ApiKey]:
-        """All keys, this machine's own first, the others from the oldest on."""
+    def list(self) -> Sequence[KeyRecord]:
+        """Return all keys, this machine's own first, then the others, oldest first."""
         return [self._own, *self._keys.values()]
 
-    async def create(self, name: str, expires_at: float | None) -> tuple[ApiKey, Secret]:
-        """A new key, and the key itself: nobody can see it again.
+    async def create(self, name: str, expires_at: float | None) -> tuple[KeyRecord, Secret]:
+        """Return a new key's record, and the key itself, which cannot be read again.
 
         Args:
-            expires_at: seconds since 1970; None: never.
+            expires_at: Seconds since 1970; None: never.
         """
         secret = self._new_key()
         text = secret.reveal()
         key_id = str(uuid.uuid4())
-        key = ApiKey(key_id, name, _prefix(text), digest_of(text), self._clock(), expires_at)
+        key = KeyRecord(key_id, name, _prefix(text), digest_of(text), self._clock(), expires_at)
         async with self._changing:
             await self._store.put_key(key)
             self._keys[key_id] = key
         return key, secret
 
-    async def toggle(self, key_id: str) -> ApiKey:
-        """Switches a key off, or on again.
+    async def toggle(self, key_id: str) -> KeyRecord:
+        """Switch a key off, or on again.
 
         Raises:
-            UnknownApiKey, KeyInUse: it cannot be.
+            UnknownApiKey: No key has the id.
+            KeyInUse: It is this machine's own key.
         """
         async with self._changing:
             key = self._own_or_raise(key_id)
             await self._store.put_key(replace(key, is_active=not key.is_active))
-            # It may have been used meanwhile.
+            # The key may have been used in the meantime.
             key = replace(self._keys[key_id], is_active=not key.is_active)
             self._keys[key_id] = key
             return key
 
     async def revoke(self, key_id: str) -> None:
-        """Forgets a key for good.
+        """Remove a key for good.
 
         Raises:
-            UnknownApiKey, KeyInUse: it cannot be.
+            UnknownApiKey: No key has the id.
+            KeyInUse: It is this machine's own key.
         """
         async with self._changing:
             self._own_or_raise(key_id)
             await self._store.remove_key(key_id)
             del self._keys[key_id]
 
-    # Who may come in.
-
     async def lets_in(self, token: str) -> bool:
-        """Whether a bearer token is good: a key, or an access token of one. It is a use of it."""
+        """Return whether a bearer token is valid: a key, or an access token of one.
+
+        A valid token is noted as a use of its key.
+        """
         key = self.find(token) or self._good(await self._key_id(token, "access"))
         if key is not None:
             await self._note_use(key)
         return key is not None
 
-    def find(self, text: str) -> ApiKey | None:
-        """The key that a text is; None if it is none, or one that is switched off or expired."""
+    def find(self, text: str) -> KeyRecord | None:
+        """Return the key that a text is; None if no key, or one that is switched off or expired."""
         digest = digest_of(text)
-        # The digests of two keys have nothing in common, so that the time this takes tells
-        # nothing about a key.
+        # The time that this takes tells nothing about a key: digests of similar keys differ.
         found = [key for key in self.list() if hmac.compare_digest(key.digest, digest)]
         return self._good(found[0].key_id) if found else None
 
     async def digests(self, public_part: str) -> Sequence[bytes]:
-        """The digests of the keys, or of the token, that have a public part.
+        """Return the digests of the keys, or of the token, that have a public part.
 
-        Those that are switched off or have expired among them: the server knows them all the same.
+        Keys that are switched off or have expired are among them: the server knows them too.
         """
         if "." in public_part:
             return [digest_of(await asyncio.to_thread(self._tokens.signed, public_part))]
         return [key.digest for key in self.list() if key.prefix == public_part]
 
     async def sign_in(self, text: str) -> TokenPair:
-        """Tokens for a key.
+        """Return tokens for a key.
 
         Raises:
-            SignInRefused: it is no key that is good.
+            SignInRefused: The text is not a valid key.
         """
         key = self.find(text)
         if key is None:
             raise SignInRefused(
-                "This server has no passwords: sign in with one of its API keys as the password."
+                "This server has no passwords. Sign in with one of its API keys as the password."
             )
         return await self._pair(key)
 
     async def renew(self, refresh_token: str) -> TokenPair:
-        """New tokens for a refresh token, which stays good until it expires.
+        """Return new tokens for a refresh token, which stays valid until it expires.
 
         Raises:
-            SignInRefused: it is no refresh token that is good.
+            SignInRefused: It is not a valid refresh token.
         """
         key = self._good(await self._key_id(refresh_token, "refresh"))
         if key is None:
             raise SignInRefused(
-                "The refresh token is wrong, has expired, or its API key was revoked; sign in "
+                "The refresh token is wrong or has expired, or its API key was revoked. Sign in "
                 "again."
             )
         return await self._pair(key)
 
-    # Underneath.
-
     # On a thread: the first token loads a library and reads the vault's key.
 
-    async def _pair(self, key: ApiKey) -> TokenPair:
+    async def _pair(self, key: KeyRecord) -> TokenPair:
         return await asyncio.to_thread(self._tokens.pair, key.key_id)
 
     async def _key_id(self, token: str, token_type: TokenType) -> str | None:
         return await asyncio.to_thread(self._tokens.key_id, token, token_type)
 
-    def _good(self, key_id: str | None) -> ApiKey | None:
+    def _good(self, key_id: str | None) -> KeyRecord | None:
         key = self._own if key_id == self._own.key_id else self._keys.get(key_id or "")
         if key is None or not key.is_active:
             return None
         is_expired = key.expires_at is not None and key.expires_at <= self._clock()
         return None if is_expired else key
 
-    async def _note_use(self, key: ApiKey) -> None:
+    async def _note_use(self, key: KeyRecord) -> None:
         now = self._clock()
         if key.key_id == self._own.key_id:
             self._own = replace(key, last_used_at=now)
@@ -203,14 +203,14 @@ class Keys:
             self._written_at[key.key_id] = now
             try:
                 await self._store.note_key_use(key.key_id, now)
-            except EmbeddedServerError as exc:  # a full disk locks nobody out
-                logger.warning("the use of API key %s was not written down: %s", key.key_id, exc)
+            except EmbeddedServerError as exc:  # a full disk must not lock users out
+                logger.warning("The use of API key %s was not noted: %s", key.key_id, exc)
 
-    def _own_or_raise(self, key_id: str) -> ApiKey:
+    def _own_or_raise(self, key_id: str) -> KeyRecord:
         if key_id == self._own.key_id:
             raise KeyInUse(
-                "This key is the one in server.json, by which this machine's own clients find "
-                "in; it can be neither revoked nor switched off."
+                "This is the key in server.json, for the clients of this machine. It can be "
+                "neither revoked nor switched off."
             )
         try:
             return self._keys[key_id]

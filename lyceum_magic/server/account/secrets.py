@@ -1,6 +1,6 @@
-"""The account's secrets: variables that every run gets, and that nobody gets back.
+"""The account's secrets: variables that every run gets, and that no client can read back.
 
-Their values are encrypted where they are kept, and masked in the output of runs.
+Their values are encrypted at rest, and masked in the output of runs.
 """
 
 from __future__ import annotations
@@ -15,13 +15,12 @@ from ..stores.base import AccountStore, SecretRecord
 
 NAME_PATTERN = r"^[A-Za-z_][A-Za-z0-9_]*$"
 MAX_NAME = 255
-#: Of one value, and of all values together. Runs look for each of them in all that they print.
+#: The limits of one value and of all values: each is looked for in everything that runs print.
 MAX_VALUE_BYTES = 32 * 1024
 MAX_ALL_BYTES = 64 * 1024
 
-#: Names that no secret may have: the server sets them for each run, or they decide which programs
-#: and libraries every run of the account loads, in whatever image, and so break runs that never
-#: asked for them.
+#: Names that no secret may have. The server sets them for each run, or they decide which programs
+#: and libraries every run of the account loads, so that they would break runs in other images.
 RESERVED = frozenset(
     {
         "LD_AUDIT",
@@ -37,7 +36,7 @@ RESERVED = frozenset(
 
 
 class SecretsTooLarge(LyceumError):
-    """All secrets together would be larger than runs can look for."""
+    """All secrets together would be too large to look for in each run's output."""
 
 
 class UnknownSecret(LyceumError):
@@ -46,7 +45,7 @@ class UnknownSecret(LyceumError):
 
 @dataclass(frozen=True)
 class NewSecret:
-    """A secret as it is set; see `problem_of` for what it may be."""
+    """A secret to be set; see `problem_of_name` and `problem_of_value` for what is allowed."""
 
     name: str
     value: str = field(repr=False)
@@ -54,14 +53,14 @@ class NewSecret:
 
 
 def problem_of_name(name: str) -> str | None:
-    """Why no secret can have a name of the right form; None if one can."""
+    """Return why no secret can have a name of the right form; None if it is allowed."""
     if name in RESERVED:
         return f"{name} is set by the server or the machine for each run; choose another name"
     return None
 
 
 def problem_of_value(value: str) -> str | None:
-    """Why a text cannot be a secret; None if it can. The sentence does not quote it."""
+    """Return why a text cannot be a secret, without quoting it; None if it is allowed."""
     if "\0" in value:
         return "a value must not contain a NUL character: no environment can hold it"
     try:
@@ -74,24 +73,24 @@ def problem_of_value(value: str) -> str | None:
 
 
 class AccountSecrets:
-    """Sets, lists and removes secrets."""
+    """The secrets of the account."""
 
     def __init__(self, store: AccountStore, *, clock: Callable[[], float] = time.time) -> None:
         self._store = store
         self._clock = clock
 
     async def put(self, secrets: Sequence[NewSecret]) -> Sequence[SecretRecord]:
-        """Sets secrets, in place of those of the same names; returns what is known of them now.
+        """Set secrets, and return their records. A secret of the same name is replaced.
 
         Raises:
-            SecretsTooLarge: nothing was set.
+            SecretsTooLarge: Nothing was set.
         """
         sizes = {record.name: record.size_bytes for record in await self._store.secrets()}
         sizes |= {secret.name: len(secret.value.encode()) for secret in secrets}
         if (size := sum(sizes.values())) > MAX_ALL_BYTES:
             raise SecretsTooLarge(
-                f"All secrets together may have {MAX_ALL_BYTES} bytes, and would have {size}; "
-                "remove one first, or keep large texts in the storage."
+                f"All secrets together may have {MAX_ALL_BYTES} bytes, and would have {size}. "
+                "Remove one first, or keep large texts in the storage."
             )
         now = self._clock()
         await self._store.put_secrets(
@@ -109,26 +108,26 @@ class AccountSecrets:
         return [record for record in await self._store.secrets() if record.name in names]
 
     async def list(self) -> Sequence[SecretRecord]:
-        """All secrets without their values, by name."""
+        """Return all secrets without their values, by name."""
         return await self._store.secrets()
 
     async def values(self) -> Mapping[str, str]:
-        """Name -> value of all secrets, for a run that starts.
+        """Return the values of all secrets, name -> value.
 
         Raises:
-            EmbeddedServerError: they cannot be decrypted.
+            EmbeddedServerError: They cannot be decrypted.
         """
         return await self._store.secret_values()
 
     async def remove(self, secret_id: str) -> None:
-        """Removes one secret.
+        """Remove one secret.
 
         Raises:
-            UnknownSecret: there is none of this id.
+            UnknownSecret: No secret has the id.
         """
         if not await self._store.remove_secret(secret_id):
             raise UnknownSecret(f"No environment variable has the id {secret_id!r}.")
 
     async def remove_all(self) -> None:
-        """Removes every secret."""
+        """Remove every secret."""
         await self._store.remove_all_secrets()

@@ -1,8 +1,8 @@
 """Access and refresh tokens: JWTs that stand for an API key for a while.
 
 The official client takes a token that does not begin with `lk_` for a JWT, and renews it shortly
-before its `exp` (`lyceum-api.md` 2.2). A token names the key that it was made from: as soon as
-that key is revoked or switched off, whoever checks the token finds no key any more.
+before its `exp` (`lyceum-api.md` 2.2). A token names the key that it was made from: when that key
+is revoked or switched off, the token is worth nothing.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ TokenType = Literal["access", "refresh"]
 
 @dataclass(frozen=True)
 class TokenPair:
-    """What a sign-in gives. `expires_in_s` is the life of the access token."""
+    """The tokens of a sign-in. `expires_in_s` is the life of the access token."""
 
     access_token: str = field(repr=False)
     refresh_token: str = field(repr=False)
@@ -40,7 +40,7 @@ class Tokens:
     """Makes and reads tokens, signed with a key that is derived from the vault's.
 
     Args:
-        clock: seconds since 1970.
+        clock: Seconds since 1970.
     """
 
     def __init__(self, vault: Vault, *, clock: Callable[[], float] = time.time) -> None:
@@ -48,14 +48,14 @@ class Tokens:
         self._clock = clock
 
     def pair(self, key_id: str) -> TokenPair:
-        """New tokens for a key."""
+        """Return new tokens for a key."""
         return TokenPair(
             self._token(key_id, "access", ACCESS_S), self._token(key_id, "refresh", REFRESH_S)
         )
 
     def key_id(self, token: str, token_type: TokenType) -> str | None:
-        """The key that a token was made from; None if it is no such token of ours, or expired."""
-        if token.count(".") != 2:  # spares a wrong key the import
+        """Return the id of a token's key; None if this is not such a token of ours, or expired."""
+        if token.count(".") != 2:  # a wrong key does not load the library
             return None
         import jwt
 
@@ -65,7 +65,7 @@ class Tokens:
                 self._signing_key,
                 algorithms=[_ALGORITHM],
                 issuer=_ISSUER,
-                # Compared below, with our own clock.
+                # Compared below, by our own clock.
                 options={
                     "require": ["exp", "iss", "jti", "key", "type"],
                     "verify_exp": False,
@@ -79,7 +79,7 @@ class Tokens:
         return str(claims["key"])
 
     def signed(self, unsigned: str) -> str:
-        """A token without its signature, with the one that this server gives it."""
+        """Add this server's signature to a token without one."""
         signature = hmac.digest(self._signing_key, unsigned.encode(), "sha256")
         return f"{unsigned}.{base64.urlsafe_b64encode(signature).rstrip(b'=').decode()}"
 

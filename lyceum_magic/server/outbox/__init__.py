@@ -1,1 +1,1 @@
-"""Callbacks on their way out: what is to be sent, where it may go, when it is tried again."""
+"""Callbacks on their way out: the plan of attempts, the allowed targets, and the sending."""

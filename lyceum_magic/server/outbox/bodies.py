@@ -1,4 +1,4 @@
-"""The body of a callback: the final record of a run in, the bytes that every attempt sends out."""
+"""The body of a callback: a run's final record in, the bytes that every attempt sends out."""
 
 from __future__ import annotations
 
@@ -13,21 +13,21 @@ from ..stores.base import RunRecord
 
 _T = TypeVar("_T")
 
-#: What texts are cut to, in characters, where the whole would be too large.
+#: The lengths that texts are cut to, in characters, until the body is small enough.
 _LIMITS = (4096, 1024, 256, 32)
 _CUT = "…"
 
-#: The metadata of a callback that somebody asked for to see whether it arrives.
+#: The metadata of a test.
 TEST_METADATA = {"lyceum_magic_test": "true"}
 
 
 def body_of(record: RunRecord) -> bytes:
-    """What is told of a run that is over, as compact JSON in UTF-8.
+    """Return the report of a run that is over, as compact JSON in UTF-8.
 
-    It has at most `MAX_BODY_BYTES`. Where names, labels, metadata and error make it larger, every
-    text of more than 4096 characters is cut to that length and ends in `…`; where that is not
-    enough, of more than 1024, 256, and at last 32. Of metadata whose keys are the same then, the
-    last is told.
+    It has at most `MAX_BODY_BYTES`. If names, labels, metadata and error make it larger, every text
+    of more than 4096 characters is cut to that length and ends in `…`; if it is still too large,
+    every text of more than 1024, then 256, and at last 32. If keys of metadata become equal, the
+    last wins.
     """
     request = record.request
     return _encoded(
@@ -50,7 +50,7 @@ def body_of(record: RunRecord) -> bytes:
 
 
 def body_of_test(now: float) -> bytes:
-    """What is told of a run that never was, in the form of one that completed."""
+    """Return the body of a test: a report of a completed run that does not exist."""
     moment = iso(now)
     return _encoded(
         {
@@ -82,7 +82,7 @@ def _encoded(body: CallbackBody) -> bytes:
 
 def _json(body: CallbackBody) -> bytes:
     text = json.dumps(body, ensure_ascii=False, separators=(",", ":"))
-    return text.encode("utf-8", "replace")  # half of a surrogate pair is no text
+    return text.encode("utf-8", "replace")  # half of a surrogate pair is not text
 
 
 def _cut(value: _T, limit: int) -> _T:
@@ -93,4 +93,4 @@ def _cut(value: _T, limit: int) -> _T:
         cut = [_cut(item, limit) for item in value]
     elif isinstance(value, dict):
         cut = {_cut(key, limit): _cut(item, limit) for key, item in value.items()}
-    return cut  # type: ignore[return-value]  # of the type that came in
+    return cut  # type: ignore[return-value]  # of the type of `value`

@@ -1,7 +1,8 @@
-"""Sends what is in the outbox: due deliveries from the store in, results to the store out.
+"""The sending of callbacks: due deliveries from the store in, results to the store out.
 
 Nothing is sent from memory. An attempt holds its slot from the moment it is read until its result
-is on the disk, so a killed server sends again what nobody has acknowledged to it, and no more.
+is on the disk. So a server that was killed sends again only those callbacks whose acknowledgement
+it has not stored.
 """
 
 from __future__ import annotations
@@ -10,16 +11,17 @@ import asyncio
 import contextlib
 import logging
 import math
-import time
-from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 
+from ... import trail
 from ...exceptions import EmbeddedServerError
 from ...protocol.callback_urls import PathChanged, fill_in, references
 from ...protocol.callbacks import DeliveryHealth, DeliveryState
 from ...protocol.times import iso
 from ..bell import Bell
+from ..context import Context
 from ..stores.base import (
     Attempt,
     Delivery,
@@ -29,79 +31,67 @@ from ..stores.base import (
     StoreUnavailable,
 )
 from ..tasks import log_failure
-from ..troubles import Troubles
 from .bodies import body_of_test
 from .planning import new_delivery
 from .results import Outcome, result_of
 from .schedule import Schedule
-from .sending import Sender
+from .sending import CallbackSender
 from .signing import Signing
 from .slots import QUICK_S, RECHECK_S, Slots
 
 logger = logging.getLogger(__name__)
 
-#: Whatever is planned, the clocks are looked at so often: somebody may have set one.
+#: The clocks are looked at this often whatever is planned: a user may have set one.
 LONGEST_WAIT_S = 60.0
-#: Before another try where the store could not be read or written.
+#: The pause before another attempt to read or write the store.
 PAUSE_S = 1.0
-#: A sender keeps its own time limits; this one is behind them.
+#: A sender keeps its own time limits. This is the last one.
 LIMIT_S = 20.0
-#: How long a test waits for the result of its attempt: for other attempts at its endpoint, too.
+#: The longest wait of a test, for its own attempt and for others at its endpoint.
 TEST_S = 30.0
-#: How long attempts under way may take once the server ends.
+#: The longest time for attempts under way when the server ends.
 CLOSE_S = 1.0
 #: A clock that has gone back by less was corrected, not set.
 _CORRECTION_S = 1.0
 _SHORTEST_WAIT_S = 0.001
 
-_READING = "callbacks to send cannot be read"
-_WRITING = "what became of callbacks cannot be written down, and none is sent until it can"
-_PREPARING = "callbacks cannot be signed or filled in"
-_DECRYPTING = "callbacks fail"
+_READING = "Callbacks that are due cannot be read"
+_WRITING = "The results of callbacks cannot be stored, and no callback is sent until they can"
+_PREPARING = "Callbacks cannot be signed, or their secrets filled in"
+_DECRYPTING = "Callbacks fail"
 
 _NO_URLS = (
-    "the URLs of some do not fit the server's vault.key; put that file back, or remove them by "
-    "`%lyceum callbacks rm ID`"
+    "some URLs were encrypted with another vault.key. Put that file back, or remove these "
+    "callbacks with `%lyceum callbacks rm ID`"
 )
-_NO_KEY = "its URL cannot be decrypted any more: the server's vault.key is gone"
+_NO_KEY = "The callback's URL cannot be decrypted: the server's vault.key is gone."
 
 
 class Deliverer:
-    """Sends deliveries when they are due, and plans what failed anew.
+    """Sends deliveries when they are due, and plans the next attempt after a failure.
 
-    Args:
-        secrets: gives the account's secrets, name -> value, for URLs that refer to some.
-        troubles: told what fails.
-        activity: rung when results have been written.
-        clock: seconds since 1970.
-        monotonic: seconds that nobody sets.
-        pause: waits for so many seconds, where the store could not be used.
+    Attributes:
+        next_at: When the next callback is due, in seconds since 1970; None if none is planned.
     """
 
     def __init__(
         self,
         store: OutboxStore,
-        sender: Sender,
+        sender: CallbackSender,
         signing: Signing,
-        secrets: Callable[[], Awaitable[Mapping[str, str]]],
         schedule: Schedule,
-        *,
-        troubles: Troubles | None = None,
-        activity: Bell | None = None,
-        clock: Callable[[], float] = time.time,
-        monotonic: Callable[[], float] = time.monotonic,
-        pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
+        context: Context,
     ) -> None:
         self._store = store
         self._sender = sender
         self._signing = signing
-        self._secrets = secrets
         self._schedule = schedule
-        self._troubles = troubles or Troubles()
-        self._activity = activity or Bell()
-        self._clock = clock
-        self._monotonic = monotonic
-        self._pause = pause
+        self._secrets = context.secrets
+        self._troubles = context.troubles
+        self._activity = context.activity
+        self._clock = context.clock
+        self._monotonic = context.monotonic
+        self._pause = context.pause
         self._slots = Slots()
         self._news = Bell()  # there may be something to send
         self._attempts: set[asyncio.Task[None]] = set()
@@ -113,14 +103,14 @@ class Deliverer:
         self._clocks: tuple[float, float] | None = None  # wall and monotonic, at the last look
         self._replan_until = -math.inf  # monotonic
         self._counts = OutboxCounts(0, 0, 0)
-        # Those whose URL nobody can read, and whether that is so of what all need.
+        # Deliveries whose URL cannot be decrypted, and whether the secrets cannot either.
         self._unreadable: set[str] = set()
         self._is_locked = False
         self._awaited: dict[str, asyncio.Future[None]] = {}  # tests, by delivery
         self.next_at: float | None = None
 
     async def open(self) -> None:
-        """Begins to send what is due."""
+        """Begin to send due deliveries."""
         self._loops = [
             asyncio.create_task(self._send_for_ever(), name="the sending of callbacks"),
             asyncio.create_task(self._write_for_ever(), name="the log of callbacks"),
@@ -129,7 +119,7 @@ class Deliverer:
             loop.add_done_callback(log_failure)
 
     async def close(self) -> None:
-        """Begins nothing more; what is under way is cut off after `CLOSE_S`, to be sent again."""
+        """End. Attempts under way are cut off after `CLOSE_S`; the next server sends them again."""
         if self._loops:
             sending, writing = self._loops
             await _cancelled([sending])
@@ -142,12 +132,16 @@ class Deliverer:
         await self._sender.close()
 
     def ring(self, endpoints: Collection[str] | None = None) -> None:
-        """Something new is in the store, for these endpoints or for any."""
+        """Look at the store again.
+
+        Args:
+            endpoints: The endpoints with new deliveries; None for any.
+        """
         self._slots.wake(endpoints)
         self._news.ring()
 
     async def health(self) -> DeliveryHealth:
-        """How the deliveries are doing: as the store says, or said when it could last be read."""
+        """Return how the deliveries are doing, from the store or, if it fails, as it last was."""
         try:
             self._counts = await self._store.outbox_counts()
             self.next_at = await self._store.next_at()
@@ -165,13 +159,13 @@ class Deliverer:
         }
 
     async def test(self, url: str) -> Delivery:
-        """Sends a callback of no run; the delivery after its attempt, or after `TEST_S`.
+        """Send a callback of no run; return its delivery after the attempt, or after `TEST_S`.
 
         Args:
-            url: one that `targets.problem_of` has nothing against.
+            url: A URL that `targets.problem_of` accepts.
 
         Raises:
-            StoreUnavailable: it cannot be written down.
+            StoreUnavailable: The delivery cannot be stored.
         """
         now = self._clock()
         delivery = new_delivery(url, body_of_test(now), now, run_id=None)
@@ -186,10 +180,10 @@ class Deliverer:
         return await self._store.delivery(delivery.delivery_id) or replace(delivery, url=None)
 
     async def redeliver(self, delivery_id: str) -> Delivery | None:
-        """Sends one again from the beginning of its schedule; None where there is none.
+        """Send a callback again from the beginning of its schedule; return None without one.
 
         Raises:
-            StoreUnavailable: that cannot be written down.
+            StoreUnavailable: The change cannot be stored.
         """
         delivery = await self._store.redeliver(delivery_id, self._clock())
         if delivery is not None:
@@ -213,15 +207,15 @@ class Deliverer:
                     await news.wait()
 
     async def _send_what_is_due(self) -> float:
-        """Begins the attempts that are due and have a slot.
+        """Begin the attempts that are due and have a slot.
 
         Returns:
-            Seconds after which to look again, if there is no news before.
+            Seconds after which to look again, unless there is news before.
         """
         now = self._clock()
         await self._keep_waits(now)
         if self._cannot_write:
-            # Else a restart would send again all that is begun now.
+            # Otherwise a restart would send again all that is begun now.
             return LONGEST_WAIT_S
         due = await self._store.endpoints(now)
         later = await self._store.next_at(after=now)
@@ -230,7 +224,7 @@ class Deliverer:
         if later is not None:
             wait_s = min(wait_s, max(later - now, _SHORTEST_WAIT_S))
         if not self._slots.under_way:
-            self._troubles.end(_PREPARING)  # what met with it was removed meanwhile
+            self._troubles.end(_PREPARING)  # the deliveries that failed were removed
         return wait_s
 
     async def _begin_what_is_due(self, due: Mapping[str, float], now: float) -> float:
@@ -241,11 +235,11 @@ class Deliverer:
         return wait_s
 
     async def _begin_attempts(self, endpoint: str, now: float) -> bool:
-        """Begins what is due at one endpoint; whether it has slots left then."""
+        """Begin the due attempts at one endpoint; return whether it has free slots left."""
         slots, free = self._slots.of(endpoint), self._slots.free(endpoint)
         if free <= 0 or slots.is_drained(self._monotonic()):
             return free > 0
-        # Before the look: what comes while it lasts says so behind this.
+        # Before the look: a delivery that comes during the look resets this.
         slots.drained_at = self._monotonic()
         without = slots.under_way | slots.left_out
         found = await self._store.due(endpoint, now, limit=free, without=without)
@@ -260,9 +254,10 @@ class Deliverer:
         return len(found) < free
 
     async def _keep_waits(self, now: float) -> None:
-        """Has waits planned anew where the wall clock is behind what has passed.
+        """Replan all waits if the wall clock has gone back.
 
-        For a while with each look: what is being written was decided by the old time.
+        This is repeated with each look for a while: results that are being written were decided by
+        the old time.
         """
         monotonic = self._monotonic()
         if self._clocks is not None:
@@ -281,17 +276,21 @@ class Deliverer:
         try:
             outcome = await self._outcome_of(delivery, started_at)
         except StoreUnavailable as exc:
-            # Nothing was sent, and it is not the receiver's fault: this counts as no attempt.
+            # Nothing was sent, and the receiver is not at fault: this does not count.
             self._troubles.begin(_PREPARING, exc)
             await self._pause(PAUSE_S)
             self._slots.release(delivery.endpoint, delivery.delivery_id)
             self._news.ring()
             return
         except Exception as exc:  # noqa: BLE001 - an attempt ends in any case
-            # Its text, or what it holds, may be the URL.
-            logger.error("sending to %s failed: %s", delivery.shown_url, type(exc).__name__)
-            outcome = _failed(f"the server failed while it sent it ({type(exc).__name__})")
+            # Its text may quote the URL.
+            logger.error("Sending to %s failed: %s", delivery.shown_url, type(exc).__name__)
+            outcome = _failed(
+                f"The server failed while it sent the callback ({type(exc).__name__})."
+            )
         took_s = self._monotonic() - begun
+        run_id, status = delivery.run_id or "", outcome.status_code
+        trail.mark("server", run_id, "attempt", delivery=delivery.delivery_id, status=status)
         now = self._clock()
         self._results.append(
             result_of(delivery, outcome, self._schedule, started_at, took_s=took_s, now=now)
@@ -299,11 +298,11 @@ class Deliverer:
         self._ended.ring()
 
     def _after_attempt(self, delivery: Delivery, attempt: asyncio.Task[None]) -> None:
-        """Frees the slot of an attempt that came to no result. None is known to do that."""
+        """Free the slot of an attempt without a result. No case of that is known."""
         if not attempt.cancelled() and (error := attempt.exception()) is not None:
-            # Its text may be the URL.
+            # Its text may quote the URL.
             logger.error(
-                "the attempt of callback %s failed (%s); it is not sent again before the server "
+                "The attempt of callback %s failed (%s). It is sent again when the server "
                 "starts again",
                 delivery.delivery_id, type(error).__name__,
             )  # fmt: skip
@@ -320,7 +319,10 @@ class Deliverer:
             headers = await self._signing.headers(delivery.delivery_id, delivery.body, now)
         except KeyError as exc:
             name = exc.args[0]
-            return _failed(f"its URL refers to the secret {name}, which the account has not")
+            return _failed(
+                f"The callback URL uses ${{{name}}}, but this account has no secret {name}. "
+                f"Set it with `%lyceum secrets set {name}`."
+            )
         except PathChanged as exc:
             return _failed(str(exc))
         except StoreUnavailable:
@@ -334,16 +336,16 @@ class Deliverer:
             async with asyncio.timeout(LIMIT_S):
                 return await self._sender.send(url, headers, delivery.body)
         except TimeoutError:
-            return _failed(f"it was not sent within {LIMIT_S:g} s")
+            return _failed(f"The callback was not sent within {LIMIT_S:g} s.")
 
     async def _filled_in(self, url: str) -> str:
         return fill_in(url, await self._secrets()) if references(url) else url
 
     async def _look_for_the_key(self) -> None:
-        """Ends the trouble with what could not be decrypted, once none is left.
+        """End the trouble of undecryptable callbacks once none is left.
 
         Raises:
-            StoreUnavailable: nobody can tell.
+            StoreUnavailable: The store cannot tell.
         """
         if self._is_locked:
             try:
@@ -366,7 +368,7 @@ class Deliverer:
     # Results
 
     async def _write_for_ever(self) -> None:
-        """Writes results in groups: all that have come while the last group was written."""
+        """Write results in groups: those that came while the last group was written."""
         while True:
             ended = self._ended.listen()
             if self._results:
@@ -389,7 +391,7 @@ class Deliverer:
                 await self._pause(PAUSE_S)
             return
         if self._cannot_write:
-            self._clocks = None  # who knows when these were planned: the next look replans
+            self._clocks = None  # these may be planned by an old time: the next look replans
         self._cannot_write = False
         self._troubles.end(_WRITING)
         del self._results[: len(group)]
@@ -397,7 +399,7 @@ class Deliverer:
             self._settle(attempt, delivery, is_written=delivery.delivery_id not in unwritable)
             if delivery.state is DeliveryState.DEAD and delivery.delivery_id in prevailed:
                 logger.warning(
-                    "the callback %s to %s was given up after %d attempts: %s",
+                    "The callback %s to %s was given up after %d attempts: %s",
                     delivery.delivery_id, delivery.shown_url, delivery.attempts, delivery.error,
                 )  # fmt: skip
         self._news.ring()
@@ -406,13 +408,15 @@ class Deliverer:
     async def _written(
         self, group: Sequence[tuple[Attempt, Delivery]]
     ) -> tuple[Collection[str], Collection[str]]:
-        """Writes results, but for those that no store takes: they must not hold up the others.
+        """Write results, but leave out those that the store refuses.
+
+        Otherwise one of them would hold up all others.
 
         Returns:
-            Ids of deliveries that are as their attempts say, and of those that were not written.
+            Ids of deliveries that took over their results, and of those that were not written.
 
         Raises:
-            StoreUnavailable: nothing can be written now.
+            StoreUnavailable: Nothing can be written now.
         """
         try:
             return await self._store.write_attempts(group), ()
@@ -421,10 +425,10 @@ class Deliverer:
                 raise
             if len(group) == 1:
                 ((_, delivery),) = group
-                # Its text may hold what was to be written.
+                # Its text may quote the record.
                 logger.error(
-                    "what became of the callback %s cannot be written down (%s); it is not sent "
-                    "again before the server starts again",
+                    "The result of callback %s cannot be stored (%s). It is sent again when the "
+                    "server starts again",
                     delivery.delivery_id, type(exc).__name__,
                 )  # fmt: skip
                 return (), (delivery.delivery_id,)
@@ -432,7 +436,7 @@ class Deliverer:
         return {i for ids, _ in each for i in ids}, {i for _, ids in each for i in ids}
 
     def _settle(self, attempt: Attempt, delivery: Delivery, *, is_written: bool) -> None:
-        """Frees the slot of a delivery whose result is on the disk, or never will be."""
+        """Free the slot of a delivery whose result is on the disk, or can never be."""
         free = self._slots.release if is_written else self._slots.leave_out
         free(delivery.endpoint, delivery.delivery_id)
         self._slots.of(delivery.endpoint).is_well = not delivery.error or attempt.took_s < QUICK_S

@@ -1,4 +1,4 @@
-"""What follows from the end of a run: its final record and callback URLs in, deliveries out."""
+"""The deliveries of a run's end: its final record and callback URLs in, deliveries out."""
 
 from __future__ import annotations
 
@@ -14,9 +14,9 @@ logger = logging.getLogger(__name__)
 
 
 def deliveries_of(record: RunRecord, urls: Iterable[str], now: float) -> list[Delivery]:
-    """One delivery for each distinct URL, due at once.
+    """Return one delivery for each distinct URL, due at once.
 
-    Their ids are new each time: whoever writes them down again must write the same ones.
+    Their ids are new each time: to store the same end again, use the same deliveries.
     """
     body = body_of(record)
     deliveries = []
@@ -24,19 +24,19 @@ def deliveries_of(record: RunRecord, urls: Iterable[str], now: float) -> list[De
         try:
             deliveries.append(new_delivery(url, body, now, run_id=record.run_id))
         except ValueError:
-            # Servers of earlier versions have accepted any text.
-            logger.warning("a callback URL of run %s cannot be used: %s", record.run_id, FORM)
+            # Servers of earlier versions accepted any text.
+            logger.warning("A callback URL of run %s cannot be used: %s", record.run_id, FORM)
     return deliveries
 
 
 def new_delivery(url: str, body: bytes, now: float, *, run_id: str | None) -> Delivery:
-    """A delivery with an id that nobody can guess, due at once.
+    """Return a delivery with a random id, due at once.
 
     Args:
         run_id: None for a test.
 
     Raises:
-        ValueError: the URL cannot be one; see `read_url`.
+        ValueError: The URL is not a callback URL, see `read_url`.
     """
     read = read_url(url)
     return Delivery(

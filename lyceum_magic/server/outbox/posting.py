@@ -1,8 +1,8 @@
-"""One POST over a connection of its own: a checked target in, what came of it out.
+"""One POST over a connection of its own: a checked target in, the outcome out.
 
-Each attempt connects anew. A connection kept from an earlier one would spare 0.6 ms on loopback,
+Each attempt opens a new connection. One kept from an earlier attempt would save 0.6 ms on loopback,
 but is often closed by the time it is used again, and a pool that loses connections to cancelled
-attempts would hold up every endpoint. So also each attempt's addresses are checked.
+attempts would hold up every endpoint. This also means that each attempt's addresses are checked.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from ...protocol.callback_urls import CallbackUrl
 from .results import Outcome
 from .targets import TargetRefused, Targets
 
-#: No more of a reply is read. What was to be told is in its status.
+#: The most that is read of a reply. Its status says enough.
 _MAX_REPLY_BYTES = 4096
-#: Of all that comes over a connection, headers and informational replies included: httpcore would
-#: skip `100 Continue` for as long as it comes.
+#: The most that is read of a connection, headers and informational replies included: httpcore
+#: would skip `100 Continue` for as long as it comes.
 _MAX_READ_BYTES = 64 * 1024 + _MAX_REPLY_BYTES
 
 
@@ -38,7 +38,7 @@ class _TooMuch(httpcore.ReadError):
 
 
 class _CappedStream(httpcore.AsyncNetworkStream):
-    """A connection of which no more is read than a reply may have."""
+    """A connection from which at most `_MAX_READ_BYTES` are read."""
 
     def __init__(self, stream: httpcore.AsyncNetworkStream) -> None:
         self._stream = stream
@@ -70,10 +70,10 @@ class _CappedStream(httpcore.AsyncNetworkStream):
 
 
 class CheckedNetwork(httpcore.AsyncNetworkBackend):
-    """Connects to nothing but the checked addresses of one URL, whatever host it is told.
+    """Connects only to the checked addresses of one URL, whatever host httpcore names.
 
     Attributes:
-        address: what was connected to; None before.
+        address: The address of the connection; None before.
     """
 
     def __init__(self, targets: Targets, url: CallbackUrl) -> None:
@@ -84,7 +84,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         self._stream: httpcore.AsyncNetworkStream | None = None
 
     async def close(self) -> None:
-        """Closes what was connected; httpcore itself leaves it open if a handshake is cut short."""
+        """Close the connection; httpcore itself leaves it open if a handshake is cut short."""
         if self._stream is not None:
             await self._stream.aclose()
 
@@ -96,7 +96,7 @@ class CheckedNetwork(httpcore.AsyncNetworkBackend):
         local_address: str | None = None,
         socket_options: Iterable[httpcore.SOCKET_OPTION] | None = None,
     ) -> httpcore.AsyncNetworkStream:
-        """A connection to the first address that takes one; each gets its share of the time."""
+        """Connect to the first address that answers; each gets its share of the time."""
         addresses = await self._targets.addresses(self._url)
         deadline = anyio.current_time() + (timeout or 0.0)
         while True:
@@ -122,17 +122,17 @@ async def post(
     connect_s: float,
     total_s: float,
 ) -> Outcome:
-    """POSTs `body`. Whatever fails is told by what is returned.
+    """POST `body`. Every failure is an outcome.
 
-    Only a whole answer of 2xx is a success. One that breaks off is none, whatever its status: who
-    answered may have failed just then, and to be told twice costs a receiver nothing.
+    Only a whole answer of 2xx is a success. An answer that breaks off is a failure, whatever its
+    status: the receiver may have crashed, and hearing of a run twice costs it nothing.
 
     Args:
-        url: what `Targets.read` has let pass.
-        headers: beside Host, Connection and Content-Length.
-        tls: for https.
-        connect_s: how long connecting may take, and then a TLS handshake.
-        total_s: how long all of it may take.
+        url: A URL that `Targets.read` has accepted.
+        headers: Beside Host, Connection and Content-Length.
+        tls: For https.
+        connect_s: The longest time to connect, and the longest for a TLS handshake.
+        total_s: The longest time for all of it.
     """
     request = httpcore.Request(
         "POST",
@@ -170,7 +170,7 @@ async def post(
 
 async def _read(response: httpcore.Response) -> None:
     read = 0
-    # It is more than its annotation says, and must not be left to the garbage collector.
+    # A generator, whatever its annotation says: closing it is not left to the garbage collector.
     chunks = cast("AsyncGenerator[bytes, None]", response.aiter_stream())
     async with contextlib.aclosing(chunks):
         async for chunk in chunks:
@@ -183,14 +183,14 @@ _FAILURES = (OSError, httpcore.NetworkError, httpcore.TimeoutException, httpcore
 
 
 def _reason(exc: Exception, address: str | None, response: httpcore.Response | None) -> str:
-    """Why an attempt failed, as the end of a sentence that begins with where it went."""
+    """Return why an attempt failed, as the end of a sentence that begins with the URL's origin."""
     match exc:
         case _TooMuch():
             return f"sent {_MAX_READ_BYTES // 1024} kB without coming to the end of an answer"
         case TimeoutError() | httpcore.TimeoutException():
             return "did not answer in time" if address else "could not be reached in time"
         case httpcore.ConnectError(__cause__=ssl.SSLCertVerificationError() as tls):
-            return f"has no certificate to be trusted: {tls.verify_message.rstrip('.')}"
+            return f"has no trusted certificate: {tls.verify_message.rstrip('.')}"
         case httpcore.ConnectError(__cause__=ssl.SSLError() as tls):
             return f"does not speak TLS: {tls.reason or 'the connection was closed'}"
         case httpcore.ConnectError() if address:
@@ -206,13 +206,13 @@ def _reason(exc: Exception, address: str | None, response: httpcore.Response | N
         case httpcore.RemoteProtocolError():
             return "answered with something other than HTTP"
         case httpcore.LocalProtocolError():
-            return "was sent nothing: a header of the callback is none"
+            return "was sent nothing: a header of the callback is not valid"
         case _:
             return "broke the connection off without an answer"
 
 
 def _refusal(status_code: int) -> str:
-    """The end of a sentence as `_reason` gives it, for a whole answer."""
+    """Return the end of such a sentence for a whole answer."""
     said = f"answered {_named(status_code)}"
     if 300 <= status_code < 400:
         said += ", a redirect, which a callback does not follow"
@@ -220,7 +220,7 @@ def _refusal(status_code: int) -> str:
 
 
 def _named(status_code: int) -> str:
-    """`503 Service Unavailable`; a number alone where the standard has no name for it."""
+    """Return `503 Service Unavailable`, or the number alone if the standard has no name for it."""
     try:
         return f"{status_code} {HTTPStatus(status_code).phrase}"
     except ValueError:
@@ -228,7 +228,7 @@ def _named(status_code: int) -> str:
 
 
 def _system_reason(exc: BaseException) -> str:
-    """What the system said, found below the libraries' own exceptions."""
+    """Return the system's reason, found below the libraries' own exceptions."""
     cause: BaseException | None = exc
     while cause is not None:
         if isinstance(cause, OSError) and cause.errno:
@@ -245,11 +245,11 @@ def _retry_after_s(response: httpcore.Response) -> float | None:
 
 
 def retry_after_s(value: str, now: float) -> float | None:
-    """The seconds that a Retry-After header asks to wait; None if it does not say.
+    """Return the seconds that a Retry-After header asks to wait; None if it does not say.
 
     Args:
-        value: seconds or a date, RFC 9110 10.2.3.
-        now: seconds since 1970.
+        value: Seconds or a date, RFC 9110 10.2.3.
+        now: Seconds since 1970.
     """
     if re.fullmatch(r"[0-9]{1,9}", value.strip()):
         return float(value)

@@ -1,4 +1,4 @@
-"""What follows from one attempt: a delivery and what came of it in, the delivery after it out."""
+"""The result of one attempt: a delivery and the outcome in, the updated delivery out."""
 
 from __future__ import annotations
 
@@ -8,20 +8,20 @@ from ...protocol.callbacks import DeliveryState
 from ..stores.base import Attempt, Delivery
 from .schedule import Schedule
 
-#: The receiver wants no more of it.
+#: 410 Gone: the receiver wants no further attempt.
 _GONE = 410
 
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What came of one attempt.
+    """The outcome of one attempt.
 
     Attributes:
-        address: what was really connected to; None where it did not get so far.
-        status_code: of the answer; None where none came.
-        error: why it was no success, in one sentence that holds nothing of the URL but scheme and
-            host; empty for a success.
-        retry_after_s: seconds that the receiver asked to wait, if it did.
+        address: The address of the connection; None without one.
+        status_code: The status of the answer; None without one.
+        error: The reason of a failure, in one sentence that shows only the URL's scheme and host;
+            empty for a success.
+        retry_after_s: Seconds that the receiver asked to wait, if it did.
     """
 
     address: str | None
@@ -39,12 +39,12 @@ def result_of(
     took_s: float,
     now: float,
 ) -> tuple[Attempt, Delivery]:
-    """The attempt as the log has it, and the delivery behind it.
+    """Return the attempt for the log, and the delivery after it.
 
-    A test is tried once: whoever asked for it waits for what comes of it, not for two days.
+    A test is tried once: its user waits for the result, and does not wait for two days.
 
     Args:
-        now: when it was over. Somebody may have set the clock since it began.
+        now: When the attempt ended. The clock may have been set since it began.
     """
     attempts, tries = delivery.attempts + 1, delivery.tries + 1
     error = outcome.error

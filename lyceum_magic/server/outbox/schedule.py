@@ -1,4 +1,4 @@
-"""When a callback is tried again: a plain table, and what the receiver asks for."""
+"""The times of a callback's attempts: a plain table, and the receiver's wishes."""
 
 from __future__ import annotations
 
@@ -15,10 +15,10 @@ class Schedule:
     """The waits before each attempt.
 
     Attributes:
-        waits_s: before the first attempt, the second, and so on; behind the last one it is given
-            up.
-        jitter: each wait is made longer or shorter by up to this part of it.
-        max_retry_after_s: how long a receiver may ask to wait.
+        waits_s: Before the first attempt, the second, and so on; after the last attempt the
+            callback is given up.
+        jitter: Each wait is made longer or shorter by up to this fraction of it.
+        max_retry_after_s: The longest wait that a receiver may ask for.
     """
 
     waits_s: tuple[float, ...] = (
@@ -39,9 +39,9 @@ class Schedule:
     uniform: Callable[[float, float], float] = random.uniform
 
     def next_at(self, tries: int, now: float, retry_after_s: float | None) -> float | None:
-        """When to try again after `tries` attempts, in seconds since 1970; None to give up.
+        """Return when to try again after `tries` attempts, in seconds since 1970; None to give up.
 
-        What the receiver asked for makes a wait longer, never shorter.
+        The receiver's wish can make a wait longer, never shorter.
         """
         if tries >= len(self.waits_s):
             return None

@@ -1,4 +1,4 @@
-"""One attempt: a URL, headers and a body in, what came of it out."""
+"""One attempt at a callback: a URL, headers and a body in, the outcome out."""
 
 from __future__ import annotations
 
@@ -14,34 +14,34 @@ from ...protocol.callbacks import CONTENT_TYPE
 from .results import Outcome
 from .targets import TargetRefused, Targets
 
-#: How long a receiver may take to let us in, and for everything.
+#: The longest time to connect, and for a whole attempt.
 _CONNECT_S = 5.0
 _TOTAL_S = 15.0
 
 _USER_AGENT = f"lyceum-magic/{__version__}"
 
 
-class Sender(Protocol):
-    """Makes attempts; several at once."""
+class CallbackSender(Protocol):
+    """Makes attempts, also several at once."""
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """POSTs `body` to `url`, whose references are filled in. Whatever fails is an outcome."""
+        """POST `body` to `url`, whose references are filled in. Every failure is an outcome."""
         ...
 
     async def close(self) -> None:
-        """Lets go of its connections."""
+        """Close all connections."""
         ...
 
 
 class HttpSender:
     """Makes attempts over HTTP; only an answer of 2xx is a success.
 
-    Proxy variables, `.netrc` and cookies mean nothing to it, and it follows no redirect.
+    It ignores proxy variables, `.netrc` and cookies, and follows no redirect.
 
     Args:
-        targets: where it may send to.
-        connect_s: how long connecting may take, and then a TLS handshake.
-        total_s: how long all of an attempt may take, with looking up the name.
+        targets: Where it may send to.
+        connect_s: The longest time to connect, and the longest for a TLS handshake.
+        total_s: The longest time for an attempt, with the look-up of the name.
     """
 
     def __init__(
@@ -54,12 +54,12 @@ class HttpSender:
         self._tls_lock = anyio.Lock()
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
-        """POSTs `body` to `url`; as in `Sender`. The names of `headers` are in small letters."""
+        """POST `body` to `url`; see `CallbackSender`. The names of `headers` are in lower case."""
         try:
             read = self._targets.read(url)
         except TargetRefused as exc:
             return Outcome(None, None, str(exc))
-        # A server that has nothing to send does not load it: 40 ms.
+        # Imported late, which takes 40 ms: most servers send nothing.
         from .posting import post
 
         return await post(
@@ -73,10 +73,10 @@ class HttpSender:
         )
 
     async def close(self) -> None:
-        """Nothing: a connection ends with its attempt."""
+        """Do nothing: a connection ends with its attempt."""
 
     async def _authorities(self) -> ssl.SSLContext:
-        """Whom to trust: the authorities of this machine or of `SSL_CERT_FILE`, and certifi's."""
+        """Return the trusted authorities: of this machine or `SSL_CERT_FILE`, and certifi's."""
         import httpcore
 
         async with self._tls_lock:

@@ -1,4 +1,4 @@
-"""The signing secrets of the account, and the headers that they make for each attempt."""
+"""The account's signing secrets, and the headers that they make for each attempt."""
 
 from __future__ import annotations
 
@@ -12,28 +12,31 @@ from dataclasses import replace
 from ...exceptions import EmbeddedServerError
 from ...protocol.callbacks import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from ...protocol.signatures import SECRET_PREFIX, sign
-from ..stores.base import OutboxStore, SigningSecret, StoreUnavailable
+from ..stores.base import OutboxStore, StoredSigningSecret, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-#: How long a secret signs on beside the one that has taken its place: receivers change theirs.
+#: How long a replaced secret signs too, so that receivers have time to change theirs.
 OVERLAP_S = 86_400.0
 _SECRET_BYTES = 32
 
 
 class Signing:
-    """Signs callbacks. Nobody else writes the store's signing secrets."""
+    """Signs callbacks. No other part writes the store's signing secrets."""
 
     def __init__(self, store: OutboxStore) -> None:
         self._store = store
-        self._known: Sequence[SigningSecret] = ()  # newest first
+        self._known: Sequence[StoredSigningSecret] = ()  # newest first
         self._changing = asyncio.Lock()
 
     async def headers(self, delivery_id: str, body: bytes, now: float) -> dict[str, str]:
-        """The headers of one attempt that is made now.
+        """Return the headers of an attempt.
+
+        Args:
+            now: Seconds since 1970.
 
         Raises:
-            EmbeddedServerError: the secrets cannot be read, written or decrypted.
+            EmbeddedServerError: The secrets cannot be read, written or decrypted.
         """
         timestamp = int(now)
         return {
@@ -45,11 +48,11 @@ class Signing:
             ),
         }
 
-    async def secrets(self, now: float) -> Sequence[SigningSecret]:
-        """Those that sign now, newest first; the first one is made when it is first needed.
+    async def secrets(self, now: float) -> Sequence[StoredSigningSecret]:
+        """Return the secrets that sign now, newest first. The first use makes the first one.
 
         Raises:
-            EmbeddedServerError: they cannot be read, written or decrypted.
+            EmbeddedServerError: They cannot be read, written or decrypted.
         """
         if not self._known:
             async with self._changing:
@@ -58,36 +61,36 @@ class Signing:
                     await self._put([_new(now)])
         return _not_retired(self._known, now)
 
-    async def rotate(self, now: float) -> Sequence[SigningSecret]:
-        """Makes a new secret, beside which the one before signs for a day; those that sign now.
+    async def rotate(self, now: float) -> Sequence[StoredSigningSecret]:
+        """Make a new secret, and return the secrets that sign now, newest first.
 
-        One that still signed beside that one signs no more.
-        Where the old ones cannot be decrypted any more, the new one takes the place of all.
+        The previous secret signs too for a day; an older one stops at once. If the old secrets
+        cannot be decrypted any more, the new one replaces them all.
 
         Raises:
-            EmbeddedServerError: they cannot be read or written.
+            EmbeddedServerError: They cannot be read or written.
         """
         try:
             await self.secrets(now)
         except StoreUnavailable:
             raise
         except EmbeddedServerError as exc:
-            logger.warning("the signing secrets of callbacks are replaced: %s", exc)
+            logger.warning("The signing secrets of callbacks are replaced: %s", exc)
         async with self._changing:
-            # No more than one beside it: each is a signature in the header of every callback.
+            # At most one more: each is a signature in the header of every callback.
             retiring = [replace(secret, retires_at=now + OVERLAP_S) for secret in self._known[:1]]
             await self._put([_new(now), *retiring])
             return self._known
 
-    async def _put(self, wanted: Sequence[SigningSecret]) -> None:
+    async def _put(self, wanted: Sequence[StoredSigningSecret]) -> None:
         await self._store.put_signing_secrets(wanted)
         self._known = wanted
 
 
-def _new(now: float) -> SigningSecret:
+def _new(now: float) -> StoredSigningSecret:
     key = base64.b64encode(secrets.token_bytes(_SECRET_BYTES)).decode()
-    return SigningSecret(SECRET_PREFIX + key, now)
+    return StoredSigningSecret(SECRET_PREFIX + key, now)
 
 
-def _not_retired(known: Sequence[SigningSecret], now: float) -> Sequence[SigningSecret]:
+def _not_retired(known: Sequence[StoredSigningSecret], now: float) -> Sequence[StoredSigningSecret]:
     return [s for s in known if s.retires_at is None or s.retires_at > now]

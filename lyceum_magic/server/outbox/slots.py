@@ -1,30 +1,31 @@
-"""How many attempts an endpoint may have at a time, and whether it has anything left to send."""
+"""The number of attempts that each endpoint may have at a time."""
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
-#: To one endpoint whose last attempt succeeded, or failed as soon as this: it holds no slot for
-#: long. And to any other.
+#: Attempts at a time to an endpoint whose last attempt succeeded or failed within `QUICK_S`, and so
+#: holds no slot for long; and to any other endpoint.
 SLOTS, SLOTS_UNTRIED = 4, 1
 QUICK_S = 1.0
-#: To all of them. A hung receiver holds its slot until its attempt times out; with 64 slots, 50
-#: hung and 50 slow ones would make all others wait for them.
+#: Attempts at a time to all endpoints. A hung receiver holds its slot until its attempt times out;
+#: with 64 slots, 50 hung and 50 slow receivers would make all others wait.
 ALL_SLOTS = 256
-#: How soon an endpoint is looked at again that has attempts under way, and had nothing else due.
+#: The pause before another look at an endpoint that has only attempts under way.
 RECHECK_S = 1.0
 
 _MANY = 1000
 
 
 class EndpointSlots:
-    """Those of one endpoint, as the attempts of this process have found it.
+    """The slots of one endpoint.
 
     Attributes:
-        under_way: ids of deliveries that are being sent, or whose result is still to be written.
-        left_out: ids of deliveries whose results cannot be written: sent no more by this process.
-        is_well: whether the last attempt succeeded, or failed within `QUICK_S`.
-        drained_at: when nothing was due but what is under way, in monotonic seconds; None if
+        under_way: Ids of deliveries that are being sent, or whose result is still to be written.
+        left_out: Ids of deliveries whose results cannot be written; this process sends them no
+            more.
+        is_well: Whether the last attempt succeeded, or failed within `QUICK_S`.
+        drained_at: When nothing was due except deliveries under way, in monotonic seconds; None if
             something may have come since.
     """
 
@@ -36,12 +37,15 @@ class EndpointSlots:
 
     @property
     def free(self) -> int:
-        """How many attempts more may begin; negative while a failure has just taken slots away."""
+        """The number of further attempts that may begin; below 0 if a failure took slots away."""
         return (SLOTS if self.is_well else SLOTS_UNTRIED) - len(self.under_way)
 
     def is_drained(self, now: float) -> bool:
-        """Whether it need not be looked at yet. Otherwise slow receivers, whose only deliveries
-        are under way, would be asked about each time that another one gets something."""
+        """Return whether the endpoint can be left out of the next look.
+
+        Without this, slow receivers whose only deliveries are under way would be asked about each
+        time another endpoint gets a delivery.
+        """
         return self.drained_at is not None and now - self.drained_at < RECHECK_S
 
 
@@ -64,31 +68,31 @@ class Slots:
 
     @property
     def under_way(self) -> int:
-        """How many attempts hold a slot, at all endpoints together."""
+        """The number of attempts that hold a slot, at all endpoints together."""
         return self._under_way
 
     def free(self, endpoint: str) -> int:
-        """How many attempts more may begin at an endpoint now."""
+        """Return the number of further attempts that may begin at an endpoint now."""
         return min(self.of(endpoint).free, ALL_SLOTS - self._under_way)
 
     def take(self, endpoint: str, delivery_id: str) -> None:
-        """Takes a slot for a delivery."""
+        """Take a slot for a delivery."""
         self.of(endpoint).under_way.add(delivery_id)
         self._under_way += 1
 
     def release(self, endpoint: str, delivery_id: str) -> None:
-        """Gives a slot back; what is in the store of its delivery holds again."""
+        """Give a slot back; the delivery in the store counts again."""
         slots = self.of(endpoint)
         slots.under_way.remove(delivery_id)
         slots.drained_at = None
         self._under_way -= 1
 
     def leave_out(self, endpoint: str, delivery_id: str) -> None:
-        """Gives a slot back of a delivery that is still due in the store, and must not be sent."""
+        """Give back the slot of a delivery that is still due in the store, but must not be sent."""
         self.of(endpoint).left_out.add(delivery_id)
         self.release(endpoint, delivery_id)
 
     def wake(self, endpoints: Iterable[str] | None) -> None:
-        """Something is due at these endpoints, or at any."""
+        """Note that something may be due at these endpoints, or at any."""
         for endpoint in self._by_endpoint if endpoints is None else endpoints:
             self.of(endpoint).drained_at = None

@@ -1,8 +1,8 @@
-"""Where a callback may go: a URL in, addresses that may be connected to out.
+"""The places to which callbacks may go: a URL in, addresses to connect to out.
 
-The text of a URL is looked at, and then every address that its host has at the moment of sending.
-Whoever connects takes these addresses and asks for the name no second time, so that an answer
-which changes in between (DNS rebinding) changes nothing.
+The text of a URL is checked first, and every address of its host at the moment of sending. The
+sender uses these addresses and does not look the name up again, so an answer that changes in
+between (DNS rebinding) has no effect.
 """
 
 from __future__ import annotations
@@ -25,13 +25,13 @@ _LOOKUPS = ALL_SLOTS
 
 
 class TargetRefused(Exception):
-    """A callback may not go there; the text is one sentence that holds no more than an origin."""
+    """A callback may not go there. The text is one sentence that shows at most an origin."""
 
 
 def problem_of(url: str, profile: Profile) -> str | None:
-    """Why a server of this profile sends no callback there, in one sentence; None if it does.
+    """Return why a server of this profile sends no callback to a URL, in one sentence; else None.
 
-    This is about the URL's text: where it leads is looked at when something is sent.
+    This checks the URL's text. Its addresses are checked when something is sent.
     """
     try:
         _read_for(url, profile)
@@ -47,20 +47,20 @@ def _read_for(url: str, profile: Profile) -> CallbackUrl:
         raise TargetRefused(str(exc)) from None
     if is_loopback(read.host) and profile != "local":
         raise TargetRefused(
-            f"{read.origin} is the server's own machine, and a shared server sends callbacks to "
-            "public addresses alone."
+            f"{read.origin} is the server's own machine. A shared server sends callbacks only to "
+            "public addresses."
         )
     return read
 
 
 class Targets:
-    """Where the callbacks of one server may go.
+    """The places to which the callbacks of one server may go.
 
     Args:
         profile: `local` sends to public addresses over https, and to this machine's loopback;
-            `shared`, whose users are others than the machine's, to public addresses alone.
-        own_ports: the ports on which the server itself listens, at that moment: nobody is to give
-            it orders in its own name.
+            `shared`, whose users may be strangers to the machine, only to public addresses.
+        own_ports: Returns the ports on which the server itself listens: a callback must not be an
+            order to it.
     """
 
     def __init__(self, profile: Profile, own_ports: Callable[[], Collection[int]]) -> None:
@@ -69,32 +69,32 @@ class Targets:
         self._lookups = asyncio.Semaphore(_LOOKUPS)
 
     def read(self, url: str) -> CallbackUrl:
-        """A URL in parts, if its text is allowed.
+        """Return the parts of a URL whose text is allowed.
 
         Raises:
-            TargetRefused: it is not.
+            TargetRefused: It is not allowed.
         """
         read = _read_for(url, self._profile)
         if is_loopback(read.host) and read.port in self._own_ports():
-            raise TargetRefused(f"{read.origin} is this server itself; name another port.")
+            raise TargetRefused(f"{read.origin} is this server itself. Name another port.")
         return read
 
     async def addresses(self, url: CallbackUrl) -> list[str]:
-        """The addresses of a URL's host, each checked, in the order to try them.
+        """Return the addresses of a URL's host, each checked, in the order to try them.
 
-        One that may not be connected to is enough to refuse them all: the others may be there to
-        get it past a check.
+        A single address that is not allowed refuses them all: the others may be there to pass a
+        check.
 
         Raises:
-            TargetRefused: one of them is not allowed.
-            OSError: the name has none, or could not be looked up.
+            TargetRefused: An address is not allowed.
+            OSError: The name has no address, or could not be looked up.
         """
         answers = [url.host] if address_of(url.host) else await self._look_up(url)
         for answer in answers:
             address = address_of(answer)
             allowed = (
                 is_loopback(answer)
-                # A name that merely leads to this machine is somebody's trick.
+                # A public name that leads to this machine is a trick.
                 if is_loopback(url.host)
                 else address is not None and is_public(address)
             )
@@ -111,7 +111,7 @@ class Targets:
 
         def end(answers: list[str] | Exception) -> None:
             self._lookups.release()
-            if found.done():  # nobody waits any more
+            if found.done():  # the attempt is over
                 return
             if isinstance(answers, Exception):
                 found.set_exception(answers)
@@ -123,14 +123,14 @@ class Targets:
             try:
                 rows = socket.getaddrinfo(url.host, url.port, type=socket.SOCK_STREAM)
                 answers = list(dict.fromkeys(str(row[4][0]) for row in rows))
-            except Exception as exc:  # noqa: BLE001 - whoever waits for it gets it
+            except Exception as exc:  # noqa: BLE001 - raised in the event loop
                 answers = exc
-            with contextlib.suppress(RuntimeError):  # the server has ended meanwhile
+            with contextlib.suppress(RuntimeError):  # the server has ended
                 loop.call_soon_threadsafe(end, answers)
 
         await self._lookups.acquire()
         try:
-            # Not of a pool: Python would wait for its threads before it ends.
+            # Not on a pool: Python would wait for its threads before it ends.
             threading.Thread(target=look_up, name="lyceum-look-up", daemon=True).start()
         except RuntimeError as exc:
             self._lookups.release()

@@ -1,7 +1,7 @@
 """A run's spool, and what happens to the run, as a `text/event-stream` response.
 
 The end offset of a spool record is its event id, so a follower that comes back with
-`Last-Event-ID` goes on behind the last byte it has seen. Source: WHATWG HTML, 9.2 "Server-sent
+`Last-Event-ID` goes on after the last byte it has seen. Source: WHATWG HTML, 9.2 "Server-sent
 events", restricted to what the official client can read: one `data:` line of ASCII JSON.
 """
 
@@ -20,10 +20,11 @@ import anyio
 from starlette.responses import Response
 from starlette.types import Receive, Scope, Send
 
+from ... import trail
 from ...protocol.events import Event, Finished, Output, Progress, StreamName, encode
 from ...protocol.states import State
+from ..run import ServerRun
 from ..service import RunService
-from ..tracked_run import TrackedRun
 from .spool import LOST, DamagedSpool, SpoolRecord, read_spool
 
 #: Adjacent records of one stream travel as one event up to this size.
@@ -32,20 +33,22 @@ MAX_EVENT_BYTES = 64 * 1024
 BLOCK_BYTES = 256 * 1024
 #: Silence after which a comment shows proxies and readers that the connection lives.
 KEEP_ALIVE_S = 15.0
-#: A run's progress is told once it has lasted so long: output and the end say more, and a short
-#: run is over before anybody could read it.
+#: How long a state must last before it is told: output and the end say more, and a short run is
+#: over before its state could be read. In seconds.
 SETTLE_S = 0.05
 
 _KEEP_ALIVE = b": still here\n\n"
 
 
 class EventStreamResponse(Response):
-    """Follows a run from `offset` on, until it is over, the reader leaves, or `closing` is set."""
+    """A response that follows a run from `offset` on, until the run is over, the reader leaves, or
+    `closing` is set.
+    """
 
     media_type = "text/event-stream"
 
     def __init__(
-        self, service: RunService, run: TrackedRun, offset: int, closing: asyncio.Event
+        self, service: RunService, run: ServerRun, offset: int, closing: asyncio.Event
     ) -> None:
         self.status_code = 200
         self.background = None
@@ -69,16 +72,20 @@ class EventStreamResponse(Response):
                 "headers": self.raw_headers,
             }
         )
+        trail.mark("server", self._run.run_id, "follow", from_=self._offset)
         with self._service.following(self._run.run_id):
             async with anyio.create_task_group() as group:
                 group.start_soon(_watch_for_disconnect, receive, group.cancel_scope)
                 await self._send_events(send)
                 group.cancel_scope.cancel()
+        trail.mark("server", self._run.run_id, "left")
 
     async def _send_events(self, send: Send) -> None:
         async with aclosing(follow(self._run, self._offset, self._closing)) as chunks:
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
+                if trail.is_on:
+                    trail.mark("server", self._run.run_id, "sent", bytes=len(chunk))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -89,11 +96,11 @@ async def _watch_for_disconnect(receive: Receive, scope: anyio.CancelScope) -> N
 
 
 async def follow(
-    run: TrackedRun, offset: int, closing: asyncio.Event
+    run: ServerRun, offset: int, closing: asyncio.Event
 ) -> AsyncGenerator[bytes, None]:
-    """The run's events from `offset` on, as the bytes to send.
+    """Yield the run's events from `offset` on, as the bytes to send.
 
-    Ends behind the one `jobFinished`, or without it when `closing` is set: the reader then comes
+    Ends after the one `jobFinished`, or without it when `closing` is set: the reader then comes
     back to the next server.
     """
     told: Progress | None = None
@@ -132,6 +139,8 @@ async def follow(
                 continue
             behind = end - offset >= BLOCK_BYTES // 2
             if chunk:
+                if trail.is_on:
+                    trail.mark("server", run.run_id, "read", from_=offset, to=end)
                 offset = end
                 yield chunk
                 continue
@@ -145,13 +154,13 @@ async def follow(
 
 
 async def _something_happens(
-    run: TrackedRun,
+    run: ServerRun,
     offset: int,
     change: asyncio.Event,
     closing: asyncio.Event,
     patience_s: float,
 ) -> bool:
-    """Whether the run changed, its spool grew or the server closes within `patience_s`."""
+    """Return whether the run changed, its spool grew or the server closes within `patience_s`."""
     waits: list[Coroutine[Any, Any, object]] = [change.wait(), closing.wait()]
     if run.handle is not None:
         waits.append(run.handle.grown(offset))
@@ -167,7 +176,9 @@ async def _something_happens(
 
 
 def read_frames(spool: Path, offset: int) -> tuple[bytes, int]:
-    """The frames of about `BLOCK_BYTES` of output from `offset` on, and the offset behind them."""
+    """Return the frames of about `BLOCK_BYTES` of output from `offset` on, and the offset after
+    them.
+    """
     records = read_spool(spool, offset, max_bytes=BLOCK_BYTES)
     if not records:
         return b"", offset
@@ -176,7 +187,10 @@ def read_frames(spool: Path, offset: int) -> tuple[bytes, int]:
 
 
 def merge(records: Iterable[SpoolRecord]) -> Iterator[tuple[Output, int]]:
-    """Output events for `records`, each with its id; neighbours of one stream become one event."""
+    """Yield output events for `records`, each with its id.
+
+    Neighbours of one stream become one event.
+    """
     stream: StreamName = "stdout"
     timestamp, end, size = 0.0, 0, 0
     pieces: list[bytes] = []
@@ -194,7 +208,7 @@ def merge(records: Iterable[SpoolRecord]) -> Iterator[tuple[Output, int]]:
 
 
 def frame(event: Event, event_id: int | None = None) -> bytes:
-    """One event as it travels.
+    """Return one event as it travels.
 
     The id comes first: a reader that acts on the `data:` line has then already seen it.
     """
@@ -202,14 +216,14 @@ def frame(event: Event, event_id: int | None = None) -> bytes:
     return (text if event_id is None else f"id: {event_id}\n{text}").encode("ascii")
 
 
-def finished_event(run: TrackedRun) -> Finished:
-    """The last event of a run that is over."""
+def finished_event(run: ServerRun) -> Finished:
+    """Return the last event of a run that is over."""
     record = run.record
     return Finished(record.state, record.return_code, record.error, record.timed_out)
 
 
 def is_record_end(spool: Path | None, offset: int) -> bool:
-    """Whether an event could have had the id `offset`; reads the spool up to there.
+    """Return whether an event could have had the id `offset`; reads the spool up to there.
 
     Also where the spool has become shorter, or cannot be read up to there: `follow` tells of that.
     """
@@ -230,7 +244,7 @@ def is_record_end(spool: Path | None, offset: int) -> bool:
 
 
 def _is_longer(spool: Path, offset: int) -> bool:
-    """Whether something lies behind the last whole record."""
+    """Return whether something lies after the last whole record."""
     try:
         return spool.stat().st_size > offset
     except OSError:

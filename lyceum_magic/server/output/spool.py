@@ -39,11 +39,11 @@ LOST = (
 
 
 class DamagedSpool(ValueError):
-    """What follows cannot be read: a power cut took it, or something else has written there."""
+    """The rest of a spool cannot be read: a power cut took it, or another program wrote there."""
 
 
 class SpoolRecord(NamedTuple):
-    """One record. `end` is the offset behind it; `timestamp` in seconds since 1970."""
+    """One record. `end` is the offset after it; `timestamp` in seconds since 1970."""
 
     stream: StreamName
     timestamp: float
@@ -52,12 +52,13 @@ class SpoolRecord(NamedTuple):
 
 
 def encode_record(stream: StreamName, timestamp: float, data: bytes) -> bytes:
-    """The bytes to append for one piece of output."""
+    """Return the bytes to append for one piece of output."""
     return _HEADER.pack(_STREAMS.index(stream), int(timestamp * 1e6), len(data)) + data
 
 
 class SpoolWriter:
-    """Appends output to a spool, holding back the beginning of a character that is not whole.
+    """A writer that appends output to a spool, holding back the beginning of a character that is
+    not whole.
 
     The program can cut the file off or take it away. Records keep their offsets all the same, and
     readers find a gap, and say so.
@@ -74,8 +75,13 @@ class SpoolWriter:
         self._maskers = {stream: Masker(texts) for stream in _STREAMS} if texts else {}
         self._held: dict[StreamName, bytes] = {}
 
+    @property
+    def end(self) -> int:
+        """The end offset of the last record."""
+        return self._size
+
     def append(self, stream: StreamName, timestamp: float, data: bytes) -> bool:
-        """Adds what arrived on one stream; False where all of it was held back.
+        """Add what arrived on one stream; return False if all of it was held back.
 
         Raises:
             OSError: the disk is full, or fails; the spool ends with a whole record all the same.
@@ -85,7 +91,7 @@ class SpoolWriter:
         return self._append(stream, timestamp, data)
 
     def flush(self, timestamp: float) -> None:
-        """Adds what is held back: nothing will follow that could complete it."""
+        """Add what is held back: nothing will follow that could complete it."""
         for stream, masker in self._maskers.items():
             self._append(stream, timestamp, masker.close())
         while self._held:
@@ -119,7 +125,7 @@ class SpoolWriter:
             self._size = size
 
     def _end_of_records(self, size: int) -> int:
-        """Where the last whole record ends in the first `size` bytes."""
+        """Return where the last whole record ends in the first `size` bytes."""
         end = 0
         while len(header := os.pread(self._file, _HEADER.size, end)) == _HEADER.size:
             following = end + _HEADER.size + _HEADER.unpack(header)[2]
@@ -143,7 +149,7 @@ class SpoolWriter:
 
 
 def whole_characters(data: bytes) -> int:
-    """How many bytes of `data` come before a UTF-8 character that may go on behind its end.
+    """Return how many bytes of `data` come before a UTF-8 character that may go on after its end.
 
     Bytes that can never become a character are not held back.
     """
@@ -158,7 +164,7 @@ def whole_characters(data: bytes) -> int:
 
 
 def read_spool(path: Path, offset: int, *, max_bytes: int = 1 << 18) -> list[SpoolRecord]:
-    """The whole records from `offset` on, about `max_bytes` of them; empty at the end.
+    """Return the whole records from `offset` on, about `max_bytes` of them; empty at the end.
 
     Args:
         offset: a record's end, or 0.
@@ -195,7 +201,7 @@ def read_spool(path: Path, offset: int, *, max_bytes: int = 1 << 18) -> list[Spo
 
 
 def _length(block: bytes, position: int, offset: int) -> int:
-    """The length of the record whose header is at `position`."""
+    """Return the length of the record whose header is at `position`."""
     number, _, length = _HEADER.unpack_from(block, position)
     if number >= len(_STREAMS) or not 0 < length <= _MAX_RECORD_BYTES:
         raise DamagedSpool(f"no record begins at {offset + position}")

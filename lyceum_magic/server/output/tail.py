@@ -36,7 +36,7 @@ class Line:
 
 
 def read_tail(spool: Path | None, *, max_bytes: int) -> OutputTail:
-    """At most the last `max_bytes` of stdout, of stderr and of both in their order."""
+    """Return at most the last `max_bytes` of stdout, of stderr and of both in their order."""
     stdout, stderr, combined = _Tail(max_bytes), _Tail(max_bytes), _Tail(max_bytes)
     for record in _records(spool):
         combined.add(record.data)
@@ -45,7 +45,7 @@ def read_tail(spool: Path | None, *, max_bytes: int) -> OutputTail:
 
 
 def read_lines(spool: Path | None, *, limit: int, since: float) -> list[Line]:
-    """The last `limit` lines that began at `since` or later, oldest first.
+    """Return the last `limit` lines that began at `since` or later, oldest first.
 
     A line that began long before the others may lack its beginning, and of lines without end the
     last `_MAX_LINES_BYTES` are seen.
@@ -74,7 +74,7 @@ class NewestLines:
         self._newest: list[tuple[float, int, str, Line]] = []
 
     def add(self, spools: Mapping[str, Path]) -> None:
-        """Reads the output of some runs: id -> spool."""
+        """Read the output of some runs: id -> spool."""
         for run_id, spool in spools.items():
             lines = read_lines(spool, limit=self._limit, since=self._since)
             self._newest += [(line.timestamp, n, run_id, line) for n, line in enumerate(lines)]
@@ -86,16 +86,18 @@ class NewestLines:
         self._newest = heapq.nlargest(self._limit, self._newest, key=lambda entry: entry[:3])
 
     def are_newer_than(self, moment: float) -> bool:
-        """Whether no line that began before a moment is among them, whatever else is read."""
+        """Return whether no line that began before a moment can come among them, whatever else is
+        read.
+        """
         return len(self._newest) == self._limit and self._newest[-1][0] > moment
 
     def lines(self) -> list[tuple[str, Line]]:
-        """Them, oldest first, each with the id of its run."""
+        """Return them, oldest first, each with the id of its run."""
         return [(run_id, line) for _, _, run_id, line in reversed(self._newest)]
 
 
 def _last_records(spool: Path | None, lines: int) -> deque[SpoolRecord]:
-    """The last records, enough of them for `lines` lines: a gigabyte is skimmed, not split."""
+    """Return the last records, enough for `lines` lines: a gigabyte is skimmed, not split."""
     window: deque[SpoolRecord] = deque()
     breaks = size = 0
     for record in _records(spool):

@@ -1,1 +1,1 @@
-"""HTTP in, HTTP out: one router for each family of paths; the rules are in `server.service`."""
+"""HTTP in, HTTP out: one router for each family of paths. The rules are in `server.service`."""

@@ -1,67 +1,62 @@
-"""The machines and the server itself: what clients ask before and beside runs."""
+"""The machines and the server itself: requests of clients before and beside runs."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import Annotated, Any
 
 from fastapi import APIRouter, Query
 
 from ... import __version__
-from ...config import Secret
 from ...protocol import paths
-from ...protocol.machines import MACHINES
 from ...protocol.proof import key_proof, proof
-from ..account.keys import Keys
-from ..service import RunService
+from ..machines import MACHINES
 from .keys import MAX_TOKEN
+from .parts import ApiKeys, EndServer, LoadedBootstraps, Service, Settings
+
+router = APIRouter()
 
 
-def add_routes(
-    router: APIRouter,
-    service: RunService,
-    api_key: Secret,
-    end_server: Callable[[], None],
-    *,
-    address: str,
-    keys: Keys,
-    bootstrap: Callable[[], str],
-) -> None:
-    """
-    Args:
-        address: where the server listens, as `key_proof` has it.
-        bootstrap: gives the digest of the bootstrap that is loaded for Python runs.
-    """
-
-    @router.get(paths.HEALTH)
-    async def ping(
-        nonce: Annotated[str | None, Query(min_length=16, max_length=128)] = None,
-        key: Annotated[str | None, Query(min_length=1, max_length=MAX_TOKEN)] = None,
-    ) -> dict[str, Any]:
-        reply: dict[str, Any] = {"status": "healthy", "version": __version__}
-        if nonce is None:
-            return reply
-        reply |= {"bootstrap": bootstrap(), "proof": proof(api_key.reveal(), nonce)}
-        if key is not None:  # the public part of one
-            digests = await keys.digests(key)
-            reply["key_proofs"] = [key_proof(digest, address, nonce) for digest in digests]
+@router.get(paths.HEALTH)
+async def ping(
+    settings: Settings,
+    bootstraps: LoadedBootstraps,
+    keys: ApiKeys,
+    nonce: Annotated[str | None, Query(min_length=16, max_length=128)] = None,
+    key: Annotated[str | None, Query(min_length=1, max_length=MAX_TOKEN)] = None,
+) -> dict[str, Any]:
+    reply: dict[str, Any] = {"status": "healthy", "version": __version__}
+    if nonce is None:
         return reply
+    reply["bootstrap"] = bootstraps.loaded
+    reply["proof"] = proof(settings.api_key.reveal(), nonce)
+    if key is not None:  # the public part of one
+        digests = await keys.digests(key)
+        address = f"127.0.0.1:{settings.port}"  # where the server listens
+        reply["key_proofs"] = [key_proof(digest, address, nonce) for digest in digests]
+    return reply
 
-    @router.get(paths.MACHINE_TYPES)
-    async def list_machines() -> dict[str, Any]:
-        machines = [{"hardware_profile": name, "price_per_hour": 0.0} for name in MACHINES]
-        return {"machine_types": machines, "count": len(machines)}
 
-    @router.get(paths.AVAILABLE_HARDWARE)
-    async def list_available_hardware() -> dict[str, Any]:
-        return {"available_hardware_profiles": list(MACHINES)}
+@router.get(paths.MACHINE_TYPES)
+async def list_machines() -> dict[str, Any]:
+    machines = [
+        {"hardware_profile": machine.name, "price_per_hour": machine.price_per_hour}
+        for machine in MACHINES.values()
+    ]
+    return {"machine_types": machines, "count": len(machines)}
 
-    @router.get(paths.VERSION)
-    async def read_version() -> dict[str, str]:
-        return {"version": __version__, "build": "embedded"}
 
-    @router.post(paths.SHUTDOWN)
-    async def shut_down() -> dict[str, str]:
-        service.check_idle()
-        end_server()
-        return {"message": "The server ends."}
+@router.get(paths.AVAILABLE_HARDWARE)
+async def list_available_hardware() -> dict[str, Any]:
+    return {"available_hardware_profiles": list(MACHINES)}
+
+
+@router.get(paths.VERSION)
+async def read_version() -> dict[str, str]:
+    return {"version": __version__, "build": "embedded"}
+
+
+@router.post(paths.SHUTDOWN)
+async def shut_down(service: Service, end_server: EndServer) -> dict[str, str]:
+    service.check_idle()
+    end_server()
+    return {"message": "The server ends."}

@@ -1,6 +1,6 @@
-"""`callbacks/...`: what became of callbacks, sending them again, and what signs them.
+"""`callbacks/...`: the results of callbacks, sending them again, and their signing secret.
 
-Extensions of Lyceum's API, which has none of this.
+These are extensions of Lyceum's API.
 """
 
 from __future__ import annotations
@@ -25,18 +25,15 @@ from ...protocol.callbacks import (
 )
 from ...protocol.limits import MAX_CALLBACK_URL
 from ...protocol.times import iso
-from ..outbox.delivery import Deliverer
-from ..outbox.signing import Signing
 from ..outbox.targets import problem_of
 from ..runners.base import InvalidField
-from ..service import RunService
-from ..settings import Profile
-from ..stores.base import Attempt, Delivery, OutboxStore, SigningSecret
+from ..stores.base import Attempt, Delivery, OutboxStore, StoredSigningSecret
 from .description import EXTENSIONS, problems
+from .parts import Callbacks, Service, Settings, SigningSecrets, StoredDeliveries
 
 _MAX_PAGE = 1000
 
-#: What was pasted by mistake is refused without being quoted.
+#: Other text, such as a pasted secret, is refused without being quoted.
 _ID = r"^[\w.-]{1,128}$"
 _DeliveryId = Annotated[str, Path(pattern=_ID)]
 
@@ -46,16 +43,16 @@ class UnknownDelivery(LyceumError):
 
 
 class TestCallback(BaseModel):
-    """Where a test is sent."""
+    """The URL that a test is sent to."""
 
     url: Annotated[str, Field(max_length=MAX_CALLBACK_URL, repr=False)]
 
 
 def _model(shape: type, **members: Any) -> type[BaseModel]:
-    """The model of a typed dictionary: pydantic takes none of Python 3.11's own.
+    """Return the model of a typed dictionary: pydantic does not take Python 3.11's own.
 
     Args:
-        members: those whose types are narrower than the dictionary says.
+        members: Members whose types are narrower than the dictionary says.
     """
     kinds = {**get_type_hints(shape), **members}
     fields: dict[str, Any] = {name: (kind, ...) for name, kind in kinds.items()}
@@ -70,103 +67,88 @@ _HEALTH = _model(DeliveryHealth)
 _SECRET = _model(SigningSecretRecord)
 
 
-def add_routes(
-    router: APIRouter,
-    service: RunService,
-    store: OutboxStore,
-    deliverer: Deliverer,
-    signing: Signing,
-    *,
-    profile: Profile,
-) -> None:
+router = APIRouter(tags=[EXTENSIONS])
 
-    @router.get(paths.DELIVERIES, response_model=_LIST, tags=[EXTENSIONS])
-    async def list_deliveries(
-        execution_id: Annotated[str | None, Query(pattern=_ID)] = None,
-        state: DeliveryState | None = None,
-        limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = 100,
-        offset: Annotated[int, Query(ge=0, le=2**62)] = 0,
-    ) -> DeliveryList:
-        """The account's callbacks, newest first: a delivery for each run and URL, and for tests."""
-        return _listed(
-            await store.deliveries(run_id=execution_id, state=state, limit=limit, offset=offset)
-        )
 
-    @router.get(
-        paths.run_deliveries("{run_id}"),
-        response_model=_LIST,
-        responses=problems(404),
-        tags=[EXTENSIONS],
+@router.get(paths.DELIVERIES, response_model=_LIST)
+async def list_deliveries(
+    store: StoredDeliveries,
+    execution_id: Annotated[str | None, Query(pattern=_ID)] = None,
+    state: DeliveryState | None = None,
+    limit: Annotated[int, Query(ge=1, le=_MAX_PAGE)] = 100,
+    offset: Annotated[int, Query(ge=0, le=2**62)] = 0,
+) -> DeliveryList:
+    """List the account's callbacks, newest first: a delivery for each run and URL, and tests."""
+    return _listed(
+        await store.deliveries(run_id=execution_id, state=state, limit=limit, offset=offset)
     )
-    async def list_of_a_run(run_id: str) -> DeliveryList:
-        """The callbacks of one run; it has none before it is over."""
-        await service.find(run_id)
-        return _listed(await store.deliveries(run_id=run_id, limit=_MAX_PAGE))
 
-    @router.get(
-        paths.delivery("{delivery_id}"),
-        response_model=_DETAILS,
-        responses=problems(404),
-        tags=[EXTENSIONS],
-    )
-    async def read_delivery(delivery_id: _DeliveryId) -> DeliveryDetails:
-        """One delivery with every attempt that was made, oldest first."""
-        return await details(await store.delivery(delivery_id), delivery_id)
 
-    @router.post(
-        paths.redeliver("{delivery_id}"),
-        response_model=_DELIVERY,
-        responses=problems(404),
-        tags=[EXTENSIONS],
-    )
-    async def redeliver(delivery_id: _DeliveryId) -> DeliveryRecord:
-        """Sends a callback again now, under its own id, from the beginning of its schedule."""
-        return _shown(_there(await deliverer.redeliver(delivery_id), delivery_id))
+@router.get(paths.run_deliveries("{run_id}"), response_model=_LIST, responses=problems(404))
+async def list_of_a_run(run_id: str, service: Service, store: StoredDeliveries) -> DeliveryList:
+    """List the callbacks of one run, which has some once it is over."""
+    await service.find(run_id)
+    return _listed(await store.deliveries(run_id=run_id, limit=_MAX_PAGE))
 
-    @router.delete(paths.delivery("{delivery_id}"), responses=problems(404), tags=[EXTENSIONS])
-    async def remove_delivery(delivery_id: _DeliveryId) -> dict[str, str]:
-        """Removes a delivery and its attempts, whatever its state.
 
-        No attempt follows; one that is under way may still arrive, and is not written down.
-        """
-        if not await store.remove_delivery(delivery_id):
-            _there(None, delivery_id)
-        return {"message": "The delivery was removed; no further attempt is made."}
+@router.get(paths.delivery("{delivery_id}"), response_model=_DETAILS, responses=problems(404))
+async def read_delivery(delivery_id: _DeliveryId, store: StoredDeliveries) -> DeliveryDetails:
+    """Read one delivery with all its attempts, oldest first."""
+    return await _details(store, await store.delivery(delivery_id), delivery_id)
 
-    @router.post(paths.TEST_CALLBACK, response_model=_DETAILS, tags=[EXTENSIONS])
-    async def test_callback(body: TestCallback) -> DeliveryDetails:
-        """Sends a callback of no run, and answers behind its first attempt."""
-        if problem := problem_of(body.url, profile):
-            raise InvalidField(problem, field="url")
-        delivery = await deliverer.test(body.url)
-        return await details(delivery, delivery.delivery_id)
 
-    @router.get(
-        paths.SIGNING_SECRET, response_model=_SECRET, responses=problems(500), tags=[EXTENSIONS]
-    )
-    async def read_signing_secret() -> SigningSecretRecord:
-        """What callbacks are signed with, as Standard Webhooks have it."""
-        return _secret(await signing.secrets(time.time()))
+@router.post(paths.redeliver("{delivery_id}"), response_model=_DELIVERY, responses=problems(404))
+async def redeliver(delivery_id: _DeliveryId, deliverer: Callbacks) -> DeliveryRecord:
+    """Send a callback again now, under its own id, from the beginning of its schedule."""
+    return _shown(_there(await deliverer.redeliver(delivery_id), delivery_id))
 
-    @router.post(
-        paths.ROTATE_SIGNING_SECRET,
-        response_model=_SECRET,
-        responses=problems(500),
-        tags=[EXTENSIONS],
-    )
-    async def rotate_signing_secret() -> SigningSecretRecord:
-        """Makes another secret; the present one, and none before it, signs beside it for a day."""
-        return _secret(await signing.rotate(time.time()))
 
-    @router.get(paths.DELIVERY_HEALTH, response_model=_HEALTH, tags=[EXTENSIONS])
-    async def read_health() -> DeliveryHealth:
-        """How many callbacks wait, fail and are given up, and what keeps any from being sent."""
-        return await deliverer.health()
+@router.delete(paths.delivery("{delivery_id}"), responses=problems(404))
+async def remove_delivery(delivery_id: _DeliveryId, store: StoredDeliveries) -> dict[str, str]:
+    """Remove a delivery and its attempts, whatever its state.
 
-    async def details(delivery: Delivery | None, delivery_id: str) -> DeliveryDetails:
-        there = _shown(_there(delivery, delivery_id))
-        log = await store.attempts(delivery_id)
-        return {**there, "log": [_attempt(attempt) for attempt in log]}
+    No attempt follows. An attempt under way may still arrive, and is not logged.
+    """
+    if not await store.remove_delivery(delivery_id):
+        _there(None, delivery_id)
+    return {"message": "The delivery was removed. No further attempt is made."}
+
+
+@router.post(paths.TEST_CALLBACK, response_model=_DETAILS)
+async def test_callback(
+    body: TestCallback, settings: Settings, store: StoredDeliveries, deliverer: Callbacks
+) -> DeliveryDetails:
+    """Send a callback of no run, and answer after its first attempt."""
+    if problem := problem_of(body.url, settings.profile):
+        raise InvalidField(problem, field="url")
+    delivery = await deliverer.test(body.url)
+    return await _details(store, delivery, delivery.delivery_id)
+
+
+@router.get(paths.SIGNING_SECRET, response_model=_SECRET, responses=problems(500))
+async def read_signing_secret(signing: SigningSecrets) -> SigningSecretRecord:
+    """Read the secret that callbacks are signed with, in the form of Standard Webhooks."""
+    return _secret(await signing.secrets(time.time()))
+
+
+@router.post(paths.ROTATE_SIGNING_SECRET, response_model=_SECRET, responses=problems(500))
+async def rotate_signing_secret(signing: SigningSecrets) -> SigningSecretRecord:
+    """Make another secret. The present one signs too for a day; an older one stops at once."""
+    return _secret(await signing.rotate(time.time()))
+
+
+@router.get(paths.DELIVERY_HEALTH, response_model=_HEALTH)
+async def read_health(deliverer: Callbacks) -> DeliveryHealth:
+    """Count the callbacks that wait, fail and are given up, and list the problems of sending."""
+    return await deliverer.health()
+
+
+async def _details(
+    store: OutboxStore, delivery: Delivery | None, delivery_id: str
+) -> DeliveryDetails:
+    there = _shown(_there(delivery, delivery_id))
+    log = await store.attempts(delivery_id)
+    return {**there, "log": [_attempt(attempt) for attempt in log]}
 
 
 def _there(delivery: Delivery | None, delivery_id: str) -> Delivery:
@@ -206,10 +188,11 @@ def _attempt(attempt: Attempt) -> AttemptRecord:
     }
 
 
-def _secret(signing: Sequence[SigningSecret]) -> SigningSecretRecord:
-    """
+def _secret(signing: Sequence[StoredSigningSecret]) -> SigningSecretRecord:
+    """Return the reply about the signing secret.
+
     Args:
-        signing: those that sign now, newest first.
+        signing: The secrets that sign now, newest first.
     """
     newest, *earlier = signing
     return {

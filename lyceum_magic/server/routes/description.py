@@ -1,4 +1,4 @@
-"""The OpenAPI description of what the server speaks, and what each route says of its errors."""
+"""The OpenAPI description of the server, and the errors that each route may answer."""
 
 from __future__ import annotations
 
@@ -14,20 +14,20 @@ _MEANINGS = {
     400: "The request cannot be understood, or names something that does not exist.",
     401: "The token is missing, wrong or expired.",
     403: "The request comes from another origin, or names another organisation.",
-    404: "There is nothing of this name.",
-    409: "Not in the present state of things.",
+    404: "Nothing has this name.",
+    409: "The present state does not allow this.",
     413: "The body is too large.",
     415: "The body has the wrong content type.",
     416: "The range lies outside the file.",
-    500: "What the server keeps encrypted does not fit its key.",
-    501: "Lyceum Cloud has this; the embedded server has not.",
-    503: "What the request needs is not there: a container engine, or an optional package.",
+    500: "The server's encrypted data does not fit its key.",
+    501: "Only Lyceum Cloud has this.",
+    503: "The server lacks something: a container engine, or an optional package.",
     507: "The server's disk is full, or fails.",
 }
 
 
-#: Why a request was refused, in one sentence. Plain schema, referred to by name: FastAPI would
-#: make a model for each error of each route, several hundred of them, before the server listens.
+#: The reason of a refusal, in one sentence. A plain schema with a name: FastAPI would make a model
+#: for each error of each route, several hundred of them, before the server listens.
 _PROBLEM = {
     "title": "Problem",
     "type": "object",
@@ -41,17 +41,17 @@ Responses = dict[int | str, dict[str, Any]]
 
 
 def problems(*status_codes: int) -> Responses:
-    """`responses=` of a route that may answer so, beside what `EVERYWHERE` names."""
+    """Return `responses=` for a route with these errors, beside those of `EVERYWHERE`."""
     return {
         code: {"description": _MEANINGS[code], "content": _PROBLEM_CONTENT} for code in status_codes
     }
 
 
-#: What the guard in front of every route, the HTTP parser, or a full disk may answer.
+#: The errors of every route: from the guard, the HTTP parser, or a full disk.
 EVERYWHERE = problems(400, 401, 403, 413, 415, 507)
 
 
-#: The tag of routes that Lyceum Cloud has not.
+#: The tag of routes that Lyceum Cloud does not have.
 EXTENSIONS = "extensions"
 _TAGS = [
     {
@@ -62,7 +62,7 @@ _TAGS = [
 
 
 def install_description(app: FastAPI) -> None:
-    """Serves the description of all routes that `app` has by the time somebody asks."""
+    """Serve the description of the routes that `app` has by the time of the request."""
 
     def describe() -> dict[str, Any]:
         if app.openapi_schema is None:

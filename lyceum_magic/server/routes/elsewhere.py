@@ -1,4 +1,4 @@
-"""What Lyceum Cloud has and an embedded server has not: 501, and a sentence that says so.
+"""Answer 501 for the parts of Lyceum Cloud that an embedded server does not have.
 
 Nothing is pretended. A path that is in no table stays 404, as for a client that is newer than both.
 """
@@ -12,8 +12,8 @@ from ...protocol.paths import PREFIX
 
 _METHODS = ["GET", "POST", "PUT", "PATCH", "DELETE"]
 
-#: Path below the prefix -> what it is about. Added behind all other routes: of a path that one of
-#: them serves too, these are the methods that are left.
+#: Path below the prefix -> its subject. Included after all other routers: on a path that another
+#: one serves too, this answers the remaining methods.
 _ELSEWHERE = {
     "/vms/{rest:path}": "Virtual machines are",
     "/serverless/{rest:path}": "Inference is",
@@ -32,14 +32,16 @@ _ELSEWHERE = {
 }
 
 
-def add_routes(router: APIRouter) -> None:
-    for path, subject in _ELSEWHERE.items():
-        _add_route(router, f"{PREFIX}{path}", subject)
+router = APIRouter()
 
 
-def _add_route(router: APIRouter, path: str, subject: str) -> None:
-    detail = f"{subject} not part of the embedded server; use Lyceum Cloud for that."
+def _add_route(path: str, subject: str) -> None:
+    detail = f"{subject} not part of the embedded server. Use Lyceum Cloud for that."
 
     @router.api_route(path, methods=_METHODS, include_in_schema=False)
     async def refuse() -> JSONResponse:
         return JSONResponse({"detail": detail}, 501)
+
+
+for _path, _subject in _ELSEWHERE.items():
+    _add_route(f"{PREFIX}{_path}", _subject)

@@ -1,4 +1,4 @@
-"""What each error of the server is called on the wire: one table for all routes."""
+"""The status code of each error of the server: one table for all routes."""
 
 from __future__ import annotations
 
@@ -14,8 +14,9 @@ from ...exceptions import EmbeddedServerError, LyceumError, UnknownRun
 from ...protocol.lines import safe_lines
 from ..account.keys import KeyInUse, SignInRefused, UnknownApiKey
 from ..account.secrets import SecretsTooLarge, UnknownSecret
+from ..machines import UnknownMachine
 from ..runners.base import EngineUnavailable, InvalidField
-from ..service import ServerBusy, UnknownMachine
+from ..service import ServerBusy
 from ..storage.bucket import InvalidKey, KeyConflict, StorageFull, UnknownFile
 from ..storage.s3_endpoint import StorageUnavailable
 from ..stores.base import StoreUnavailable
@@ -25,7 +26,7 @@ from .uploads import BadUpload
 
 
 class BadEventId(LyceumError):
-    """No event of the run has the id that a reader wants to go on behind."""
+    """The run has no event with the id from which a reader wants to continue."""
 
 
 _STATUS_CODES: dict[type[LyceumError], int] = {
@@ -44,7 +45,7 @@ _STATUS_CODES: dict[type[LyceumError], int] = {
     KeyInUse: 409,
     ServerBusy: 409,
     KeyConflict: 409,
-    EmbeddedServerError: 500,  # the key of its vault
+    EmbeddedServerError: 500,  # the vault's key does not fit
     EngineUnavailable: 503,
     StorageUnavailable: 503,
     StorageFull: 507,
@@ -53,7 +54,7 @@ _STATUS_CODES: dict[type[LyceumError], int] = {
 
 
 def install_handlers(app: FastAPI) -> None:
-    """Makes every route of `app` answer errors as the table says."""
+    """Make every route of `app` answer errors by the table."""
     for error, status_code in _STATUS_CODES.items():
         app.add_exception_handler(error, _detail_handler(status_code))
     app.add_exception_handler(RequestValidationError, _invalid)
@@ -71,8 +72,8 @@ def _detail_handler(
 
 
 async def _invalid(request: Request, error: Exception) -> Response:
-    # FastAPI's shape without its `input` and `ctx`: those would send the caller's code back, and
-    # put it into whatever log keeps the reply.
+    # FastAPI's shape without its `input` and `ctx`: those would send the client's code back, and
+    # put it into logs of the reply.
     assert isinstance(error, RequestValidationError)
     return _unprocessable(
         [{key: entry[key] for key in ("loc", "msg", "type")} for entry in error.errors()]
@@ -92,5 +93,5 @@ def _unprocessable(detail: list[dict[str, Any]]) -> Response:
 
 
 async def _failed(request: Request, error: Exception) -> Response:
-    # The traceback goes to the server's log; a caller could do nothing with it.
+    # The traceback goes to the server's log; it would not help a client.
     return JSONResponse({"detail": "Internal Server Error"}, 500)

@@ -13,13 +13,13 @@ from pydantic import AfterValidator, BaseModel, Field
 
 from ...protocol import paths
 from ...protocol.times import iso
-from ..account.keys import Keys
 from ..account.tokens import TokenPair
 from ..settings import ORG_SLUG
-from ..stores.base import ApiKey
+from ..stores.base import KeyRecord
 from .description import problems
+from .parts import ApiKeys
 
-#: Longer than any key or token of ours; the bound also keeps half surrogate pairs out.
+#: Longer than any key or token of ours.
 MAX_TOKEN = 8192
 
 
@@ -46,7 +46,7 @@ class KeyToCheck(BaseModel):
     api_key: Annotated[str, Field(max_length=MAX_TOKEN, repr=False)]
 
 
-class SignIn(BaseModel):
+class Login(BaseModel):
     """The body of `auth/login`; here the password is an API key."""
 
     email: Annotated[str, Field(max_length=320)]
@@ -59,44 +59,51 @@ class Renewal(BaseModel):
     refresh_token: Annotated[str, Field(max_length=MAX_TOKEN, repr=False)]
 
 
-def add_routes(router: APIRouter, keys: Keys) -> None:
-
-    @router.get(paths.KEYS)
-    async def list_keys() -> list[dict[str, Any]]:
-        return [_shown(key) for key in keys.list()]
-
-    @router.post(paths.KEYS)
-    async def create_key(body: NewKey) -> dict[str, Any]:
-        expires_at = None if body.expires_at is None else body.expires_at.timestamp()
-        key, secret = await keys.create(body.key_name, expires_at)
-        return {**_shown(key), "api_key": secret.reveal()}
-
-    @router.post(paths.VALIDATE_KEY)
-    async def validate_key(body: KeyToCheck | None = None) -> dict[str, Any]:
-        # Without a body the key in question is the request's own, which the guard let pass.
-        is_valid = body is None or keys.find(body.api_key) is not None
-        return {"valid": is_valid, "org_id": ORG_SLUG if is_valid else None}
-
-    @router.delete(paths.key("{key_id}"), responses=problems(404, 409))
-    async def revoke_key(key_id: str) -> dict[str, str]:
-        await keys.revoke(key_id)
-        return {"message": "The API key was revoked."}
-
-    @router.patch(paths.toggle_key("{key_id}"), responses=problems(404, 409))
-    async def toggle_key(key_id: str) -> dict[str, Any]:
-        return _shown(await keys.toggle(key_id))
-
-    @router.post(paths.LOGIN)
-    async def sign_in(body: SignIn) -> dict[str, Any]:
-        pair = await keys.sign_in(body.password)
-        return {**_tokens(pair), "user_id": ORG_SLUG, "email": body.email}
-
-    @router.post(paths.REFRESH)
-    async def refresh(body: Renewal) -> dict[str, Any]:
-        return _tokens(await keys.renew(body.refresh_token))
+router = APIRouter()
 
 
-def _shown(key: ApiKey) -> dict[str, Any]:
+@router.get(paths.KEYS)
+async def list_keys(keys: ApiKeys) -> list[dict[str, Any]]:
+    return [_shown(key) for key in keys.list()]
+
+
+@router.post(paths.KEYS)
+async def create_key(body: NewKey, keys: ApiKeys) -> dict[str, Any]:
+    expires_at = None if body.expires_at is None else body.expires_at.timestamp()
+    key, secret = await keys.create(body.key_name, expires_at)
+    return {**_shown(key), "api_key": secret.reveal()}
+
+
+@router.post(paths.VALIDATE_KEY)
+async def validate_key(keys: ApiKeys, body: KeyToCheck | None = None) -> dict[str, Any]:
+    # Without a body this asks about the request's own key, which the guard let pass.
+    is_valid = body is None or keys.find(body.api_key) is not None
+    return {"valid": is_valid, "org_id": ORG_SLUG if is_valid else None}
+
+
+@router.delete(paths.key("{key_id}"), responses=problems(404, 409))
+async def revoke_key(key_id: str, keys: ApiKeys) -> dict[str, str]:
+    await keys.revoke(key_id)
+    return {"message": "The API key was revoked."}
+
+
+@router.patch(paths.toggle_key("{key_id}"), responses=problems(404, 409))
+async def toggle_key(key_id: str, keys: ApiKeys) -> dict[str, Any]:
+    return _shown(await keys.toggle(key_id))
+
+
+@router.post(paths.LOGIN)
+async def sign_in(body: Login, keys: ApiKeys) -> dict[str, Any]:
+    pair = await keys.sign_in(body.password)
+    return {**_tokens(pair), "user_id": ORG_SLUG, "email": body.email}
+
+
+@router.post(paths.REFRESH)
+async def refresh(body: Renewal, keys: ApiKeys) -> dict[str, Any]:
+    return _tokens(await keys.renew(body.refresh_token))
+
+
+def _shown(key: KeyRecord) -> dict[str, Any]:
     return {
         "id": key.key_id,
         "key_name": key.name,

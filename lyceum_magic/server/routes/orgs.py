@@ -1,4 +1,4 @@
-"""`orgs`, `user/org` and `user/status`: the one organisation there is, and its user."""
+"""`orgs`, `user/org` and `user/status`: the one organisation of the server, and its user."""
 
 from __future__ import annotations
 
@@ -20,37 +20,43 @@ class UnknownOrg(LyceumError):
     """No organisation has the slug."""
 
 
-def add_routes(router: APIRouter) -> None:
-    created_at = iso(time.time())
-    org = {
-        "id": ORG_SLUG,
+router = APIRouter()
+
+#: The account of an embedded server is as old as its process.
+_CREATED_AT = iso(time.time())
+_ORG = {
+    "id": ORG_SLUG,
+    "slug": ORG_SLUG,
+    "name": _NAME,
+    "role": "owner",
+    "is_default": True,
+    "billing_email": None,
+}
+
+
+@router.get(paths.ORG)
+async def read_own_org() -> dict[str, Any]:
+    return {
+        "org_id": ORG_SLUG,
         "slug": ORG_SLUG,
         "name": _NAME,
-        "role": "owner",
-        "is_default": True,
-        "billing_email": None,
+        "is_personal": True,
+        "is_key_scoped": False,
     }
 
-    @router.get(paths.ORG)
-    async def read_own_org() -> dict[str, Any]:
-        return {
-            "org_id": ORG_SLUG,
-            "slug": ORG_SLUG,
-            "name": _NAME,
-            "is_personal": True,
-            "is_key_scoped": False,
-        }
 
-    @router.get(paths.ORGS)
-    async def list_orgs() -> list[dict[str, Any]]:
-        return [org]
+@router.get(paths.ORGS)
+async def list_orgs() -> list[dict[str, Any]]:
+    return [_ORG]
 
-    @router.get(paths.org("{slug}"), responses=problems(404))
-    async def read_org(slug: str) -> dict[str, Any]:
-        if slug != ORG_SLUG:
-            raise UnknownOrg(f"There is one organisation here, {ORG_SLUG!r}, and none {slug!r}.")
-        return {**org, "created_at": created_at}
 
-    @router.get(paths.USER_STATUS)
-    async def read_status() -> dict[str, Any]:
-        return {"user_id": ORG_SLUG, "org_id": ORG_SLUG, "status": "active"}
+@router.get(paths.org("{slug}"), responses=problems(404))
+async def read_org(slug: str) -> dict[str, Any]:
+    if slug != ORG_SLUG:
+        raise UnknownOrg(f"This server has one organisation, {ORG_SLUG!r}, and not {slug!r}.")
+    return {**_ORG, "created_at": _CREATED_AT}
+
+
+@router.get(paths.USER_STATUS)
+async def read_status() -> dict[str, Any]:
+    return {"user_id": ORG_SLUG, "org_id": ORG_SLUG, "status": "active"}

@@ -1,7 +1,7 @@
 """`environment-variables/`: the account's secrets, which are set and listed but never read back.
 
-Two dialects exist for what is set (`lyceum-api.md` 9): the official client sends a list of `name`
-and `value` in an object, the documentation has `key`, `value` and `is_secret`, one or several.
+Clients speak two dialects (`lyceum-api.md` 9): the official client sends a list of `name` and
+`value` in an object, the documentation has `key`, `value` and `is_secret`, one or several.
 """
 
 from __future__ import annotations
@@ -17,13 +17,13 @@ from ...protocol.times import iso
 from ..account.secrets import (
     MAX_NAME,
     NAME_PATTERN,
-    AccountSecrets,
     NewSecret,
     problem_of_name,
     problem_of_value,
 )
 from ..stores.base import SecretRecord
 from .description import problems
+from .parts import Secrets
 
 _MAX_AT_ONCE = 100
 
@@ -77,26 +77,30 @@ _Set = Annotated[
 ]
 
 
-def add_routes(router: APIRouter, secrets: AccountSecrets) -> None:
+router = APIRouter()
 
-    @router.get(paths.SECRETS)
-    async def list_variables() -> dict[str, Any]:
-        return _listed(await secrets.list())
 
-    @router.post(paths.SECRETS)
-    async def set_variables(body: Annotated[_Set, Body()]) -> dict[str, Any]:
-        wanted = [NewSecret(item.name, item.value, item.is_secret) for item in body]
-        return _listed(await secrets.put(wanted))
+@router.get(paths.SECRETS)
+async def list_variables(secrets: Secrets) -> dict[str, Any]:
+    return _listed(await secrets.list())
 
-    @router.delete(paths.secret("{secret_id}"), responses=problems(404))
-    async def remove_variable(secret_id: str) -> dict[str, str]:
-        await secrets.remove(secret_id)
-        return {"message": "The environment variable was removed."}
 
-    @router.delete(paths.SECRETS)
-    async def remove_all_variables() -> dict[str, str]:
-        await secrets.remove_all()
-        return {"message": "All environment variables were removed."}
+@router.post(paths.SECRETS)
+async def set_variables(body: Annotated[_Set, Body()], secrets: Secrets) -> dict[str, Any]:
+    wanted = [NewSecret(item.name, item.value, item.is_secret) for item in body]
+    return _listed(await secrets.put(wanted))
+
+
+@router.delete(paths.secret("{secret_id}"), responses=problems(404))
+async def remove_variable(secret_id: str, secrets: Secrets) -> dict[str, str]:
+    await secrets.remove(secret_id)
+    return {"message": "The environment variable was removed."}
+
+
+@router.delete(paths.SECRETS)
+async def remove_all_variables(secrets: Secrets) -> dict[str, str]:
+    await secrets.remove_all()
+    return {"message": "All environment variables were removed."}
 
 
 def _listed(records: Sequence[SecretRecord]) -> dict[str, Any]:

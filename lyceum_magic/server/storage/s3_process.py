@@ -1,13 +1,13 @@
-"""What stands between the server and its S3 endpoint: `python -m ...s3_process RCLONE BUCKET PID`.
+"""The process that becomes the S3 endpoint: `python -m ...s3_process RCLONE BUCKET PID`.
 
-Becomes `rclone serve s3` of the folder BUCKET, on the listening socket that is its stdin, in a way
-that a starting program can do for itself alone: it dies with the server (process id PID), gets at
-nothing but BUCKET, and what it writes may be read and written by containers of any user. It uses
-the standard library only.
+It becomes `rclone serve s3` of the folder BUCKET, on the listening socket that is its stdin, after
+steps that only a starting process can take for itself: it dies with the server (process id PID),
+reaches nothing but BUCKET, and containers of any user may read and write its files. It uses the
+standard library only.
 
 rclone looks at a path and then uses it, and a container may turn a folder into a link in between.
-So, where the kernel has Landlock, it is the kernel that keeps the process inside. The same keeps
-S3 clients from removing the bucket, or from making others beside it.
+So, if the kernel has Landlock, the kernel keeps the process inside. The same keeps S3 clients from
+removing the bucket, or from making others beside it.
 """
 
 from __future__ import annotations
@@ -25,10 +25,10 @@ def main() -> None:
     rclone, bucket, server = sys.argv[1:]
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM, 0, 0, 0)
-        if os.getppid() != int(server):  # it died before the line above took effect
+        if os.getppid() != int(server):  # the server died before the line above
             sys.exit(1)
     confine(bucket, rclone)
-    # Others are kept out by the folder above the bucket.
+    # The folder above the bucket keeps other users out.
     os.umask(0)
     os.dup2(0, _LISTENER)
     null = os.open(os.devnull, os.O_RDWR)
@@ -39,7 +39,7 @@ def main() -> None:
         [
             rclone, "serve", "s3", os.path.dirname(bucket),
             "--config", os.devnull,
-            # Containers and the REST routes change the folder as well: nothing is remembered.
+            # No cache: containers and the REST routes change the folder as well.
             "--dir-cache-time", "0s",
             "--poll-interval", "0s",
             "--vfs-cache-mode", "off",
@@ -56,8 +56,8 @@ _VERSION, _PATH_BENEATH = 1, 1
 _PR_SET_NO_NEW_PRIVS = 38
 _EXECUTE, _READ_FILE, _READ_FOLDER = 1 << 0, 1 << 2, 1 << 3
 _ON_FILES = _EXECUTE | 1 << 1 | _READ_FILE
-#: What an interface version knows: all rights up to this bit. The first one cannot let files be
-#: moved between folders, which is how an upload becomes an object.
+#: The rights that an interface version knows. The first version cannot allow that files are moved
+#: between folders, which is how an upload becomes an object.
 _RIGHTS = {2: (1 << 14) - 1, 3: (1 << 15) - 1}
 #: What programs need that are not linked statically.
 _LIBRARIES = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
@@ -69,7 +69,7 @@ class _PathBeneath(ctypes.Structure):
 
 
 def confine(bucket: str, program: str) -> bool:
-    """Lets this process change what is in `bucket`, execute `program`, and reach no other file.
+    """Let this process change files in `bucket`, execute `program`, and reach no other file.
 
     Returns:
         Whether the kernel can do that; otherwise nothing changes.

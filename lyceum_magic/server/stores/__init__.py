@@ -1,1 +1,1 @@
-"""Where the embedded server keeps its records: one protocol, in memory or in SQLite."""
+"""The records of the embedded server: one interface, in memory or in SQLite."""

@@ -1,7 +1,7 @@
-"""What a store is: the narrow face that the service sees of memory and SQLite alike.
+"""The store's interface and its records. SQLite and memory implement it alike.
 
-A store keeps records of runs, and what must happen because of them (callbacks), and beside them
-what belongs to the account: secrets and API keys. No output byte passes through it.
+A store keeps the records of runs, the callbacks that follow from their ends, and the account's
+secrets and API keys. No output byte passes through it.
 """
 
 from __future__ import annotations
@@ -19,25 +19,25 @@ from ...protocol.states import State
 
 
 class StoreUnavailable(EmbeddedServerError):
-    """The records cannot be read or written now: the disk is full, fails, or may not be written."""
+    """The records cannot be read or written now: the disk is full, read-only, or fails."""
 
 
 class RecordRefused(StoreUnavailable):
-    """What was to be written fits no table; nothing says that the disk is not well."""
+    """A record does not fit its table. This says nothing about the disk."""
 
 
 @dataclass(frozen=True, slots=True)
 class RunRecord:
-    """All that is known of one run. Times in seconds since 1970.
+    """One run as the store has it: a row. Times in seconds since 1970.
 
     Attributes:
-        request: what was asked for. In a record that was read from a store it lacks what is sealed,
-            see `Store.request`.
-        timed_out: whether its time limit ended it; the state is `failed` then.
-        return_code: exit code, 128 + n for signal n; None where there is none.
-        error: one sentence for every end other than `completed`, else empty.
-        started_at: when the program itself began.
-        spool: where its output is; None as long as no runner has taken it.
+        request: The start request. A record from a store lacks the sealed fields, see
+            `Store.request`.
+        timed_out: Whether the time limit ended the run; the state is `failed` then.
+        return_code: The exit code, 128 + n for signal n; None without one.
+        error: One sentence for every end other than `completed`, else empty.
+        started_at: When the program itself began.
+        spool: The path of the run's output; None until a runner has taken the run.
     """
 
     run_id: str
@@ -53,13 +53,13 @@ class RunRecord:
 
     @property
     def job_type(self) -> str:
-        """Which kind of program it is, in the wire's words."""
+        """The kind of program, in the wire's words."""
         return self.request.work_type
 
 
 @dataclass(frozen=True, slots=True)
 class HistoryPage:
-    """Some records, newest first, and what all records together amount to."""
+    """A page of records, newest first, and the counts of all records."""
 
     records: Sequence[RunRecord]
     total: int
@@ -71,11 +71,11 @@ class EndedRun:
     """A run that is over, as the retention sees it.
 
     Attributes:
-        sequence: its place in the order in which runs were added.
-        ended_at: seconds since 1970.
-        kept_from: when its age began, see `protocol.ages`.
-        size_bytes: of its record, its callbacks and its folder; None: not measured yet.
-        spool: where its output is; None where it never had any.
+        sequence: Its place in the order in which runs were added.
+        ended_at: Seconds since 1970.
+        kept_from: The moment from which its age counts, see `protocol.ages`.
+        size_bytes: The size of its record, its callbacks and its folder; None: not measured yet.
+        spool: The path of its output; None if it never had any.
     """
 
     run_id: str
@@ -88,12 +88,12 @@ class EndedRun:
 
 @dataclass(frozen=True, slots=True)
 class SecretRecord:
-    """All that is known of one secret but its value. Times in seconds since 1970.
+    """One secret without its value. Times in seconds since 1970.
 
     Attributes:
-        name: of the variable; no two secrets have the same.
-        is_secret: what the account said of it, for those who list it.
-        size_bytes: of the value, as UTF-8.
+        name: The name of the variable; unique.
+        is_secret: The account's own mark, for lists.
+        size_bytes: The size of the value as UTF-8.
     """
 
     secret_id: str
@@ -104,11 +104,11 @@ class SecretRecord:
 
 
 @dataclass(frozen=True, slots=True)
-class ApiKey:
-    """All that is known of one API key once it was handed out. Times in seconds since 1970.
+class KeyRecord:
+    """One API key without the key itself. Times in seconds since 1970.
 
     Attributes:
-        prefix: the first characters of the key, for people to tell keys apart.
+        prefix: The first characters of the key, to tell keys apart in a list.
         digest: SHA-256 of the key.
         expires_at: None: never.
     """
@@ -128,23 +128,23 @@ class Delivery:
     """One callback to one URL. Times in seconds since 1970.
 
     Attributes:
-        delivery_id: the same in every attempt.
-        run_id: None for a test that somebody asked for.
-        url: as it was given, its references to secrets in place. Kept in encrypted form alone;
-            None wherever `due` does not give it, and where it cannot be decrypted any more.
-        shown_url: scheme and host, `https://host/...`.
-        endpoint: scheme, host and port, lower case: those who share it share its slots.
-        body: the bytes that every attempt sends; empty wherever `due` does not give them.
-        state: `dead` on the wire is "given up" to people: no attempt follows by itself.
-        attempts: how many were made, ever; the log has them all.
-        tries: how many of them since it was last sent by hand: its place in the schedule, known
-            to nobody outside.
-        planned_at: when `next_at` was decided.
-        next_at: when the next attempt is due; None where none is planned.
-        ended_at: when it was delivered or given up.
-        error: of the last attempt, in one sentence.
-        redeliveries: how often it was sent again by hand. An attempt carries the number that it
-            read, and so is told apart from a plan that was made while it was under way.
+        delivery_id: The same in every attempt.
+        run_id: None for a test that a user asked for.
+        url: The URL as it was given, with its references to secrets. It is stored encrypted. None
+            unless the record comes from `due`, and if it cannot be decrypted.
+        shown_url: Scheme and host, `https://host/...`.
+        endpoint: Scheme, host and port in lower case. Deliveries to one endpoint share its slots.
+        body: The bytes that every attempt sends; empty unless the record comes from `due`.
+        state: `dead` on the wire is "given up" in messages: no attempt follows by itself.
+        attempts: The number of all attempts; the log has each.
+        tries: The number of attempts since the callback was last sent by hand: its place in the
+            schedule.
+        planned_at: When `next_at` was decided.
+        next_at: When the next attempt is due; None if none is planned.
+        ended_at: When it was delivered or given up.
+        error: The error of the last attempt, in one sentence.
+        redeliveries: How often it was sent again by hand. An attempt carries the number that it
+            read, so that a plan made during the attempt is noticed.
     """
 
     delivery_id: str
@@ -169,13 +169,12 @@ class Attempt:
     """One attempt at a delivery.
 
     Attributes:
-        number: 1 for the delivery's first one.
-        started_at: seconds since 1970.
-        address: what was really connected to, `203.0.113.5` or `2001:db8::1`; None where it did
-            not get so far.
-        status_code: of the answer, None where none came.
-        error: why it was no success, in one sentence; empty for a success.
-        next_at: when the next one is due; None where none is planned.
+        number: 1 for the delivery's first attempt.
+        started_at: Seconds since 1970.
+        address: The address of the connection, `203.0.113.5` or `2001:db8::1`; None without one.
+        status_code: The status of the answer; None without one.
+        error: The reason of the failure, in one sentence; empty after a success.
+        next_at: When the next attempt is due; None if none is planned.
     """
 
     delivery_id: str
@@ -190,9 +189,9 @@ class Attempt:
 
 @dataclass(frozen=True, slots=True)
 class OutboxCounts:
-    """How many deliveries there are: with attempts to come, failed before among those, given up.
+    """The numbers of deliveries: with attempts to come, failing ones among these, and dead ones.
 
-    A test that failed is none of those given up: who asked for it has been told.
+    A test that failed does not count as dead: the user who asked for it has seen the result.
     """
 
     pending: int
@@ -201,12 +200,12 @@ class OutboxCounts:
 
 
 @dataclass(frozen=True, slots=True)
-class SigningSecret:
+class StoredSigningSecret:
     """A secret that callbacks are signed with. Times in seconds since 1970.
 
     Attributes:
         value: `whsec_...`.
-        retires_at: when it stops signing; None for the one that signs for good.
+        retires_at: When it stops signing; None for the current secret.
     """
 
     value: str = field(repr=False)
@@ -215,100 +214,103 @@ class SigningSecret:
 
 
 class Store(Protocol):
-    """Keeps records. One server uses one store; its methods may be awaited concurrently.
+    """The records of runs. A server uses one store; its methods may be awaited concurrently.
 
-    Each may raise EmbeddedServerError where the disk is full or gone.
+    Each method may raise StoreUnavailable.
     """
 
     async def open(self) -> None:
-        """Makes ready.
+        """Make the store ready.
 
         Raises:
-            EmbeddedServerError: what is there cannot be used by this version.
+            EmbeddedServerError: This version cannot use what is there.
         """
         ...
 
     async def close(self) -> None:
-        """Everything written is kept; nothing else may be called afterwards."""
+        """Close the store, which keeps everything written. No other call may follow."""
         ...
 
     async def add(self, record: RunRecord) -> None:
-        """Writes a new run down."""
+        """Add a new run."""
         ...
 
     async def update(self, record: RunRecord) -> None:
-        """Replaces the record of a run that goes on; what was asked for stays as it is."""
+        """Replace the record of a live run; the request stays as it is."""
         ...
 
     async def finish(self, record: RunRecord, deliveries: Sequence[Delivery] = ()) -> None:
-        """Replaces the record by its final one, together with all that follows from the end.
+        """Replace the record by its final one, and add the deliveries, in one transaction.
 
-        Of what was asked for the credentials and the program are forgotten, see `Start.when_over`.
-        With deliveries it is on the disk, not only with the system, when this returns.
-        To finish a run again with the same deliveries changes nothing.
-        One transaction: whoever can read the final state can rely on the deliveries to the run's
-        callback URLs being written down as well, and the other way round.
+        A reader of the final state can rely on the deliveries, and the other way round. The
+        credentials and the program are removed from the request, see `Start.when_over`. With
+        deliveries, the change is on the disk, not only with the system, when this returns. A second
+        call with the same deliveries changes nothing.
         """
         ...
 
     async def get(self, run_id: str) -> RunRecord | None:
-        """The record of a run, None where there is none."""
+        """Return the record of a run, or None."""
         ...
 
     async def request(self, run_id: str) -> Start:
-        """All that was asked for of a run that there is, what is sealed included.
+        """Return the whole request of a run, with its sealed fields.
 
         Raises:
-            EmbeddedServerError: that cannot be decrypted.
+            EmbeddedServerError: They cannot be decrypted.
         """
         ...
 
     async def unfinished(self) -> Sequence[RunRecord]:
-        """The runs without a final state, oldest first."""
+        """Return the runs without a final state, oldest first."""
         ...
 
     async def history(self, *, limit: int, offset: int) -> HistoryPage:
-        """A page of all runs, newest first."""
+        """Return a page of all runs, newest first."""
         ...
 
     async def ended_since(
         self, moment: float, *, limit: int, before: EndedRun | None = None
     ) -> Sequence[EndedRun]:
-        """Return runs that ended at a moment or later and have output, the newest end first.
+        """Return runs that ended at `moment` or later and have output, the newest end first.
 
         Args:
-            before: the last one of the page before.
+            before: The last run of the page before.
         """
         ...
 
     async def oldest_ended(
         self, *, limit: int, after: EndedRun | None = None
     ) -> Sequence[EndedRun]:
-        """Return the runs that are over, those first whose age is greatest.
+        """Return runs that are over, the oldest first, see `EndedRun.kept_from`.
 
         Args:
-            after: the last one of the page before.
+            after: The last run of the page before.
         """
         ...
 
     async def unmeasured(self, *, limit: int) -> Sequence[str]:
-        """Return the ids of runs that are over and whose size is not known yet, oldest first."""
+        """Return the ids of runs that are over and have no size yet, oldest first."""
         ...
 
     async def note_sizes(self, folders: Mapping[str, int]) -> None:
-        """Note the bytes that the folders of ended runs take; a run's record counts as well."""
+        """Note the sizes of ended runs.
+
+        Args:
+            folders: Run id -> bytes of the run's folder. The store adds the size of the record.
+        """
         ...
 
     async def ended_bytes(self) -> int:
-        """Return the sizes of all runs that are over, taken together, as far as they are known."""
+        """Return the known sizes of all ended runs, added up."""
         ...
 
     async def unknown(self, run_ids: Sequence[str]) -> Collection[str]:
-        """Return those of some ids that no run has."""
+        """Return those ids that belong to no run."""
         ...
 
     async def move_mark(self, now: float) -> float:
-        """Look at the clock, and return the time by which ages are measured, see `ages.Mark`."""
+        """Return the time by which ages are measured, given the clock's, see `ages.Mark`."""
         ...
 
     async def catch_up(self) -> bool:
@@ -316,170 +318,178 @@ class Store(Protocol):
         ...
 
     async def forget(self, run_id: str) -> None:
-        """Removes a run that is over, and those of its callbacks that were delivered.
+        """Remove a run that is over, and its callbacks that were delivered.
 
-        Others stay: runs that are not over, callbacks with attempts to come, and those given up.
+        Live runs stay, and so do callbacks with attempts to come and dead ones.
         """
         ...
 
     async def forget_deliveries(self, before: float, *, limit: int) -> int:
-        """Removes callbacks that were delivered before a moment, in seconds since 1970.
+        """Remove callbacks that were delivered before a moment, and tests that failed before it.
 
-        Those of runs and the others alike: tests belong to no run, and what is delivered late may
-        belong to a run that is forgotten already. Tests that failed go as well.
+        A callback may belong to a run, to a removed run, or to none (a test).
+
+        Args:
+            before: Seconds since 1970.
 
         Returns:
-            How many have gone; where it is `limit`, more may be left.
+            The number of removed callbacks. If it is `limit`, more may be left.
         """
         ...
 
 
 class AccountStore(Protocol):
-    """Keeps what belongs to the account.
+    """The account's secrets and API keys.
 
-    A change is on the disk, not only with the system, when a method returns: a power cut brings
-    back no key that was revoked, and no secret that was removed. Only a key's last use may be lost.
+    A change is on the disk, not only with the system, when a method returns: after a power cut no
+    revoked key and no removed secret is back. Only the time of a key's last use may be lost.
     """
 
     async def put_secrets(self, secrets: Sequence[tuple[SecretRecord, str]]) -> None:
-        """Writes secrets with their values down, all of them or none.
+        """Set secrets with their values, all of them or none.
 
-        One whose name is there already takes that one's place, and its id.
+        A secret of a known name replaces the one before, and takes its id.
         """
         ...
 
     async def secrets(self) -> Sequence[SecretRecord]:
-        """All secrets, by name."""
+        """Return all secrets without their values, by name."""
         ...
 
     async def secret_values(self) -> Mapping[str, str]:
-        """Name -> value of all secrets.
+        """Return the values of all secrets, name -> value.
 
         Raises:
-            EmbeddedServerError: the values cannot be decrypted.
+            EmbeddedServerError: The values cannot be decrypted.
         """
         ...
 
     async def remove_secret(self, secret_id: str) -> bool:
-        """Forgets a secret; False where there is none of that id."""
+        """Remove a secret; return False if no secret has the id."""
         ...
 
     async def remove_all_secrets(self) -> None:
-        """Forgets every secret."""
+        """Remove every secret."""
         ...
 
-    async def put_key(self, key: ApiKey) -> None:
-        """Writes a key down, in place of the one of its id where there is one."""
+    async def put_key(self, key: KeyRecord) -> None:
+        """Add a key, or replace the one with its id."""
         ...
 
     async def note_key_use(self, key_id: str, used_at: float) -> None:
-        """Writes down when a key was used; nothing where it has been removed meanwhile."""
+        """Note when a key was used; do nothing if it was removed in the meantime."""
         ...
 
-    async def keys(self) -> Sequence[ApiKey]:
-        """All keys, oldest first."""
+    async def keys(self) -> Sequence[KeyRecord]:
+        """Return all keys, oldest first."""
         ...
 
     async def remove_key(self, key_id: str) -> None:
-        """Forgets a key."""
+        """Remove a key."""
         ...
 
 
 class OutboxStore(Protocol):
-    """Keeps the callbacks that are to be sent, and what became of them.
+    """The callbacks that are to be sent, and the results of their attempts.
 
-    What it has written is on the disk, not only with the system, when a method returns.
+    A change is on the disk, not only with the system, when a method returns.
     """
 
     async def add_delivery(self, delivery: Delivery) -> None:
-        """Writes one down that follows from no run's end; nothing where its id is there already."""
+        """Add a delivery that belongs to no run's end; do nothing if its id is known."""
         ...
 
     async def endpoints(self, due_by: float = math.inf) -> Mapping[str, float]:
-        """Every endpoint with attempts that are due by a moment -> when the earliest is due.
+        """Return the endpoints with attempts due by a moment, endpoint -> when the earliest is due.
 
-        Takes time by the number of these endpoints, or of all where much is due, not of deliveries.
+        The time this takes grows with the number of these endpoints (with the number of all
+        endpoints if much is due), and not with the number of deliveries.
         """
         ...
 
     async def next_at(self, after: float = -math.inf) -> float | None:
-        """When the earliest attempt that is due after a moment is due; None where there is none."""
+        """Return when the earliest attempt after a moment is due; None if none is planned."""
         ...
 
     async def due(
         self, endpoint: str, now: float, *, limit: int, without: Collection[str] = ()
     ) -> Sequence[Delivery]:
-        """Up to `limit` deliveries of one endpoint that are due: those never tried, then others.
+        """Return due deliveries of one endpoint: those never tried first, then others.
 
-        Among either the longest due come first.
+        Within each group the longest due come first.
 
         Args:
-            without: ids of those that are not wanted: they are under way.
+            without: Ids of deliveries to leave out, since they are under way.
         """
         ...
 
     async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> Collection[str]:
-        """Adds attempts to the log, each with the delivery as it is after it, in one transaction.
+        """Log attempts, and update their deliveries, in one transaction.
 
-        The delivery is the one that was read with what the attempt has changed. Url and body stay
-        as they are. To write the same again changes nothing.
+        Each delivery is the one that was read, with the changes of its attempt. URL and body are
+        not written. A second call with the same attempts changes nothing.
 
-        What somebody did by hand while the attempt was under way prevails. A delivery that was
-        removed stays removed, and nothing is logged of it. One that was sent again (its
-        `redeliveries` have changed) stays due, at the beginning of its schedule: the attempt is
-        logged and counted, and its error told, but it plans and ends nothing.
+        A change by hand during the attempt wins. A delivery that was removed stays removed, and
+        nothing is logged. A delivery that was sent again (its `redeliveries` have changed) stays
+        due at the beginning of its schedule: the attempt is logged and counted and its error noted,
+        but it plans and ends nothing.
 
         Returns:
-            Ids of those deliveries that are now as their attempts say.
+            The ids of the deliveries that took over the changes of their attempts.
         """
         ...
 
     async def replan(self, now: float) -> None:
-        """Keeps every wait as long as it was meant where the clock has gone back since.
+        """Keep the length of every wait after the clock was set back.
 
-        A delivery whose wait was decided at a time that is still to come waits from now on.
+        A delivery whose wait was decided at a future time waits from now on.
         """
         ...
 
     async def redeliver(self, delivery_id: str, now: float) -> Delivery | None:
-        """Makes one due now, at the beginning of its schedule; None where there is none."""
+        """Make a delivery due now, at the beginning of its schedule; return None without one."""
         ...
 
     async def remove_delivery(self, delivery_id: str) -> bool:
-        """Forgets a delivery and its attempts; False where there is none of that id."""
+        """Remove a delivery and its attempts; return False if the id is unknown."""
         ...
 
     async def delivery(self, delivery_id: str) -> Delivery | None:
-        """One delivery, without its url and body; None where there is none."""
+        """Return a delivery without its URL and body, or None."""
         ...
 
     async def deliveries(
         self, *, run_id: str | None = None, state: DeliveryState | None = None,
         limit: int = 100, offset: int = 0,
     ) -> Sequence[Delivery]:  # fmt: skip
-        """A page of deliveries without urls and bodies, newest first: of one run, in one state."""
-        ...
+        """Return a page of deliveries without URLs and bodies, newest first.
 
-    async def attempts(self, delivery_id: str) -> Sequence[Attempt]:
-        """All attempts of one delivery, oldest first."""
-        ...
-
-    async def outbox_counts(self) -> OutboxCounts:
-        """How many wait, how many of those failed the last time, and how many are given up."""
-        ...
-
-    async def signing_secrets(self) -> Sequence[SigningSecret]:
-        """Those that callbacks are signed with, newest first.
-
-        Raises:
-            EmbeddedServerError: they cannot be decrypted.
+        Args:
+            run_id: Only deliveries of this run.
+            state: Only deliveries in this state.
         """
         ...
 
-    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
-        """Replaces all that there are by these, newest first whatever their times say."""
+    async def attempts(self, delivery_id: str) -> Sequence[Attempt]:
+        """Return all attempts of one delivery, oldest first."""
+        ...
+
+    async def outbox_counts(self) -> OutboxCounts:
+        """Return the numbers of deliveries by what is to become of them."""
+        ...
+
+    async def signing_secrets(self) -> Sequence[StoredSigningSecret]:
+        """Return the secrets that callbacks are signed with, newest first.
+
+        Raises:
+            EmbeddedServerError: They cannot be decrypted.
+        """
+        ...
+
+    async def put_signing_secrets(self, secrets: Sequence[StoredSigningSecret]) -> None:
+        """Replace all signing secrets by these, newest first. The order counts, not their times."""
         ...
 
 
 class WholeStore(Store, AccountStore, OutboxStore, Protocol):
-    """All that a server keeps."""
+    """Everything that a server stores."""

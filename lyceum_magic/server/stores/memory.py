@@ -1,4 +1,4 @@
-"""A store that forgets: for tests, and for servers whose runs need not outlive them."""
+"""A store in memory: for tests, and for servers whose runs need not outlive them."""
 
 from __future__ import annotations
 
@@ -12,41 +12,41 @@ from ...protocol.ages import Mark, kept_from
 from ...protocol.callbacks import DeliveryState
 from ...protocol.requests import Start
 from .base import (
-    ApiKey,
     Attempt,
     Delivery,
     EndedRun,
     HistoryPage,
+    KeyRecord,
     OutboxCounts,
     RunRecord,
     SecretRecord,
-    SigningSecret,
+    StoredSigningSecret,
 )
 
 
 class MemoryStore:
-    """Keeps records in dictionaries, in the order in which they came.
+    """Records in dictionaries, in the order in which they were added.
 
-    Its outbox looks at every delivery whatever is asked, which is quick enough for thousands.
+    Its outbox looks at every delivery for each question, which is fast enough for thousands.
     """
 
     def __init__(self) -> None:
         self._records: dict[str, RunRecord] = {}
         self._requests: dict[str, Start] = {}  # whole
         self._secrets: dict[str, tuple[SecretRecord, str]] = {}  # by name
-        self._keys: dict[str, ApiKey] = {}
+        self._keys: dict[str, KeyRecord] = {}
         self._deliveries: dict[str, Delivery] = {}
         self._attempts: dict[str, dict[int, Attempt]] = {}  # by delivery, then by number
-        self._signing_secrets: Sequence[SigningSecret] = ()
+        self._signing_secrets: Sequence[StoredSigningSecret] = ()
         self._ended: dict[str, EndedRun] = {}
         self._mark: Mark | None = None
         self._sequence = 0
 
     async def open(self) -> None:
-        """Nothing to make ready."""
+        """Do nothing."""
 
     async def close(self) -> None:
-        """Nothing to let go of: a test may open the same store again."""
+        """Do nothing: a test may open the same store again."""
 
     async def add(self, record: RunRecord) -> None:
         self._requests[record.run_id] = record.request
@@ -135,7 +135,7 @@ class MemoryStore:
             await self.remove_delivery(delivery_id)
         return len(old)
 
-    # The account.
+    # The account
 
     async def put_secrets(self, secrets: Sequence[tuple[SecretRecord, str]]) -> None:
         for record, value in secrets:
@@ -158,20 +158,20 @@ class MemoryStore:
     async def remove_all_secrets(self) -> None:
         self._secrets.clear()
 
-    async def put_key(self, key: ApiKey) -> None:
+    async def put_key(self, key: KeyRecord) -> None:
         self._keys[key.key_id] = key
 
     async def note_key_use(self, key_id: str, used_at: float) -> None:
         if key_id in self._keys:
             self._keys[key_id] = replace(self._keys[key_id], last_used_at=used_at)
 
-    async def keys(self) -> Sequence[ApiKey]:
+    async def keys(self) -> Sequence[KeyRecord]:
         return list(self._keys.values())
 
     async def remove_key(self, key_id: str) -> None:
         self._keys.pop(key_id, None)
 
-    # The outbox.
+    # The outbox
 
     async def add_delivery(self, delivery: Delivery) -> None:
         if delivery.delivery_id not in self._deliveries:
@@ -267,10 +267,10 @@ class MemoryStore:
             dead=sum(d.state is DeliveryState.DEAD and d.run_id is not None for d in known),
         )
 
-    async def signing_secrets(self) -> Sequence[SigningSecret]:
+    async def signing_secrets(self) -> Sequence[StoredSigningSecret]:
         return self._signing_secrets
 
-    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+    async def put_signing_secrets(self, secrets: Sequence[StoredSigningSecret]) -> None:
         self._signing_secrets = list(secrets)
 
     def _note_end(self, record: RunRecord) -> None:
@@ -287,7 +287,7 @@ class MemoryStore:
             )
 
     def _planned(self) -> Sequence[tuple[float, Delivery]]:
-        """Every delivery with attempts to come and when the next is due, the earliest first."""
+        """Return every delivery with attempts to come and its due time, the earliest first."""
         planned = [
             (delivery.next_at, delivery)
             for delivery in self._deliveries.values()

@@ -1,4 +1,4 @@
-"""A store in one SQLite file: what the embedded server uses."""
+"""The store in one SQLite file, which the embedded server uses."""
 
 from __future__ import annotations
 
@@ -18,10 +18,10 @@ from ...protocol.requests import STARTS, Start
 from ...protocol.states import FINAL, State
 from ..vault import Vault
 from .base import (
-    ApiKey,
     Delivery,
     EndedRun,
     HistoryPage,
+    KeyRecord,
     RunRecord,
     SecretRecord,
 )
@@ -74,8 +74,8 @@ _MIGRATIONS = (
     """,
     OUTBOX_SCHEMA,
     DUE_SCHEMA,
-    # A table of its own beside `runs`: an index over what older rows keep after their long requests
-    # would take a walk through gigabytes. `catch_up` brings it up to date, some rows at a time.
+    # A table beside `runs`, since an index over columns after the long requests of older rows would
+    # read gigabytes. `catch_up` fills it, some rows at a time.
     """
     CREATE TABLE ended_runs (
         sequence INTEGER PRIMARY KEY REFERENCES runs (sequence) ON DELETE CASCADE,
@@ -91,11 +91,11 @@ _MIGRATIONS = (
     """,
 )
 
-#: How long a step of `catch_up` takes, about: whatever else wants the store waits for its end.
+#: About the length of a step of `catch_up`, which other users of the store wait for.
 _STEP_S = 0.01
-#: How many of the short rows of ended runs are added up in one step: some milliseconds.
+#: How many rows of ended runs are added up in one step, which takes some milliseconds.
 _STEP_ROWS = 10_000
-#: Bytes of a row in the tables and indexes, beside what was asked for.
+#: Bytes of a row in the tables and indexes, beside the request.
 _ROW_BYTES = 500
 
 _COLUMNS = (
@@ -105,7 +105,7 @@ _COLUMNS = (
 _SECRET_COLUMNS = "secret_id, name, is_secret, size_bytes, updated_at"
 _KEY_COLUMNS = "key_id, name, prefix, digest, created_at, expires_at, is_active, last_used_at"
 _IS_FINAL = "state IN (" + ", ".join(f"'{state}'" for state in sorted(FINAL)) + ")"
-# A list, so that the index by state finds them: `NOT IN` walks through all rows.
+# A list, so that the index by state is used: `NOT IN` walks through all rows.
 _IS_LIVE = "state IN (" + ", ".join(f"'{s}'" for s in sorted({*State} - FINAL)) + ")"
 _ENDED = (
     "SELECT run_id, sequence, ended_at, kept_from, size_bytes, spool "
@@ -114,10 +114,10 @@ _ENDED = (
 
 
 class SqliteStore(SqliteOutbox):
-    """Keeps records in the file at `path`, which is made with mode 0600 where it is missing.
+    """All records in the file at `path`, which is made with mode 0600 if it is missing.
 
     Args:
-        vault: encrypts what may not lie open in the file.
+        vault: Encrypts secrets and the sealed fields of requests.
     """
 
     def __init__(self, path: Path, vault: Vault) -> None:
@@ -209,7 +209,7 @@ class SqliteStore(SqliteOutbox):
 
     async def note_sizes(self, folders: Mapping[str, int]) -> None:
         def note(connection: sqlite3.Connection) -> None:
-            # `length` reads how long a value is, and not the value.
+            # `length` does not read the value itself.
             connection.executemany(
                 "UPDATE ended_runs SET size_bytes = :folder + "
                 f"{_ROW_BYTES} + length(run.request) + ifnull(length(run.sealed), 0) + "
@@ -233,7 +233,7 @@ class SqliteStore(SqliteOutbox):
         return total
 
     async def unknown(self, run_ids: Sequence[str]) -> Collection[str]:
-        # By their places: what is no Unicode text, as names of folders may be, would not come back.
+        # By position: a name of a folder that is not Unicode text would not come back.
         rows = await self._file.execute(
             "SELECT key FROM json_each(?) WHERE value NOT IN (SELECT run_id FROM runs)",
             (json.dumps(run_ids),),
@@ -260,7 +260,7 @@ class SqliteStore(SqliteOutbox):
             until = time.perf_counter() + _STEP_S
             while sequence is not None and time.perf_counter() < until:
                 _catch_up(connection, sequence)
-                # The newest first: they are asked for first.
+                # The newest first: clients ask for them first.
                 ((sequence,),) = connection.execute(
                     "SELECT max(sequence) FROM runs WHERE sequence < ?", (sequence,)
                 )
@@ -293,7 +293,7 @@ class SqliteStore(SqliteOutbox):
 
         return await self._file.transact(forget)
 
-    # The account.
+    # The account
 
     async def put_secrets(self, secrets: Sequence[tuple[SecretRecord, str]]) -> None:
         def put(connection: sqlite3.Connection) -> None:
@@ -327,7 +327,7 @@ class SqliteStore(SqliteOutbox):
     async def remove_all_secrets(self) -> None:
         await self._file.execute("DELETE FROM secrets", durable=True)
 
-    async def put_key(self, key: ApiKey) -> None:
+    async def put_key(self, key: KeyRecord) -> None:
         row = asdict(key)
         names = _KEY_COLUMNS.split(", ")
         places = ", ".join(f":{name}" for name in names)
@@ -344,14 +344,12 @@ class SqliteStore(SqliteOutbox):
             "UPDATE api_keys SET last_used_at = ? WHERE key_id = ?", (used_at, key_id)
         )
 
-    async def keys(self) -> Sequence[ApiKey]:
+    async def keys(self) -> Sequence[KeyRecord]:
         rows = await self._file.execute(f"SELECT {_KEY_COLUMNS} FROM api_keys ORDER BY sequence")
-        return [ApiKey(**{**row, "is_active": bool(row["is_active"])}) for row in rows]
+        return [KeyRecord(**{**row, "is_active": bool(row["is_active"])}) for row in rows]
 
     async def remove_key(self, key_id: str) -> None:
         await self._file.execute("DELETE FROM api_keys WHERE key_id = ?", (key_id,), durable=True)
-
-    # Underneath.
 
     async def _records(self, condition: str, values: Sequence[Any] = ()) -> list[RunRecord]:
         def read(connection: sqlite3.Connection) -> list[RunRecord]:
@@ -360,7 +358,7 @@ class SqliteStore(SqliteOutbox):
 
         return await self._file.run(read)
 
-    # What is sealed; on the store's thread.
+    # Sealed fields, on the store's thread
 
     def _sealed(self, request: Start) -> bytes | None:
         text = request.model_dump_json(include=set(request.sealed), exclude_none=True)
@@ -378,7 +376,7 @@ class SqliteStore(SqliteOutbox):
         try:
             members = self._unsealed(sealed)
         except EmbeddedServerError:
-            return None  # nobody can read it, and there may be credentials in it
+            return None  # unreadable, and it may hold credentials
         left = {name: v for name, v in members.items() if name not in record.request.credentials}
         return self._vault.seal(json.dumps(left)) if left else None
 
@@ -395,7 +393,7 @@ def _fixed(record: RunRecord) -> dict[str, Any]:
 
 
 def _open_text(request: Start) -> str:
-    """What of a request may lie open, as JSON."""
+    """Return the fields of a request that need no encryption, as JSON."""
     return request.model_dump_json(exclude=set(request.sealed), exclude_none=True)
 
 
@@ -442,7 +440,7 @@ def _catch_up(connection: sqlite3.Connection, sequence: int) -> None:
     ).fetchone()
     if row is None:
         return
-    # As JSON, not as a request: an earlier version may have taken what this one would refuse.
+    # As JSON: an earlier version may have accepted what `Start` refuses now.
     members = json.loads(row["request"])
     program = STARTS[row["kind"]].program
     short = {**members, **{name: v for name, v in program.items() if name in members}}
@@ -476,18 +474,18 @@ def _to_record(row: sqlite3.Row) -> RunRecord:
 
 
 def relocate(path: Path, old: Path, new: Path) -> list[str]:
-    """Makes the records in the file at `path` ready for a move of their state folder.
+    """Prepare the records in the file at `path` for a move of their state folder.
 
-    Everything is in that one file afterwards, and the outputs are where they will be.
+    Afterwards everything is in that one file, and the paths of outputs are those after the move.
 
     Args:
-        old, new: the state folder before and after the move.
+        old, new: The state folder before and after the move.
 
     Returns:
         The ids of the runs that are not over.
 
     Raises:
-        sqlite3.DatabaseError: it is broken, or the disk does not take it.
+        sqlite3.DatabaseError: The file is broken, or the disk refuses the change.
     """
     with closing(sqlite3.connect(path, isolation_level=None)) as connection:
         prefix = f"{old}/"
@@ -496,6 +494,6 @@ def relocate(path: Path, old: Path, new: Path) -> list[str]:
             (f"{new}/", len(prefix) + 1, len(prefix), prefix),
         )
         rows = connection.execute(f"SELECT run_id FROM runs WHERE {_IS_LIVE}").fetchall()
-        # The last one that closes a database takes the log beside it into the file.
+        # Takes the log beside the file into the file.
         connection.execute("PRAGMA wal_checkpoint(TRUNCATE)")
     return [run_id for (run_id,) in rows]

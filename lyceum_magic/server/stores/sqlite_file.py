@@ -1,7 +1,7 @@
-"""One SQLite file, whose tables the stores on top of it know.
+"""One SQLite file. The stores that use it know its tables.
 
-One connection, used on one thread of its own: the event loop never waits for the disk, and no two
-transactions of ours can meet.
+It has one connection, used on a thread of its own: the event loop never waits for the disk, and two
+transactions of one server cannot collide.
 """
 
 from __future__ import annotations
@@ -22,21 +22,21 @@ from .base import RecordRefused, StoreUnavailable
 
 _T = TypeVar("_T")
 
-#: Pages of the file that must be free, and may be in use, for it to be packed when it is closed.
+#: A file is packed at its end if more pages are free, and fewer in use.
 _MIN_FREE_PAGES, _MAX_USED_PAGES = 4_000, 64_000
 
 
-#: What SQLite says of a file that is none of its own, or is broken inside.
+#: SQLite's codes for a file of another kind, and for a broken one.
 _DAMAGED = frozenset({sqlite3.SQLITE_NOTADB, sqlite3.SQLITE_CORRUPT})
 
 
 class SqliteFile:
-    """The file at `path`, which is made with mode 0600 where it is missing.
+    """The SQLite file at `path`, which is made with mode 0600 if it is missing.
 
     Every method may raise StoreUnavailable.
 
     Args:
-        migrations: scripts, each of which takes the file from one `user_version` to the next.
+        migrations: Scripts, each of which takes the file from one `user_version` to the next.
     """
 
     def __init__(self, path: Path, migrations: Sequence[str]) -> None:
@@ -46,17 +46,17 @@ class SqliteFile:
         self._connection: sqlite3.Connection | None = None
 
     async def open(self) -> None:
-        """Makes the file ready for this version.
+        """Open the file, and bring its tables up to this version.
 
         Raises:
-            EmbeddedServerError: a newer version wrote it.
+            EmbeddedServerError: A newer version wrote the file.
         """
         self._connection = await self._on_thread(self._connect)
 
     async def close(self) -> None:
-        """Lets go of the file and the thread."""
+        """Close the file and end the thread."""
         if self._connection is not None:
-            with contextlib.suppress(StoreUnavailable):  # a full disk has no room for it
+            with contextlib.suppress(StoreUnavailable):  # packing needs room
                 await self.run(_pack)
             await self._on_thread(self._connection.close)
             self._connection = None
@@ -69,7 +69,7 @@ class SqliteFile:
         *,
         durable: bool = False,
     ) -> list[sqlite3.Row]:
-        """Runs one statement, which is a transaction of its own; returns all its rows."""
+        """Run one statement as a transaction of its own; return all its rows."""
 
         def execute(connection: sqlite3.Connection) -> list[sqlite3.Row]:
             return connection.execute(statement, values).fetchall()
@@ -77,16 +77,17 @@ class SqliteFile:
         return await (self.transact(execute, durable=True) if durable else self.run(execute))
 
     async def run(self, function: Callable[[sqlite3.Connection], _T]) -> _T:
-        """What a function returns that reads, or that runs one statement."""
+        """Return the result of a function that reads, or that runs one statement."""
         return await self._on_thread(lambda: function(self._opened()))
 
     async def transact(
         self, function: Callable[[sqlite3.Connection], _T], *, durable: bool = False
     ) -> _T:
-        """What a function returns; all that it writes is kept, or nothing where it raises.
+        """Return the result of a function, whose changes are kept unless it raises.
 
         Args:
-            durable: it is on the disk, not only with the system, when this returns.
+            durable: Whether the changes are on the disk, not only with the system, when this
+                returns.
         """
 
         def transact() -> _T:
@@ -105,21 +106,19 @@ class SqliteFile:
         try:
             return await asyncio.get_running_loop().run_in_executor(self._thread, function)
         except (sqlite3.ProgrammingError, sqlite3.IntegrityError) as exc:
-            raise RecordRefused(
-                f"The server's records do not take what is written ({exc})."
-            ) from exc
+            raise RecordRefused(f"The server's records refuse what is written ({exc}).") from exc
         except (sqlite3.DatabaseError, OSError) as exc:
-            # A full disk, one that fails or may not be written to, a file that it has damaged;
-            # OSError for the vault's key.
+            # The disk is full, read-only or failing, or has damaged the file; OSError is about the
+            # vault's key.
             raise StoreUnavailable(self._explanation(exc)) from exc
 
     def _explanation(self, error: Exception) -> str:
-        """Why the records cannot be used, and what to do."""
+        """Return why the records cannot be used, and what to do."""
         code = getattr(error, "sqlite_errorcode", 0) & 0xFF
         if code in _DAMAGED:
             return (
-                f"The server's records in {self._path} are damaged ({error}); put a copy of that "
-                "file back, or move it away, and the server begins with empty records."
+                f"The server's records in {self._path} are damaged ({error}). Restore that file "
+                "from a copy, or move it away to begin with empty records."
             )
         is_full = code == sqlite3.SQLITE_FULL
         why = (
@@ -148,7 +147,7 @@ class SqliteFile:
         if version > len(self._migrations):
             raise EmbeddedServerError(
                 f"{self._path} was written by a newer lyceum-magic (format {version}, this one "
-                f"knows {len(self._migrations)}); upgrade, or set LYCEUM_MAGIC_HOME to another "
+                f"knows {len(self._migrations)}). Upgrade, or set LYCEUM_MAGIC_HOME to another "
                 "folder."
             )
         for number, script in enumerate(self._migrations[version:], start=version + 1):
@@ -157,11 +156,12 @@ class SqliteFile:
 
 @contextmanager
 def _synchronous(connection: sqlite3.Connection, durable: bool) -> Iterator[None]:
-    """Around a transaction: makes its commit wait for the disk where it is to be durable.
+    """Make the commit of the transaction in the block wait for the disk, if it is to be durable.
 
-    The other end of a callback acts upon what we promise it: a power cut that took an attempt's
-    result would send it twice, one that took the plan would send it never, though somebody has read
-    the run's final state. Nobody is promised that much of the rest, so it does not wait (`NORMAL`).
+    Receivers of callbacks rely on what the server promises. A power cut that took the result of an
+    attempt would send it twice, and one that took the plan would never send it, although a client
+    has read the run's final state. Other records carry no such promise, so they do not wait
+    (`NORMAL`).
     """
     if not durable:
         yield
@@ -174,9 +174,9 @@ def _synchronous(connection: sqlite3.Connection, durable: bool) -> Iterator[None
 
 
 def _pack(connection: sqlite3.Connection) -> None:
-    """Give the disk back what takes the larger part of a file and is not used.
+    """Give unused space back to the disk, if it is the larger part of the file.
 
-    Nobody waits for a server that ends; a file that would take it seconds stays as it is.
+    A server that ends is not waited for; a file that would take seconds stays as it is.
     """
     ((free,),) = connection.execute("PRAGMA freelist_count")
     ((pages,),) = connection.execute("PRAGMA page_count")
@@ -191,6 +191,6 @@ def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
         yield
         connection.execute("COMMIT")
     except BaseException:
-        if connection.in_transaction:  # some failures of the disk have ended it already
+        if connection.in_transaction:  # some failures of the disk end it
             connection.execute("ROLLBACK")
         raise

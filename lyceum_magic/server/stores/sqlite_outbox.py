@@ -1,4 +1,4 @@
-"""Callbacks in a SQLite file: those that are to be sent, and what became of them."""
+"""Callbacks in a SQLite file: those that are to be sent, and the results of their attempts."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from dataclasses import asdict, fields
 from ...exceptions import EmbeddedServerError
 from ...protocol.callbacks import DeliveryState
 from ..vault import Vault
-from .base import Attempt, Delivery, OutboxCounts, SigningSecret
+from .base import Attempt, Delivery, OutboxCounts, StoredSigningSecret
 from .sqlite_file import SqliteFile
 
-#: `sealed` is the url. A row that is pending without a time would never be sent. The body is last:
-#: what comes behind one of 64 kB is read through all of it.
+#: `sealed` is the URL. A pending row without a time would never be sent. The body is last, since
+#: SQLite reads through a body of 64 kB to reach a column after it.
 OUTBOX_SCHEMA = """
     CREATE TABLE deliveries (
         sequence INTEGER PRIMARY KEY,
@@ -59,7 +59,7 @@ OUTBOX_SCHEMA = """
     );
 """
 
-#: All that is planned by when it is due, and what was never tried.
+#: Indexes for planned deliveries by their time, and for those never tried.
 DUE_SCHEMA = """
     CREATE INDEX deliveries_due ON deliveries (next_at, endpoint) WHERE state = 'pending';
     CREATE INDEX deliveries_first ON deliveries (endpoint, next_at)
@@ -77,9 +77,9 @@ _INSERT = (
     "ON CONFLICT (delivery_id) DO NOTHING"
 )
 
-# SQLite has no loose index scan of its own: this seeks from each endpoint to the next one, so that
-# ten thousand deliveries to one endpoint are one step. The index is named because SQLite would as
-# soon take the one by state, and walk through all that is pending.
+# A loose index scan, which SQLite does not have itself: this seeks from each endpoint to the next
+# one, so ten thousand deliveries to one endpoint are one step. The index is named because SQLite
+# might take the one by state, and walk through all pending rows.
 _PLANNED = "deliveries INDEXED BY deliveries_planned WHERE state = 'pending'"
 _ENDPOINTS = f"""
     WITH RECURSIVE planned (endpoint) AS (
@@ -94,8 +94,8 @@ _ENDPOINTS = f"""
     FROM planned WHERE endpoint IS NOT NULL
 """
 
-# Where little is due, a walk through that is quicker than one through all endpoints. More than can
-# be under way, which is due as well.
+# If little is due, a walk through that is faster than one through all endpoints. More than can be
+# under way, since those deliveries are due too.
 _LITTLE = 512
 _BY_TIME = "deliveries INDEXED BY deliveries_due WHERE state = 'pending'"
 _EARLIEST = f"""
@@ -103,7 +103,7 @@ _EARLIEST = f"""
 """
 _NEXT = f"SELECT min(next_at) AS next_at FROM {_BY_TIME} AND next_at > ?"
 
-# First attempts, and then others.
+# First attempts come before others.
 _FIRST = "deliveries INDEXED BY deliveries_first WHERE state = 'pending' AND tries = 0"
 _DUE = f"""
     SELECT {_COLUMNS}, sealed FROM {{}} AND endpoint = :endpoint
@@ -135,11 +135,11 @@ _READ = f"SELECT {_SHOWN} FROM deliveries WHERE delivery_id = :delivery_id"
 
 
 class SqliteOutbox:
-    """The part of a store that keeps callbacks.
+    """The part of the SQLite store that keeps callbacks.
 
     Args:
-        file: its migrations include `OUTBOX_SCHEMA`.
-        vault: encrypts the URLs and the signing secrets.
+        file: Its migrations include `OUTBOX_SCHEMA`.
+        vault: Encrypts the URLs and the signing secrets.
     """
 
     def __init__(self, file: SqliteFile, vault: Vault) -> None:
@@ -255,20 +255,20 @@ class SqliteOutbox:
         )
         return OutboxCounts(**row)
 
-    async def signing_secrets(self) -> Sequence[SigningSecret]:
-        def read(connection: sqlite3.Connection) -> Sequence[SigningSecret]:
+    async def signing_secrets(self) -> Sequence[StoredSigningSecret]:
+        def read(connection: sqlite3.Connection) -> Sequence[StoredSigningSecret]:
             rows = connection.execute(
                 "SELECT sealed, created_at, retires_at FROM signing_secrets "
-                "ORDER BY sequence"  # as they were put: a clock may have gone back between two
+                "ORDER BY sequence"  # not by time: the clock may have gone back
             )
             return [
-                SigningSecret(self._vault.open(row["sealed"]), row["created_at"], row["retires_at"])
-                for row in rows
+                StoredSigningSecret(self._vault.open(sealed), created_at, retires_at)
+                for sealed, created_at, retires_at in rows
             ]
 
         return await self._file.run(read)
 
-    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+    async def put_signing_secrets(self, secrets: Sequence[StoredSigningSecret]) -> None:
         def put(connection: sqlite3.Connection) -> None:
             connection.execute("DELETE FROM signing_secrets")
             connection.executemany(
@@ -278,12 +278,12 @@ class SqliteOutbox:
 
         await self._file.transact(put, durable=True)
 
-    # Underneath; on the file's thread.
+    # On the file's thread
 
     def _insert_deliveries(
         self, connection: sqlite3.Connection, deliveries: Iterable[Delivery]
     ) -> None:
-        """Writes down those of them whose ids are not there yet."""
+        """Add the deliveries whose ids are not known yet."""
         rows = [
             _row(delivery)
             | {"sealed": None if delivery.url is None else self._vault.seal(delivery.url)}
@@ -295,7 +295,7 @@ class SqliteOutbox:
         try:
             return None if sealed is None else self._vault.open(sealed)
         except EmbeddedServerError:
-            return None  # one that nobody can read must not keep the others from being sent
+            return None  # the others must be sent all the same
 
 
 def _row(delivery: Delivery) -> dict[str, object]:

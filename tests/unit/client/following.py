@@ -6,13 +6,13 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 from lyceum_magic.client.api import Client
-from lyceum_magic.client.stream import Item, Notice, follow
+from lyceum_magic.client.stream import Item, Notice, Recovered, follow
 from lyceum_magic.protocol.events import Finished, Output
 
 
 @dataclass
 class Heard:
-    """What a follower passed on."""
+    """The items that a follower passed on."""
 
     items: list[Item] = field(default_factory=list)
     ids: list[str | None] = field(default_factory=list)
@@ -24,6 +24,10 @@ class Heard:
     @property
     def text(self) -> str:
         return "".join(item.text for item in self.items if isinstance(item, Output))
+
+    @property
+    def has_recovered(self) -> bool:
+        return any(isinstance(item, Recovered) for item in self.items)
 
     @property
     def notices(self) -> list[str]:
@@ -46,7 +50,7 @@ async def heard(
     last_event_id: str | None = None,
     delivered: Sequence[str] = (),
 ) -> Heard:
-    """All that is heard of a run."""
+    """Follow a run to its end, and return all items."""
     heard = Heard()
     await follow(
         client,

@@ -1,4 +1,4 @@
-"""What became of callbacks, as a client asks and understands it."""
+"""A client asks for deliveries of callbacks, and understands the answers."""
 
 from __future__ import annotations
 

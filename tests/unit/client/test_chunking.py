@@ -1,4 +1,4 @@
-"""Whatever the pieces in which a stream's bytes come, the same events come out."""
+"""The same events come out of a stream, however its bytes are cut."""
 
 from __future__ import annotations
 

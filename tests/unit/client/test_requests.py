@@ -252,7 +252,7 @@ async def test_an_answer_of_any_other_form_is_an_error_of_ours(
 async def test_members_of_another_type_break_nothing(
     wire: WireServer, client: Client, member: object
 ) -> None:
-    """Every field is optional to a reader, and may be what nobody expects."""
+    """Every field is optional to a reader, and may hold anything."""
     names = ("machine_types", "available_hardware_profiles", "executions", "logs")
     body = dict.fromkeys(names, member)
     for path in (paths.MACHINE_TYPES, paths.AVAILABLE_HARDWARE, paths.HISTORY, paths.logs("run")):
@@ -498,7 +498,7 @@ async def test_other_accounts_look_for_no_other_key(wire: WireServer, client: Cl
 
 async def test_a_connection_that_is_not_trusted_sends_nothing(wire: WireServer) -> None:
     def check() -> None:
-        raise httpx.ConnectError("somebody else listens there")
+        raise httpx.ConnectError("another program listens there")
 
     async with Client(wire.account(), check_connection=check) as client:
         with pytest.raises(ServerUnreachable):

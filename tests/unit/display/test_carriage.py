@@ -12,7 +12,7 @@ SCREEN_TEXT = st.text(alphabet="ab█ \r\n", max_size=40)
 
 
 def screen(text: str) -> list[str]:
-    """What a terminal of any width shows after `text`, row by row."""
+    """Return the rows that a terminal of any width shows after `text`."""
     rows = []
     for line in text.split("\n"):
         row: list[str] = []

@@ -1,4 +1,4 @@
-"""How far a transfer is: a bar where one can be, one line at the end everywhere."""
+"""A transfer shows a bar where it can, and one line at its end everywhere."""
 
 from __future__ import annotations
 

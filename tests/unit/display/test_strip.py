@@ -108,7 +108,7 @@ def test_a_detached_run_has_no_cell_that_beats(strip, face):
 
 
 class Published(list):
-    """What a notebook would get: (bundle, display id, is update)."""
+    """The messages to a notebook: (bundle, display id, is update)."""
 
     def __call__(self, data, metadata=None, *, transient, update):
         self.append((data, transient["display_id"], update))

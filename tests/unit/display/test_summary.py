@@ -17,7 +17,7 @@ FACTS = RunFacts("3f2a9c1e-0000-4000", State.COMPLETED, "cpu", is_local=True, el
 
 
 def words(html: str) -> str:
-    """What is left where every tag and style is taken away."""
+    """Return the text without any tag and style."""
     return unescape(re.sub(r"<[^>]*>", "", html))
 
 

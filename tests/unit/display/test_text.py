@@ -10,6 +10,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from lyceum_magic import trail
 from lyceum_magic.display.text import TextFeed, write_to_stream
 from lyceum_magic.protocol.events import Output
 
@@ -276,3 +277,19 @@ def test_a_terminal_that_cannot_show_a_character_shows_another(monkeypatch):
     monkeypatch.setattr(sys, "stdout", io.TextIOWrapper(raw, encoding="ascii"))
     write_to_stream("stdout", "naïve")
     assert raw.getvalue() == b"na?ve"
+
+
+def test_the_trail_tells_how_much_text_was_displayed_and_how_much_was_left_out(
+    monkeypatch, tmp_path
+):
+    monkeypatch.setattr(trail, "is_on", True)
+    monkeypatch.setattr(trail, "_descriptor", trail._descriptor)  # put back at the end
+    trail.write_to(tmp_path / "trail")
+    cell = Cell(max_lines=1, tail_lines=1)
+    cell.feed.add(Output("aé\nb\nc\n"))
+    cell.feed.close()
+    assert [line.split(" ", 3)[3] for line in trail.run_lines([tmp_path / "trail"])] == [
+        "displayed stream=stdout bytes=4",
+        "left-out bytes=2",
+        "displayed stream=stdout bytes=2",
+    ]

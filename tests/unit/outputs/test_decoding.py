@@ -1,4 +1,4 @@
-"""What a run sends home is complete, or says what is missing of it."""
+"""The values and files of a run are complete, or name what is missing."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from lyceum_magic.outputs.decoding import Harvest, SavedFile, Value
+from lyceum_magic.outputs.decoding import Harvest, SavedFile, Value, decode
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.remote import frames
 
@@ -14,15 +14,11 @@ MARK = "0123456789ab"
 
 
 def harvest_of(kind: str, head: dict[str, object], lost: int) -> Harvest:
-    """What there is of a message of five parts when one of them is lost."""
+    """Return the harvest of a message of five parts of which one is lost."""
     lines = frames.encode(MARK, kind, "1.0", head, os.urandom(9000), "")
     assert len(lines) == 5
     del lines[lost]
-    harvest = Harvest(MARK)
-    for line in lines:
-        harvest.feed(Output(line.decode()))
-    harvest.close()
-    return harvest
+    return Harvest(decode([Output(line.decode()) for line in lines], MARK))
 
 
 def test_a_value_of_which_a_part_is_lost_says_so() -> None:

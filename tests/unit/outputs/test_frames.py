@@ -14,7 +14,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lyceum_magic.outputs.frames import FrameDecoder, Message
+from lyceum_magic.outputs.frames import FrameReader, Message
 from lyceum_magic.remote import frames
 from lyceum_magic.submission.wrapping import wrap_cell
 
@@ -52,7 +52,7 @@ def written(program: list[str | Message]) -> list[str]:
 
 def read(pieces: list[str]) -> tuple[str, list[Message]]:
     """The text and the messages that arrive."""
-    decoder = FrameDecoder(MARK)
+    decoder = FrameReader(MARK)
     items = [item for piece in pieces for item in decoder.feed(piece)] + decoder.close()
     text = "".join(item for item in items if isinstance(item, str))
     return text, [item for item in items if isinstance(item, Message)]
@@ -128,7 +128,7 @@ def test_garbage_is_text(garbage: str, places: list[int]) -> None:
 
 @given(messages, st.integers(0), st.characters())
 def test_a_damaged_frame_stays_text(message: Message, place: int, wrong: str) -> None:
-    """Whatever is not as it was written is shown, and nothing raises."""
+    """It is shown, and nothing raises."""
     whole = "".join(written([message]))
     place %= len(whole)
     damaged = whole[:place] + wrong + whole[place + 1 :]
@@ -146,7 +146,7 @@ def test_a_damaged_frame_stays_text(message: Message, place: int, wrong: str) ->
 
 @given(messages, st.integers(1))
 def test_a_cut_stream_hides_nothing(message: Message, lost: int) -> None:
-    """Of a message that has not come whole, another reader's text is shown with what is missing."""
+    """An incomplete message shows its readable text, and how much is missing."""
     lines = written([message])
     kept = lines[: lost % len(lines)] if len(lines) > 1 else []
     text, found = read(kept)
@@ -171,7 +171,7 @@ def test_what_waits_for_the_rest_of_its_message_has_a_limit(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     monkeypatch.setattr("lyceum_magic.outputs.frames._MAX_MESSAGE", 10_000)
-    decoder = FrameDecoder(MARK)
+    decoder = FrameReader(MARK)
     for number in range(20):
         line = frames.encode(MARK, "display", f"1.{number}", {}, os.urandom(9000), "")[0]
         shown = decoder.feed(line.decode())
@@ -184,12 +184,12 @@ def test_frames_of_another_run_are_text() -> None:
 
 
 def test_without_a_mark_all_is_text() -> None:
-    decoder = FrameDecoder("")
+    decoder = FrameReader("")
     assert [*decoder.feed("~@lyceum::"), *decoder.feed(""), *decoder.close()] == ["~@lyceum::"]
 
 
 def test_text_is_held_back_only_where_a_frame_may_begin() -> None:
-    decoder = FrameDecoder(MARK)
+    decoder = FrameReader(MARK)
     assert decoder.feed("a ~ b ~@ c") == ["a ~ b ~@ c"]
     assert decoder.feed("d ~@lyc") == ["d "]
     assert decoder.feed("ra") == ["~@lycra"]
@@ -212,7 +212,7 @@ def test_text_is_not_copied_for_each_of_its_tildes() -> None:
             return Counted(before + str(self))
 
     text = Counted("~ " * 10_000)
-    assert FrameDecoder(MARK).feed(text) == [str(text)]
+    assert FrameReader(MARK).feed(text) == [str(text)]
     assert Counted.cut < 3 * len(text)
 
 
@@ -220,7 +220,7 @@ def test_a_flood_that_looks_like_frames_is_read_in_linear_time() -> None:
     """Ten times the text makes about ten times the work: counted, not timed."""
 
     def steps(size: int) -> int:
-        decoder, count = FrameDecoder(MARK), 0
+        decoder, count = FrameReader(MARK), 0
 
         def trace(frame: object, event: str, arg: object) -> object:
             nonlocal count
@@ -284,7 +284,7 @@ def test_a_frame_is_written_behind_the_text_before_it(tmp_path: Path) -> None:
     done = subprocess.run(
         [sys.executable, script], capture_output=True, text=True, check=True, timeout=60
     )
-    decoder = FrameDecoder(MARK)
+    decoder = FrameReader(MARK)
     items = [*decoder.feed(done.stdout), *decoder.close()]
     assert [item if isinstance(item, str) else item.kind for item in items] == [
         "a",

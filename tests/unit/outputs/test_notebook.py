@@ -1,4 +1,4 @@
-"""What a run has shown becomes the outputs that a client of a kernel would have saved."""
+"""The items of a run become the outputs that a client of a kernel would have saved."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def test_an_update_replaces_each_display_of_its_id_where_it_stands() -> None:
 
 
 def test_a_second_display_of_an_id_changes_the_first() -> None:
-    """As a front end does: all displays of an id show the same."""
+    """All displays of an id show the same, as in a front end."""
     assert words([shown("1", "a"), shown("2", "a")]) == ["2", "2"]
 
 

@@ -42,7 +42,7 @@ CELLS = {
 
 @pytest.mark.parametrize("cell", CELLS.values(), ids=CELLS.keys())
 def test_python_prints_what_it_would_have_printed_there(cell: str, tmp_path: Path) -> None:
-    """With every line, every mark below it, causes, groups and notes."""
+    """Every line and mark, causes, groups and notes are the same."""
     there = run_cell(sys.executable, cell, tmp_path).stderr
     rebuilt = rebuild(run_marked(cell, tmp_path).raised, "<cell>")
     assert "\n".join(lines(rebuilt)) + "\n" == there
@@ -215,7 +215,7 @@ def test_a_class_whose_name_no_class_has_is_shown() -> None:
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs named pipes")
 def test_only_plain_files_are_compared_with_what_the_run_says(tmp_path: Path) -> None:
-    """A pipe that nobody writes to would be waited for, and a device has no end."""
+    """Reading a pipe without a writer would wait for ever, and a device has no end."""
     pipe = tmp_path / "pipe.py"
     os.mkfifo(pipe)
     files = [str(pipe), "/dev/zero", str(tmp_path)]

@@ -1,4 +1,4 @@
-"""Which addresses are this machine, and which are somebody's on the Internet."""
+"""Addresses are loopback, public or neither."""
 
 from __future__ import annotations
 

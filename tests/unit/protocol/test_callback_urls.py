@@ -1,4 +1,4 @@
-"""What the text of a callback URL says, without a network."""
+"""The text of a callback URL is judged without a network."""
 
 from __future__ import annotations
 
@@ -33,11 +33,11 @@ MALFORMED = (
     "first; ${ itself is written $%7B."
 )
 USER = (
-    "A callback URL cannot hold a user or a password before its host; put a secret behind it, as "
+    "A callback URL cannot hold a user or a password before its host; put a secret after it, as "
     "https://HOST/?token=${NAME}."
 )
 REFERENCE = (
-    f"A reference to a secret, ${{NAME}}, stands behind a callback URL's host alone: {FORM}."
+    f"A reference to a secret, ${{NAME}}, can only stand after a callback URL's host: {FORM}."
 )
 
 
@@ -106,7 +106,10 @@ def test_text_alone_tells_most_hostile_urls():
         ("https://host/${bad-name}", MALFORMED),
         ("https://host/${1}", MALFORMED),
         ("https://host/${open", MALFORMED),
-        ("https://host/#s", "A callback URL has no part behind #: it would not be sent."),
+        (
+            "https://host/#s",
+            "A callback URL cannot have a part after #, which would not be sent: leave it out.",
+        ),
     ],
 )
 def test_a_problem_is_one_sentence_that_helps(url: str, problem: str):

@@ -1,4 +1,4 @@
-"""Events on the wire: what we write, what we read of others, what we shrug at."""
+"""Events on the wire: those we write, those of others, and unknown ones."""
 
 from __future__ import annotations
 

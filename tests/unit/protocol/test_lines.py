@@ -1,4 +1,4 @@
-"""Text from elsewhere is shown, and obeyed by nothing."""
+"""Text from elsewhere is shown, and no terminal or page obeys it."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Machine names: which may travel, which need a GPU."""
+"""Machine names that may travel, and those that need a GPU."""
 
 from __future__ import annotations
 

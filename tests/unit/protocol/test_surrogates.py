@@ -1,4 +1,4 @@
-"""What arrives is text that UTF-8 can carry, whatever was sent."""
+"""Text that arrives can be carried by UTF-8, whatever was sent."""
 
 from __future__ import annotations
 

@@ -59,7 +59,7 @@ def run_cell(python: str, cell: str, folder: Path) -> subprocess.CompletedProces
 
 
 def run_merged(python: str, cell: str, folder: Path) -> str:
-    """What the cell wrote to both streams, in the order of its writes."""
+    """Run a cell and return the text of both streams, in the order of its writes."""
     done = subprocess.run(
         _command(python, cell, folder),
         stdout=subprocess.PIPE,
@@ -81,7 +81,7 @@ class Live:
         self._stdout = process.stdout.fileno()
 
     def read_until(self, text: str) -> str:
-        """What comes on stdout up to and with `text`."""
+        """Return the text on stdout up to and with `text`."""
         got = b""
         while not got.endswith(text.encode()):
             ready, _, _ = select.select([self._stdout], [], [], LIMIT_S)

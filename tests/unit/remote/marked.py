@@ -19,11 +19,11 @@ MARK = "0123456789ab"
 
 @dataclass(frozen=True)
 class Ended:
-    """How a cell ended.
+    """The end of a cell.
 
     Attributes:
         stdout, stderr: text, without frames.
-        readable_stderr: all of it, as a reader sees it who does not know frames.
+        readable_stderr: all of it, for a reader that does not know frames.
     """
 
     return_code: int

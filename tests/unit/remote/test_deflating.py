@@ -1,4 +1,4 @@
-"""What travels is compressed where that helps, and always read by plain zlib."""
+"""Data is compressed if that helps, and plain zlib can always read it."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ TEXT = b"".join(b"%d squared is %d\n" % (n, n * n) for n in range(50_000))
 
 
 def stored(packed: bytes) -> float:
-    """How much of the noise is there as it is."""
+    """Return how much of the noise is stored as it is."""
     samples = [NOISE[at : at + 500] for at in range(0, len(NOISE) - 500, 5000)]
     return sum(sample in packed for sample in samples) / len(samples)
 

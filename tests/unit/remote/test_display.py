@@ -1,4 +1,4 @@
-"""What a cell displays comes home as IPython would have shown it."""
+"""Displays of a cell arrive as IPython would have shown them."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ def python(request: pytest.FixtureRequest) -> str:
 
 @pytest.fixture
 def shown(python: str, tmp_path: Path) -> Any:
-    """What a cell shows, in each Python."""
+    """Run a cell in each Python and return what it shows."""
     return functools.partial(run, python, tmp_path)
 
 

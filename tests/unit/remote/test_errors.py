@@ -1,4 +1,4 @@
-"""What a cell raises goes home as data, and reads as in any Python for who does not know it."""
+"""A cell's exception is sent as data, and prints as in any Python for other readers."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a cell shows holds no secret of the account, in each form in which it could."""
+"""Outputs of a cell hold no secret of the account, in any form."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ from lyceum_magic.outputs.decoding import Display, Value
 from lyceum_magic.protocol.limits import MIN_MASKED_CHARACTERS
 from lyceum_magic.remote import frames, masking
 from lyceum_magic.remote.values import unpack
-from lyceum_magic.server.output.masking import forms_of
 from tests.unit.remote.interpreters import INTERPRETERS
 from tests.unit.remote.marked import Ended, run_marked
 from tests.unit.server.output.test_masking import reference
@@ -117,7 +116,5 @@ def test_both_ends_mask_the_same_text(secrets: list[str], text: str) -> None:
         frames.secrets.clear()
 
 
-@given(st.text(st.sampled_from("a'\"\\<>&\n\t/é€😀\x7f"), max_size=12))
-def test_both_ends_know_the_same_forms_of_a_secret(value: str) -> None:
-    assert masking.forms_of(value) == forms_of(value)
+def test_both_ends_mask_values_of_the_same_length() -> None:
     assert masking.MIN_CHARACTERS == MIN_MASKED_CHARACTERS

@@ -89,7 +89,7 @@ def test_a_debugger_that_would_ask_says_that_it_cannot(
 ) -> None:
     done = run_marked(cell, tmp_path, python)
     error = done.raised["exceptions"][0]
-    assert (error["type"], "There is nobody to ask" in error["value"]) == ("EOFError", True)
+    assert (error["type"], "The user cannot be asked" in error["value"]) == ("EOFError", True)
     assert (done.stdout in ("", "--Call--\n"), done.stderr) == (True, "")
 
 

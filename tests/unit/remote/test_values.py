@@ -32,7 +32,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as arrays
 
 from lyceum_magic.exceptions import TransferError
-from lyceum_magic.outputs.decoding import Harvest
+from lyceum_magic.outputs.decoding import Harvest, decode
 from lyceum_magic.outputs.values import Values
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.remote.refusals import MAX_BYTES, PackError, TooLarge, UnpackError
@@ -762,7 +762,7 @@ SAMPLES = [
 
 
 def unpack_hostile(data: bytes) -> None:
-    """Nothing but an `UnpackError` leaves, whose text is one line."""
+    """Unpack hostile bytes: only an `UnpackError` may leave, with a text of one line."""
     said = ""
     try:
         unpack(data)
@@ -784,9 +784,9 @@ def test_damaged_values_are_refused_or_harmless(sample: bytes, draw: st.DataObje
 
 
 def kinds() -> list[str]:
-    from lyceum_magic.remote import arrays, tables, values
+    from lyceum_magic.remote import arrays, kinds, tables
 
-    return sorted(map(str, {*values._KINDS, *arrays.KINDS, *tables.KINDS, "pickle"}))
+    return sorted(map(str, {*kinds.KINDS, *arrays.KINDS, *tables.KINDS, "pickle"}))
 
 
 json_leaves = (
@@ -865,7 +865,7 @@ def test_traps_are_refused(node: object, blobs: list[bytes]) -> None:
 
 
 def test_what_would_blow_up_is_refused_in_little_memory() -> None:
-    """In a process that may not have it."""
+    """Run in a process whose memory is limited."""
     program = (
         "import resource, sys\n"
         "import numpy, pandas\n"
@@ -900,8 +900,8 @@ def send_through(
         cwd=folder,
         env={**os.environ, "PYTHONPATH": ""},
     )
-    harvest = Harvest(MARK)
-    harvest.feed(Output(done.stdout.decode("utf-8", "surrogateescape"), "stdout"))
+    event = Output(done.stdout.decode("utf-8", "surrogateescape"), "stdout")
+    harvest = Harvest(decode([event], MARK))
     return Values(harvest.values, allow_pickle=True), done
 
 

@@ -11,11 +11,10 @@ from concurrent.futures import Future
 
 import pytest
 
-from lyceum_magic.client.stream import Item
 from lyceum_magic.protocol.events import Output, Progress
 from lyceum_magic.protocol.states import State
 from lyceum_magic.runs import backlog as backlog_module
-from lyceum_magic.runs.backlog import Backlog
+from lyceum_magic.runs.backlog import Backlog, News
 from tests.tools.waiting import eventually
 
 LIMIT_S = 30
@@ -33,7 +32,8 @@ class Loop:
     def put(self, *items: Output | Progress) -> Future[None]:
         async def put_all() -> None:
             for item in items:
-                await self.backlog.put(item)
+                characters = len(item.text) if isinstance(item, Output) else 0
+                await self.backlog.put([item], characters)
 
         return asyncio.run_coroutine_threadsafe(put_all(), self.loop)
 
@@ -122,7 +122,7 @@ def test_an_interrupt_at_the_worst_moment_leaves_no_follower_waiting(
     with pytest.raises(KeyboardInterrupt):
         there.backlog.get(LIMIT_S)
     there.backlog._loop = well
-    got: list[Item] = []
+    got: list[News] = []
     while len(got) < 2:
         got += there.backlog.get(LIMIT_S)
     assert got == [Output("first"), Output("second")]

@@ -9,7 +9,6 @@ from collections.abc import Callable
 
 import pytest
 
-from lyceum_magic.client.stream import Item
 from lyceum_magic.display.panel import Panel
 from lyceum_magic.display.strip import Strip
 from lyceum_magic.magic import cell, detached
@@ -23,7 +22,7 @@ from lyceum_magic.protocol.states import State
 from lyceum_magic.runs import backlog as backlog_module
 from lyceum_magic.runs import run as run_module
 from lyceum_magic.runs import workspace as workspace_module
-from lyceum_magic.runs.backlog import Backlog
+from lyceum_magic.runs.backlog import Backlog, News
 from lyceum_magic.runs.run import Run
 from lyceum_magic.runs.workspace import Workspace
 from tests.tools.waiting import eventually
@@ -79,7 +78,7 @@ class Stopped(BaseException):
 class BrokenView(View):
     """A view that fails at its first output."""
 
-    def take(self, item: Item) -> None:
+    def take(self, item: News) -> None:
         raise Stopped
 
 
@@ -112,7 +111,7 @@ def test_a_reader_that_fails_stops_neither_the_follower_nor_other_readers(
     with pytest.raises(Stopped):
         read(held.run)
     held.release()
-    seen: list[Item] = []
+    seen: list[News] = []
     while not other.is_drained:
         items = other.get(LIMIT_S)
         assert items or other.is_drained, "the other reader waits for ever"

@@ -16,7 +16,7 @@ def anyio_backend() -> str:
 
 @pytest.fixture(params=["memory", "sqlite"])
 async def store(request: pytest.FixtureRequest, tmp_path: Path) -> AsyncIterator[WholeStore]:
-    """Each store that there is."""
+    """Each kind of store."""
     store: WholeStore = (
         MemoryStore()
         if request.param == "memory"

@@ -1,4 +1,4 @@
-"""A runner whose programs are played by the test: it decides what they print and how they end."""
+"""A runner whose runs are played by the test, which decides their output and their ends."""
 
 from __future__ import annotations
 
@@ -83,7 +83,7 @@ class FakeHandle:
 class FakeRunner:
     """Gives the test a handle for each run that the service starts.
 
-    The same runner in a second service plays a server that came back: it finds its runs again.
+    The same runner in a second service plays a restarted server: it finds its runs again.
     """
 
     def __init__(self) -> None:
@@ -93,7 +93,7 @@ class FakeRunner:
         self._started: asyncio.Queue[FakeHandle] = asyncio.Queue()
 
     async def next_run(self) -> FakeHandle:
-        """The next run that the service starts."""
+        """Return the next run that the service starts."""
         async with asyncio.timeout(60):
             return await self._started.get()
 

@@ -17,8 +17,8 @@ from fastapi import FastAPI
 
 from lyceum_magic.config import Secret
 from lyceum_magic.protocol import paths
-from lyceum_magic.protocol.requests import STARTS
 from lyceum_magic.server.app import create_app
+from lyceum_magic.server.machines import RUNNERS
 from lyceum_magic.server.outbox.schedule import Schedule
 from lyceum_magic.server.runners.base import Runner
 from lyceum_magic.server.settings import Profile, ServerSettings
@@ -72,7 +72,7 @@ async def serving(
     profile: Profile = "local",
     schedule: Schedule | None = None,
 ) -> AsyncIterator[Served]:
-    """Serves for as long as the block lasts."""
+    """Serve for as long as the block lasts."""
     runner = runner or FakeRunner()
     end_calls: list[None] = []
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM, socket.IPPROTO_TCP) as listener:
@@ -81,14 +81,13 @@ async def serving(
             folder,
             listener.getsockname()[1],
             Secret(KEY),
-            "boot",
             profile=profile,
             max_running=max_running,
         )
         app = create_app(
             settings,
             store=store or MemoryStore(),
-            runners=dict.fromkeys(STARTS, runner),
+            runners=dict.fromkeys(RUNNERS, runner),
             schedule=schedule,
             end_server=lambda: end_calls.append(None),
         )
@@ -115,7 +114,7 @@ async def serving(
 
 @dataclass(frozen=True)
 class Received:
-    """One event as a reader got it. `id` is None where the event had none."""
+    """One event from a stream. `id` is None if the event had none."""
 
     id: str | None
     data: dict[str, Any]
@@ -132,7 +131,7 @@ class Received:
 
 
 def parse(stream: bytes) -> list[Received]:
-    """The events of a whole stream; comments are left out."""
+    """Return the events of a whole stream without its comments."""
     events = []
     for block in stream.decode("ascii").split("\n\n"):
         fields = dict(
@@ -144,7 +143,7 @@ def parse(stream: bytes) -> list[Received]:
 
 
 async def read_stream(client: httpx.AsyncClient, url: str, **headers: str) -> list[Received]:
-    """All events of a stream, until its end."""
+    """Return all events of a stream, up to its end."""
     reply = await client.post(url, headers=headers, timeout=30)
     assert reply.status_code == 200, reply.text
     return parse(reply.content)

@@ -1,4 +1,4 @@
-"""Keys and tokens: which ones open the server, and until when."""
+"""Keys and tokens: which of them open the server, and until when."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ import pytest
 
 from lyceum_magic.config import Secret
 from lyceum_magic.exceptions import EmbeddedServerError
-from lyceum_magic.server.account.keys import KeyInUse, Keys, SignInRefused, UnknownApiKey
+from lyceum_magic.server.account.keys import AccountKeys, KeyInUse, SignInRefused, UnknownApiKey
 from lyceum_magic.server.account.secrets import (
     MAX_ALL_BYTES,
     MAX_VALUE_BYTES,
@@ -26,7 +26,7 @@ from lyceum_magic.server.account.secrets import (
 )
 from lyceum_magic.server.account.tokens import ACCESS_S, REFRESH_S, Tokens
 from lyceum_magic.server.state_folder import new_key
-from lyceum_magic.server.stores.base import ApiKey
+from lyceum_magic.server.stores.base import KeyRecord
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.vault import Vault
 
@@ -36,7 +36,7 @@ OWN = Secret("lk_own-key-of-this-machine")
 
 
 class Clock:
-    """Seconds since 1970, as far as a test lets them pass."""
+    """Seconds since 1970, which pass only when a test says so."""
 
     def __init__(self) -> None:
         self.now = 1_800_000_000.0
@@ -46,14 +46,14 @@ class Clock:
 
 
 class CountingStore(MemoryStore):
-    """Counts how often a key is written; takes nothing while it is full."""
+    """Counts how often a key is written; refuses everything while it is full."""
 
     def __init__(self) -> None:
         super().__init__()
         self.writes = 0
         self.is_full = False
 
-    async def put_key(self, key: ApiKey) -> None:
+    async def put_key(self, key: KeyRecord) -> None:
         self._count()
         await super().put_key(key)
 
@@ -72,14 +72,14 @@ class CountingStore(MemoryStore):
 
 
 class SlowStore(MemoryStore):
-    """Begins a change at once, and ends it when it may."""
+    """Begins a change at once, and ends it when the test says so."""
 
     def __init__(self) -> None:
         super().__init__()
         self.begun = asyncio.Event()
         self.may_end = asyncio.Event()
 
-    async def put_key(self, key: ApiKey) -> None:
+    async def put_key(self, key: KeyRecord) -> None:
         await self._wait()
         await super().put_key(key)
 
@@ -108,12 +108,12 @@ def tokens(tmp_path: Path, clock: Clock) -> Tokens:
 
 
 @pytest.fixture
-def keys(store: CountingStore, tokens: Tokens, clock: Clock) -> Keys:
-    return Keys(store, tokens, OWN, new_key, clock=clock)
+def keys(store: CountingStore, tokens: Tokens, clock: Clock) -> AccountKeys:
+    return AccountKeys(store, tokens, OWN, new_key, clock=clock)
 
 
 async def test_a_key_opens_until_it_is_switched_off_expires_or_is_revoked(
-    keys: Keys, clock: Clock
+    keys: AccountKeys, clock: Clock
 ) -> None:
     key, secret = await keys.create("ci", clock.now + 100)
     assert secret.reveal().startswith("lk_")
@@ -133,7 +133,7 @@ async def test_a_key_opens_until_it_is_switched_off_expires_or_is_revoked(
         await keys.revoke(key.key_id)
 
 
-async def test_no_key_is_kept_as_it_is(keys: Keys, store: CountingStore) -> None:
+async def test_no_key_is_kept_as_it_is(keys: AccountKeys, store: CountingStore) -> None:
     _, secret = await keys.create("ci", None)
     (kept,) = await store.keys()
     assert len(kept.digest) == 32
@@ -142,11 +142,11 @@ async def test_no_key_is_kept_as_it_is(keys: Keys, store: CountingStore) -> None
 
 
 async def test_keys_outlive_the_server(
-    keys: Keys, store: CountingStore, tokens: Tokens, clock: Clock
+    keys: AccountKeys, store: CountingStore, tokens: Tokens, clock: Clock
 ) -> None:
     key, secret = await keys.create("ci", None)
     await keys.toggle((await keys.create("off", None))[0].key_id)
-    later = Keys(store, tokens, OWN, new_key, clock=clock)
+    later = AccountKeys(store, tokens, OWN, new_key, clock=clock)
     assert not await later.lets_in(secret.reveal())
     await later.open()
     assert await later.lets_in(secret.reveal())
@@ -155,7 +155,7 @@ async def test_keys_outlive_the_server(
     assert later.list()[1].key_id == key.key_id
 
 
-async def test_the_key_of_this_machine_is_listed_and_always_good(keys: Keys) -> None:
+async def test_the_key_of_this_machine_is_listed_and_always_good(keys: AccountKeys) -> None:
     (own,) = keys.list()
     assert await keys.lets_in(OWN.reveal())
     for attempt in (keys.revoke, keys.toggle):
@@ -165,7 +165,7 @@ async def test_the_key_of_this_machine_is_listed_and_always_good(keys: Keys) -> 
 
 
 async def test_use_is_noted_without_a_write_for_each_request(
-    keys: Keys, store: CountingStore, clock: Clock
+    keys: AccountKeys, store: CountingStore, clock: Clock
 ) -> None:
     _, secret = await keys.create("ci", None)
     writes = store.writes
@@ -180,7 +180,7 @@ async def test_use_is_noted_without_a_write_for_each_request(
 
 
 async def test_a_full_disk_locks_nobody_out(
-    keys: Keys, store: CountingStore, clock: Clock, caplog: pytest.LogCaptureFixture
+    keys: AccountKeys, store: CountingStore, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, secret = await keys.create("ci", None)
     store.is_full = True
@@ -194,9 +194,9 @@ async def test_a_full_disk_locks_nobody_out(
 
 @pytest.mark.parametrize("change", ["revoke", "switch off", "switch on", "create"])
 async def test_a_change_that_cannot_be_written_has_not_happened(
-    keys: Keys, store: CountingStore, tokens: Tokens, clock: Clock, change: str
+    keys: AccountKeys, store: CountingStore, tokens: Tokens, clock: Clock, change: str
 ) -> None:
-    """Neither now nor after a restart: nothing that was told to be done is undone by it."""
+    """This holds now and after a restart."""
     key, secret = await keys.create("ci", None)
     if change == "switch on":
         await keys.toggle(key.key_id)
@@ -209,7 +209,7 @@ async def test_a_change_that_cannot_be_written_has_not_happened(
     }
     with pytest.raises(EmbeddedServerError):
         await changes.get(change, partial(keys.toggle, key.key_id))()
-    later = Keys(store, tokens, OWN, new_key, clock=clock)
+    later = AccountKeys(store, tokens, OWN, new_key, clock=clock)
     await later.open()
     for those in (keys, later):
         assert await those.lets_in(secret.reveal()) == opened
@@ -227,7 +227,7 @@ async def test_a_key_that_is_used_while_it_is_revoked_does_not_come_back(
     tokens: Tokens, clock: Clock
 ) -> None:
     store = SlowStore()
-    keys = Keys(store, tokens, OWN, new_key, clock=clock)
+    keys = AccountKeys(store, tokens, OWN, new_key, clock=clock)
     store.may_end.set()
     key, secret = await keys.create("ci", None)
     store.may_end.clear()
@@ -244,7 +244,7 @@ async def test_a_key_that_is_used_while_it_is_revoked_does_not_come_back(
 async def test_changes_at_the_same_time_follow_each_other(tokens: Tokens, clock: Clock) -> None:
     store = SlowStore()
     store.may_end.set()
-    keys = Keys(store, tokens, OWN, new_key, clock=clock)
+    keys = AccountKeys(store, tokens, OWN, new_key, clock=clock)
     key, secret = await keys.create("ci", None)
     store.may_end.clear()
     store.begun.clear()
@@ -256,15 +256,17 @@ async def test_changes_at_the_same_time_follow_each_other(tokens: Tokens, clock:
     clock.now += 5
     store.may_end.set()
     off, on, gone, again = await asyncio.gather(*changes, return_exceptions=True)
-    assert isinstance(off, ApiKey)
-    assert isinstance(on, ApiKey)
+    assert isinstance(off, KeyRecord)
+    assert isinstance(on, KeyRecord)
     assert (off.is_active, on.is_active) == (False, True)
     assert gone is None
     assert isinstance(again, UnknownApiKey)
     assert list(await store.keys()) == []
 
 
-async def test_a_sign_in_gives_tokens_for_an_hour_and_for_a_month(keys: Keys, clock: Clock) -> None:
+async def test_a_sign_in_gives_tokens_for_an_hour_and_for_a_month(
+    keys: AccountKeys, clock: Clock
+) -> None:
     pair = await keys.sign_in(OWN.reveal())
     assert jwt.decode(pair.access_token, options={"verify_signature": False})["exp"] == (
         clock.now + ACCESS_S
@@ -281,7 +283,7 @@ async def test_a_sign_in_gives_tokens_for_an_hour_and_for_a_month(keys: Keys, cl
             await keys.renew(token)
 
 
-async def test_each_token_is_good_for_its_own_purpose_alone(keys: Keys) -> None:
+async def test_each_token_is_good_for_its_own_purpose_alone(keys: AccountKeys) -> None:
     pair = await keys.sign_in(OWN.reveal())
     assert not await keys.lets_in(pair.refresh_token)
     with pytest.raises(SignInRefused):
@@ -291,7 +293,7 @@ async def test_each_token_is_good_for_its_own_purpose_alone(keys: Keys) -> None:
 
 
 @pytest.mark.parametrize("end", ["revoke", "toggle", "expire"])
-async def test_the_tokens_of_a_key_die_with_it(keys: Keys, clock: Clock, end: str) -> None:
+async def test_the_tokens_of_a_key_die_with_it(keys: AccountKeys, clock: Clock, end: str) -> None:
     key, secret = await keys.create("ci", clock.now + 60)
     pair = await keys.sign_in(secret.reveal())
     assert await keys.lets_in(pair.access_token)
@@ -307,10 +309,10 @@ async def test_the_tokens_of_a_key_die_with_it(keys: Keys, clock: Clock, end: st
 
 
 async def test_the_tokens_of_an_older_own_key_are_worth_nothing(
-    keys: Keys, store: CountingStore, tokens: Tokens, clock: Clock
+    keys: AccountKeys, store: CountingStore, tokens: Tokens, clock: Clock
 ) -> None:
     pair = await keys.sign_in(OWN.reveal())
-    later = Keys(store, tokens, Secret("lk_another"), new_key, clock=clock)
+    later = AccountKeys(store, tokens, Secret("lk_another"), new_key, clock=clock)
     assert not await later.lets_in(pair.access_token)
 
 
@@ -328,7 +330,7 @@ def forged(tokens: Tokens, clock: Clock, key_id: str) -> Iterator[str]:
 
 
 async def test_a_forged_token_opens_nothing(
-    keys: Keys, tokens: Tokens, clock: Clock, tmp_path: Path
+    keys: AccountKeys, tokens: Tokens, clock: Clock, tmp_path: Path
 ) -> None:
     own_id = keys.list()[0].key_id
     for token in forged(tokens, clock, own_id):

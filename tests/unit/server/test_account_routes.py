@@ -1,4 +1,4 @@
-"""Secrets, keys, sign-ins, organisations over HTTP: exact replies, sentences for the rest."""
+"""Secrets, keys, sign-ins and organisations over HTTP: exact replies, and sentences for errors."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.paths import PREFIX
 from lyceum_magic.protocol.proof import digest_of, key_proof, public_part
-from lyceum_magic.server.stores.base import ApiKey
+from lyceum_magic.server.stores.base import KeyRecord
 from lyceum_magic.server.stores.memory import MemoryStore
 from tests.tools.waiting import CLIENT_LIMIT_S
 
@@ -120,7 +120,7 @@ async def test_too_much_together_is_400(tmp_path: Path) -> None:
         body = [variable(name, "x" * 30_000) for name in "ABC"]
         reply = await served.client.post(paths.SECRETS, json=body)
         assert reply.status_code == 400
-        assert "remove one first" in reply.json()["detail"]
+        assert "Remove one first" in reply.json()["detail"]
 
 
 async def test_a_run_is_started_with_the_secrets_of_its_moment(tmp_path: Path) -> None:
@@ -138,7 +138,7 @@ async def test_a_run_is_started_with_the_secrets_of_its_moment(tmp_path: Path) -
     assert "environment" not in repr(second.spec)
 
 
-# Keys.
+# AccountKeys.
 
 
 async def test_a_key_is_shown_once_and_opens_the_server(tmp_path: Path) -> None:
@@ -211,7 +211,7 @@ NONCE = "0123456789abcdef"
 
 
 async def proofs(served: Served, part: str) -> list[str]:
-    """What anybody is told who asks for a proof."""
+    """Return the proofs that any client can ask for."""
     async with httpx.AsyncClient(
         base_url=served.base_url, trust_env=False, timeout=CLIENT_LIMIT_S
     ) as stranger:
@@ -241,7 +241,7 @@ async def test_keys_of_one_prefix_are_all_proved(tmp_path: Path) -> None:
     keys = [f"lk_same-prefix-{name * 32}" for name in "ab"]
     store = MemoryStore()
     for key in keys:
-        await store.put_key(ApiKey(key, key[-1], public_part(key), digest_of(key), 1.0))
+        await store.put_key(KeyRecord(key, key[-1], public_part(key), digest_of(key), 1.0))
     async with serving(tmp_path, store=store) as served:
         assert await proofs(served, "lk_same-") == [expected(served, key) for key in keys]
 
@@ -363,7 +363,7 @@ async def test_what_the_cloud_alone_has_is_said_to_be_there(
         reply = await served.client.request(method, f"{PREFIX}{path}")
         assert reply.status_code == 501
         assert subject in reply.json()["detail"]
-        assert reply.json()["detail"].endswith("use Lyceum Cloud for that.")
+        assert reply.json()["detail"].endswith("Use Lyceum Cloud for that.")
 
 
 async def test_a_path_that_nobody_knows_stays_not_found(tmp_path: Path) -> None:

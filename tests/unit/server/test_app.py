@@ -46,11 +46,11 @@ class NotingStore(MemoryStore):
 async def test_what_was_opened_is_closed_where_another_part_fails(tmp_path: Path) -> None:
     told: list[str] = []
     app = create_app(
-        ServerSettings(tmp_path, 1, Secret("lk_test"), "boot"),
+        ServerSettings(tmp_path, 1, Secret("lk_test")),
         store=NotingStore(told),
         runners={
-            "python": NotingRunner("first", told),
-            "image": NotingRunner("second", told, fails=True),
+            "process": NotingRunner("first", told),
+            "container": NotingRunner("second", told, fails=True),
             "compose": NotingRunner("third", told),
         },
     )

@@ -36,7 +36,7 @@ async def served(tmp_path: Path) -> AsyncIterator[Served]:
 
 
 async def tried(served: Served, **query: Any) -> list[dict[str, Any]]:
-    """The deliveries that a query finds, once each has been tried."""
+    """Return the deliveries that a query finds, once each has been tried."""
     async with asyncio.timeout(30):
         while True:
             reply = await served.client.get(paths.DELIVERIES, params=query)
@@ -231,7 +231,7 @@ async def test_a_shared_server_sends_nothing_to_its_own_machine(
             paths.TEST_CALLBACK, json={"url": f"{receiver.origin}/{CANARY}"}
         )
     assert reply.status_code == 422
-    assert "public addresses alone" in reply.text
+    assert "only to public addresses" in reply.text
     assert CANARY not in reply.text
     assert receiver.received == []
 

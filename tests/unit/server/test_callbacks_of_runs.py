@@ -1,4 +1,4 @@
-"""Whoever is to be told of a run's end is told: the end and its deliveries are one."""
+"""A run's end and its callbacks are stored together, so that every URL hears of the end."""
 
 from __future__ import annotations
 
@@ -23,17 +23,19 @@ from lyceum_magic.protocol.requests import (
 )
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server import service as service_module
+from lyceum_magic.server.context import Context
+from lyceum_magic.server.machines import RUNNERS
 from lyceum_magic.server.outbox.schedule import Schedule
 from lyceum_magic.server.runners.base import EndReason, InvalidField
-from lyceum_magic.server.service import RunService
+from lyceum_magic.server.service import Outbox, RunService
 from lyceum_magic.server.stores.base import Delivery, RunRecord, StoreUnavailable, WholeStore
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.troubles import Troubles
 from lyceum_magic.server.vault import Vault
 
-from .outbox.receiver import Request, receiving
 from .fake_runner import FakeRunner
+from .outbox.receiver import Request, receiving
 from .serving import serving
 from .test_service_rules import state_becomes
 
@@ -52,13 +54,22 @@ PYTHON = REQUESTS["python"]
 
 @asynccontextmanager
 async def opened(
-    folder: Path, runner: FakeRunner, store: WholeStore, **seams: Any
+    folder: Path,
+    runner: FakeRunner,
+    store: WholeStore,
+    *,
+    outbox: Outbox = Outbox(),  # noqa: B008 - it is frozen
+    context: Context | None = None,
+    max_running: int = 8,
 ) -> AsyncIterator[RunService]:
-    async def no_secrets() -> Mapping[str, str]:
-        return {}
-
-    seams = {"max_running": 8, "secrets": no_secrets, **seams}
-    service = RunService(store, dict.fromkeys(STARTS, runner), folder, **seams)
+    service = RunService(
+        store,
+        dict.fromkeys(RUNNERS, runner),
+        folder,
+        outbox,
+        context or Context(),
+        max_running=max_running,
+    )
     await service.open()
     try:
         yield service
@@ -67,7 +78,7 @@ async def opened(
 
 
 async def told(store: WholeStore, run_id: str) -> Mapping[str, Any]:
-    """What each of a run's URLs is told: one delivery for each distinct one, of the same body."""
+    """Return the body that each of a run's URLs gets: one delivery for each distinct URL."""
     due = [
         delivery
         for endpoint in await store.endpoints()
@@ -105,7 +116,7 @@ async def test_every_end_of_every_kind_is_told_to_each_url_once(
     tmp_path: Path, kind: Kind, reason: EndReason, return_code: int | None, state: State
 ) -> None:
     runner, store, rung = FakeRunner(), MemoryStore(), []
-    async with opened(tmp_path, runner, store, on_deliveries=rung.append) as service:
+    async with opened(tmp_path, runner, store, outbox=Outbox(on_deliveries=rung.append)) as service:
         run = await service.find((await service.start(REQUESTS[kind])).run_id)
         (await runner.next_run()).end(return_code, reason=reason)
         await state_becomes(run, state)
@@ -140,7 +151,7 @@ async def test_a_run_that_gets_no_secrets_is_told_of(tmp_path: Path) -> None:
         raise EmbeddedServerError("put the key back")
 
     runner, store = FakeRunner(), MemoryStore()
-    async with opened(tmp_path, runner, store, secrets=sealed) as service:
+    async with opened(tmp_path, runner, store, context=Context(sealed)) as service:
         run = await service.find((await service.start(PYTHON)).run_id)
         await state_becomes(run, State.SYSTEM_FAILURE)
     assert (await told(store, run.run_id))["error"] == "put the key back"
@@ -148,7 +159,7 @@ async def test_a_run_that_gets_no_secrets_is_told_of(tmp_path: Path) -> None:
 
 async def test_nobody_else_is_told_and_no_bell_rings_for_nobody(tmp_path: Path) -> None:
     runner, store, rung = FakeRunner(), MemoryStore(), []
-    async with opened(tmp_path, runner, store, on_deliveries=rung.append) as service:
+    async with opened(tmp_path, runner, store, outbox=Outbox(on_deliveries=rung.append)) as service:
         request = StartPython(code="", execution_type="cpu")
         run = await service.find((await service.start(request)).run_id)
         (await runner.next_run()).end(0)
@@ -162,7 +173,7 @@ async def test_an_error_that_quotes_a_secret_is_told_without_it(tmp_path: Path) 
         return {"KEY": f"'{CANARY}'"}
 
     runner, store = FakeRunner(), MemoryStore()
-    async with opened(tmp_path, runner, store, secrets=secrets) as service:
+    async with opened(tmp_path, runner, store, context=Context(secrets)) as service:
         run = await service.find((await service.start(PYTHON)).run_id)
         quoted = f"'{CANARY}'"
         handle = await runner.next_run()
@@ -182,7 +193,7 @@ async def test_an_error_shows_no_secret_that_was_taken_away_during_the_run(
         return kept
 
     runner, store = FakeRunner(), MemoryStore()
-    async with opened(tmp_path, runner, store, secrets=secrets) as service:
+    async with opened(tmp_path, runner, store, context=Context(secrets)) as service:
         run = await service.find((await service.start(PYTHON)).run_id)
         handle = await runner.next_run()
         kept = now
@@ -204,7 +215,7 @@ async def test_an_error_shows_no_secret_of_the_run_where_none_can_be_decrypted_a
         return {"KEY": CANARY}
 
     runner, store = FakeRunner(), MemoryStore()
-    async with opened(tmp_path, runner, store, secrets=secrets) as service:
+    async with opened(tmp_path, runner, store, context=Context(secrets)) as service:
         run = await service.find((await service.start(PYTHON)).run_id)
         handle = await runner.next_run()
         is_sealed = True
@@ -257,12 +268,12 @@ async def test_where_the_urls_cannot_be_decrypted_the_run_ends_and_the_log_says_
         await state_becomes(await service.find(run_id), State.COMPLETED)
         assert await second.deliveries() == []
     await second.close()
-    assert caplog.text.count(f"nobody will be called back of run {run_id}") == 1
+    assert caplog.text.count(f"run {run_id} will send no callbacks") == 1
     assert CANARY not in caplog.text
 
 
 class FullStore(MemoryStore):
-    """Takes no end while it is full, or says so; notes what it was to write."""
+    """Refuses ends while it is full, or only says so; notes what it was to write."""
 
     def __init__(self, error: Exception, *, writes_all_the_same: bool) -> None:
         super().__init__()
@@ -296,7 +307,8 @@ async def test_an_end_that_is_written_late_has_the_same_deliveries(
     rung: asyncio.Queue[Collection[str]] = asyncio.Queue()
     async with opened(
         tmp_path, runner, store,
-        troubles=troubles, on_deliveries=rung.put_nowait, clock=lambda: now[0],
+        context=Context(troubles=troubles, clock=lambda: now[0]),
+        outbox=Outbox(on_deliveries=rung.put_nowait),
     ) as service:  # fmt: skip
         run = await service.find((await service.start(PYTHON)).run_id)
         (await runner.next_run()).end(0)
@@ -441,7 +453,11 @@ async def test_a_callback_that_is_due_soon_keeps_the_server_and_a_later_one_does
         return next_at[0]
 
     async with opened(
-        tmp_path, FakeRunner(), MemoryStore(), clock=lambda: now, next_delivery_at=next_delivery_at
+        tmp_path,
+        FakeRunner(),
+        MemoryStore(),
+        context=Context(clock=lambda: now),
+        outbox=Outbox(next_at=next_delivery_at),
     ) as service:
         idle = asyncio.create_task(service.idle(0.02))
         async with asyncio.timeout(30):

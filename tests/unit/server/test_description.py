@@ -1,4 +1,4 @@
-"""The served OpenAPI description says of every start what Lyceum's reference pages say."""
+"""The served OpenAPI description of each start agrees with Lyceum's reference pages."""
 
 from __future__ import annotations
 

@@ -1,6 +1,6 @@
-"""Nobody comes in without the key, from another host, or from another origin: route by route.
+"""Every route refuses requests without the key, for another host, or from another origin.
 
-The routes are the router's own, so that a new one cannot be forgotten here.
+The routes come from the routers themselves, so that a new one cannot be forgotten here.
 """
 
 from __future__ import annotations
@@ -17,8 +17,8 @@ from fastapi.routing import APIRoute
 from lyceum_magic.config import Secret
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.limits import MAX_BODY_BYTES
-from lyceum_magic.protocol.requests import STARTS
-from lyceum_magic.server.app import create_app
+from lyceum_magic.server.app import ROUTERS, create_app
+from lyceum_magic.server.machines import RUNNERS
 from lyceum_magic.server.settings import ServerSettings
 from lyceum_magic.server.stores.memory import MemoryStore
 from tests.tools.waiting import CLIENT_LIMIT_S
@@ -30,11 +30,14 @@ pytestmark = pytest.mark.anyio
 
 
 def _routes() -> Iterator[tuple[str, str]]:
-    settings = ServerSettings(Path("/nowhere"), 1, Secret("lk_x"), "boot")
-    app = create_app(settings, store=MemoryStore(), runners=dict.fromkeys(STARTS, FakeRunner()))
-    for route in app.routes:
+    settings = ServerSettings(Path("/nowhere"), 1, Secret("lk_x"))
+    app = create_app(settings, store=MemoryStore(), runners=dict.fromkeys(RUNNERS, FakeRunner()))
+    own = [route for route in app.routes if isinstance(route, APIRoute)]
+    included = [route for router in ROUTERS for route in router.routes]
+    assert len(app.routes) in (len(own), len(own) + len(ROUTERS))  # nothing beside these
+    for route in [*own, *included]:
         assert isinstance(route, APIRoute)
-        for method in sorted(route.methods):
+        for method in sorted(route.methods or ()):
             yield method, re.sub(r"{\w+}", "x", route.path)
 
 

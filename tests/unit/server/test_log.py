@@ -1,4 +1,4 @@
-"""The log takes what is said again and again once, and counts it; no task fails in silence."""
+"""The log takes a repeated message once and counts it, and every failed task is logged."""
 
 from __future__ import annotations
 

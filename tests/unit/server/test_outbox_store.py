@@ -1,4 +1,4 @@
-"""What every store promises of callbacks, shown on all of them."""
+"""The promises of every store about callbacks, checked on all of them."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ from lyceum_magic.server.stores.base import (
     Delivery,
     OutboxCounts,
     RunRecord,
-    SigningSecret,
+    StoredSigningSecret,
     StoreUnavailable,
     WholeStore,
 )
@@ -53,7 +53,7 @@ def delivery(
 
 
 def failed(before: Delivery, *, next_at: float = NOW + 60) -> tuple[Attempt, Delivery]:
-    """An attempt that failed, and the delivery as it is after it."""
+    """Return a failed attempt, and the delivery after it."""
     number = before.attempts + 1
     attempt = Attempt(before.delivery_id, number, NOW, 0.125, "::1", 503, "It was busy.", next_at)
     after = replace(
@@ -310,7 +310,7 @@ async def test_signing_secrets_are_replaced_together_and_come_in_their_order(
 ) -> None:
     assert list(await store.signing_secrets()) == []
     # Made while the clock was back.
-    old, new = SigningSecret("whsec_old", 2.5, 9.5), SigningSecret("whsec_new", 1.5)
+    old, new = StoredSigningSecret("whsec_old", 2.5, 9.5), StoredSigningSecret("whsec_new", 1.5)
     await store.put_signing_secrets([new, old])
     assert list(await store.signing_secrets()) == [new, old]
     await store.put_signing_secrets([new])
@@ -466,7 +466,7 @@ async def test_what_is_promised_to_others_waits_for_the_disk(sqlite: SqliteStore
     assert await is_durable(sqlite.redeliver("a", NOW))
     assert await is_durable(sqlite.replan(NOW))
     assert await is_durable(sqlite.remove_delivery("a"))
-    assert await is_durable(sqlite.put_signing_secrets([SigningSecret("whsec_a", 1.5)]))
+    assert await is_durable(sqlite.put_signing_secrets([StoredSigningSecret("whsec_a", 1.5)]))
     assert not await is_durable(sqlite.finish(record("run")))
     assert not await is_durable(sqlite.update(record("run")))
 
@@ -524,7 +524,7 @@ async def test_a_disk_that_refuses_to_write_is_told_and_nothing_is_half_written(
     sqlite: SqliteStore, tmp_path: Path
 ) -> None:
     await sqlite.add(record("run", State.RUNNING))
-    await sqlite.put_signing_secrets([SigningSecret("whsec_a", 1.5)])  # makes the vault's key
+    await sqlite.put_signing_secrets([StoredSigningSecret("whsec_a", 1.5)])  # makes the vault's key
     size = (tmp_path / "runs.sqlite3-wal").stat().st_size
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
 
@@ -542,7 +542,7 @@ async def test_urls_and_signing_secrets_lie_in_no_file(sqlite: SqliteStore, tmp_
     await sqlite.add(record("run"))
     await sqlite.finish(record("run"), [delivery("a", run_id="run")])
     await sqlite.write_attempts([failed(delivery("a"))])
-    await sqlite.put_signing_secrets([SigningSecret("whsec_canary", 1.5)])
+    await sqlite.put_signing_secrets([StoredSigningSecret("whsec_canary", 1.5)])
     held = b"".join((tmp_path / f"runs.sqlite3{end}").read_bytes() for end in ("", "-wal"))
     assert b"It was busy." in held
     assert b"canary" not in held
@@ -553,7 +553,7 @@ async def test_without_the_key_a_url_is_none_and_all_the_rest_is_there(tmp_path:
     store = SqliteStore(path, Vault(key))
     await store.open()
     await store.add_delivery(delivery("a"))
-    await store.put_signing_secrets([SigningSecret("whsec_a", 1.5)])
+    await store.put_signing_secrets([StoredSigningSecret("whsec_a", 1.5)])
     await store.close()
     key.unlink()
     store = SqliteStore(path, Vault(key))
@@ -562,7 +562,7 @@ async def test_without_the_key_a_url_is_none_and_all_the_rest_is_there(tmp_path:
     assert list(await store.deliveries()) == [shown(delivery("a"))]
     with pytest.raises(EmbeddedServerError, match=r"vault\.key"):
         await store.signing_secrets()
-    await store.put_signing_secrets([SigningSecret("whsec_b", 2.5)])
+    await store.put_signing_secrets([StoredSigningSecret("whsec_b", 2.5)])
     assert [item.value for item in await store.signing_secrets()] == ["whsec_b"]
     await store.close()
 

@@ -1,4 +1,4 @@
-"""Which ended runs go, and that nothing else does."""
+"""The ended runs that are removed, and that nothing else is."""
 
 from __future__ import annotations
 
@@ -18,8 +18,8 @@ from lyceum_magic.protocol.callbacks import DeliveryState
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server import retention
-from lyceum_magic.server.retention import Retention, remove_tree, size_on_disk
-from lyceum_magic.server.runners.handle import is_supervised
+from lyceum_magic.server.retention import Keep, Retention, remove_tree, size_on_disk
+from lyceum_magic.server.runners.control import is_supervised
 from lyceum_magic.server.runners.process.requirements import Installer
 from lyceum_magic.server.stores.base import Delivery, EndedRun, RunRecord
 from lyceum_magic.server.stores.memory import MemoryStore
@@ -51,7 +51,7 @@ class World:
         (self.folder / run_id / "work" / "data").write_bytes(os.urandom(SIZE))
 
     async def sweep(self, *, keep_s: float = 1e9, keep_bytes: int = 1 << 40) -> set[str]:
-        """Sweeps; returns what is left, having made sure that folders and records agree."""
+        """Sweep; return the runs that are left, after a check that folders and records agree."""
 
         async def sweep_cache(unused_since: float) -> None:
             self.sweeps.append(unused_since)
@@ -59,13 +59,11 @@ class World:
         await Retention(
             self.store,
             self.folder,
+            Keep(keep_s, keep_bytes),
             is_in_use=self.in_use.__contains__,
             is_supervised=is_supervised,
-            keep_s=keep_s,
-            keep_bytes=keep_bytes,
             sweep_caches=[sweep_cache],
-            clock=lambda: self.now,
-        ).sweep()
+        ).sweep(self.now)
         records = (await self.store.history(limit=999, offset=0)).records
         left = {path.name for path in self.folder.iterdir()}
         assert left == {record.run_id for record in records}
@@ -143,8 +141,8 @@ async def test_the_first_sweep_leaves_the_first_cell_time(
 
     sweeping = asyncio.create_task(
         Retention(
-            world.store, world.folder, is_in_use=world.in_use.__contains__,
-            is_supervised=is_supervised, keep_s=1e9, keep_bytes=1 << 40, sweep_caches=[sweep_cache],
+            world.store, world.folder, Keep(1e9, 1 << 40), is_in_use=world.in_use.__contains__,
+            is_supervised=is_supervised, sweep_caches=[sweep_cache],
         ).sweep_for_ever()
     )  # fmt: skip
     for _ in range(100 if first_s else 0):
@@ -217,7 +215,7 @@ async def test_a_folder_without_a_record_goes_unless_a_supervisor_lives_there(
 
 
 class EndingStore(MemoryStore):
-    """A store whose one run ends as soon as somebody has asked which runs are, or are not, over."""
+    """A store whose one run ends as soon as a client has asked for live or for ended runs."""
 
     async def oldest_ended(
         self, *, limit: int, after: EndedRun | None = None
@@ -323,7 +321,7 @@ def test_what_cannot_be_removed_is_told() -> None:
 
 
 def said(program: str, *arguments: str) -> str:
-    """What a program prints, which must not fail."""
+    """Return the output of a program, which must not fail."""
     done = subprocess.run(
         [sys.executable, "-c", program, *arguments], capture_output=True, text=True, check=False
     )

@@ -1,4 +1,4 @@
-"""What each endpoint answers: shapes, exact codes, and a readable reason for every refusal."""
+"""The answers of each endpoint: shapes, exact codes, and a readable reason for every refusal."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ async def play(
     reason: EndReason = "exited",
     **fields: Any,
 ) -> str:
-    """A run that is over, with this output; returns its id."""
+    """Return the id of a run that is over, with this output."""
     started = await served.start(**fields)
     handle: FakeHandle = await served.runner.next_run()
     handle.begin()

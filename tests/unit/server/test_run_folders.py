@@ -79,11 +79,11 @@ def test_all_names_are_decrypted_at_once(tmp_path: Path) -> None:
 @pytest.mark.parametrize("content", [b"", b"short", b"x" * 33])
 def test_a_broken_key_is_named_with_a_remedy(tmp_path: Path, content: bytes) -> None:
     (tmp_path / ".key").write_bytes(content)
-    with pytest.raises(EmbeddedServerError, match=r"\.key should hold .* put it back"):
+    with pytest.raises(EmbeddedServerError, match=r"\.key should hold .* Restore it"):
         RunFolders(tmp_path).of(str(uuid.uuid4()))
 
 
 def test_a_key_that_cannot_be_read_is_named_too(tmp_path: Path) -> None:
     (tmp_path / ".key").mkdir()
-    with pytest.raises(EmbeddedServerError, match="look after"):
+    with pytest.raises(EmbeddedServerError, match="Check its disk"):
         RunFolders(tmp_path).make()

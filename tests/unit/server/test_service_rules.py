@@ -1,4 +1,4 @@
-"""The rules of runs: who starts when, what an end is called, what a restart finds."""
+"""The rules of runs: when one starts, the name of its end, and what a restart finds."""
 
 from __future__ import annotations
 
@@ -10,22 +10,23 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.exceptions import EmbeddedServerError, UnknownRun
-from lyceum_magic.protocol.requests import STARTS, StartImage, StartPython
+from lyceum_magic.protocol.requests import StartImage, StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server import service as service_module
+from lyceum_magic.server.context import Context, Secrets
 from lyceum_magic.server.gpus import NO_GPU
+from lyceum_magic.server.machines import MACHINES, RUNNERS, Machine, UnknownMachine
+from lyceum_magic.server.run import ServerRun
 from lyceum_magic.server.runners.base import InvalidField, RunEnd
 from lyceum_magic.server.service import (
+    Outbox,
     RunService,
-    Secrets,
     ServerBusy,
-    UnknownMachine,
     final_record,
 )
 from lyceum_magic.server.stores.base import Delivery, RunRecord, Store, StoreUnavailable
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
-from lyceum_magic.server.tracked_run import TrackedRun
 from lyceum_magic.server.vault import Vault
 
 from .fake_runner import FakeRunner
@@ -43,13 +44,15 @@ async def opened(
     *,
     max_running: int = 8,
     secrets: Secrets | None = None,
+    **others: FakeRunner,
 ) -> AsyncIterator[RunService]:
     service = RunService(
         store or MemoryStore(),
-        dict.fromkeys(STARTS, runner),
+        {**dict.fromkeys(RUNNERS, runner), **others},
         folder,
+        Outbox(),
+        Context(secrets or account_secrets),
         max_running=max_running,
-        secrets=secrets or account_secrets,
     )
     await service.open()
     try:
@@ -62,7 +65,7 @@ async def account_secrets() -> dict[str, str]:
     return {"TOKEN": "from the account"}
 
 
-async def state_becomes(run: TrackedRun, *states: State) -> None:
+async def state_becomes(run: ServerRun, *states: State) -> None:
     async with asyncio.timeout(60):
         while True:
             change = run.changed.listen()
@@ -137,7 +140,7 @@ async def test_an_unknown_machine_is_refused_with_the_list(tmp_path: Path) -> No
 
 
 class FullStore(MemoryStore):
-    """Takes nothing that changes a run while it is full."""
+    """Refuses every change of a run while it is full."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -202,6 +205,31 @@ async def test_a_gpu_that_is_not_here_is_said_in_the_progress(tmp_path: Path) ->
     async with opened(tmp_path, FakeRunner()) as service:
         record = await service.start(StartPython(code="", execution_type="gpu.a100"))
         assert (await service.find(record.run_id)).progress.note == NO_GPU
+
+
+async def test_the_machine_and_the_kind_choose_the_runner(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cluster = Machine("gpu.cluster", True, 1.5, {"python": "cluster"}, note=lambda: "in the queue")
+    monkeypatch.setitem(MACHINES, cluster.name, cluster)
+    here, there = FakeRunner(), FakeRunner()
+    async with opened(tmp_path, here, cluster=there) as service:
+        record = await service.start(StartPython(code="", execution_type=cluster.name))
+        assert (await there.next_run()).spec.has_gpu
+        assert (await service.find(record.run_id)).progress.note == "in the queue"
+        await service.start(CPU)
+        assert not (await here.next_run()).spec.has_gpu
+
+
+async def test_a_machine_that_does_not_run_a_kind_names_those_that_do(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(MACHINES, "gpu.x", Machine("gpu.x", True, 1.5, {"python": "cluster"}))
+    image = StartImage(docker_image_ref="x", execution_type="gpu.x")
+    async with opened(tmp_path, FakeRunner()) as service:
+        with pytest.raises(InvalidField, match=r"gpu\.x runs nothing of the kind `image`.*cpu"):
+            await service.start(image)
+        assert service.active() == []
 
 
 async def test_runs_beyond_the_limit_wait_in_order_and_say_how_many_are_ahead(

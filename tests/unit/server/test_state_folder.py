@@ -1,4 +1,4 @@
-"""The state folder: what makes it fit for a server, and what does not."""
+"""The state folder: the conditions for a server, and the refusals."""
 
 from __future__ import annotations
 

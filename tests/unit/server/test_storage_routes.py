@@ -1,14 +1,16 @@
-"""`storage/...` over HTTP: what is uploaded comes back, and what cannot be says why."""
+"""`storage/...` over HTTP: an upload comes back, and every refusal has a reason."""
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import resource
+import tempfile
 import threading
-from collections.abc import AsyncIterator, Iterator
-from contextlib import contextmanager
+from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import IO
 from urllib.parse import quote
 
 import httpx
@@ -17,8 +19,8 @@ from fastapi import FastAPI
 
 from lyceum_magic.protocol import paths
 from lyceum_magic.server.routes import storage
-from lyceum_magic.server.storage.bucket import Bucket
-from lyceum_magic.server.storage.s3_endpoint import S3Endpoint
+from lyceum_magic.server.routes.uploads import MAX_FILES
+from lyceum_magic.server.storage.bucket import Bucket, BucketFile
 
 from .serving import Served, serving
 
@@ -149,7 +151,6 @@ PART = b'--b\r\nContent-Disposition: form-data; name="file"; filename="x"\r\n\r\
         b"--b--\r\n",
         b'--b\r\nContent-Disposition: form-data; name="other"; filename="x"\r\n\r\nx\r\n--b--\r\n',
         b"--b\r\nContent-Type: text/plain\r\n\r\nx\r\n--b--\r\n",
-        PART.replace(b'"x"', b'"\xff"') + b"x\r\n--b--\r\n",
         b'--b\r\nContent-Disposition: form-data; name="key"\r\n\r\n' + b"k" * 9000,
     ],
 )
@@ -168,67 +169,113 @@ async def test_a_boundary_that_is_too_long_is_refused(served: Served) -> None:
     assert "form" in reply.json()["detail"]
 
 
+async def test_a_file_whose_name_is_not_utf_8_gets_one_that_is(served: Served) -> None:
+    body = PART.replace(b'"x"', b'"\xff"') + b"x\r\n--b--\r\n"
+    reply = await served.client.post(paths.UPLOAD, content=body, headers=FORM)
+    assert reply.json() == {"key": "\u00ff", "size": 1}
+
+
+async def test_a_form_without_its_last_boundary_stores_none_of_its_files(served: Served) -> None:
+    part = PART.replace(b'"file"', b'"files"')
+    body = part + b"whole\r\n" + part + b"half"
+    reply = await served.client.post(paths.UPLOAD_BULK, content=body, headers=FORM)
+    assert reply.status_code == 400
+    assert (await served.client.get(paths.LIST_FILES)).json()["files"] == []
+
+
+@pytest.mark.parametrize("file", [b"", b'; filename="x"'])
+async def test_a_form_has_at_most_so_many_parts_of_each_kind(served: Served, file: bytes) -> None:
+    part = b'--b\r\nContent-Disposition: form-data; name="files"' + file + b"\r\n\r\nx\r\n"
+    body = part * (MAX_FILES + 1) + b"--b--\r\n"
+    reply = await served.client.post(paths.UPLOAD_BULK, content=body, headers=FORM)
+    assert reply.status_code == 400
+    assert str(MAX_FILES) in reply.json()["detail"]
+    assert (await served.client.get(paths.LIST_FILES)).json()["files"] == []
+
+
+@pytest.fixture
+def spool(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder of uploads while they arrive."""
+    folder = tmp_path / "spool"
+    folder.mkdir()
+    monkeypatch.setattr(tempfile, "tempdir", str(folder))
+    return folder
+
+
+def open_in(folder: Path) -> list[str]:
+    """Return the files of a folder that this process has open, also those without a name."""
+    links = []
+    for descriptor in os.listdir("/proc/self/fd"):
+        with contextlib.suppress(FileNotFoundError):
+            links.append(os.readlink(f"/proc/self/fd/{descriptor}"))
+    return [link for link in links if link.startswith(f"{folder}/")]
+
+
 async def test_a_client_that_leaves_in_the_middle_leaves_nothing(
-    served: Served, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    served: Served, tmp_path: Path, spool: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     port = int(served.base_url.rpartition(":")[2])
     _, writer = await asyncio.open_connection("127.0.0.1", port)
     head = (
-        f"POST {paths.UPLOAD} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: 1000\r\n"
+        f"POST {paths.UPLOAD} HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\nContent-Length: {9 << 20}\r\n"
         f"Authorization: {served.client.headers['authorization']}\r\n"
         f"Content-Type: {FORM['Content-Type']}\r\n\r\n"
     )
-    writer.write(head.encode() + PART + b"half")
+    writer.write(head.encode() + PART + bytes(2 << 20))
     await writer.drain()
-    drafts = tmp_path / "uploads"
     async with asyncio.timeout(30):
-        while not [path for path in drafts.glob("*/*") if path.exists()]:
+        while not open_in(spool):
             await served.client.get(paths.HEALTH)
         writer.close()
-        while list(drafts.iterdir()):
+        while open_in(spool):
             await served.client.get(paths.HEALTH)
+    assert os.listdir(spool) == []
+    assert list((tmp_path / "uploads").iterdir()) == []
     assert (await served.client.get(paths.LIST_FILES)).json()["files"] == []
     assert caplog.records == []  # nothing of the server's has failed
 
 
-async def test_a_full_disk_is_named_and_nothing_is_left(served: Served, tmp_path: Path) -> None:
+@pytest.mark.parametrize("size", [1 << 20, 2 << 20])  # in memory while it arrives, and on the disk
+async def test_a_full_disk_is_named_and_nothing_is_left(
+    served: Served, tmp_path: Path, spool: Path, size: int
+) -> None:
     # What the kernel says at this limit (EFBIG) takes the way that ENOSPC takes.
     soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (1 << 20, hard))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (size // 2, hard))
     try:
-        reply = await upload(served, "big", bytes(2 << 20))
+        reply = await upload(served, "big", bytes(size))
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
     assert reply.status_code == 507
     assert "full" in reply.json()["detail"]
+    assert open_in(spool) == []
+    assert os.listdir(spool) == []
     assert list((tmp_path / "uploads").iterdir()) == []
     assert (await served.client.get(paths.LIST_FILES)).json()["files"] == []
 
 
 class NotingBucket(Bucket):
-    """Notes on which threads drafts are made and removed."""
+    """Notes the threads on which files are put into it."""
 
     def __init__(self, folder: Path, drafts: Path) -> None:
         super().__init__(folder, drafts)
         self.threads: list[int] = []
 
-    @contextmanager
-    def draft(self) -> Iterator[Path]:
+    def put(self, content: IO[bytes], key: str) -> BucketFile:
         self.threads.append(threading.get_ident())
-        with super().draft() as folder:
-            yield folder
-            self.threads.append(threading.get_ident())
+        return super().put(content, key)
 
 
 async def test_no_disk_holds_the_event_loop_up_around_an_upload(tmp_path: Path) -> None:
     bucket = NotingBucket(tmp_path / "storage" / "local", tmp_path / "uploads")
     bucket.open()
     app = FastAPI()
-    storage.add_routes(app.router, bucket, S3Endpoint(tmp_path / "storage" / "local"))
+    app.include_router(storage.router)
+    app.state.bucket = bucket
     transport = httpx.ASGITransport(app)
     async with httpx.AsyncClient(transport=transport, base_url="http://server") as client:
         reply = await client.post(paths.UPLOAD, files={"file": ("name.txt", b"data")})
     assert reply.status_code == 200
-    assert len(bucket.threads) == 2
+    assert len(bucket.threads) == 1
     assert threading.get_ident() not in bucket.threads
     assert list((tmp_path / "uploads").iterdir()) == []

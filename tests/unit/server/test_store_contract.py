@@ -1,4 +1,4 @@
-"""What every store promises, shown on all of them."""
+"""The promises of every store, checked on all of them."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol.requests import Start, StartCompose, StartImage, StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server.stores.base import (
-    ApiKey,
+    KeyRecord,
     RunRecord,
     SecretRecord,
     StoreUnavailable,
@@ -38,7 +38,7 @@ def record(run_id: str, state: State = State.PENDING) -> RunRecord:
 
 
 def secretive(run_id: str) -> RunRecord:
-    """A run whose request holds all that is sealed."""
+    """Return a run whose request has every sealed field."""
     request = StartImage(
         docker_image_ref="x",
         docker_username="user",
@@ -210,8 +210,8 @@ async def test_secrets_are_removed_one_by_one_or_all(store: WholeStore) -> None:
 
 
 async def test_keys_come_back_as_they_were_written_last(store: WholeStore) -> None:
-    one = ApiKey("1", "one", "lk_abcde", b"\x00\xff", 1.5)
-    two = ApiKey("2", "two", "lk_fghij", b"\x01", 2.5, expires_at=9.25)
+    one = KeyRecord("1", "one", "lk_abcde", b"\x00\xff", 1.5)
+    two = KeyRecord("2", "two", "lk_fghij", b"\x01", 2.5, expires_at=9.25)
     await store.put_key(one)
     await store.put_key(two)
     assert list(await store.keys()) == [one, two]
@@ -224,7 +224,7 @@ async def test_keys_come_back_as_they_were_written_last(store: WholeStore) -> No
 
 
 async def test_the_use_of_a_key_is_noted_and_brings_back_none(store: WholeStore) -> None:
-    key = ApiKey("1", "ci", "lk_abcde", b"d" * 32, 1.5)
+    key = KeyRecord("1", "ci", "lk_abcde", b"d" * 32, 1.5)
     await store.put_key(key)
     await store.note_key_use("1", 9.5)
     assert list(await store.keys()) == [replace(key, last_used_at=9.5)]
@@ -262,7 +262,7 @@ async def test_secrets_are_listed_and_removed_without_the_key_of_the_vault(tmp_p
     store = SqliteStore(path, Vault(key))
     await store.open()
     assert [item.name for item in await store.secrets()] == ["A"]
-    with pytest.raises(EmbeddedServerError, match="set the secrets anew"):
+    with pytest.raises(EmbeddedServerError, match="set the secrets again"):
         await store.secret_values()
     await store.remove_all_secrets()
     assert dict(await store.secret_values()) == {}
@@ -299,7 +299,7 @@ async def test_a_disk_that_fails_is_told_in_one_sentence(tmp_path: Path) -> None
     with closing(sqlite3.connect(path)) as other:
         other.execute("DROP TABLE api_keys")
     with pytest.raises(EmbeddedServerError, match=r"no such table.*try again"):
-        await store.put_key(ApiKey("1", "one", "lk_abcde", b"\x00", 1.5))
+        await store.put_key(KeyRecord("1", "one", "lk_abcde", b"\x00", 1.5))
     await store.close()
 
 

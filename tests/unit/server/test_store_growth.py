@@ -14,7 +14,7 @@ from lyceum_magic.protocol.callbacks import DeliveryState
 from lyceum_magic.protocol.requests import NOT_KEPT, StartCompose, StartPython
 from lyceum_magic.protocol.states import State
 from lyceum_magic.server import retention
-from lyceum_magic.server.retention import Retention
+from lyceum_magic.server.retention import Keep, Retention
 from lyceum_magic.server.run_folders import RunFolders
 from lyceum_magic.server.stores import sqlite
 from lyceum_magic.server.stores.base import Delivery, RunRecord
@@ -57,7 +57,7 @@ async def fill(store: SqliteStore, runs: int, code: str = "1") -> None:
 
 
 async def steps(store: SqliteStore, question: Callable[[], Awaitable[object]]) -> int:
-    """The instructions of SQLite's virtual machine that a question takes."""
+    """Return the instructions of SQLite's virtual machine that a question takes."""
     taken = 0
 
     def count() -> None:
@@ -72,7 +72,7 @@ async def steps(store: SqliteStore, question: Callable[[], Awaitable[object]]) -
 
 @dataclass
 class Jobs:
-    """Counts the instructions of each job on the thread of a store, which has no other."""
+    """Counts the instructions of each job on a store's only thread."""
 
     longest: int = 0
     total: int = 0
@@ -122,10 +122,9 @@ async def test_a_sweep_takes_the_thread_for_a_batch_at_a_time_whatever_their_num
             await jobs.watch(store, monkeypatch)
             for keep_s in (1e9, runs / 2):
                 await Retention(
-                    store, folder / "runs", is_in_use=lambda _: False,
-                    is_supervised=lambda _: False, keep_s=keep_s,
-                    keep_bytes=1 << 40, clock=lambda: runs,  # noqa: B023
-                ).sweep()  # fmt: skip
+                    store, folder / "runs", Keep(keep_s, 1 << 40),
+                    is_in_use=lambda _: False, is_supervised=lambda _: False,
+                ).sweep(runs)  # fmt: skip
             seen.append(replace(jobs))
             left = await store.history(limit=1, offset=0)
             assert 0 < left.total < runs

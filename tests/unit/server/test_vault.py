@@ -1,4 +1,4 @@
-"""The key of what is kept encrypted, lost and found while the server runs."""
+"""The vault's key, lost and restored while the server runs."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ def test_a_key_that_is_put_back_opens_what_it_sealed_and_no_other_takes_its_plac
     later = vault.seal("y")
     key.unlink()
     other = Vault(key).seal("z")
-    with pytest.raises(EmbeddedServerError, match="put that file back"):
+    with pytest.raises(EmbeddedServerError, match="Restore that file"):
         vault.open(sealed)
     assert vault.open(later) == "y"
     assert vault.open(other) == "z"
@@ -43,7 +43,7 @@ def test_a_key_that_is_put_back_opens_what_it_sealed_and_no_other_takes_its_plac
 
 
 def test_a_derived_key_is_what_the_standard_says(tmp_path: Path) -> None:
-    """Tokens that an earlier version made stay good."""
+    """Tokens of an earlier version stay valid."""
     vault = Vault(tmp_path / "vault.key")
     derived = vault.derived_key("streams")
     key = (tmp_path / "vault.key").read_bytes()

@@ -76,10 +76,10 @@ def test_a_url_may_be_as_long_as_a_server_takes_it() -> None:
     longest = "https://example.org/".ljust(8192, "x")
     assert check_callback_urls([longest]) == [longest]
     assert callbacks.TestCallback(url=longest).url == longest
-    with pytest.raises(OptionError, match=r"up to 8192 characters, and here are 8193\.\Z"):
+    with pytest.raises(OptionError, match=r"at most 8192 characters, and this one 8193\.\Z"):
         check_callback_urls([longest + "x"])
 
 
 def test_what_would_not_be_sent_is_refused() -> None:
-    with pytest.raises(OptionError, match="behind #"):
+    with pytest.raises(OptionError, match="after #"):
         check_callback_urls(["https://example.org/hook#x"])

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from lyceum_magic.exceptions import OptionError
-from lyceum_magic.outputs.decoding import Harvest
+from lyceum_magic.outputs.decoding import Harvest, decode
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.remote import files
 from lyceum_magic.runs.saving import write_files
@@ -115,8 +115,7 @@ def run_there(
         timeout=LIMIT_S,
         cwd=folder,
     )
-    harvest = Harvest(MARK)
-    harvest.feed(Output(done.stdout, "stdout"))
+    harvest = Harvest(decode([Output(done.stdout, "stdout")], MARK))
     came = harvest.files.values()
     assert done.stderr == "" or "ZeroDivisionError" in done.stdout + done.stderr
     return {f.path: f.data for f in came if not f.problem}, [f.problem for f in came if f.problem]

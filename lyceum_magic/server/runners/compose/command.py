@@ -1,7 +1,7 @@
 """The command `docker compose`: a file's content in, a model or a started stack out.
 
-Whatever a stack consists of goes to the command on its stdin, so that nothing of it lies on disk
-or shows in the list of processes.
+All of a stack goes to the command on its stdin, so that nothing of it lies on disk or shows in the
+list of processes.
 """
 
 from __future__ import annotations
@@ -21,10 +21,10 @@ from ..engine.engine import engine_environment
 from .file import refuse
 from .model import Model
 
-#: What every name of a run's stack in the engine begins with.
+#: The beginning of every name of a run's stack in the engine.
 PROJECT_PREFIX = "lyceum-"
 
-#: Set for each command that works on a run, so that it can be found should its starter die.
+#: Set for each command that works on a run, so that it can be found if its starter dies.
 PROJECT_VARIABLE = "COMPOSE_PROJECT_NAME"
 
 #: How long a command may take that only answers.
@@ -45,7 +45,7 @@ def project_name(run_id: str) -> str:
 
 
 def check_compose() -> None:
-    """Sees to it that there is a `docker compose`. Blocks.
+    """Check that there is a `docker compose`. Blocks.
 
     Raises:
         EngineUnavailable: there is none, and the message says how to get one; or it is silent.
@@ -58,8 +58,8 @@ def check_compose() -> None:
 
 
 def model_of(content: Model, folder: Path, project: str) -> tuple[Model, list[str]]:
-    """What Compose makes of a file: checked against its schema, every short form written out; and
-    what it has to remark about it, in sentences.
+    """Return the model that Compose makes of a file, and Compose's remarks about the file as
+    sentences. The file is checked against Compose's schema, and every short form is written out.
 
     It runs without a variable of ours but the project's name: `${HOME}` is empty, whatever it is
     here. Blocks.
@@ -86,7 +86,7 @@ def model_of(content: Model, folder: Path, project: str) -> tuple[Model, list[st
 
 
 def _place_of(complaint: str) -> list[str]:
-    """The keys that lead to what Compose complains of, as far as it says so."""
+    """Return the keys that lead to the value of a complaint, as far as Compose names them."""
     if found := re.search(r'service "([^"]+)" depends on', complaint):
         return ["services", found[1], "depends_on"]
     found = re.search(r"\b(?:services|networks|volumes|configs|secrets)[.\[][\w.\[\]-]+", complaint)
@@ -104,8 +104,10 @@ def _remark(warning: bytes) -> str:
 
 
 def start_stack(project: str, folder: Path) -> subprocess.Popen[bytes]:
-    """A `docker compose up` that takes a complete model on its stdin, and ends when all services
-    of it have been started, or cannot be. Only errors are on its stderr; it leads a process group.
+    """Start a `docker compose up` that takes a complete model on its stdin.
+
+    It ends when all services of the model have been started, or cannot be. Only errors are on its
+    stderr; it leads a process group.
     """
     return subprocess.Popen(
         [*_command(folder), "--progress", "quiet", "up", "--detach", "--no-build"],
@@ -119,7 +121,7 @@ def start_stack(project: str, folder: Path) -> subprocess.Popen[bytes]:
 
 
 def failure_of(stderr: bytes, project: str) -> str:
-    """Why a stack could not be started, as a sentence without a full stop."""
+    """Return why a stack could not be started, as a sentence without a full stop."""
     text = _complaint(stderr)
     name = rf"{re.escape(project)}-(.+?)-\d+"
     if found := re.search(rf"container {name} is unhealthy", text):
@@ -136,7 +138,7 @@ def failure_of(stderr: bytes, project: str) -> str:
 def _answer(
     command: list[str], stdin: bytes = b"", *, environment: Mapping[str, str] | None = None
 ) -> subprocess.CompletedProcess[bytes]:
-    """What a command says that has no variables but these, however it ends."""
+    """Return what a command prints, run with these variables alone, however it ends."""
     with subprocess.Popen(
         command,
         cwd="/",  # ours may be gone
@@ -175,12 +177,12 @@ def _docker() -> str:
 
 
 def _config_folder() -> str:
-    """Where the user's plugins are, and what the user is signed in to."""
+    """Return the folder with the user's plugins and registry logins."""
     return os.environ.get("DOCKER_CONFIG") or os.path.expanduser("~/.docker")
 
 
 def _complaint(stderr: bytes) -> str:
-    """The last thing that it said, without warnings and what means nothing to users."""
+    """Return the last line that it printed, without warnings and what means nothing to users."""
     lines = [
         line.strip()
         for line in stderr.decode(errors="replace").splitlines()

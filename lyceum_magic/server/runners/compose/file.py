@@ -1,11 +1,10 @@
-"""A Compose file as it comes: YAML text in, what is safe to give to `docker compose config` out.
+"""A Compose file as it arrives: YAML text in, what is safe to give to `docker compose config` out.
 
 A file goes through three steps. `read_compose_file` parses it and refuses what would make even the
 reading of it read files of this machine. `docker compose config` (see `command`) then
-checks it against Compose's own schema and writes every short form out; what it makes of a file is
-its model. `policy` and `model` work on that. Compose never sees the text itself,
-but what we understood of it, as JSON: no difference between two YAML parsers can carry anything
-past these checks.
+checks it against Compose's own schema and writes every short form out; its output is the model.
+`policy` and `model` work on that. Compose never sees the text itself, but its parsed content as
+JSON: no difference between two YAML parsers can carry anything past these checks.
 """
 
 from __future__ import annotations
@@ -24,7 +23,7 @@ FIELD = "compose_file_code"
 
 _MAX_CHARACTERS = 1 << 20
 
-# Keys that would read files of this machine, or run programs on it, while a file is only read.
+# Keys that would read files of this machine, or run programs on it, while a file is being read.
 _LOCAL_KEYS = {
     "include": "put all services into this one file",
     "models": "run the model in a service of its own",
@@ -42,7 +41,7 @@ _LOCAL_SERVICE_KEYS = {
 
 
 def read_compose_file(text: str) -> Model:
-    """The file as a mapping that is safe to give to `docker compose config`.
+    """Return the file as a mapping that is safe to give to `docker compose config`.
 
     Raises:
         InvalidField: it is not YAML, or not of a Compose file's form, or it needs files of this
@@ -104,7 +103,7 @@ class InvalidFile(InvalidField):
 
 
 def refuse(what: str, *place: str) -> NoReturn:
-    """Raises InvalidFile with a sentence about the file.
+    """Raise InvalidFile with a sentence about the file.
 
     Args:
         place: the keys that lead to what it speaks of.
@@ -114,7 +113,7 @@ def refuse(what: str, *place: str) -> NoReturn:
 
 @contextmanager
 def naming_lines(text: str) -> Iterator[None]:
-    """Adds the line to what is said of a file meanwhile."""
+    """Add the line number to every InvalidFile that is raised in the block."""
     try:
         yield
     except InvalidFile as exc:

@@ -1,5 +1,6 @@
-"""The model of a stack: what `docker compose config` makes of a file, with one spelling for each
-thing, whatever the user wrote. Here it is completed, and asked about.
+"""The model of a stack: the output of `docker compose config`, with one spelling for each thing.
+
+Here it is completed, and asked about.
 
 In a model a `$` is written `$$`.
 """
@@ -22,7 +23,7 @@ Model = dict[str, Any]
 def complete_model(
     model: Model, *, project: str, labels: Mapping[str, str], bucket: str | None
 ) -> Model:
-    """The stack as it will be started: apart from all others, and marked as ours.
+    """Return the stack as it will be started: apart from all others, and marked as this server's.
 
     Args:
         project: the prefix of every name in the engine. Fixed names would collide with those of
@@ -50,7 +51,7 @@ def complete_model(
 
 
 def _without_absent(service: Model, present: Collection[str]) -> Model:
-    """The service without optional dependencies on services whose profiles are not chosen.
+    """Return the service without its optional dependencies on services of other profiles.
 
     Compose accepts them in a file, and refuses them in the model that it makes of it.
     """
@@ -64,18 +65,18 @@ def _without_absent(service: Model, present: Collection[str]) -> Model:
 
 def _completed(service: Model, labels: Mapping[str, str], bucket: str | None) -> Model:
     done = {
-        # Whoever is process 1 ignores SIGTERM unless it handles it; an init passes it on.
+        # Process 1 ignores SIGTERM unless it handles it; an init passes it on.
         "init": True,
         **service,
         "labels": _labels(service, labels),
-        # There is nobody at a terminal, and it would mix the two streams; nobody types either, so
-        # what reads gets the end of file at once.
+        # No user is at a terminal, and it would mix the two streams. No input comes either, so a
+        # program that reads gets the end of file at once.
         "tty": False,
         "stdin_open": False,
         # The server has pulled what there is to pull.
         "pull_policy": "never",
-        # Output is read from here, all of it, at the pace of the reader: nothing is rotated away,
-        # whatever the engine does by default.
+        # All output is read from here at the reader's pace: nothing is rotated away, whatever the
+        # engine does by default.
         "logging": {
             "driver": "json-file",
             "options": {"max-size": "1t", "max-file": "1", "compress": "false"},
@@ -105,10 +106,10 @@ def _labels(entry: Mapping[str, Any] | None, labels: Mapping[str, str]) -> dict[
 
 
 def with_environment(model: Model, environment: Mapping[str, str]) -> Model:
-    """The model with variables for every service; its own ones win.
+    """Return the model with variables for every service; a service's own ones win.
 
-    A variable that a service names without a value would have come from the environment of
-    whoever starts it. That is the account here, never this process.
+    Compose takes a variable that a service names without a value from its own environment. Here
+    its value comes from the account, never from this process.
     """
     added = {name: escaped(value) for name, value in environment.items()}
     services = {}
@@ -120,7 +121,7 @@ def with_environment(model: Model, environment: Mapping[str, str]) -> Model:
 
 
 def without_gpus(model: Model) -> Model:
-    """The model whose services ask for no GPU; the same one where none does."""
+    """Return the model without any request for a GPU; the same object if it has none."""
     services = {name: _without_gpus(service) for name, service in model["services"].items()}
     return model if services == model["services"] else {**model, "services": services}
 
@@ -138,13 +139,13 @@ def _without_gpus(service: Model) -> Model:
 
 
 def is_gpu(device: Mapping[str, Any]) -> bool:
-    """Whether a reserved device is a GPU."""
+    """Return whether a reserved device is a GPU."""
     is_nvidia = device.get("driver", "nvidia") in ("", "nvidia")
     return is_nvidia and "gpu" in (device.get("capabilities") or ["gpu"])
 
 
 def images(model: Model) -> Sequence[str]:
-    """The images that its services are made of, each once."""
+    """Return the images that the services are made of, each once."""
     named = [service["image"].replace("$$", "$") for service in model["services"].values()]
     mounted = [
         str(mount.get("source", "")).replace("$$", "$")
@@ -156,11 +157,11 @@ def images(model: Model) -> Sequence[str]:
 
 
 def awaited(model: Model, jobs: Collection[str]) -> set[str]:
-    """The services whose end is the end of the stack.
+    """Return the services whose end is the end of the stack.
 
     Those are the jobs that no other service depends on: a database without a restart policy serves
-    the others, and never ends by itself. Where a service that serves depends on every job, those
-    jobs count that it does not wait for to complete. Where there is none at all, as in a stack of
+    the others, and never ends by itself. If a service that serves depends on every job, the jobs
+    count whose completion it does not wait for. If there is no job at all, as in a stack of
     servers, all services count.
 
     Args:
@@ -176,7 +177,7 @@ def awaited(model: Model, jobs: Collection[str]) -> set[str]:
 
 
 def replicas(model: Model) -> dict[str, int]:
-    """How many containers each service has."""
+    """Return how many containers each service has."""
     return {
         name: int(service.get("scale") or (service.get("deploy") or {}).get("replicas") or 1)
         for name, service in model["services"].items()
@@ -184,12 +185,12 @@ def replicas(model: Model) -> dict[str, int]:
 
 
 def escaped(text: str) -> str:
-    """A text as it stands in a model."""
+    """Return a text as it has to stand in a model."""
     return text.replace("$", "$$")
 
 
 def bind_paths(model: Model) -> Iterator[str]:
-    """The host paths that the services of a model mount."""
+    """Yield the host paths that the services of a model mount."""
     for service in model["services"].values():
         for mount in service.get("volumes") or ():
             if mount["type"] == "bind":
@@ -197,5 +198,5 @@ def bind_paths(model: Model) -> Iterator[str]:
 
 
 def host_path(mount: Mapping[str, Any]) -> str:
-    """The path on this machine that a bind mount names."""
+    """Return the path on this machine that a bind mount names."""
     return os.path.normpath(str(mount.get("source", "")).replace("$$", "$"))

@@ -1,4 +1,4 @@
-"""What a stack may ask of the machine it runs on: nothing, unless the server was told otherwise."""
+"""The limits of a stack: it may ask nothing of this machine, unless the server allows it."""
 
 from __future__ import annotations
 
@@ -24,13 +24,13 @@ _SERVICE_KEYS = frozenset({
     "stop_grace_period", "stop_signal", "storage_opt", "sysctls", "tmpfs", "tty", "ulimits",
     "user", "userns_mode", "uts", "volumes", "volumes_from", "working_dir",
 })  # fmt: skip
-# Keys that no value makes harmless, beyond false and nothing.
+# Keys that every value but false and nothing makes dangerous.
 _PRIVILEGED_SERVICE_KEYS = frozenset({
     "annotations", "blkio_config", "cap_add", "cgroup_parent", "cpu_rt_period", "cpu_rt_runtime",
     "device_cgroup_rules", "devices", "external_links", "isolation", "oom_kill_disable",
     "oom_score_adj", "privileged", "runtime", "use_api_socket",
 })  # fmt: skip
-# Keys that say in whose namespace a service lives, and what is its own.
+# Keys that choose the namespace of a service -> the values that mean one of its own.
 _NAMESPACES: dict[str, set[str]] = {
     "network_mode": {"bridge", "none"},
     "pid": set(),
@@ -43,7 +43,7 @@ _HARMLESS_SECURITY = {"no-new-privileges", "no-new-privileges:true", "no-new-pri
 
 
 def check_model(model: Model, folder: str, *, allow_privileged: bool) -> None:
-    """Lets only stacks pass that keep to themselves.
+    """Refuse stacks that do not keep to themselves.
 
     Args:
         folder: the absolute path that relative paths of the file were resolved against.
@@ -89,7 +89,7 @@ class _Wish:
 
 
 def _privileges(model: Model, folder: str) -> Iterator[_Wish]:
-    """What a stack asks of this machine beyond containers."""
+    """Yield what a stack asks of this machine beyond containers."""
     for name, service in model["services"].items():
         for key, wish in _service_privileges(service, folder):
             yield _Wish(f"{wish} in service `{name}`", ("services", name, key))
@@ -98,7 +98,7 @@ def _privileges(model: Model, folder: str) -> Iterator[_Wish]:
 
 
 def _shared_privileges(model: Model) -> Iterator[tuple[str, str, str]]:
-    """What networks and volumes ask for: kind, name and phrase."""
+    """Yield what networks and volumes ask for: kind, name and phrase."""
     for name, network in (model.get("networks") or {}).items():
         if network and network.get("external"):
             yield "networks", name, f"the external network `{name}`"
@@ -107,7 +107,7 @@ def _shared_privileges(model: Model) -> Iterator[tuple[str, str, str]]:
         ):
             yield "networks", name, f"a driver or its options for network `{name}`"
         elif network and network.get("ipam"):
-            # The machine's own way to these addresses would lead into the stack.
+            # The machine's own route to these addresses would lead into the stack.
             yield "networks", name, f"addresses of its own choice for network `{name}`"
     for name, volume in (model.get("volumes") or {}).items():
         if volume and volume.get("external"):
@@ -117,7 +117,7 @@ def _shared_privileges(model: Model) -> Iterator[tuple[str, str, str]]:
 
 
 def _service_privileges(service: Mapping[str, Any], folder: str) -> Iterator[tuple[str, str]]:
-    """What a service asks for: the key that does so, and a phrase."""
+    """Yield what a service asks for: the key that does so, and a phrase."""
     for key in _PRIVILEGED_SERVICE_KEYS:
         if service.get(key) not in (None, False, [], {}, ""):
             yield key, f"`{key}`"
@@ -162,7 +162,8 @@ def _reservations_of_other_devices(service: Mapping[str, Any]) -> bool:
 
 
 def _check_nesting(model: Model, folder: str) -> None:
-    """No service may get what another one can put a link in the place of.
+    """Refuse a service that mounts something below a folder in which another service could put a
+    link.
 
     The engine follows links in the path that it mounts. A service that can write to `./data`
     could make `./data/x` a link to anywhere, and another one, started later, mount it.

@@ -1,7 +1,7 @@
-"""Runs Compose stacks: a `RunSpec` in, a `RunHandle` out.
+"""The runner of Compose stacks: a `RunSpec` in, a `RunHandle` out.
 
 The server checks the file (see `file` and `policy`) and pulls the images, since
-credentials for them shall reach no disk; from then on the run belongs to its supervisor (see
+credentials for them must reach no disk; from then on the run belongs to its supervisor (see
 `engine.runner` and `work`).
 """
 
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-import shutil
 import tempfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
@@ -22,7 +21,8 @@ from ..engine.engine import NEEDS_TOOLKIT, RUN_LABEL, hands_out_gpus
 from ..engine.images import parse_reference, provide
 from ..engine.registry import check_credentials, sign_in
 from ..engine.runner import EngineRunner
-from ..handle import kill_marked, note, report
+from ..folder import new_work_folder, note, report
+from ..marks import kill_marked
 from .command import PROJECT_VARIABLE, check_compose, model_of, project_name
 from .file import naming_lines, read_compose_file, refuse
 from .model import Model, bind_paths, complete_model, images, without_gpus
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 
 class ComposeRunner(EngineRunner):
-    """Runs each stack in the engine that DOCKER_HOST names.
+    """A `Runner` that starts each stack in the engine that DOCKER_HOST names.
 
     Args:
         state_dir: marks the containers of this server among others.
@@ -95,7 +95,7 @@ class ComposeRunner(EngineRunner):
             self._checked_model(text, Path(folder), project_name("check"))
 
     def _checked_model(self, text: str, folder: Path, project: str) -> tuple[Model, list[str]]:
-        """The stack that a file describes, its paths below `folder`, and remarks. Blocks.
+        """Return the stack that a file describes, its paths below `folder`, and remarks. Blocks.
 
         Raises:
             InvalidField: it describes none, or one that asks for too much.
@@ -109,15 +109,13 @@ class ComposeRunner(EngineRunner):
         return model, remarks
 
     def _plan(self, spec: RunSpec, request: StartCompose) -> StackPlan:
-        """What the supervisor will start, in the run's own folder.
+        """Return what the supervisor will start, and make its folders and files in the run's
+        folder.
 
         Raises:
             Refusal: this server does not accept the file, though an earlier one did.
         """
-        work = spec.folder / "work"
-        if work.exists():  # an earlier server may have got this far
-            shutil.rmtree(work)
-        work.mkdir()
+        work = new_work_folder(spec.folder)
         project = project_name(spec.run_id)
         try:
             model, remarks = self._checked_model(request.compose_file_code, work, project)
@@ -142,7 +140,7 @@ class ComposeRunner(EngineRunner):
 
 
 def _make(path: Path, *, is_file: bool) -> None:
-    """Makes what is mounted from the run's folder, for programs of any user."""
+    """Make a folder or file that is mounted from the run's folder, for programs of any user."""
     if not is_file:
         path.mkdir(parents=True, exist_ok=True)
         return
@@ -152,7 +150,7 @@ def _make(path: Path, *, is_file: bool) -> None:
 
 
 def _check_images(model: Model) -> None:
-    """Looks at the names of the images that a stack needs.
+    """Check the names of the images that a stack needs.
 
     Raises:
         InvalidField: a name means none.

@@ -19,22 +19,24 @@ FILE_KINDS = ("configs", "secrets")
 
 
 def file_path(entry: Mapping[str, Any] | None) -> str | None:
-    """The path on this machine that a secret or config is read from; None for none."""
+    """Return the path on this machine that a secret or config is read from; None if it is not a
+    file.
+    """
     found = (entry or {}).get("file")
     return os.path.normpath(str(found).replace("$$", "$")) if found else None
 
 
 def file_paths(model: Model) -> Iterator[str]:
-    """The paths on this machine that the secrets and configs of a model are read from."""
+    """Yield the paths on this machine that the secrets and configs of a model are read from."""
     for _, _, entry in _entries(model):
         if path := file_path(entry):
             yield path
 
 
 def with_account_files(model: Model, secrets: Mapping[str, str], folder: str) -> Model:
-    """The model with the account's secrets as files, where it asks for them.
+    """Return the model with the account's secrets as files, if it asks for them.
 
-    It does by `environment: NAME`, by `external: true`, and by a `file` of the run's folder that
+    It asks by `environment: NAME`, by `external: true`, and by a `file` of the run's folder that
     has the name of one.
 
     Args:
@@ -83,7 +85,7 @@ def _entries(model: Model) -> Iterator[tuple[str, str, Mapping[str, Any]]]:
 
 
 def _variable(name: str, entry: Mapping[str, Any]) -> str:
-    """The account's secret that an entry names; empty where it has a content of its own."""
+    """Return the account's secret that an entry names; empty if it has a content of its own."""
     if entry.get("external"):
         return str(entry.get("name") or name)
     return str(entry.get("environment") or "")

@@ -1,6 +1,6 @@
 """A run's stack as it stands in the engine: a run's id in, the state of its containers out.
 
-All of it carries the run's label, so that it is found and removed whoever put it there.
+All of it carries the run's label, so that it is found and removed, whatever put it there.
 """
 
 from __future__ import annotations
@@ -35,13 +35,13 @@ if TYPE_CHECKING:
 SERVICE_LABEL = "com.docker.compose.service"
 NUMBER_LABEL = "com.docker.compose.container-number"
 
-#: The restart policies of what ends by itself.
+#: The restart policies of services that end by themselves.
 _JOBS = frozenset({"", "no", "on-failure"})
 
 _ALIVE = frozenset({"running", "restarting", "paused"})
 _NEVER = "0001-"
 
-#: How many pieces of a log its beginning has.
+#: How many pieces of a log count as its beginning.
 _FIRST_CHUNKS = 20
 
 
@@ -78,12 +78,14 @@ class Stack:
         self._filter = {"label": f"{RUN_LABEL}={run_id}"}
 
     def changes(self) -> Iterator[dict[str, Any]]:
-        """The starts, ends and removals of its containers from now on, as the engine's events."""
+        """Yield the starts, ends and removals of the containers from now on, as the engine's
+        events.
+        """
         filters = {**self._filter, "type": "container", "event": ["start", "die", "destroy"]}
         return iter(self._engine.api.events(decode=True, filters=filters))
 
     def states(self) -> list[ContainerState]:
-        """Its containers, those too that have ended or not begun."""
+        """Return the states of the containers, including those that have ended or not begun."""
         found = []
         for container in self._containers():
             with contextlib.suppress(_not_found()):
@@ -91,14 +93,14 @@ class Stack:
         return found
 
     def first_errors(self, container_id: str) -> bytes:
-        """The beginning of what a container wrote to stderr."""
+        """Return the beginning of what a container wrote to stderr."""
         with contextlib.closing(
             self._engine.api.logs(container_id, stdout=False, stream=True, follow=False)
         ) as chunks:
             return b"".join(itertools.islice(chunks, _FIRST_CHUNKS))
 
     def stop(self, grace_s: float | None) -> None:
-        """SIGTERM to all that run, SIGKILL to those that still do after their grace.
+        """Send SIGTERM to all that run, and SIGKILL to those that still do after their grace.
 
         Args:
             grace_s: the longest, in seconds; None where each service's own `stop_grace_period`
@@ -113,11 +115,11 @@ class Stack:
         self._with_all_alive(end)
 
     def kill(self) -> None:
-        """SIGKILL to all that run."""
+        """Send SIGKILL to all that run."""
         self._with_all_alive(self._engine.api.kill)
 
     def usage(self) -> Usage | None:
-        """What its containers use together; None where none runs."""
+        """Return what the containers use together; None if none runs."""
         stats = [
             measured
             for container in self._containers()
@@ -129,7 +131,7 @@ class Stack:
         return Usage(sum(s.cpu_s for s in stats), sum(s.memory_bytes for s in stats))
 
     def remove(self, work: Path) -> None:
-        """Kills and removes all of it; nothing there is no error.
+        """Kill and remove all of it. Nothing left to remove is no error.
 
         Args:
             work: the folder in which its containers may have left files.
@@ -163,7 +165,7 @@ class Stack:
 
 
 def _grace_s(own_s: float | None, named_s: float | None) -> float:
-    """The grace of a container, from its service's own and from the run's; in seconds."""
+    """Return the grace of a container, from its service's own and from the run's; in seconds."""
     if own_s is None:
         return DEFAULT_GRACE_S if named_s is None else named_s
     return min(own_s, MAX_GRACE_S if named_s is None else named_s)
@@ -172,7 +174,7 @@ def _grace_s(own_s: float | None, named_s: float | None) -> float:
 def _in_parallel(act: Callable[[str], object], ids: Sequence[str]) -> None:
     if not ids:
         return
-    # One for each: whoever waited for a free one would be stopped a whole grace later.
+    # One for each: a container that waited for a free one would be stopped a whole grace later.
     with ThreadPoolExecutor(len(ids)) as threads:
         list(threads.map(act, ids))
 

@@ -2,9 +2,9 @@
 out, each once.
 
 The logs are read rather than the containers attached to: they begin with a container's first
-byte, go on over its restarts, and can be read again from a moment on. That is needed, for a
-container can write and be started again while nobody follows, and engines before version 23 end a
-followed log without its last lines now and then.
+byte, go on over its restarts, and can be read again from a moment on. That is needed, because a
+container can write and be started again while no reader follows, and because engines before version
+23 end a followed log without its last lines now and then.
 """
 
 from __future__ import annotations
@@ -29,20 +29,20 @@ if TYPE_CHECKING:
 _STREAMS: dict[int, StreamName] = {1: "stdout", 2: "stderr"}
 _FRAME = struct.Struct(">BxxxL")
 
-#: A line is told in pieces of this size at most, so that one without end needs no end of memory.
+#: A longer line is told in pieces of this size: one without an end must not fill the memory.
 _MAX_LINE_BYTES = 1 << 20
 
 #: The engine cuts longer lines into messages of this size. One that is shorter and has no end of
 #: line is the last of a program.
 _PIECE_BYTES = 16 * 1024
 
-#: How far behind the last message reading resumes. The engine's clocks for the two streams of a
+#: How long before the last message reading resumes. The engine's clocks for the two streams of a
 #: container are read one before the other: messages may lie in the log slightly out of order.
 _OVERLAP_S = 5
 
 
 class FrameDecoder:
-    """Takes the two streams apart that the engine sends as one, cut anywhere.
+    """A decoder for the two streams that the engine sends as one, cut anywhere.
 
     Source: Docker Engine API, "Attach to a container", stream format: one byte for the stream,
     three of nothing, four for the length, big endian.
@@ -52,7 +52,7 @@ class FrameDecoder:
         self._rest = b""
 
     def decode(self, data: bytes) -> Iterator[tuple[StreamName, bytes]]:
-        """The frames that are whole now; each is one message of the log."""
+        """Yield the frames that are whole now; each is one message of the log."""
         data = self._rest + data
         position = 0
         while position + _FRAME.size <= len(data):
@@ -66,11 +66,10 @@ class FrameDecoder:
 
 
 class LinePrefixer:
-    """Puts a name before every line of one stream, which arrives in pieces.
+    """A name before every line of one stream, which arrives in pieces.
 
     Args:
-        secrets: what is masked in it; before the lines are taken apart, for a secret may have
-            several.
+        secrets: masked in it, before it is split into lines: a secret may have several.
     """
 
     def __init__(self, name: str, secrets: SecretTexts) -> None:
@@ -80,11 +79,11 @@ class LinePrefixer:
         self._length = 0
 
     def add(self, piece: bytes) -> bytes:
-        """The lines that are whole now."""
+        """Return the lines that are whole now."""
         return self._lines_with(self._masker.feed(piece) if self._masker else piece)
 
     def end(self) -> bytes:
-        """What is left when the stream ends; another may begin then."""
+        """Return what is left when the stream ends; another may begin then."""
         return self._lines_with(self._masker.close() if self._masker else b"") + self._cut()
 
     def _lines_with(self, piece: bytes) -> bytes:
@@ -101,7 +100,7 @@ class LinePrefixer:
         return b"".join(told)
 
     def _cut(self) -> bytes:
-        """The last line, if it did not end: as if it did."""
+        """Return the last line, if it did not end, with an end."""
         if not self._pieces:
             return b""
         line = b"".join([self._prefix, *self._pieces, b"\n"])
@@ -115,15 +114,15 @@ class LinePrefixer:
 
 @dataclass
 class Place:
-    """Where reading one stream of a log stands: its last message, and how many were of the same
-    moment."""
+    """A place in one stream of a log: its last message, and how many were of the same moment."""
 
     moment: str = ""
     count: int = 0
 
 
 class LogCursor:
-    """Tells each message of a log once, however often parts of the log are read again.
+    """A cursor that gives each message of a log once, however often parts of the log are read
+    again.
 
     Messages are the engine's: a moment to the nanosecond, a space, the text.
     """
@@ -134,7 +133,7 @@ class LogCursor:
         self._seen: dict[StreamName, Place] = {}
 
     def resume(self) -> str | None:
-        """Begins another reading; returns the moment to read from, as the API's `since`."""
+        """Begin another reading; return the moment to read from, as the API's `since`."""
         self._known = {
             name: Place(place.moment, place.count) if place.moment else None
             for name, place in self._places.items()
@@ -146,7 +145,7 @@ class LogCursor:
         return str(int(datetime.fromisoformat(max(moments)).timestamp()) - _OVERLAP_S)
 
     def take(self, stream: StreamName, message: bytes) -> bytes:
-        """The text of a message; nothing of one that has been taken before."""
+        """Return the text of a message; empty if it has been taken before."""
         moment, _, text = message.partition(b" ")
         here = moment.decode("ascii", "replace")
         seen = self._seen[stream]
@@ -162,7 +161,7 @@ class LogCursor:
 
 
 class OutputReader:
-    """Reads one container's output on a thread of its own, until it is told that it is all.
+    """A reader of one container's output, on a thread of its own, until it is told to finish.
 
     Args:
         name: what its lines begin with.
@@ -190,11 +189,11 @@ class OutputReader:
         self._thread.start()
 
     def started(self) -> None:
-        """The container has been started, for the first time or again."""
+        """Note that the container was started, for the first time or again."""
         self._starts.put("started")
 
     def finish(self) -> None:
-        """Returns when all has been told; the container has ended for good.
+        """Wait until all output has been told; the container has ended for good.
 
         Raises:
             Exception: the engine failed while it was read from.
@@ -236,7 +235,7 @@ class OutputReader:
             timeout=(PATIENCE_S, None),
         ) as response:
             if response.status_code == HTTPStatus.NOT_FOUND:
-                return  # somebody has removed the container
+                return  # the container was removed by hand
             response.raise_for_status()
             decoder = FrameDecoder()
             for data in response.iter_content(chunk_size=None):
@@ -247,7 +246,7 @@ class OutputReader:
         lines = self._lines[stream]
         self._pass_on(stream, lines.add(text))
         if text and not text.endswith(b"\n") and len(text) < _PIECE_BYTES:
-            # Its last words before it ended: what comes next is of its next life.
+            # The program's last output before it ended: the next piece belongs to its next start.
             self._pass_on(stream, lines.end())
 
     def _pass_on(self, stream: StreamName, lines: bytes) -> None:

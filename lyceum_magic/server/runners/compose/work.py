@@ -1,4 +1,4 @@
-"""What a stack run does in the engine: a stack, from its first container to the removal of all.
+"""The work of a stack run in the engine, from its first container to the removal of all.
 
 See `engine.supervisor`, whose process this is. `docker compose up` starts the stack in the order
 that its dependencies ask for; whatever else happens to it is read from the engine and asked of it
@@ -38,7 +38,7 @@ _MOST_NAMES = 3
 
 
 class StackPlan(TypedDict):
-    """The stack to be: a complete model, without the account's secrets.
+    """The stack to start: a complete model, without the account's secrets.
 
     Attributes:
         grace_s: the grace that the run names, in seconds; None where each service has its own.
@@ -50,8 +50,8 @@ class StackPlan(TypedDict):
 
 
 @dataclass(frozen=True)
-class _Began:
-    """A container has been started, perhaps not for the first time."""
+class _ContainerStarted:
+    """A container that was started, perhaps not for the first time."""
 
     container_id: str
     service: str
@@ -59,21 +59,24 @@ class _Began:
 
 
 @dataclass(frozen=True)
-class _Started:
-    """`docker compose up` is over; `failure` says why it failed, and is empty where it did not."""
+class _StackStarted:
+    """The end of `docker compose up`; `failure` says why it failed, and is empty if it did not."""
 
     failure: str
 
 
 @dataclass(frozen=True)
 class _Changed:
-    """There is a reason to look whether all is over; `error` if nothing will tell of the next."""
+    """A reason to look whether all is over; `error` if no further change will be told."""
 
     error: Exception | None = None
 
 
+_Change = _ContainerStarted | _StackStarted | _Changed
+
+
 class ComposeWork:
-    """A `Work`."""
+    """A stack as a `Work`."""
 
     def __init__(self, assignment: EngineAssignment) -> None:
         plan = cast(StackPlan, assignment["work"])
@@ -87,7 +90,7 @@ class ComposeWork:
         folder = os.fspath(self._folder)
         self._model = with_account_files(with_environment(plan["model"], added), secrets, folder)
         self._replicas = replicas(self._model)
-        self._changes: queue.SimpleQueue[_Began | _Started | _Changed] = queue.SimpleQueue()
+        self._changes: queue.SimpleQueue[_Change] = queue.SimpleQueue()
         self._readers: dict[str, OutputReader] = {}
         # Guards what follows: orders come from other threads.
         self._lock = threading.Lock()
@@ -155,7 +158,7 @@ class ComposeWork:
     def _start(self) -> None:
         with self._lock:
             if self._is_ordered_to_end:
-                self._changes.put(_Started(""))
+                self._changes.put(_StackStarted(""))
                 return
             command = self._command = start_stack(self._project, self._folder)
 
@@ -166,7 +169,7 @@ class ComposeWork:
             except Exception as exc:  # noqa: BLE001 - the top of a thread; _follow() raises it
                 self._changes.put(_Changed(exc))
             else:
-                self._changes.put(_Started(failure))
+                self._changes.put(_StackStarted(failure))
 
         threading.Thread(target=wait, name="start", daemon=True).start()
 
@@ -180,18 +183,18 @@ class ComposeWork:
     # Going on.
 
     def _follow(self, events: Events) -> str:
-        """Returns when the stack is over, or could not be started as a whole: then it says why."""
+        """Wait until the stack is over, or could not be started as a whole: then return why."""
         is_started = False
         while True:
             change = self._changes.get()
             match change:
-                case _Began(container_id, service, number):
+                case _ContainerStarted(container_id, service, number):
                     events.started()
                     self._reader(events, container_id, service, number).started()
                     if self._is_ordered_to_end:
                         # Ordered from the engine before the order to end, and only done now.
                         self._stack.kill()
-                case _Started(failure):
+                case _StackStarted(failure):
                     is_started = True
                     if failure and not self._is_ordered_to_end:
                         return failure
@@ -208,7 +211,7 @@ class ComposeWork:
                     events.waiting(_waiting_for(missing))
 
     def _missing(self, states: Sequence[ContainerState]) -> list[ContainerState]:
-        """The containers that have to end before the stack is over."""
+        """Return the containers that have to end before the stack is over."""
         alive = [state for state in states if state.is_alive]
         if self._is_ordered_to_end:
             return alive
@@ -222,11 +225,11 @@ class ComposeWork:
                 events.started()
                 self._reader(events, state.id, state.service, state.number)
         if self._readers.keys() - {state.id for state in states}:
-            raise RuntimeError("somebody has removed a container of the stack from the engine")
+            raise RuntimeError("a container of the stack was removed from the engine by hand")
         return states
 
     def _outcome(self, ended: Iterable[ContainerState]) -> tuple[int, str]:
-        """The code and the sentence of the first failure; 0 and nothing where there is none."""
+        """Return the code and the sentence of the first failure; 0 and nothing if there is none."""
         for state in sorted(ended, key=lambda state: state.finished_at):
             if state.return_code:
                 return state.return_code, self._describe(state)
@@ -249,16 +252,16 @@ class ComposeWork:
         return self._readers[container_id]
 
 
-def _change(event: dict[str, Any]) -> _Began | _Changed:
+def _change(event: dict[str, Any]) -> _ContainerStarted | _Changed:
     if event["Action"] != "start":
         return _Changed()
     labels = event["Actor"]["Attributes"]
     number = int(labels.get(NUMBER_LABEL, 1))
-    return _Began(event["Actor"]["ID"], labels.get(SERVICE_LABEL, ""), number)
+    return _ContainerStarted(event["Actor"]["ID"], labels.get(SERVICE_LABEL, ""), number)
 
 
 def _waiting_for(missing: Sequence[ContainerState]) -> str:
-    """What the stack waits for, as a phrase."""
+    """Return what the stack waits for, as a phrase."""
     if any(state.is_job for state in missing):
         return f"waiting for {_names(missing)} to end"
     return f"{_names(missing)} serving until the run is stopped"

@@ -1,4 +1,4 @@
-"""YAML as Compose reads it: a text in, what it says out.
+"""YAML as Compose reads it: a text in, its value and the lines of its keys out.
 
 Compose's own parser knows fewer types than YAML 1.1, and takes no key twice.
 """
@@ -18,11 +18,11 @@ _MAX_VALUES = 100_000
 
 
 def read_yaml(text: str) -> Any:
-    """What the text says, its aliases written out.
+    """Return the value of a text, its aliases written out.
 
     Raises:
         ValueError: it is not YAML, or too much of it: what to say of the file, as in "is not valid
-            YAML: ...", with line and column where there are any.
+            YAML: ...", with line and column if they are known.
         EngineUnavailable: PyYAML is not installed.
     """
     try:
@@ -54,11 +54,11 @@ def read_yaml(text: str) -> Any:
 
 
 def line_of(text: str, place: Sequence[str]) -> int | None:
-    """The line in which the keys lead to a value; of the last one that is there.
+    """Return the line in which the keys lead to a value, or to the last of them that exists.
 
     Args:
         text: one that `read_yaml` takes.
-        place: the keys, from the outermost on; numbers where there are lists.
+        place: the keys, from the outermost on; numbers for the entries of lists.
     """
     import yaml
 
@@ -78,7 +78,7 @@ def line_of(text: str, place: Sequence[str]) -> int | None:
 
 
 def _children(node: yaml.Node | None) -> list[tuple[yaml.ScalarNode | None, yaml.Node]]:
-    """The values in a mapping with their keys, or in a list."""
+    """Return the values in a mapping with their keys, or in a list."""
     import yaml
 
     if isinstance(node, yaml.MappingNode):
@@ -89,7 +89,7 @@ def _children(node: yaml.Node | None) -> list[tuple[yaml.ScalarNode | None, yaml
 
 
 def _loader() -> type[yaml.SafeLoader]:
-    """A loader that reads scalars as Compose does: `22:22`, `yes` and dates are texts."""
+    """Return a loader that reads scalars as Compose does: `22:22`, `yes` and dates are texts."""
     import yaml
 
     class Loader(yaml.SafeLoader):
@@ -125,7 +125,7 @@ def _loader() -> type[yaml.SafeLoader]:
 
 
 def _check_size(content: object) -> None:
-    """Refuses a small file that aliases make large, or endless."""
+    """Refuse a small file that aliases make large, or endless."""
     left = [content]
     for _ in range(_MAX_VALUES):
         if not left:

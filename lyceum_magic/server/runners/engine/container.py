@@ -1,7 +1,7 @@
-"""Runs Docker images: a `RunSpec` in, a `RunHandle` out.
+"""The runner of Docker images: a `RunSpec` in, a `RunHandle` out.
 
-The server pulls the image, since its credentials shall reach no disk; from then on the run belongs
-to its supervisor (see `runner` and `container_work`).
+The server pulls the image, since the credentials for it must reach no disk; from then on the run
+belongs to its supervisor (see `runner` and `container_work`).
 """
 
 from __future__ import annotations
@@ -12,12 +12,11 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
-from ....protocol.machines import needs_gpu
 from ....protocol.requests import Start, StartImage
 from ...gpus import has_gpu
 from ...output.masking import program_variables
 from ..base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
-from ..handle import report
+from ..folder import report
 from .container_work import ContainerPlan, Mount
 from .engine import (
     NEEDS_TOOLKIT,
@@ -34,7 +33,7 @@ from .runner import EngineRunner
 if TYPE_CHECKING:
     from docker import DockerClient
 
-#: What Linux takes for one argument or variable, with the zero byte behind it.
+#: The size that Linux allows one argument or variable, without the zero byte after it.
 _MAX_ARGUMENT_BYTES = 128 * 1024 - 1
 
 #: The name of an environment variable as engines take it; a `.` or `-` in it is not rare.
@@ -53,7 +52,7 @@ _KERNEL_FOLDERS = ("/dev/", "/proc/", "/sys/")
 
 
 class ContainerRunner(EngineRunner):
-    """Runs each image in a container of the engine that DOCKER_HOST names.
+    """A `Runner` that starts each image in a container of the engine that DOCKER_HOST names.
 
     Args:
         state_dir: marks the containers of this server among others.
@@ -76,9 +75,8 @@ class ContainerRunner(EngineRunner):
         credentials = await asyncio.to_thread(sign_in, request)
         image = await provide(request.docker_image_ref, client, credentials, on_progress)
         on_progress("starting the container")
-        wants_gpus = needs_gpu(request.execution_type)
-        has_gpus = wants_gpus and await asyncio.to_thread(hands_out_gpus, client)
-        if wants_gpus and not has_gpus and has_gpu():
+        has_gpus = spec.has_gpu and await asyncio.to_thread(hands_out_gpus, client)
+        if spec.has_gpu and not has_gpus and has_gpu():
             report(spec, NEEDS_TOOLKIT)
         mount = None
         if request.enable_s3_mount:
@@ -113,7 +111,7 @@ class ContainerRunner(EngineRunner):
 
 
 def check_fields(request: StartImage) -> None:
-    """Looks at what no engine is needed for.
+    """Check the fields for which no engine is needed.
 
     Raises:
         InvalidField: a field cannot be used.
@@ -142,7 +140,7 @@ def check_fields(request: StartImage) -> None:
 
 
 def decode_environment(text: str) -> dict[str, str | None]:
-    """The variables in a `docker_run_env` field, lines `NAME=value`.
+    """Return the variables in a `docker_run_env` field, lines `NAME=value`.
 
     A line without `=` gives None, as `docker run -e NAME` does where NAME is not set.
 
@@ -198,7 +196,7 @@ def _check_mount_path(path: str) -> None:
 
 
 def container_environment(spec: RunSpec, request: StartImage) -> list[str]:
-    """The account's secrets, and what the request says instead, as engines take them.
+    """Return the account's secrets and the request's variables, which win, as engines take them.
 
     Raises:
         Refusal: a secret is too long.

@@ -1,4 +1,4 @@
-"""What an image run does in the engine: one container, from its creation to its removal.
+"""The work of an image run in the engine: one container, from its creation to its removal.
 
 See `supervisor`, whose process this is.
 """
@@ -12,8 +12,8 @@ from posixpath import basename
 from typing import TYPE_CHECKING, TypedDict, cast
 
 from ..base import Refusal
+from ..control import describe_return_code
 from ..process.memory import out_of_memory
-from ..process.supervisor import describe_return_code
 from .engine import NEEDS_PID_1, connect, explanation, remove_container, unless_over
 from .entry_points import hands_over, read_script
 from .soft_end import end_softly
@@ -26,12 +26,11 @@ if TYPE_CHECKING:
 
     from ....protocol.requests import EntryPoint
 
-#: What a shell, and whatever starts a program in a container, return for one that is not there or
-#: cannot be executed.
+#: The exit codes for a program that cannot be executed or does not exist, by shells and engines.
 _NOT_EXECUTABLE, _NOT_FOUND = 126, 127
 _KILLED = 137
 
-#: How the init of a container, or the engine where that has none, says so of the run's command.
+#: The words in which a container's init, or without one the engine, says so of the run's command.
 _INIT_SAYS = re.compile(rb"\[FATAL tini[^]]*\] exec (.*) failed: ")
 _ENGINE_SAYS = re.compile(r'exec: "(.*?)": .*(executable file not found|no such file|denied)')
 _FIRST_BYTES = 4096
@@ -45,11 +44,11 @@ class Mount(TypedDict):
 
 
 class ContainerPlan(TypedDict):
-    """The container to be.
+    """The container to create.
 
     Attributes:
         command: None for the image's own.
-        environment: `NAME=value`; a name alone takes a variable of the image's away.
+        environment: `NAME=value`; a name alone removes a variable of the image.
         entry_point: see `StartImage`.
         has_init: whether an init is process 1, and not the program itself.
     """
@@ -67,7 +66,7 @@ class ContainerPlan(TypedDict):
 
 
 class ContainerWork:
-    """A `Work`."""
+    """A container as a `Work`."""
 
     def __init__(self, assignment: EngineAssignment) -> None:
         self._plan = cast(ContainerPlan, assignment["work"])
@@ -116,7 +115,7 @@ class ContainerWork:
         return connect()
 
     def _end(self) -> Container | None:
-        """The container that is to be ended; None where there never will be one that runs."""
+        """Return the container to end; None if none runs, and then none will."""
         with self._lock:
             self._is_over = True
             return self._container
@@ -139,7 +138,7 @@ class ContainerWork:
         return self._create_with(command[:1], command[1:])
 
     def _create_with(self, entry_point: list[str] | None, command: list[str] | None) -> Container:
-        """The container, with an entry point in place of the image's where there is one."""
+        """Create the container, with an entry point in place of the image's if one is given."""
         from docker.errors import APIError
         from docker.types import DeviceRequest, LogConfig
         from docker.types import Mount as BindMount
@@ -167,7 +166,7 @@ class ContainerWork:
             raise self._refusal(exc) from exc
 
     def _start(self, container: Container) -> tuple[int, str] | None:
-        """Starts it; the end of the run where there is no such program in it."""
+        """Start it; return the end of the run if the container has no such program."""
         from docker.errors import APIError
 
         try:
@@ -180,7 +179,7 @@ class ContainerWork:
         return None
 
     def _refusal(self, exc: APIError) -> Exception:
-        """Why there is no container, where that lies in the run; else the error itself."""
+        """Return a Refusal if the reason lies in the run, else the error itself."""
         plan, said = self._plan, explanation(exc)
         known = {
             "no command specified": f"the image {plan['image']} has no command of its own; give "
@@ -202,7 +201,7 @@ class ContainerWork:
         return exc
 
     def _result(self, container: Container, first_errors: bytes) -> tuple[int, str]:
-        """How the program ended: its exit code, and what there is to say about it.
+        """Return the program's exit code, and a sentence about it.
 
         Args:
             first_errors: the first bytes it wrote to stderr.

@@ -1,4 +1,4 @@
-"""The container engine that images and stacks run in: how it is reached, and what it knows of runs.
+"""The container engine of images and stacks: how to reach it, and what it knows of runs.
 
 The engine is the one that DOCKER_HOST names, or Docker's current context: Docker, or Podman's
 socket. The package that talks to it is imported when it is first needed: the server starts without
@@ -43,10 +43,10 @@ NEEDS_TOOLKIT = (
 #: How long the engine may take to answer; a working one takes milliseconds.
 PATIENCE_S = 60
 
-#: The same for what somebody waits for, such as the start of a run.
+#: The same for what a user waits for, such as the start of a run.
 _SHORT_PATIENCE_S = 5
 
-#: For so long an engine that answered is taken to be there, and one that did not, not to be.
+#: How long an answer of the engine, or its lack, is taken to hold. In seconds.
 _MEMORY_S = 2.0
 
 #: The variables that say where the engine is and how to talk to it.
@@ -64,12 +64,12 @@ _HOW_TO_GET_ONE = (
 
 
 def engine_environment(source: Mapping[str, str] = os.environ) -> dict[str, str]:
-    """What a process needs to know to reach the same engine as this one."""
+    """Return the variables with which a process reaches the same engine as this one."""
     return {name: source[name] for name in _VARIABLES if name in source}
 
 
 def connect(timeout_s: int = PATIENCE_S) -> DockerClient:
-    """A client of the engine, which has answered. Blocks.
+    """Return a client of an engine that has answered. Blocks.
 
     Args:
         timeout_s: how long the engine may be silent, now and in later calls.
@@ -95,7 +95,7 @@ def connect(timeout_s: int = PATIENCE_S) -> DockerClient:
 
 
 class Engine:
-    """The engine as a server sees it: one client, of an engine that has just been there.
+    """One client of the engine for the whole server, checked shortly before each use.
 
     To be used in one event loop.
     """
@@ -107,7 +107,7 @@ class Engine:
         self._looking = asyncio.Lock()
 
     async def client(self) -> DockerClient:
-        """A client with little patience.
+        """Return a client with little patience.
 
         Raises:
             EngineUnavailable: there is no engine; it was looked for now, or moments ago.
@@ -126,7 +126,9 @@ class Engine:
         return self._client
 
     def client_at_once(self) -> DockerClient:
-        """The same without another look where there was an engine before. Blocks; on any thread.
+        """Return the client without another check, if there was an engine before.
+
+        Blocks; on any thread.
 
         Raises:
             EngineUnavailable: there is no engine.
@@ -146,7 +148,7 @@ class Engine:
         return connect(_SHORT_PATIENCE_S)
 
     def close(self) -> None:
-        """Lets go of its connections; it can be used again."""
+        """Close its connections; it can be used again."""
         if self._client is not None:
             self._client.close()
             self._client = None
@@ -154,24 +156,24 @@ class Engine:
 
 
 def hands_out_gpus(client: DockerClient) -> bool:
-    """Whether the engine hands out GPUs."""
+    """Return whether the engine hands out GPUs."""
     return "nvidia" in client.info().get("Runtimes", {})
 
 
 def container_name(run_id: str) -> str:
-    """What the container of an image run is called."""
+    """Return the name of an image run's container."""
     return f"lyceum-{run_id}"
 
 
 def remove_container(client: DockerClient, name: str) -> None:
-    """Kills and removes a container with its anonymous volumes; one that is gone is no error."""
+    """Kill and remove a container with its anonymous volumes. One that is gone is no error."""
     with unless_over():
         client.api.remove_container(name, v=True, force=True)
 
 
 @contextlib.contextmanager
 def unless_over() -> Iterator[None]:
-    """For what is asked of a container that may have ended, or gone, meanwhile."""
+    """Ignore the engine's errors about a container that has ended, or is gone, meanwhile."""
     from docker.errors import APIError
 
     try:
@@ -182,7 +184,7 @@ def unless_over() -> Iterator[None]:
 
 
 def usage_of(counters: Mapping[str, Any]) -> Usage | None:
-    """What a container uses, from the engine's counters; None where it does not run any more.
+    """Return what a container uses, from the engine's counters; None if it does not run any more.
 
     Memory that the kernel would give back at once (files read once) does not count, as in
     `docker stats`.
@@ -197,7 +199,7 @@ def usage_of(counters: Mapping[str, Any]) -> Usage | None:
 
 
 def explanation(exc: Exception) -> str:
-    """What the engine said, without the HTTP around it, in one line."""
+    """Return the engine's message in one line, without the HTTP around it."""
     said = getattr(exc, "explanation", None)
     if said is None and isinstance(exc, OSError):  # as are those of `requests`, which name sockets
         return "it does not answer any more"

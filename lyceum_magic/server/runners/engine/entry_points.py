@@ -32,7 +32,7 @@ _SHELLS = frozenset({"ash", "bash", "dash", "ksh", "sh", "zsh"})
 _S6_INIT = "/init"
 
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-#: A longer one is no script that somebody wrote.
+#: A longer one is no script that a person wrote.
 _MAX_SCRIPT_BYTES = 1 << 20
 #: How many links a program may be away.
 _MAX_LINKS = 8
@@ -55,7 +55,7 @@ _EXECS = re.compile(r"\bos\.exec\w+\(.*\bargv\b|\bexec\s*\(?\s*@ARGV\b|^\s*exec\
 
 
 def hands_over(entry_point: Sequence[str], read_script: Callable[[str], str | None]) -> bool:
-    """Whether an entry point runs the command that it gets as its last arguments.
+    """Return whether an entry point runs the command that it gets as its last arguments.
 
     Args:
         entry_point: its words.
@@ -101,7 +101,7 @@ def _runs_arguments(script: str) -> bool:
 
 
 def read_script(container: Container, program: str) -> str | None:
-    """The text of a script in a container that has been created; None of any other program."""
+    """Return the text of a script in a created container; None for any other program."""
     config = container.attrs["Config"]
     if "/" in program:
         return _text_of(container, join(config.get("WorkingDir") or "/", program))
@@ -113,7 +113,9 @@ def read_script(container: Container, program: str) -> str | None:
 
 
 def _text_of(container: Container, path: str) -> str | None:
-    """The text of a file that begins as scripts do, "" of another one, None where there is none."""
+    """Return the text of a file that begins as scripts do; "" for other files, None if there is
+    none.
+    """
     from docker.errors import NotFound
 
     for _ in range(_MAX_LINKS):

@@ -1,4 +1,4 @@
-"""Images: what their names mean, and how they come from a registry; progress as phrases."""
+"""Images: the meaning of their names, and their way from a registry; progress as phrases."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from docker import DockerClient
     from requests import Response
 
-#: How long the engine may say nothing while it pulls; unpacking a large layer is a silent affair.
+#: How long the engine may be silent while it pulls: unpacking a large layer takes long. In seconds.
 _SILENCE_S = 600
 
 _DOMAIN = r"(?:localhost|[A-Za-z0-9-]+(?:\.[A-Za-z0-9-]+)+|[A-Za-z0-9.-]+(?=:\d)|\[[0-9a-fA-F:]+\])"
@@ -38,7 +38,7 @@ _SHORT_ID = 12
 
 @dataclass(frozen=True)
 class ImageReference:
-    """The name of an image. `version` is a tag or, where there is an `algorithm:`, a digest."""
+    """The name of an image. `version` is a tag or, if it begins with an `algorithm:`, a digest."""
 
     registry: str
     repository: str
@@ -49,7 +49,9 @@ class ImageReference:
 
 
 def parse_reference(text: str) -> ImageReference:
-    """The image that a text means: `[registry/]name[:tag][@digest]`; a digest outdoes a tag.
+    """Return the image that a text means: `[registry/]name[:tag][@digest]`.
+
+    A digest wins over a tag.
 
     Raises:
         ValueError: it means none.
@@ -66,7 +68,7 @@ def parse_reference(text: str) -> ImageReference:
 async def provide(
     text: str, client: DockerClient, sign_in: SignIn | None, on_progress: ProgressListener
 ) -> str:
-    """The name by which the engine has an image; it is pulled where it is not there.
+    """Return the name by which the engine has an image, which is pulled if it is missing.
 
     As for Docker, a text may be the beginning of the id of an image that is there. No registry
     knows ids.
@@ -79,7 +81,7 @@ async def provide(
         EngineUnavailable: the engine is gone.
     """
     reference = parse_reference(text)
-    # An image that is here already says nothing about who may have it.
+    # That an image is here already does not say that this request may have it.
     is_public = sign_in is None
     found = await asyncio.to_thread(_id_of, client, str(reference)) if is_public else ""
     if found:
@@ -95,7 +97,7 @@ async def provide(
 
 
 def _id_of(client: DockerClient, name: str) -> str:
-    """The id of an image that the engine has; empty where it has none."""
+    """Return the id of an image that the engine has; empty if it has none."""
     from docker.errors import ImageNotFound
 
     try:
@@ -107,9 +109,9 @@ def _id_of(client: DockerClient, name: str) -> str:
 async def pull(
     reference: ImageReference, sign_in: SignIn | None, on_progress: ProgressListener
 ) -> None:
-    """Fetches an image; a pull that is cancelled ends in the engine too.
+    """Fetch an image. A pull that is cancelled ends in the engine too.
 
-    Without `sign_in` nobody's logins are used, also none that this machine may have.
+    Without `sign_in` no logins are used, not even those that this machine may have.
 
     Raises:
         Refusal: it cannot be had; the sentence says why.
@@ -131,7 +133,7 @@ async def pull(
     def work() -> None:
         try:
             job.run()
-        except BaseException as exc:  # noqa: BLE001 - it is raised where somebody waits for it
+        except BaseException as exc:  # noqa: BLE001 - it is raised where the pull is awaited
             tell(settle, exc)
         else:
             tell(settle, None)
@@ -181,7 +183,7 @@ class _Pull:
                 raise self._refusal(explanation(exc)) from exc
 
     def cancel(self) -> None:
-        """The engine stops pulling when nobody listens any more."""
+        """Hang up: the engine stops pulling when nothing listens any more."""
         with self._lock:
             self._is_cancelled = True
             if self._response is not None:
@@ -210,7 +212,7 @@ class _Pull:
 
 
 def _hang_up(response: Response) -> None:
-    """Shuts its socket down under the thread that reads from it."""
+    """Shut a response's socket down under the thread that reads from it."""
     from docker.types import CancellableStream
 
     with contextlib.suppress(OSError):
@@ -218,13 +220,13 @@ def _hang_up(response: Response) -> None:
 
 
 class PullProgress:
-    """How much of an image has arrived, as far as its layers' sizes are known."""
+    """The share of an image that has arrived, as far as its layers' sizes are known."""
 
     def __init__(self) -> None:
         self._layers: dict[str, tuple[int, int]] = {}
 
     def after(self, event: Mapping[str, Any]) -> int:
-        """The percentage of bytes that are here, once the engine has told this as well."""
+        """Take in another message of the engine; return the percentage of bytes that arrived."""
         layer = event.get("id", "")
         match event:
             case {"status": "Downloading", "progressDetail": {"current": current, "total": total}}:
@@ -237,7 +239,9 @@ class PullProgress:
 
 
 def why_not_pulled(reference: ImageReference, reason: str, *, signed_in: bool) -> str:
-    """One sentence for what an engine says when it cannot pull; engines know no error codes here.
+    """Return one sentence for what an engine says when it cannot pull.
+
+    Engines have no error codes here.
 
     Args:
         signed_in: whether there were credentials.

@@ -1,8 +1,8 @@
 """Files that containers leave in a run's folder, where the server's user may not remove them.
 
-The root of an engine writes where a server that is not root may only look on. Nobody but that root
-can change it: a container of an image that is there anyway lets everybody in. The folder around it
-is the server's alone.
+The root of an engine's containers writes files that a server of another user may not remove. Only
+that root can change their modes, so a container of an image that is there anyway opens them to
+every user. The folder around them is the server's alone.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TARGET = "/leftovers"
 
 
 def are_there(folder: Path) -> bool:
-    """Whether somebody else owns files below `folder`, and we may not remove them."""
+    """Return whether another user owns files below `folder`, which we may not remove."""
     user = os.geteuid()
     if not user or not folder.exists():
         return False
@@ -32,7 +32,7 @@ def are_there(folder: Path) -> bool:
 def make_removable(
     engine: DockerClient, folder: Path, images: Iterable[str], labels: Mapping[str, str]
 ) -> bool:
-    """Lets everybody remove what is below `folder`, with the first image that can. Blocks.
+    """Let everyone remove what is below `folder`, with the first image that can. Blocks.
 
     Args:
         images: some may have no `chmod`.

@@ -1,4 +1,4 @@
-"""How the registries that images come from are signed in to.
+"""Sign-in to the registries that images come from.
 
 The package that talks to Amazon is imported when it is first needed: the server starts without it.
 """
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class SignIn:
-    """What a registry asks for.
+    """The credentials that a registry asks for.
 
     Attributes:
         registry: `host` or `host:port`; None for the one that the image's name says.
@@ -30,7 +30,7 @@ class SignIn:
 
 
 def check_credentials(request: StartImage | StartCompose) -> None:
-    """Sees to it that the credentials of a request fit their type.
+    """Check that the credentials of a request fit their type.
 
     Raises:
         InvalidField: one is missing, or there is no type to tell what they are.
@@ -68,7 +68,7 @@ def check_credentials(request: StartImage | StartCompose) -> None:
 
 
 def sign_in(request: StartImage | StartCompose) -> SignIn | None:
-    """What the registry of a request's images asks for; None for public ones. Blocks for `aws`.
+    """Return the credentials for a request's images; None for public ones. Blocks for `aws`.
 
     Raises:
         Refusal: Amazon does not accept the keys, or cannot be reached.
@@ -85,7 +85,7 @@ def sign_in(request: StartImage | StartCompose) -> SignIn | None:
 
 
 def _sign_in_to_amazon(request: StartImage | StartCompose) -> SignIn:
-    """A password for a few hours.
+    """Return a password that holds for a few hours.
 
     Source: Amazon ECR API, `GetAuthorizationToken`: base64 of `AWS:<password>`.
     """

@@ -1,4 +1,4 @@
-"""What the runners of images and of stacks have in common: runs that belong to a supervisor.
+"""The base of the runners of images and of stacks, whose runs belong to supervisors.
 
 The server prepares a run (checks, pulls, decides); from then on the run is its supervisor's (see
 `supervisor`), and the handle only listens to it. Whatever a supervisor that died leaves in
@@ -13,16 +13,19 @@ import logging
 import threading
 from abc import abstractmethod
 from collections.abc import Iterable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from ....protocol.requests import Kind, Start
+from ...gpus import read_gpus
 from ...run_folders import RunFolders
 from ..base import EngineUnavailable, ProgressListener, RunSpec, Usage
-from ..handle import Patience, SupervisedRun, is_supervised
+from ..control import is_supervised
+from ..folder import clear, remove_assignment, write_assignment
+from ..handle import Patience, SupervisedHandle
 from ..pool import InterpreterPool
-from ..process.supervisor import write_json
-from ..supervised_runner import SupervisedRunner
+from ..supervised import SupervisedRunner
 from .engine import KIND_LABEL, RUN_LABEL, STATE_LABEL, Engine, connect, engine_environment
 from .supervisor import EngineAssignment
 
@@ -49,7 +52,7 @@ class EngineRunner(SupervisedRunner):
     """
 
     def __init__(self, state_dir: Path, *, bucket: Path, kind: Kind, supervisor: str) -> None:
-        # They need a quarter of a second to wake up and 40 MB: none waits for a run to come.
+        # Each needs a quarter of a second to start and 40 MB, so none is started ahead of need.
         super().__init__(
             InterpreterPool(size=0, module=supervisor, environment=engine_environment())
         )
@@ -62,11 +65,11 @@ class EngineRunner(SupervisedRunner):
         self._sweeper = threading.Thread(target=self._sweep_for_life, name="sweep", daemon=True)
         self._sweep_is_due = threading.Event()
         self._is_closing = threading.Event()
-        # There once there may be something of this kind in the engine.
+        # This file exists as soon as something of this kind may be in the engine.
         self._mark = state_dir / f"{kind}.engine"
 
-    #: A stack begins when those have ended or are healthy that its first service waits for, and
-    #: an engine takes its time to stop and remove containers.
+    #: A stack begins after the services that its first one waits for, and an engine takes its time
+    #: to stop and remove containers.
     patience = Patience(start_s=3600.0, end_s=120.0)
 
     # What each kind does by itself.
@@ -77,7 +80,7 @@ class EngineRunner(SupervisedRunner):
 
     @abstractmethod
     async def prepare(self, spec: RunSpec, on_progress: ProgressListener) -> Mapping[str, Any]:
-        """Makes all ready for the supervisor; returns what its `Work` needs, as JSON.
+        """Prepare everything for the supervisor; return what its `Work` needs, as JSON.
 
         Raises:
             Refusal: the run cannot be started.
@@ -86,25 +89,25 @@ class EngineRunner(SupervisedRunner):
 
     @abstractmethod
     def usage(self, client: DockerClient, run_id: str) -> Usage | None:
-        """What a run uses now. Blocks, as the following do."""
+        """Return what a run uses now, GPUs left out. Blocks, as the following do."""
 
     @abstractmethod
     def remove(self, client: DockerClient, run_id: str) -> None:
-        """Takes all of a run out of the engine; nothing there is no error."""
+        """Take all of a run out of the engine. Nothing left to remove is no error."""
 
     @abstractmethod
     def found(self, client: DockerClient) -> Iterable[str]:
-        """The ids of the runs of this state folder of which there is something in the engine."""
+        """Return the ids of this state folder's runs that have something in the engine."""
 
     # The runner's face.
 
     async def open(self) -> None:
-        # Nothing is asked of an engine, and nothing imported for it, where there was no run yet.
+        # Without an earlier run, no engine is asked, and nothing is imported for it.
         if self._mark.exists():
             self._sweep_soon()
 
     async def sweep(self, unused_since: float) -> None:
-        """Removes what runs have left behind in the engine.
+        """Remove what runs have left in the engine.
 
         Not images: the engine is not this server's, and its owner prunes it.
         """
@@ -122,7 +125,7 @@ class EngineRunner(SupervisedRunner):
     # What the kinds share.
 
     def labels(self, run_id: str) -> dict[str, str]:
-        """The labels of all that a run has in the engine."""
+        """Return the labels of everything that a run has in the engine."""
         return {RUN_LABEL: run_id, **self._marks}
 
     @property
@@ -131,7 +134,7 @@ class EngineRunner(SupervisedRunner):
         return {"label": [RUN_LABEL, *(f"{name}={value}" for name, value in self._marks.items())]}
 
     def mounted_bucket(self) -> str:
-        """The path of the account's storage, which any program may write to."""
+        """Return the path of the account's storage, which any program may write to."""
         self._bucket.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
         self._bucket.mkdir(exist_ok=True)
         if self._bucket.stat().st_mode & 0o777 != 0o777:
@@ -143,10 +146,9 @@ class EngineRunner(SupervisedRunner):
     # Underneath.
 
     async def launch(
-        self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
+        self, spec: RunSpec, handle: SupervisedHandle, on_progress: ProgressListener
     ) -> None:
-        for remains in ("spool", "control.sock"):  # an earlier server may have got this far
-            (spec.folder / remains).unlink(missing_ok=True)
+        clear(spec.folder)
         work = await self.prepare(spec, on_progress)
         self._mark.touch(mode=0o600)
         # No await from here on: a kill() finds either nothing in the engine or the supervisor.
@@ -158,11 +160,11 @@ class EngineRunner(SupervisedRunner):
             stop_grace_s=spec.stop_grace_s,
             work=dict(work),
         )
-        write_json(spec.folder / "assignment.json", assignment)
+        write_assignment(spec.folder, assignment)
         try:
             self.hand_over(spec, handle)
         except OSError:
-            (spec.folder / "assignment.json").unlink(missing_ok=True)  # it holds secrets
+            remove_assignment(spec.folder)
             raise
 
     def measure(self, folder: Path) -> Usage | None:
@@ -173,7 +175,8 @@ class EngineRunner(SupervisedRunner):
         from docker.errors import DockerException
 
         with contextlib.suppress(DockerException, OSError):
-            return self.usage(client, self._folders.run_id_of(folder.name))
+            if usage := self.usage(client, self._folders.run_id_of(folder.name)):
+                return replace(usage, gpu=read_gpus())
         return None
 
     def clean_up(self, folder: Path) -> None:
@@ -192,7 +195,7 @@ class EngineRunner(SupervisedRunner):
             # The next server sweeps it up.
             logger.warning("run %s is still in the engine", run_id, exc_info=True)
 
-    def ended(self, handle: SupervisedRun) -> None:
+    def ended(self, handle: SupervisedHandle) -> None:
         super().ended(handle)
         if handle.is_abandoned:  # with an engine that failed, maybe, and comes back
             self._sweep_soon()
@@ -209,7 +212,7 @@ class EngineRunner(SupervisedRunner):
                 pass
 
     def _sweep(self) -> bool:
-        """Removes what runs have left that nobody supervises; False where it did not work."""
+        """Remove what runs without a supervisor have left; return False if that failed."""
         try:
             client = connect()
         except EngineUnavailable:
@@ -217,7 +220,7 @@ class EngineRunner(SupervisedRunner):
         try:
             with contextlib.closing(client):
                 for run_id in self.found(client):
-                    # Looked at after the engine was: whoever put it there had the run by then.
+                    # Looked at after the engine was: its supervisor had the run by then.
                     if not is_supervised(self._folders.of(run_id)):
                         self.remove(client, run_id)
         except Exception:  # the top of a thread that works for the server's whole life

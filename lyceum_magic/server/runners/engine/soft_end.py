@@ -1,4 +1,4 @@
-"""Asks a container to end as a terminal would: every program of a script gets SIGTERM.
+"""The end of a container as a terminal would ask for it: every program of a script gets SIGTERM.
 
 An engine sends SIGTERM to process 1, which passes it on to one process alone. Where that is a
 shell, as for `sh -c 'echo a; python3 train.py; echo b'`, the shell dies at once, and the engine
@@ -81,7 +81,7 @@ kill -CONT "$shell"
 
 
 def end_softly(client: DockerClient, container_id: str, grace_s: float) -> None:
-    """Sends SIGTERM to a container's programs, and SIGKILL after `grace_s` seconds.
+    """Send SIGTERM to a container's programs, and SIGKILL after `grace_s` seconds.
 
     Returns when it has ended; one that has ended, or is gone, is no error.
     """
@@ -93,7 +93,7 @@ def end_softly(client: DockerClient, container_id: str, grace_s: float) -> None:
 
 
 def _has_programs_of_its_own(host: dict[str, Any]) -> bool:
-    """Whether the processes that a shell sees there are the container's, below an init of ours."""
+    """Return whether the processes that a shell sees there are the container's, below our init."""
     return bool(host.get("Init")) and not host.get("PidMode")
 
 

@@ -1,4 +1,5 @@
-"""What makes programs of cells, kept by digest: clients of this version need not send it.
+"""The bootstraps that make programs of cells, kept by digest: clients of this version need not send
+theirs.
 
 Supervisors load this server's own ahead of need. A cell that an earlier server of the folder has
 accepted may name another one, which that server has left here.
@@ -27,7 +28,7 @@ class Bootstraps:
         folder: holds a file for each, named by its digest; made by `open`.
 
     Attributes:
-        loaded: the digest of the one that supervisors load; empty where none could be written, and
+        loaded: the digest of the one that supervisors load; empty if it could not be written, and
             cells must bring their own.
     """
 
@@ -37,11 +38,11 @@ class Bootstraps:
 
     @property
     def file(self) -> Path:
-        """The one that supervisors load; it may not exist."""
+        """The file that supervisors load; it may not exist."""
         return self._path(wrapping.digest())
 
     def open(self) -> None:
-        """Puts this version's own in place."""
+        """Put this version's own in place."""
         try:
             self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
             if not self.file.exists():
@@ -53,7 +54,7 @@ class Bootstraps:
             self.loaded = wrapping.digest()
 
     def provide(self, digest: str, run_folder: Path) -> None:
-        """Puts a bootstrap into a run's folder, where its workers look for it.
+        """Put a bootstrap into a run's folder, where its workers look for it.
 
         Raises:
             Refusal: it is not here.
@@ -72,7 +73,7 @@ class Bootstraps:
             ) from None
 
     def sweep(self, unused_since: float) -> None:
-        """Removes those that no server has loaded since a moment, in seconds since 1970."""
+        """Remove those that no server has loaded since a moment, in seconds since 1970."""
         for file in self._folder.glob("*.py"):
             if file.stem != self.loaded and file.stat().st_mtime < unused_since:
                 file.unlink()

@@ -1,10 +1,10 @@
-"""How much memory a run may use, and whether it was the want of it that ended one.
+"""The memory limit of a run, and whether it was lack of memory that ended one.
 
-The supervisor limits its program before it lets it go. Where the system gives this user a cgroup
+The supervisor limits its program before it lets it go. If the system gives this user a cgroup
 (version 2, with the memory controller), all processes of the run share the limit, and the kernel
-says when it has killed them. Elsewhere each process gets the limit for its address space, as
-RLIMIT_AS: cruder, since that counts what is reserved and never used, and by process. Only the
-standard library is used, and only where there is something to limit or to explain.
+says when it has killed them. Otherwise each process gets the limit for its address space, as
+RLIMIT_AS. That is cruder: it counts what is reserved and never used, and holds for each process
+apart. Only the standard library is used, and only if there is something to limit or to explain.
 """
 
 from __future__ import annotations
@@ -15,24 +15,24 @@ import resource
 import sys
 from collections.abc import Iterator
 
-#: The name of a run's cgroup begins so.
+#: The beginning of the name of a run's cgroup.
 GROUP_PREFIX = "lyceum-run-"
-#: What the program leaves in the run's folder when a MemoryError ended it.
+#: The file that the program leaves in the run's folder when a MemoryError ended it.
 MEMORY_ERROR = "memory-error"
 
 _VMSTAT = "/proc/vmstat"
 
 
 def limit_memory(pid: int, limit_bytes: int, name: str) -> str | None:
-    """Limits a process and all that it will start.
+    """Limit the memory of a process and of all that it will start.
 
     Args:
-        name: what its cgroup is called, after `GROUP_PREFIX`.
+        name: the name of its cgroup, after `GROUP_PREFIX`.
 
     Returns:
-        The folder of its cgroup, to be asked and removed when the run is over; None where every
-        process has a limit of its own instead, or, beyond Linux, none: no server takes a limit
-        there.
+        The folder of its cgroup, to be asked and removed when the run is over; None if every
+        process has a limit of its own instead. Other systems than Linux have neither, and their
+        servers take no limit.
     """
     for parent in usable_groups():
         with contextlib.suppress(OSError):
@@ -43,7 +43,7 @@ def limit_memory(pid: int, limit_bytes: int, name: str) -> str | None:
 
 
 def make_group(parent: str, pid: int, limit_bytes: int, name: str) -> str:
-    """Puts a process into a new cgroup below `parent`; returns the group's folder.
+    """Put a process into a new cgroup below `parent`; return the group's folder.
 
     Raises:
         OSError: it cannot be done there; nothing is left.
@@ -53,7 +53,7 @@ def make_group(parent: str, pid: int, limit_bytes: int, name: str) -> str:
         os.mkdir(group)
     try:
         _write(group, "memory.max", str(limit_bytes))
-        # All of the run or nothing: what is left of a program that lost a part hangs.
+        # All of the run or nothing: a program that lost a process often hangs.
         _write(group, "memory.oom.group", "1")
         with contextlib.suppress(FileNotFoundError):  # a kernel without swap
             _write(group, "memory.swap.max", "0")
@@ -65,24 +65,29 @@ def make_group(parent: str, pid: int, limit_bytes: int, name: str) -> str:
 
 
 def remove_group(group: str) -> None:
-    """Removes a cgroup whose processes are gone; nothing there is no error."""
+    """Remove a cgroup whose processes are gone. A cgroup that does not exist is no error."""
     with contextlib.suppress(OSError):
         os.rmdir(group)
 
 
 def kills_in_group(group: str) -> int:
-    """How many processes of a cgroup the kernel has killed for want of memory."""
+    """Return how many processes of a cgroup the kernel has killed for lack of memory."""
     return _count(os.path.join(group, "memory.events"), "oom_kill")
 
 
 def kills_on_machine() -> int:
-    """How many processes of this machine the kernel has killed for want of memory since it booted;
-    0 where nobody says."""
+    """Return how many processes of this machine the kernel killed for lack of memory since it
+    booted; 0 if the kernel does not say.
+    """
     return _count(_VMSTAT, "oom_kill")
 
 
 def out_of_memory(limit_bytes: int, what: str = "the program") -> str:
-    """The sentence for a program that its limit ended; 0 where that was the machine's."""
+    """Return the sentence for a program that ran out of memory.
+
+    Args:
+        limit_bytes: its limit; 0 if it was the machine that had no more.
+    """
     if not limit_bytes:
         return f"{what} ran out of memory"
     size = f"{limit_bytes} bytes"
@@ -94,8 +99,10 @@ def out_of_memory(limit_bytes: int, what: str = "the program") -> str:
 
 
 def usable_groups() -> Iterator[str]:
-    """The cgroups below which this process may make one of its own with a memory limit: its own
-    and those above it, the nearest first."""
+    """Yield the cgroups below which this process may make one with a memory limit.
+
+    The nearest comes first: its own, then those above it.
+    """
     try:
         with open("/proc/self/mountinfo", encoding="utf-8", errors="surrogateescape") as mounts:
             fields = [line.split() for line in mounts]
@@ -103,14 +110,14 @@ def usable_groups() -> Iterator[str]:
             own = [line.rstrip("\n")[3:] for line in groups if line.startswith("0::")]
     except OSError:  # not Linux
         return
-    # proc(5): the type of the file system is the first field behind the lone dash.
+    # proc(5): the type of the file system is the first field after the lone dash.
     points = [mount[4] for mount in fields if mount[mount.index("-") + 1] == "cgroup2"]
     if points and own:
         yield from groups_with_memory(points[0], own[0])
 
 
 def groups_with_memory(root: str, own: str) -> Iterator[str]:
-    """As `usable_groups`, for the hierarchy mounted at `root` and a process in the group `own`."""
+    """Yield the same for the hierarchy mounted at `root` and a process in the group `own`."""
     # A group's path may lie outside of what a container sees of the hierarchy.
     path = "" if "/.." in own else own.strip("/")
     while True:

@@ -1,4 +1,4 @@
-"""What a run's requirements mean here: the text of a requirements file in, a folder out.
+"""The requirements of a run: the text of a requirements file in, a folder of packages out.
 
 Nothing is installed into the server's own environment. What it already has is used; the rest goes
 into a folder of its own, shared by all runs that want the same.
@@ -35,7 +35,7 @@ from ..base import Refusal
 
 @dataclass(frozen=True)
 class Wanted:
-    """What is left to install, sorted, and what people should know about it."""
+    """The requirements left to install, sorted, and notices about them for the user."""
 
     requirements: tuple[str, ...] = ()
     notices: tuple[str, ...] = ()
@@ -47,11 +47,11 @@ class Wanted:
 def missing_requirements(
     text: str, provided: Collection[str], installed: Mapping[str, Version]
 ) -> Wanted:
-    """What `text` asks for and `installed` does not satisfy.
+    """Return what `text` asks for and `installed` does not satisfy.
 
     Args:
         text: a requirements file.
-        provided: names of the modules that travel with the run, which nobody should install.
+        provided: names of the modules that travel with the run, and need no package.
         installed: canonical distribution name -> version.
 
     Raises:
@@ -109,7 +109,7 @@ def _parse(line: str) -> Requirement:
 
 
 def _is_installed_from(name: str, url: str) -> bool:
-    """Whether a package was installed from this URL (PEP 610)."""
+    """Return whether a package was installed from this URL (PEP 610)."""
     try:
         source = json.loads(metadata.distribution(name).read_text("direct_url.json") or "{}")
     except (metadata.PackageNotFoundError, ValueError):
@@ -122,7 +122,7 @@ def _is_installed_from(name: str, url: str) -> bool:
 
 def _is_satisfied(requirement: Requirement, installed: Mapping[str, Version]) -> bool:
     version = installed.get(canonicalize_name(requirement.name))
-    # What is installed may be a pre-release: it was wanted then, and serves now.
+    # An installed pre-release satisfies too: it was wanted when it was installed.
     if version is None or not requirement.specifier.contains(version, prereleases=True):
         return False
     return all(
@@ -141,7 +141,7 @@ def _needed_by_extra(name: str, extra: str) -> Iterator[Requirement]:
 
 
 def _without_local_tags(requirement: Requirement) -> tuple[Requirement, str]:
-    """The requirement with `==2.1+cu121` as `==2.1`, and the (last) tag removed."""
+    """Return the requirement with `==2.1+cu121` as `==2.1`, and the (last) tag removed."""
     tag, specifiers = "", []
     for specifier in requirement.specifier:
         version, plus, local = specifier.version.partition("+")
@@ -155,7 +155,7 @@ def _without_local_tags(requirement: Requirement) -> tuple[Requirement, str]:
 
 
 def installed_versions() -> Mapping[str, Version]:
-    """The distributions of this interpreter: canonical name -> version.
+    """Return the distributions of this interpreter: canonical name -> version.
 
     A folder on the path is read again only when it has changed.
     """
@@ -183,10 +183,10 @@ def _versions_in(folder: str, _mtime_ns: int) -> Mapping[str, Version]:
 
 
 #: Files in the folder where uv runs: it takes settings from there, and looks in no folder above,
-#: which may be anybody's. An empty `uv.toml` alone leaves it the projects above.
+#: which may be another user's. An empty `uv.toml` alone leaves it the projects above.
 _END_OF_SEARCH = {"uv.toml": "", "pyproject.toml": "[tool.uv]\nmanaged = false\n"}
 
-#: The name of a folder that is being removed begins so.
+#: The beginning of the name of a folder that is being removed.
 _REMOVED = "removed-"
 
 
@@ -197,13 +197,13 @@ class _Job:
 
 
 class Installer:
-    """Installs sets of requirements, each once, into folders below `cache`.
+    """An installer of sets of requirements, each once, into folders below `cache`.
 
     To be used in one event loop.
 
     Args:
-        index_url, find_links: passed on to uv, the first in its environment: who is on this machine
-            can read command lines, and it may hold a password.
+        index_url, find_links: passed on to uv. The first goes into its environment, because it may
+            hold a password, and every user of this machine can read command lines.
         limit_s: how long one installation may take.
     """
 
@@ -222,10 +222,10 @@ class Installer:
         self._jobs: dict[str, _Job] = {}
 
     async def install(self, requirements: tuple[str, ...]) -> Path:
-        """The folder that holds `requirements` and all they need.
+        """Return the folder that holds `requirements` and all they need.
 
-        Whoever wants what is being installed already waits for it; it is given up when all who
-        wait have been cancelled.
+        A run that wants what is being installed already waits for it. The installation is given up
+        when all runs that wait have been cancelled.
 
         Raises:
             Refusal: they cannot be installed, or not in time.
@@ -248,19 +248,19 @@ class Installer:
         finally:
             job.waiters -= 1
             if not job.waiters:
-                # From here on whoever wants the same begins anew, or finds the folder.
+                # From here on a run that wants the same begins again, or finds the folder.
                 del self._jobs[key]
                 job.task.cancel()
                 await asyncio.wait([job.task])  # it stops uv, and clears away its draft
 
     async def sweep(self, unused_since: float) -> None:
-        """Removes what nobody has asked for since a moment, in seconds since 1970."""
+        """Remove what no run has asked for since a moment, in seconds since 1970."""
         if not self._cache.exists():
             return
         unused = []
         for folder in self._cache.iterdir():
             if folder.stat().st_mtime < unused_since:
-                # No await between the look and this: whoever asks now installs it anew.
+                # No await between the look and this: a run that asks now installs it again.
                 if not folder.name.startswith(_REMOVED):
                     folder = folder.rename(folder.with_name(_REMOVED + folder.name))
                 unused.append(folder)
@@ -345,7 +345,7 @@ def _move(draft: Path, folder: Path) -> None:
 
 
 def _constraints(requirements: Collection[str], installed: Mapping[str, Version]) -> list[str]:
-    """The interpreter's own versions, except of what the run wants otherwise."""
+    """Return the interpreter's own versions, except of packages that the run wants otherwise."""
     wanted = {canonicalize_name(Requirement(line).name) for line in requirements}
     # Without local tags, which no index has: `==2.1` admits 2.1+cu121 as well.
     return sorted(
@@ -354,7 +354,7 @@ def _constraints(requirements: Collection[str], installed: Mapping[str, Version]
 
 
 def _gist(output: bytes) -> str:
-    """The installer's message in one line, without its drawing."""
+    """Return the installer's message in one line, without its drawing."""
     text = re.sub(r"[×╰├│─▶]", " ", output.decode(errors="replace"))
     text = " ".join(text.split()).removeprefix("error: ")
     return text if len(text) <= 300 else text[:299] + "…"

@@ -1,4 +1,4 @@
-"""Runs Python programs as processes of this machine: a `RunSpec` in, a `RunHandle` out.
+"""The runner of Python programs as processes of this machine: a `RunSpec` in, a `RunHandle` out.
 
 The server prepares the run's folder and hands it to a waiting interpreter; from then on the run
 belongs to its supervisor (see `supervisor`), and the handle only listens to it.
@@ -8,28 +8,28 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
-import os
-import re
-import shutil
 import time
-from collections.abc import Container, Mapping, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import psutil
 
 from ....protocol.bootstrap import digest_in
 from ....protocol.requests import Start, StartPython, decode_import_files, import_statements
+from ...gpus import read_gpus
 from ..base import EngineUnavailable, ProgressListener, Refusal, RunSpec, Usage
-from ..handle import SupervisedRun, kill_marked, read_facts, report
+from ..control import SUPERVISOR_ID
+from ..folder import clear, read_facts, report, script_name, write_assignment, write_program
+from ..handle import SupervisedHandle
+from ..marks import kill_marked
 from ..pool import InterpreterPool
-from ..supervised_runner import SupervisedRunner
+from ..supervised import SupervisedRunner
 from .bootstraps import Bootstraps
 from .memory import MEMORY_ERROR, remove_group
 from .requirements import Installer, Wanted, installed_versions, missing_requirements
-from .supervisor import SUPERVISOR_ID, Assignment, write_json
+from .supervisor import Assignment
 
-#: More than lies between the installation of a run's requirements and its beginning.
+#: An upper bound of the time from the installation of a run's requirements to its beginning.
 _PREPARATION_S = 3600.0
 
 _REFUSED = (
@@ -39,7 +39,7 @@ _REFUSED = (
 
 
 class ProcessRunner(SupervisedRunner):
-    """Runs each program in a process of its own, as the server's own user.
+    """A `Runner` that starts each program in a process of its own, as the server's own user.
 
     Args:
         state_dir: where installed requirements are kept.
@@ -88,8 +88,9 @@ class ProcessRunner(SupervisedRunner):
             raise EngineUnavailable(f"{_REFUSED[0].upper()}{_REFUSED[1:]}.")
 
     async def sweep(self, unused_since: float) -> None:
-        """Removes installed requirements that no run has asked for since a moment, in seconds since
-        1970, and that no run which is not over can have."""
+        """Remove installed requirements that no run has asked for since a moment, in seconds since
+        1970. Those that an unfinished run may use stay.
+        """
         oldest = time.time()
         for handle in self._handles:
             if handle.started_at is None:  # it may be about to use any of them
@@ -99,7 +100,7 @@ class ProcessRunner(SupervisedRunner):
         await asyncio.to_thread(self._bootstraps.sweep, unused_since)
 
     async def launch(
-        self, spec: RunSpec, handle: SupervisedRun, on_progress: ProgressListener
+        self, spec: RunSpec, handle: SupervisedHandle, on_progress: ProgressListener
     ) -> None:
         if self._is_refused:  # an earlier server, of another profile, accepted it
             raise Refusal(_REFUSED)
@@ -115,7 +116,7 @@ class ProcessRunner(SupervisedRunner):
         self.hand_over(spec, handle)
 
     def measure(self, folder: Path) -> Usage | None:
-        """What the program and all that it started use now; None where it is over by now."""
+        """Return what the program and all that it started use now; None if it is over by now."""
         try:
             supervisor = psutil.Process(read_facts(folder)["pid"])
             family = supervisor.children(recursive=True)
@@ -128,10 +129,10 @@ class ProcessRunner(SupervisedRunner):
             with contextlib.suppress(psutil.Error), process.oneshot():  # it may have ended just now
                 cpu_s += sum(process.cpu_times()[:4])
                 memory_bytes += process.memory_info().rss
-        return Usage(cpu_s, memory_bytes)
+        return Usage(cpu_s, memory_bytes, read_gpus())
 
     def clean_up(self, folder: Path) -> None:
-        facts = read_facts(folder)  # none where its supervisor died before the program began
+        facts = read_facts(folder)  # empty if its supervisor died before the program began
         if mark := facts.get("id"):
             kill_marked(SUPERVISOR_ID, mark)
         # Runs that an older version started have none.
@@ -143,15 +144,13 @@ class ProcessRunner(SupervisedRunner):
 
 
 def _prepare(spec: RunSpec, memory_limit_bytes: int | None) -> Wanted:
-    """Writes what the supervisor and the program need; returns what is to be installed.
+    """Write what the supervisor and the program need; return what is to be installed.
 
     Raises:
         Refusal: the request cannot be carried out.
     """
     request = _python(spec)
-    # An earlier server may have got this far.
-    for remains in ("spool", "control.sock", MEMORY_ERROR):
-        (spec.folder / remains).unlink(missing_ok=True)
+    clear(spec.folder, MEMORY_ERROR)
     files = decode_import_files(request.import_files) if request.import_files else {}
     modules = {name.partition("/")[0].removesuffix(".py") for name in files}
     wanted = Wanted()
@@ -159,7 +158,7 @@ def _prepare(spec: RunSpec, memory_limit_bytes: int | None) -> Wanted:
         wanted = missing_requirements(request.requirements_content, modules, installed_versions())
     if wanted.notices:
         report(spec, "\n".join(wanted.notices).encode() + b"\n")
-    _write_program(spec.folder / "work", {**files, _script_name(request, files): request.code})
+    write_program(spec.folder, request, files)
     if not wanted.requirements:
         _write_assignment(spec, [], memory_limit_bytes)
     return wanted
@@ -170,29 +169,12 @@ def _python(spec: RunSpec) -> StartPython:
     return spec.request
 
 
-def _write_program(work: Path, files: Mapping[str, str]) -> None:
-    if work.exists():
-        shutil.rmtree(work)
-    work.mkdir()
-    for name, source in files.items():
-        try:
-            if "/" in name:
-                (work / name).parent.mkdir(parents=True, exist_ok=True)
-            (work / name).write_bytes(source.encode())
-        except UnicodeEncodeError as exc:
-            raise Refusal(f"{name} holds characters that are not valid Unicode") from exc
-        except OSError as exc:
-            if exc.errno in (errno.ENOSPC, errno.EDQUOT, errno.EIO):
-                raise
-            raise Refusal(f"{name!r} cannot be written: {exc.strerror}") from exc
-
-
 def _write_assignment(spec: RunSpec, path: Sequence[str], memory_limit_bytes: int | None) -> None:
     request = _python(spec)
     files = decode_import_files(request.import_files) if request.import_files else {}
     assignment = Assignment(
         run_id=spec.run_id,
-        script=_script_name(request, files),
+        script=script_name(request, files),
         prior_imports=import_statements(request.prior_imports or []),
         path=list(path),
         environment=dict(spec.environment),
@@ -201,15 +183,4 @@ def _write_assignment(spec: RunSpec, path: Sequence[str], memory_limit_bytes: in
         memory_limit_bytes=memory_limit_bytes,
         bootstrap=digest_in(request.code),
     )
-    write_json(spec.folder / "assignment.json", assignment)
-
-
-def _script_name(request: StartPython, taken: Container[str]) -> str:
-    name = os.path.basename(request.file_name or "")
-    if not re.fullmatch(r"\w[\w .-]{0,100}\.py", name):
-        name = "main.py"
-    if name in taken:
-        name = "main.py"
-    while name in taken:
-        name = f"_{name}"
-    return name
+    write_assignment(spec.folder, assignment)

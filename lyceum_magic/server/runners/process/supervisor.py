@@ -1,30 +1,21 @@
-"""The process between the server and a Python run; it waits, with the program to be, for its run.
+"""The supervisor of a Python run, a process of its own, and the program's process until it begins.
 
-In comes one hand-over on the control socket that is its stdin; out go the run's spool, its
-`supervisor.json` and its `exit.json`. It is started as `python -P -m ...supervisor N`,
-ahead of need, where N is how many descriptors a program may have, and forks at once: the child will
-become the program, the parent is its supervisor, which outlives the server. The run's folder holds:
+One hand-over comes in on the control socket, which is stdin; out go the run's spool, its facts and
+its end (see `control`). It is started ahead of need as `python -P -m ...supervisor N BOOTSTRAP`,
+where N is how many descriptors a program may have, and forks at once: the child will become the
+program, the parent is its supervisor, which outlives the server. Beside the files of `control`, the
+run's folder holds:
 
-    assignment.json   what to run; deleted as soon as it is read, for it holds secrets
-    lock              flock'ed from before the hand-over until the supervisor is gone
-    control.sock      where a later server finds the supervisor
-    supervisor.json   written before the program begins: without it, nothing has run
-    spool             the output
-    exit.json         how it ended
     bootstrap.py      of a cell that came without it: see `protocol.bootstrap`
     memory-error      there if the program died of its memory limit and knew it
     work/             the program's own folder
-
-The lock is the truth about life and death. It belongs to an open file that the server locks and
-passes on with the hand-over, so there is no moment at which a run in progress is not locked, and
-no process id that could be taken for another's.
 
 Only the standard library is imported here, and lightly: the program inherits this interpreter.
 """
 
 from __future__ import annotations
 
-# Programs from notebooks begin with those that nothing here uses: imported while nobody waits.
+# Most programs from notebooks import those that nothing here uses: imported before there is a run.
 import __future__  # noqa: F401
 
 import ast  # noqa: F401
@@ -46,35 +37,25 @@ import socket
 import sys
 import threading  # noqa: F401
 import time
-import traceback
 import zlib  # noqa: F401
 from collections.abc import Callable
 from importlib.machinery import SourceFileLoader
 from types import CodeType, ModuleType, TracebackType
 from typing import TYPE_CHECKING, Any, NoReturn, TypedDict
 
+from .... import trail
 from ....disks import reason
 from ...descriptors import set_limit
 from ...output.masking import program_variables
 from ...output.spool import SpoolWriter
+from .. import control
+from ..control import EndFile, Servers, redirect_to_null
 from . import memory
 
 if TYPE_CHECKING:
     from ....protocol.events import StreamName
 
 _ExceptHook = Callable[[type[BaseException], BaseException, TracebackType | None], None]
-
-# What goes over the control socket: single bytes, so that nothing is ever half sent.
-KILL = b"k"
-STOP = b"s"
-STARTED = b"S"
-GROWN = b"g"
-#: What the run waits for is another thing now, and stands in this file of its folder.
-DETAIL = b"d"
-DETAIL_FILE = "detail.json"
-
-#: Marks every process of a run, forked or executed, for as long as it keeps its environment.
-SUPERVISOR_ID = "LYCEUM_SUPERVISOR_ID"
 
 #: The package that a bootstrap makes importable, and its modules that need nothing from elsewhere.
 BOOTSTRAP = "lyceum_magic_remote"
@@ -85,23 +66,21 @@ BOOTSTRAP_MODULES = [
     "workers",
 ]  # fmt: skip
 
-#: What children that outlive the program may take to finish their output.
+#: How long children that outlive the program may take to finish their output. In seconds.
 DRAIN_S = 0.5
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _MADV_POPULATE_WRITE = 23
 _READ_BYTES = 1 << 16
-_EXIT_BYTES = 4096
-_MOST_CONNECTIONS = 32
 
 
 class Assignment(TypedDict):
-    """What the server writes to `assignment.json`. Times in seconds.
+    """The content of `assignment.json`. Times in seconds.
 
     Attributes:
         script: the program's file name below `work/`.
-        path: folders to put on the import path, behind `work/`.
+        path: folders to put on the import path, after `work/`.
         memory_limit_bytes: how much memory the program may use; None for no limit.
         bootstrap: the digest of the bootstrap that the program needs; empty if it needs none.
     """
@@ -117,56 +96,16 @@ class Assignment(TypedDict):
     bootstrap: str
 
 
-def write_json(path: str | os.PathLike[str], value: object) -> None:
-    """Writes a small file by rename, so that a reader sees all of it or nothing."""
-    draft = f"{os.fspath(path)}.draft"
-    try:
-        with open(draft, "w", encoding="utf-8") as file:
-            json.dump(value, file)
-        os.rename(draft, path)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(draft)  # a part of it may be there, with the account's secrets
-        raise
-
-
-def put_end(draft: int, text: str) -> None:
-    """Writes how the run ended as `exit.json`, into the file that was made for it in advance.
-
-    Once all of the program is gone: what it has put in the places of our files is moved aside.
-
-    Args:
-        draft: `exit.draft`, open; the program may have taken its name away.
-    """
-    os.pwrite(draft, text.encode(), 0)
-    with contextlib.suppress(PermissionError):
-        os.chmod(".", 0o700)
-    own = str(os.getpid())
-    if os.path.isdir("exit.json") and not os.path.islink("exit.json"):  # no file can replace it
-        os.rename("exit.json", f"exit.json.{own}")
-    try:
-        is_ours = os.path.samestat(os.fstat(draft), os.lstat("exit.draft"))
-    except FileNotFoundError:
-        is_ours = False
-    if not is_ours:
-        name = f"exit.{own}.{time.monotonic_ns()}"
-        with open(name, "x", encoding="utf-8") as file:
-            file.write(text)
-        os.rename(name, "exit.json")
-        return
-    os.rename("exit.draft", "exit.json")
-
-
 # --- waiting ---------------------------------------------------------------------------------
 
 
 def _wait_for_run() -> tuple[CodeType, dict[str, Any]]:
-    """Forks, and waits for the hand-over; returns in the program's process alone."""
+    """Fork, and wait for the hand-over; return in the program's process alone."""
     set_limit(int(sys.argv[1]))
     # What the server has inherited and cannot know of must not reach programs.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
-    control = socket.socket(fileno=os.dup(0))
-    _redirect_to_null(0)
+    server = socket.socket(fileno=os.dup(0))
+    redirect_to_null(0)
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     go_reader, go = os.pipe()
     stdout_reader, stdout = os.pipe()
@@ -178,14 +117,14 @@ def _wait_for_run() -> tuple[CodeType, dict[str, Any]]:
     if program:
         for descriptor in (go_reader, stdout, stderr):
             os.close(descriptor)
-        _supervise(control, program, go, stdout_reader, stderr_reader)
+        _supervise(server, program, go, stdout_reader, stderr_reader)
     _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != supervisor:  # it died before the line above took effect
         os._exit(1)
     os.setsid()  # a signal to the program's process group must not reach the supervisor
     os.dup2(stdout, 1)
     os.dup2(stderr, 2)
-    control.close()
+    server.close()
     for descriptor in (go, stdout_reader, stdout, stderr_reader, stderr):
         os.close(descriptor)
     _own_memory()
@@ -197,10 +136,10 @@ def _wait_for_run() -> tuple[CodeType, dict[str, Any]]:
 
 
 def _load_bootstrap(file: str) -> str:
-    """Loads what most cells need, while nobody waits.
+    """Load what most cells need, before there is a run.
 
     Returns:
-        Its digest; empty where there is none, and each cell loads the one in its run's folder.
+        The bootstrap's digest; empty if there is none, and each cell loads its run's own.
     """
     try:
         with open(file, encoding="utf-8") as text:
@@ -213,7 +152,7 @@ def _load_bootstrap(file: str) -> str:
 
 
 def _unload_bootstrap() -> None:
-    """Leaves nothing of it to a program that does not need it."""
+    """Remove the bootstrap, for a program that does not need it."""
     for name in [name for name in sys.modules if name.partition(".")[0] == BOOTSTRAP]:
         del sys.modules[name]
     sys.meta_path[:] = [
@@ -221,36 +160,21 @@ def _unload_bootstrap() -> None:
     ]
 
 
-def _supervise(control: socket.socket, program: int, go: int, stdout: int, stderr: int) -> NoReturn:
-    """What the parent does: waits for the hand-over, lets the program go, sees to its end."""
+def _supervise(server: socket.socket, program: int, go: int, stdout: int, stderr: int) -> NoReturn:
+    """Do the parent's part: wait for the hand-over, let the program go, see to its end."""
     _own_memory()
     poll = select.poll()
-    poll.register(control, select.POLLIN)
-    poll.register(stdout, select.POLLIN)  # at its end where the waiting program was killed
+    poll.register(server, select.POLLIN)
+    poll.register(stdout, select.POLLIN)  # at its end if the waiting program was killed
     if stdout in (descriptor for descriptor, _ in poll.poll()):
         os._exit(1)
-    folder, descriptors, *_ = socket.recv_fds(control, 4096, 2)
-    if not folder:  # the server is gone, and never needed us
-        os._exit(0)
-    _redirect_to_null(2)  # until here the server's own: it shows why a start-up failed
-    os.chdir(folder)
-    try:
-        _lock, listener = descriptors  # the lock is held until this process ends
-        with open("assignment.json", encoding="utf-8") as file:
-            assignment: Assignment = json.load(file)
-        supervisor = Supervisor(assignment, program, control, socket.socket(fileno=listener))
+
+    def supervise(assignment: Assignment, servers: Servers) -> None:
+        folder = os.fsencode(os.getcwd())
+        supervisor = Supervisor(assignment, program, servers)
         supervisor.run(lambda: os.write(go, folder), stdout, stderr)
-    except BaseException:  # noqa: BLE001 - the top of this process, with nobody left to tell
-        with open("supervisor.log", "a", encoding="utf-8") as log:
-            traceback.print_exc(file=log)
-        os._exit(1)
-    os._exit(0)
 
-
-def _redirect_to_null(descriptor: int) -> None:
-    null = os.open(os.devnull, os.O_RDWR)
-    os.dup2(null, descriptor)
-    os.close(null)
+    control.supervise_one_run(server, supervise)
 
 
 def _prctl(option: int, value: int) -> None:
@@ -259,10 +183,10 @@ def _prctl(option: int, value: int) -> None:
 
 
 def _own_memory() -> None:
-    """Copies now, while nobody waits, the memory that a fork left shared.
+    """Copy the memory that a fork left shared now, before there is a run.
 
-    Otherwise the program pays for it page by page; most of them at its end, when the interpreter
-    takes itself apart: 4 ms instead of 15. Where the kernel cannot do it, nothing is lost.
+    Otherwise the program pays for it page by page, most of them at its end, when the interpreter
+    takes itself apart: this saves 11 of 15 ms. If the kernel cannot do it, nothing is lost.
     """
     if sys.platform != "linux":
         return
@@ -279,57 +203,44 @@ def _own_memory() -> None:
 
 
 class Supervisor:
-    """Keeps a program's output and its time limit, and writes down how it ended."""
+    """The supervisor: it keeps a program's output and time limit, and writes how it ended."""
 
-    def __init__(
-        self,
-        assignment: Assignment,
-        program: int,
-        control: socket.socket,
-        listener: socket.socket,
-    ) -> None:
+    def __init__(self, assignment: Assignment, program: int, servers: Servers) -> None:
         self._assignment = assignment
         self._program = program
-        self._connections = {control.fileno(): control}
-        self._listener = listener
+        self._servers = servers
         self._poll = select.poll()
         self._handlers: dict[int, Callable[[int], object]] = {}
         self._open_pipes: set[int] = set()
         self._started_at = 0.0
-        self._reason = ""  # why we ended it; empty where it ended by itself
+        self._reason = ""  # why we ended it; empty if it ended by itself
         self._return_code: int | None = None  # of the program, once it is gone
         self._failure = ""  # why we cannot go on
         self._memory_group: str | None = None  # the cgroup that limits the program
         self._kills_before = 0  # of processes of this machine, for want of memory
-        # Moments of time.monotonic(); infinity where nothing is due.
+        # Moments of time.monotonic(); infinity if nothing is due.
         self._limit_due = self._kill_due = self._drain_due = float("inf")
 
     def run(self, let_go: Callable[[], object], stdout: int, stderr: int) -> None:
-        """Lets the program go; returns when all of it is gone and written down."""
-        # The place for the last word is taken now, in case the disk is full by then.
-        exit_file = os.open("exit.draft", os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-        os.write(exit_file, b" " * _EXIT_BYTES)
-        self._spool = SpoolWriter("spool", secrets=self._assignment["environment"].values())
+        """Let the program go; return when all of it is gone and written down."""
+        end_file = EndFile()
+        self._mark("up")
+        self._spool = SpoolWriter(control.SPOOL, secrets=self._assignment["environment"].values())
         if limit := self._assignment["memory_limit_bytes"]:
             # Not by the run's id: everybody can read the names of groups.
             name = os.path.basename(os.getcwd())
             self._memory_group = memory.limit_memory(self._program, limit, name)
         self._started_at = time.time()
-        facts = {
-            "memory_group": self._memory_group,
-            "pid": os.getpid(),
-            "id": os.environ.get(SUPERVISOR_ID, ""),
-            "started_at": self._started_at,
-        }
-        write_json("supervisor.json", facts)
+        control.write_facts(self._started_at, memory_group=self._memory_group)
         self._supervise(let_go, stdout, stderr)
         end = self._end()
         if self._memory_group is not None:
             memory.remove_group(self._memory_group)
-        put_end(exit_file, json.dumps(end))
+        end_file.put(json.dumps(end))
+        self._mark("end", reason=end["reason"], offset=self._spool.end)
 
     def _supervise(self, let_go: Callable[[], object], stdout: int, stderr: int) -> None:
-        """Returns when the program and all it started are gone and the spool is complete."""
+        """Return when the program and all it started are gone and the spool is complete."""
         signal.signal(signal.SIGINT, signal.SIG_IGN)
         pipes: dict[int, StreamName] = {stdout: "stdout", stderr: "stderr"}
         for pipe in pipes:
@@ -337,17 +248,16 @@ class Supervisor:
             self._watch(pipe, lambda pipe: self._read(pipe, pipes[pipe]))
         self._open_pipes = set(pipes)
         self._watch_children()
-        self._listener.setblocking(False)
-        self._watch(self._listener.fileno(), lambda fd: self._accept())
-        for descriptor, connection in self._connections.items():
-            connection.setblocking(False)
+        self._watch(self._servers.listener, lambda fd: self._accept())
+        for descriptor in self._servers.descriptors:
             self._watch(descriptor, self._obey)
         # Last, so that we already wait for its output: only then is the order of stdout against
         # stderr the order in which it wrote.
         let_go()
         self._limit_due = time.monotonic() + self._assignment["timeout_s"]
-        self._notify(STARTED)
-        # Behind the two lines that somebody waits for.
+        self._servers.tell(control.STARTED)
+        self._mark("program")
+        # After the two lines that the user waits for.
         self._kills_before = memory.kills_on_machine()
         try:
             while not self._is_over():
@@ -392,7 +302,7 @@ class Supervisor:
         self._reap()  # a child may have died before we listened
 
     def _read(self, descriptor: int, stream: StreamName) -> bool:
-        """Moves one read's worth of output into the spool; False where there is none."""
+        """Move one read's worth of output into the spool; return False if there is none."""
         try:
             data = os.read(descriptor, _READ_BYTES)
         except BlockingIOError:
@@ -402,41 +312,30 @@ class Supervisor:
             self._open_pipes.discard(descriptor)
             return False
         if self._spool.append(stream, time.time(), data):
-            self._notify(GROWN)
+            self._servers.tell(control.GROWN)
+        if trail.is_on:
+            self._mark("spool", stream=stream, bytes=len(data), offset=self._spool.end)
         return True
 
     def _accept(self) -> None:
-        """A server came back. It is told at once that the program runs."""
-        connection, _ = self._listener.accept()
-        if len(self._connections) >= _MOST_CONNECTIONS:
-            connection.close()  # servers come one at a time: the program opens these
-            return
-        connection.setblocking(False)
-        self._connections[connection.fileno()] = connection
-        self._watch(connection.fileno(), self._obey)
-        self._notify(STARTED)
+        """Let a server in that came back, and tell it at once that the program runs."""
+        descriptor = self._servers.accept()
+        if descriptor is not None:
+            self._watch(descriptor, self._obey)
+            self._servers.tell(control.STARTED)
 
     def _obey(self, descriptor: int) -> None:
-        connection = self._connections[descriptor]
-        try:
-            orders = connection.recv(4096)
-        except ConnectionResetError:
-            orders = b""
+        orders = self._servers.orders(descriptor)
         if not orders:  # that server is gone; the run goes on
             self._unwatch(descriptor)
-            del self._connections[descriptor]
-            connection.close()
-        elif KILL in orders:
+        elif control.KILL in orders:
             self._reason = "aborted"
             self._kill_all()
-        elif STOP in orders and not self._reason:
+        elif control.STOP in orders and not self._reason:
             self._terminate("stopped")
 
-    def _notify(self, byte: bytes) -> None:
-        for connection in self._connections.values():
-            # A full buffer holds notices enough, and a closed one is noticed by _obey.
-            with contextlib.suppress(BlockingIOError, BrokenPipeError, ConnectionResetError):
-                connection.send(byte)
+    def _mark(self, station: str, **facts: int | str) -> None:
+        trail.mark("supervisor", self._assignment["run_id"], station, **facts)
 
     # Time.
 
@@ -458,7 +357,7 @@ class Supervisor:
             self._terminate("timeout")
 
     def _terminate(self, reason: str) -> None:
-        """SIGTERM for the program, which may end its own children in its own order."""
+        """Send SIGTERM to the program, which may end its own children in its own order."""
         self._reason = reason
         self._limit_due = float("inf")
         self._kill_due = time.monotonic() + self._assignment["stop_grace_s"]
@@ -468,7 +367,9 @@ class Supervisor:
     # The end.
 
     def _reap(self, options: int = os.WNOHANG) -> bool:
-        """Buries dead children, ours by birth or as subreaper; False where none is left at all."""
+        """Bury dead children, ours by birth or as subreaper; return False if no child is left at
+        all.
+        """
         while True:
             try:
                 pid, status = os.waitpid(-1, options)
@@ -484,13 +385,13 @@ class Supervisor:
                 self._drain_due = time.monotonic() + DRAIN_S
 
     def _kill_all(self) -> None:
-        """Kills until no descendant is left.
+        """Kill until no descendant is left.
 
-        Whoever loses its parent becomes our child, so "no child" means "no descendant"; and as
-        each round kills every child there was, it can wait for one of them to die.
+        A process that loses its parent becomes our child, so "no child" means "no descendant". Each
+        round kills every child there was, and so can wait for one of them to die.
         """
         while self._reap():
-            import psutil  # most runs leave nothing behind
+            import psutil  # most runs leave no process
 
             for process in psutil.Process().children(recursive=True):
                 with contextlib.suppress(psutil.NoSuchProcess):
@@ -498,19 +399,15 @@ class Supervisor:
             self._reap(options=0)
 
     def _end(self) -> dict[str, Any]:
-        """The fields of a `RunEnd`."""
-        reason, code, error = self._reason or "exited", self._return_code, ""
+        """Return the fields of a `RunEnd`."""
+        reason, code = self._reason or "exited", self._return_code
+        error = control.order_sentence(reason, self._assignment["timeout_s"])
         if self._failure:
             reason, code, error = "lost", None, self._failure
-        elif reason == "timeout":
-            limit = f"{self._assignment['timeout_s']:g}"
-            code, error = None, f"the run exceeded its time limit of {limit} s"
-        elif reason == "aborted":
-            code, error = None, "the run was aborted"
-        elif reason == "stopped":
-            error = "the run was stopped"
-        elif code:
-            error = self._want_of_memory() or describe_return_code(code)
+        elif reason in ("timeout", "aborted"):
+            code = None
+        elif reason == "exited" and code:
+            error = self._want_of_memory() or control.describe_return_code(code)
         return {
             "reason": reason,
             "return_code": code,
@@ -520,7 +417,7 @@ class Supervisor:
         }
 
     def _want_of_memory(self) -> str:
-        """The sentence for a program that ended for want of memory; empty if it was not that."""
+        """Return the sentence for a program that ended for lack of memory; empty for others."""
         limit = self._assignment["memory_limit_bytes"]
         if limit and (
             memory.kills_in_group(self._memory_group)
@@ -536,34 +433,23 @@ class Supervisor:
         return ""
 
 
-def describe_return_code(code: int) -> str:
-    """One sentence for a return code other than 0."""
-    try:
-        name = signal.Signals(code - 128).name
-    except ValueError:
-        return f"the program ended with exit code {code}"
-    sentence = f"the program was killed by signal {code - 128} ({name})"
-    if name == "SIGKILL":
-        sentence += "; running out of memory is the usual cause"
-    return sentence
-
-
 # --- the program -----------------------------------------------------------------------------
 
 
 def _become_program(run_folder: bytes, bootstrap: str) -> tuple[CodeType, dict[str, Any]]:
-    """Leaves nothing of the supervisor, and gives what remains to be executed.
+    """Remove the supervisor's traces; return the program's code and the namespace to execute it in.
 
     Args:
         bootstrap: the digest of the one that is loaded; empty if none is.
     """
     os.chdir(run_folder)
-    with open("assignment.json", encoding="utf-8") as file:
+    with open(control.ASSIGNMENT, encoding="utf-8") as file:
         assignment: Assignment = json.load(file)
-    os.unlink("assignment.json")
+    os.unlink(control.ASSIGNMENT)
     os.chdir("work")
     work = os.getcwd()
     script = os.path.join(work, assignment["script"])
+    os.environ.pop(trail.VARIABLE, None)  # the supervisor's, and not the program's
     os.environ.update(program_variables(assignment["environment"]))
     os.environ["LYCEUM_RUN_ID"] = assignment["run_id"]
     if assignment["path"]:
@@ -598,14 +484,17 @@ def _become_program(run_folder: bytes, bootstrap: str) -> tuple[CodeType, dict[s
 def _print_program_error(
     kind: type[BaseException], error: BaseException, frames: TracebackType | None
 ) -> None:
-    """Prints an uncaught exception without the frames that led to the program."""
+    """Print an uncaught exception without the frames that led to the program."""
     while frames and frames.tb_frame.f_code.co_filename in (__file__, "<frozen runpy>"):
         frames = frames.tb_next
     sys.__excepthook__(kind, error.with_traceback(frames), frames)
 
 
 def _leave_word_of_memory(run_folder: str) -> _ExceptHook:
-    """The same, for a program with a limit: the supervisor is to know a MemoryError by it."""
+    """Return the same hook for a program with a memory limit.
+
+    It tells the supervisor of a MemoryError by a file.
+    """
 
     def hook(kind: type[BaseException], error: BaseException, frames: TracebackType | None) -> None:
         if issubclass(kind, MemoryError):

@@ -1,4 +1,4 @@
-"""URLs that would lead a callback where it must not go, each with why, and some that are allowed.
+"""URLs that would lead a callback to a forbidden place, with the reasons, and some allowed ones.
 
 Written for this project from the facts in
 
@@ -89,9 +89,9 @@ class Url:
     """A URL of the corpus.
 
     Attributes:
-        reaches: the addresses that an attempt may connect to all the same: those of a redirect's
-            sender, of a name's first answer.
-        profiles: in which it is hostile, or allowed.
+        reaches: The addresses that an attempt may still connect to: those of a redirect's sender,
+            or of a name's first answer.
+        profiles: The profiles in which it is hostile, or allowed.
     """
 
     kind: str

@@ -1,4 +1,4 @@
-"""A receiver on loopback, in the test's own loop, that answers as the test says."""
+"""A receiver on loopback, in the test's own event loop, which answers as the test says."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ Answer = Callable[[Request], Awaitable[int]]
 
 @dataclass
 class Receiver:
-    """What came in, in this order. Without an `answer` it is 204."""
+    """The requests in the order of their arrival. Without an `answer` each gets 204."""
 
     origin: str
     requests: list[Request] = field(default_factory=list)
@@ -33,7 +33,7 @@ class Receiver:
     _arrived: asyncio.Condition = field(default_factory=asyncio.Condition)
 
     async def got(self, number: int) -> list[Request]:
-        """All requests, once there are that many."""
+        """Return all requests, once this many have come."""
         async with asyncio.timeout(30), self._arrived:
             await self._arrived.wait_for(lambda: len(self.requests) >= number)
         return self.requests
@@ -54,7 +54,7 @@ class Receiver:
 
 @asynccontextmanager
 async def receiving() -> AsyncIterator[Receiver]:
-    """A receiver on a free port; whoever it still keeps waiting is cut off at the end."""
+    """Yield a receiver on a free port; requests that still wait are cut off at the end."""
     under_way: set[asyncio.Task[None]] = set()
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:

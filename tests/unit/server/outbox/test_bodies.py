@@ -1,4 +1,4 @@
-"""What a callback says, and how it stays small enough for every receiver."""
+"""The content of a callback, and its limit of size."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Due deliveries are sent, and what became of them is written down, whatever fails."""
+"""Due deliveries are sent, and their results stored, whatever fails."""
 
 from __future__ import annotations
 
@@ -18,12 +18,13 @@ from lyceum_magic.callbacks import verify
 from lyceum_magic.exceptions import EmbeddedServerError
 from lyceum_magic.protocol.callbacks import DeliveryState
 from lyceum_magic.server.bell import Bell
+from lyceum_magic.server.context import Context
 from lyceum_magic.server.outbox import delivery as delivery_module
 from lyceum_magic.server.outbox.delivery import LONGEST_WAIT_S, Deliverer
 from lyceum_magic.server.outbox.planning import new_delivery
 from lyceum_magic.server.outbox.results import Outcome
 from lyceum_magic.server.outbox.schedule import Schedule
-from lyceum_magic.server.outbox.sending import HttpSender, Sender
+from lyceum_magic.server.outbox.sending import CallbackSender, HttpSender
 from lyceum_magic.server.outbox.signing import Signing
 from lyceum_magic.server.outbox.slots import ALL_SLOTS
 from lyceum_magic.server.outbox.targets import Targets
@@ -31,7 +32,7 @@ from lyceum_magic.server.stores.base import (
     Attempt,
     Delivery,
     OutboxStore,
-    SigningSecret,
+    StoredSigningSecret,
     StoreUnavailable,
 )
 from lyceum_magic.server.stores.memory import MemoryStore
@@ -97,11 +98,11 @@ class Pauses:
             await end.wait()
 
     def end(self) -> None:
-        """Ends those that have begun."""
+        """End the pauses that have begun."""
         self._end.ring()
 
     def end_for_good(self) -> None:
-        """Ends all: a test that has failed must not wait for the end of its deliverer."""
+        """End all pauses: a failed test must not wait for the end of its deliverer."""
         self._are_over = True
         self.end()
 
@@ -134,7 +135,7 @@ def status(code: int, retry_after_s: float | None = None) -> Outcome:
 
 
 def answering(*codes: int) -> Callable[[str], Awaitable[Outcome]]:
-    """Each attempt gets the next code, those behind the last one the last."""
+    """Return an `answer` that gives each attempt the next code, and all later ones the last."""
     left = list(codes)
 
     async def answer(url: str) -> Outcome:
@@ -159,7 +160,7 @@ def due(url: str = "https://a.example/hook", now: float = 1_000_000.0) -> Delive
 @asynccontextmanager
 async def delivering(
     store: OutboxStore,
-    sender: Sender,
+    sender: CallbackSender,
     *,
     schedule: Schedule = AT_ONCE,
     secrets: Callable[[], Awaitable[Mapping[str, str]]] = no_secrets,
@@ -167,10 +168,8 @@ async def delivering(
     monotonic: Callable[[], float] = time.monotonic,
     pause: Callable[[float], Awaitable[None]] = asyncio.sleep,
 ) -> AsyncIterator[Deliverer]:
-    deliverer = Deliverer(
-        store, sender, Signing(store), secrets, schedule,
-        clock=clock or Clock(), monotonic=monotonic, pause=pause,
-    )  # fmt: skip
+    context = Context(secrets, clock=clock or Clock(), monotonic=monotonic, pause=pause)
+    deliverer = Deliverer(store, sender, Signing(store), schedule, context)
     await deliverer.open()
     try:
         yield deliverer
@@ -187,7 +186,7 @@ async def becomes(store: OutboxStore, delivery_id: str, state: DeliveryState) ->
 async def tried(
     store: OutboxStore, delivery_id: str, is_so: Callable[[Delivery], bool]
 ) -> Delivery:
-    """The delivery once the store has it as it should be."""
+    """Return the delivery once it meets a condition in the store."""
     async with asyncio.timeout(30):
         while True:
             found = await store.delivery(delivery_id)
@@ -339,7 +338,7 @@ async def test_without_the_secret_or_the_url_nothing_is_sent_and_the_attempt_say
         return {"KEY": ".."}
 
     for secrets, url, said in (
-        (other, "https://a.example/${KEY}", "the secret KEY"),
+        (other, "https://a.example/${KEY}", "no secret KEY"),
         (dots, "https://a.example/${KEY}", "the secret KEY makes a part of its path"),
         (lost_key, "https://a.example/${KEY}", "put the key back"),
         (no_secrets, None, "cannot be decrypted"),
@@ -362,7 +361,7 @@ async def test_health_says_that_the_key_is_lost_until_all_that_needs_it_is_gone(
     lost, later = due(), replace(due("https://b.example/"), next_at=1_000_000.0 + DAY_S)
     for item in (lost, later):
         await store.add_delivery(item)
-    await store.put_signing_secrets([SigningSecret("whsec_a", 1.5)])
+    await store.put_signing_secrets([StoredSigningSecret("whsec_a", 1.5)])
     await store.close()
     key.unlink()
     store = SqliteStore(path, Vault(key))
@@ -377,16 +376,16 @@ async def test_health_says_that_the_key_is_lost_until_all_that_needs_it_is_gone(
     ) as deliverer:
         await tried(store, lost.delivery_id, lambda found: found.attempts == 1)
         (error,) = (await deliverer.health())["errors"]
-        assert error.startswith("callbacks fail: the URLs of some do not fit")
+        assert error.startswith("Callbacks fail: some URLs were encrypted with another vault.key")
         fresh = due("https://c.example/")
         await store.add_delivery(fresh)
         deliverer.ring([fresh.endpoint])
         await tried(store, fresh.delivery_id, lambda found: found.attempts == 1)
         (error,) = (await deliverer.health())["errors"]
         assert "%lyceum callbacks secret --rotate" in error
-        await store.put_signing_secrets([SigningSecret("whsec_b", 1.5)])
+        await store.put_signing_secrets([StoredSigningSecret("whsec_b", 1.5)])
         (error,) = (await deliverer.health())["errors"]
-        assert "the URLs of some" in error
+        assert "some URLs" in error
         await store.remove_delivery(lost.delivery_id)
         assert (await deliverer.health())["errors"] == []
     await store.close()
@@ -486,7 +485,7 @@ class CountingStore(MemoryStore):
 
 
 async def looked(deliverer: Deliverer, store: CountingStore) -> None:
-    """A look at what is due has begun after this was called, and is over."""
+    """Wait for a look at due deliveries that begins after this call."""
     for _ in range(2):  # the second one begins behind the first
         before = store.asked["endpoints"].count
         deliverer.ring()
@@ -635,7 +634,7 @@ async def test_a_result_that_cannot_be_written_holds_up_no_other(
             await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
         assert (await deliverer.health())["errors"] == []
     assert [url for url, _, _ in sender.sent].count("https://a.example/odd") == 1
-    assert f"{odd.delivery_id} cannot be written down ({said})" in caplog.text
+    assert f"{odd.delivery_id} cannot be stored ({said})" in caplog.text
     assert CANARY not in caplog.text
     await store.close()
 
@@ -666,7 +665,7 @@ class FullStore(MemoryStore):
 
     is_full = True
 
-    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+    async def put_signing_secrets(self, secrets: Sequence[StoredSigningSecret]) -> None:
         if self.is_full:
             raise StoreUnavailable("the disk is full")
         await super().put_signing_secrets(secrets)
@@ -846,7 +845,7 @@ async def test_what_ends_while_the_server_does_is_written_down() -> None:
 
 async def test_one_that_was_never_opened_can_be_closed() -> None:
     store = MemoryStore()
-    deliverer = Deliverer(store, PlayedSender(never), Signing(store), no_secrets, AT_ONCE)
+    deliverer = Deliverer(store, PlayedSender(never), Signing(store), AT_ONCE, Context())
     await deliverer.close()
 
 

@@ -1,4 +1,4 @@
-"""Which deliveries follow from the end of a run."""
+"""The deliveries that follow from the end of a run."""
 
 from __future__ import annotations
 

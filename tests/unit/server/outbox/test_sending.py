@@ -1,4 +1,4 @@
-"""What comes of an attempt, with receivers on loopback that answer in every way."""
+"""The outcomes of attempts, with receivers on loopback that answer in every way."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ Answer = Callable[[asyncio.StreamReader, asyncio.StreamWriter], Awaitable[None]]
 
 @asynccontextmanager
 async def listening(answer: Answer) -> AsyncIterator[str]:
-    """The address and port of a receiver that is handed each connection."""
+    """Yield the address and port of a receiver that is handed each connection."""
 
     async def answer_and_close(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
@@ -54,7 +54,7 @@ def replying(reply: bytes) -> Answer:
 
 
 async def silent(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    """Answers nothing until the other side has gone."""
+    """Answer nothing until the other side has gone."""
     await reader.read()
 
 
@@ -71,7 +71,7 @@ def sender(total_s: float = 20.0, connect_s: float = 5.0) -> HttpSender:
 
 
 async def send(origin: str, total_s: float = 20.0) -> Outcome:
-    """What came of sending to a URL with a secret, which nothing that came of it holds."""
+    """Return the outcome of sending to a URL with a secret, which the outcome must not show."""
     outcome = await sender(total_s).send(f"{origin}/s3cret?token=s3cret", HEADERS, BODY)
     assert "s3cret" not in outcome.error
     return outcome

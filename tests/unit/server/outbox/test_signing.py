@@ -1,4 +1,4 @@
-"""What signs callbacks: made once, kept, and changed without a gap."""
+"""The secrets that sign callbacks: made once, kept, and replaced without a gap."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lyceum_magic.callbacks import verify
 from lyceum_magic.exceptions import EmbeddedServerError, InvalidCallback
 from lyceum_magic.protocol.callbacks import SIGNATURE_HEADER
 from lyceum_magic.server.outbox.signing import OVERLAP_S, Signing
-from lyceum_magic.server.stores.base import SigningSecret, StoreUnavailable
+from lyceum_magic.server.stores.base import StoredSigningSecret, StoreUnavailable
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
@@ -27,18 +27,18 @@ BODY = b'{"execution_id":"run"}'
 class CountingStore(MemoryStore):
     reads = writes = 0
 
-    async def signing_secrets(self) -> Sequence[SigningSecret]:
+    async def signing_secrets(self) -> Sequence[StoredSigningSecret]:
         self.reads += 1
         await asyncio.sleep(0)  # others may come in between
         return await super().signing_secrets()
 
-    async def put_signing_secrets(self, secrets: Sequence[SigningSecret]) -> None:
+    async def put_signing_secrets(self, secrets: Sequence[StoredSigningSecret]) -> None:
         self.writes += 1
         await asyncio.sleep(0)
         await super().put_signing_secrets(secrets)
 
 
-def is_signed_by(secret: SigningSecret, headers: dict[str, str], now: float) -> bool:
+def is_signed_by(secret: StoredSigningSecret, headers: dict[str, str], now: float) -> bool:
     try:
         event = verify(BODY, headers, secret.value, now=lambda: now)
     except InvalidCallback:
@@ -116,7 +116,7 @@ async def test_where_the_key_is_lost_a_change_makes_one_that_signs(tmp_path: Pat
 
 async def test_where_the_disk_cannot_be_read_a_change_loses_none() -> None:
     class Unreadable(MemoryStore):
-        async def signing_secrets(self) -> Sequence[SigningSecret]:
+        async def signing_secrets(self) -> Sequence[StoredSigningSecret]:
             raise StoreUnavailable("the disk fails")
 
     store = Unreadable()

@@ -1,4 +1,4 @@
-"""Where a callback may go, with look-ups that answer as the test says."""
+"""The allowed targets of callbacks, with look-ups that answer as the test says."""
 
 from __future__ import annotations
 

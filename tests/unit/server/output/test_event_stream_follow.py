@@ -16,24 +16,24 @@ from lyceum_magic.protocol.states import State
 from lyceum_magic.server.output.event_stream import MAX_EVENT_BYTES, follow, is_record_end, merge
 from lyceum_magic.server.output.spool import LOST, SpoolRecord, encode_record
 from lyceum_magic.server.output.tail import read_lines, read_tail
+from lyceum_magic.server.run import ServerRun
 from lyceum_magic.server.stores.base import RunRecord
-from lyceum_magic.server.tracked_run import TrackedRun
 
 from ..serving import Received, Served, parse, read_stream, serving
 
 pytestmark = pytest.mark.anyio
 
 
-def finished_run(folder: Path, *pieces: tuple[str, bytes]) -> TrackedRun:
+def finished_run(folder: Path, *pieces: tuple[str, bytes]) -> ServerRun:
     spool = folder / "spool"
     spool.write_bytes(b"".join(encode_record(stream, 1.0, data) for stream, data in pieces))  # type: ignore[arg-type]
     request = StartPython(code="", execution_type="cpu")
-    return TrackedRun(
+    return ServerRun(
         RunRecord("a", request, 0.0, state=State.COMPLETED, return_code=0, spool=spool)
     )
 
 
-async def received(run: TrackedRun, offset: int = 0) -> list[Received]:
+async def received(run: ServerRun, offset: int = 0) -> list[Received]:
     chunks = [chunk async for chunk in follow(run, offset, asyncio.Event())]
     return parse(b"".join(chunks))
 
@@ -64,7 +64,7 @@ async def test_offsets_inside_a_record_are_no_event_ids(tmp_path: Path) -> None:
     assert run.spool is not None
     size = run.spool.stat().st_size
     ends = [offset for offset in range(size + 3) if is_record_end(run.spool, offset)]
-    # A power cut may have taken what was behind the end.
+    # A power cut may have taken what came after the end.
     assert ends == [0, size // 2, size, size + 1, size + 2]
     assert not is_record_end(None, 1)
 

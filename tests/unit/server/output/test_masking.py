@@ -16,7 +16,7 @@ import pytest
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from lyceum_magic.outputs.frames import FrameDecoder, Message
+from lyceum_magic.outputs.frames import FrameReader, Message
 from lyceum_magic.protocol.events import StreamName
 from lyceum_magic.remote.frames import MAX_FRAME_BYTES, encode
 from lyceum_magic.server.output.masking import (
@@ -206,7 +206,7 @@ def test_a_secret_in_a_payload_is_an_accident_and_one_in_the_readable_text_is_no
     for cut in range(len(frame)):
         out = masked([secret, "hunter22"], [frame[:cut], frame[cut:]])
         assert out == frame.replace(b"hunter22", b"***")
-    (message,) = FrameDecoder(MARK).feed(out.decode())
+    (message,) = FrameReader(MARK).feed(out.decode())
     assert isinstance(message, Message)
     assert message.readable == "it is ***, readable"
 

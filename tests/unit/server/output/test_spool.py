@@ -48,7 +48,7 @@ def test_a_spool_that_does_not_exist_is_empty(tmp_path: Path) -> None:
     assert read_spool(tmp_path / "spool", 1) == []
 
 
-def test_an_offset_behind_the_end_is_refused(tmp_path: Path) -> None:
+def test_an_offset_after_the_end_is_refused(tmp_path: Path) -> None:
     spool = tmp_path / "spool"
     spool.write_bytes(encode_record("stdout", 1, b"one"))
     with pytest.raises(DamagedSpool, match="ends before 1000"):

@@ -22,7 +22,7 @@ from lyceum_magic.server.runners.engine.container import (
 )
 from lyceum_magic.server.runners.engine.engine import Engine, connect, engine_environment
 from lyceum_magic.server.runners.engine.registry import SignIn, check_credentials, sign_in
-from lyceum_magic.server.runners.handle import SupervisedRun
+from lyceum_magic.server.runners.handle import SupervisedHandle
 
 LONG = "x" * (128 * 1024)
 
@@ -190,8 +190,8 @@ def test_an_order_before_the_first_step_ends_a_run(tmp_path: Path) -> None:
         raise AssertionError("it was started")
 
     async def order() -> str:
-        ended: list[SupervisedRun] = []
-        run = SupervisedRun(
+        ended: list[SupervisedHandle] = []
+        run = SupervisedHandle(
             RunSpec("id", tmp_path, image()),
             on_end=ended.append,
             clean_up=lambda folder: None,

@@ -1,4 +1,4 @@
-"""What runs leave behind in the engine is removed, also by a server that goes on."""
+"""What runs leave in the engine is removed, also by a server that goes on."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from lyceum_magic.protocol.requests import Start
 from lyceum_magic.server.runners.base import EngineUnavailable, ProgressListener, RunSpec, Usage
 from lyceum_magic.server.runners.engine import runner as engine_runner
 from lyceum_magic.server.runners.engine.runner import EngineRunner
-from lyceum_magic.server.runners.handle import SupervisedRun
+from lyceum_magic.server.runners.handle import SupervisedHandle
 
 pytestmark = pytest.mark.anyio
 
@@ -98,7 +98,7 @@ async def test_a_run_that_was_lost_is_swept_up_by_the_server_that_lost_it(
     engine: FakeEngine, runner: FakeEngineRunner
 ) -> None:
     engine.is_there = True
-    runner.ended(cast(SupervisedRun, LostRun()))
+    runner.ended(cast(SupervisedHandle, LostRun()))
     assert await got(runner.removed) == "left-behind"
-    runner.ended(cast(SupervisedRun, LostRun()))
+    runner.ended(cast(SupervisedHandle, LostRun()))
     assert await got(runner.removed) == "left-behind"

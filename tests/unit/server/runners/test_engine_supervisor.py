@@ -13,12 +13,12 @@ import pytest
 
 from lyceum_magic.server.output.spool import read_spool
 from lyceum_magic.server.runners.base import Refusal, RunEnd
+from lyceum_magic.server.runners.control import KILL, STARTED, STOP, Servers
 from lyceum_magic.server.runners.engine.supervisor import (
     EngineAssignment,
     EngineSupervisor,
     Events,
 )
-from lyceum_magic.server.runners.process.supervisor import KILL, STARTED, STOP
 
 LIMIT_S = 60
 
@@ -72,7 +72,8 @@ class Server:
             stop_grace_s=2.0,
             work={},
         )
-        EngineSupervisor(assignment, work, self.control, self.listener).supervise()
+        servers = Servers(self.control, self.listener)
+        EngineSupervisor(assignment, work, servers).supervise()
         return RunEnd(**json.loads((self.folder / "exit.json").read_text()))
 
     def output(self) -> list[tuple[str, bytes]]:
@@ -176,7 +177,7 @@ def test_the_time_limit_is_a_stop(server: Server) -> None:
 
 
 def test_an_order_that_the_engine_does_not_take_ends_the_run(server: Server) -> None:
-    """Nobody can say whether it goes on; whoever waits for it is told."""
+    """It is unknown whether the run goes on, and every client that waits is told."""
     works: list[FakeWork] = []
     works.append(FakeWork(until_ended(works)))
     works[0].kill_fails = works[0].remove_fails = True
@@ -214,7 +215,7 @@ def test_a_spool_that_cannot_be_written_kills(
         events.started()
         events.output("stdout", b"x" * 100)
         assert works[0].ended.wait(LIMIT_S)
-        events.output("stdout", b"what nobody writes any more")
+        events.output("stdout", b"after the failure")
         return 137, ""
 
     works.append(FakeWork(program))

@@ -95,7 +95,7 @@ LOG = [
     ("stdout", moment(2), b"3\n"),  # the same nanosecond
     ("stderr", moment(2), b"4\n"),
     ("stderr", moment(4), b"5\n"),
-    ("stdout", moment(3), b"6\n"),  # behind a later one of the other stream
+    ("stdout", moment(3), b"6\n"),  # after a later one of the other stream
     ("stdout", moment(9), b""),
     ("stdout", moment(9), b"7\n"),
 ]

@@ -1,8 +1,8 @@
-"""The bucket: what its keys lead to, and that none of them leads out of it."""
+"""The bucket: the files of its keys, and no way out of its folder."""
 
 from __future__ import annotations
 
-import contextlib
+import io
 import os
 import resource
 import subprocess
@@ -27,7 +27,7 @@ def folder(tmp_path: Path, bucket: Bucket) -> Path:
 
 @pytest.fixture
 def outside(tmp_path: Path) -> Path:
-    """A folder that nobody may get at, with one file."""
+    """A folder beside the bucket, with one file that must stay out of reach."""
     outside = tmp_path / "outside"
     outside.mkdir()
     (outside / "secret").write_text("secret")
@@ -35,9 +35,7 @@ def outside(tmp_path: Path) -> Path:
 
 
 def put(bucket: Bucket, key: str, data: bytes = b"data") -> None:
-    with bucket.draft() as draft:
-        (draft / "0").write_bytes(data)
-        bucket.put(draft / "0", key)
+    bucket.put(io.BytesIO(data), key)
 
 
 def read(bucket: Bucket, key: str) -> bytes:
@@ -202,7 +200,7 @@ def test_a_folder_goes_however_deep_it_is(bucket: Bucket, folder: Path) -> None:
 def test_a_folder_that_moves_under_a_walk_takes_it_nowhere_else(
     bucket: Bucket, folder: Path, monkeypatch: pytest.MonkeyPatch, moved: list[str]
 ) -> None:
-    """Its `..` is another folder then, whose files are none of the walk's business."""
+    """Its `..` is then another folder, whose files are not part of the walk."""
     put(bucket, "a/b/c/d/file")
     put(bucket, "other/x/file")
     put(bucket, "other/file")
@@ -264,9 +262,12 @@ def test_containers_of_any_user_may_write_and_read(bucket: Bucket, folder: Path)
 
 
 def test_an_upload_that_was_broken_off_is_forgotten(bucket: Bucket, tmp_path: Path) -> None:
-    with contextlib.suppress(RuntimeError), bucket.draft() as draft:
-        (draft / "0").write_bytes(b"half")
-        raise RuntimeError
+    class Broken(io.BytesIO):
+        def read(self, size: int | None = -1, /) -> bytes:
+            raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        bucket.put(Broken(), "a")
     assert list((tmp_path / "uploads").iterdir()) == []
     (tmp_path / "uploads" / "of a server that was killed").mkdir()
     bucket.open()

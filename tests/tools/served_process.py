@@ -18,7 +18,7 @@ from lyceum_magic.protocol import paths
 
 LIMIT_S = 30
 
-#: What a Python executes to be `lyceum-magic`.
+#: The text that a Python executes to be `lyceum-magic`.
 CLI = ("-m", "lyceum_magic.cli")
 
 
@@ -27,7 +27,7 @@ class ServedProcess:
 
     Args:
         options: of `serve`.
-        through: a command that executes the one behind it in a way of its own.
+        through: a command that executes the one after it in a way of its own.
         python: the interpreter that serves.
     """
 
@@ -62,7 +62,7 @@ class ServedProcess:
             )
         os.close(write_end)
         with os.fdopen(read_end, "rb") as ready:
-            # Ends at once if the process does, since nobody else has the other end.
+            # Ends at once if the process does, since no other process has the other end.
             said = ready.read()
         if said != b"ready\n":
             self.process.wait(LIMIT_S)
@@ -86,7 +86,7 @@ class ServedProcess:
         return dict(reply.json())
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Sends a signal and waits for the end; returns the exit code."""
+        """Send a signal, wait for the end, and return the exit code."""
         self.client.close()
         self.process.send_signal(number)
         return self.process.wait(LIMIT_S)

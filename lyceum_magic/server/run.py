@@ -1,4 +1,4 @@
-"""One run as this server process knows it: its record, its handle, and who wants to hear of it."""
+"""A run as this server process knows it: its record, its handle, and a bell for its followers."""
 
 from __future__ import annotations
 
@@ -7,32 +7,32 @@ from pathlib import Path
 from typing import Literal
 
 from ..protocol.events import Progress
-from ..protocol.machines import needs_gpu
 from .bell import Bell
-from .gpus import NO_GPU, has_gpu
+from .machines import MACHINES
 from .runners.base import RunHandle
-from .runners.handle import read_note
+from .runners.folder import read_note
 from .stores.base import RunRecord
 
 
 def machine_note(record: RunRecord) -> str:
-    """What people should know about the machine of a run; empty where there is nothing to say."""
-    if needs_gpu(record.request.execution_type) and not has_gpu():
-        return NO_GPU
+    """Return what users should know about a run's machine; empty if there is nothing to say."""
+    machine = MACHINES.get(record.request.execution_type)  # a past run's may be gone
+    if machine is not None and (said := machine.note()):
+        return said
     if record.request.kind == "compose" and record.spool is not None:
         return read_note(record.spool.parent)  # a stack asks for its GPUs by itself
     return ""
 
 
-class TrackedRun:
-    """What the service changes and followers watch.
+class ServerRun:
+    """A run that the service changes and followers watch.
 
     Attributes:
         record: the newest record.
         handle: the runner's handle; None while the run is queued, and for a run of the past.
-        order: what was asked of a run before there was a handle to pass it on to.
-        secrets: those that it was started with; none where an earlier server started it, whose
-            supervisor masks its end by itself.
+        order: an order that came before there was a handle to pass it on to.
+        secrets: those that the run was started with; empty if an earlier server started it. Its
+            supervisor masks its end in any case.
         changed: rings when the record, the detail or the handle changed.
     """
 
@@ -58,11 +58,11 @@ class TrackedRun:
 
     @property
     def progress(self) -> Progress:
-        """Where a run that is not over stands."""
+        """The state, detail and machine note of a run that is not over."""
         return Progress(self.record.state, self._detail, machine_note(self.record))
 
     def show(self, record: RunRecord | None = None, *, detail: str = "") -> None:
-        """Replaces the record, if one is given, and the phrase; tells everybody."""
+        """Replace the phrase, and the record if one is given; ring for every follower."""
         if record is not None:
             self.record = record
         self._detail = detail
