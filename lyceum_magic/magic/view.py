@@ -93,7 +93,7 @@ class View:
             self._strip.update(self.facts())
 
     def due_in_s(self) -> float | None:
-        """Return the seconds until `publish_due` is due; None if nothing is."""
+        """Return how long nothing needs to be published, in seconds; None: until an item comes."""
         dues = [self._strip.due_in_s(), self._body.due_in_s()]
         return min((due for due in dues if due is not None), default=None)
 

@@ -21,7 +21,7 @@ PRECIOUS = "not to be emptied\n"
 
 NOT_OURS = r"belongs to another user|symbolic link"
 
-#: A program that makes folders and links. Its arguments are pairs of a path and the target of a link;
+#: A program that makes folders and links. Its arguments are pairs: a path, and a target for a link;
 #: an empty target means a folder.
 PLANT = """
     import os, sys

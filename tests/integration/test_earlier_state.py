@@ -292,7 +292,7 @@ def test_a_folder_that_was_never_a_servers_loses_nothing(own_machine: Path) -> N
 def test_a_server_is_started_with_the_python_of_its_folder(
     own_machine: Path, tmp_path: Path
 ) -> None:
-    """Looking at another environment's run does not start a server for it."""
+    """A look at another environment's run does not make this environment serve it."""
     python = copy_of_this_environment(tmp_path / "other")
     ask = (
         "from lyceum_magic import folders; from lyceum_magic.embedded import local_server; "

@@ -174,7 +174,7 @@ def test_kernels_of_two_environments_see_their_own_packages(
 def test_a_server_has_a_session_of_its_own_and_none_of_the_users_keys(
     folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """No interrupt of the kernel reaches it, and no run finds the keys."""
+    """The kernel's interrupts do not reach it, and its runs do not find the keys."""
     monkeypatch.setenv("LYCEUM_API_KEY", "lk_canary")
     monkeypatch.setenv("LYCEUM_ORG", "canary-org")
     local_server.ensure(folder)
