@@ -21,8 +21,8 @@ PRECIOUS = "not to be emptied\n"
 
 NOT_OURS = r"belongs to another user|symbolic link"
 
-#: Makes folders and links: the arguments are pairs of a path and where it leads; empty for a
-#: folder.
+#: A program that makes folders and links. Its arguments are pairs: a path, and a target for a link;
+#: an empty target means a folder.
 PLANT = """
     import os, sys
     for path, target in zip(sys.argv[1::2], sys.argv[2::2]):

@@ -1,4 +1,4 @@
-"""What makes unit tests cheap: each client would read the system's authorities, for 40 ms."""
+"""Savings in unit tests: each client would otherwise read the system's authorities in 40 ms."""
 
 from __future__ import annotations
 
