@@ -96,7 +96,9 @@ def _declared(flags: tuple[str, ...], default: object, members: dict[str, Any]) 
 )
 def spec(cls: type[T]) -> type[T]:
     """Make a class of options a frozen dataclass with keyword arguments."""
-    return dataclass(frozen=True, kw_only=True)(cls)
+    # Making methods takes time, and a class that belongs to no magic has no instances.
+    has = hasattr(cls, "magic")
+    return dataclass(frozen=True, kw_only=True, init=has, repr=has, eq=has)(cls)
 
 
 def options_of(kind: Any) -> Iterator[tuple[Field[Any], Option]]:

@@ -203,6 +203,8 @@ class RunSpec:
 
 @spec
 class _PythonText:
+    """The text of a run of Python."""
+
     code: str = option(kw_only=False, help="the text of a cell below its `%%lyceum` line")
 
 
@@ -353,6 +355,8 @@ class ContainerSpec(RunSpec):
 
 @spec
 class _ImageText:
+    """The image and its command, before the options."""
+
     image: str = option(
         "image", kw_only=False, metavar="IMAGE",
         help="such as python:3.12-slim or registry.example/team/app:1",
@@ -455,6 +459,8 @@ _ENTRY_POINTS: Mapping[str | None, str] = {
 
 @spec
 class _ComposeText:
+    """The Compose file, before the options."""
+
     file: str | Path = option(
         kw_only=False, help="the text of a Compose file, or the `Path` of one"
     )
