@@ -31,10 +31,10 @@ from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.troubles import Troubles
 from lyceum_magic.server.vault import Vault
+from tests.tools.receiver import Receiver, Request
 from tests.tools.stores import FaultyStore
 
 from .fake_runner import FakeRunner
-from .outbox.receiver import Request, receiving
 from .serving import serving
 from .test_service_rules import state_becomes
 
@@ -351,7 +351,7 @@ AT_ONCE = Schedule((0.0, 0.0, 0.0), jitter=0.0)
 async def test_a_receiver_finds_the_run_over_and_may_fail_twice(tmp_path: Path) -> None:
     found: list[tuple[str, Any]] = []
     codes = [503, 500, 204]
-    async with receiving() as receiver, serving(tmp_path, schedule=AT_ONCE) as served:
+    async with Receiver().listening() as receiver, serving(tmp_path, schedule=AT_ONCE) as served:
 
         async def answer(request: Request) -> int:
             body = json.loads(request.body)
@@ -392,7 +392,7 @@ async def test_an_ended_server_leaves_word_of_what_is_still_to_be_sent(tmp_path:
 
     left = tmp_path / "deliveries.json"
     schedule = Schedule((0.0, 3600.0))
-    async with receiving() as receiver:
+    async with Receiver().listening() as receiver:
         receiver.answer = refuse
         async with serving(tmp_path, schedule=schedule, store=sqlite(tmp_path)) as served:
             assert not left.exists()

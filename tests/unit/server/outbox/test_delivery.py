@@ -38,10 +38,9 @@ from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
 from tests.tools.clocks import Clock
+from tests.tools.receiver import Receiver, Request
 from tests.tools.stores import FaultyStore
 from tests.tools.waiting import Tally
-
-from .receiver import Request, receiving
 
 pytestmark = pytest.mark.anyio
 
@@ -185,7 +184,7 @@ async def test_it_arrives_signed_at_a_real_receiver_in_the_second_try(
     async def answer(request: Request) -> int:
         return codes.pop(0)
 
-    async with receiving() as receiver:
+    async with Receiver().listening() as receiver:
         receiver.answer = answer
         item = due(f"{receiver.origin}/hook")
         await store.add_delivery(item)
@@ -195,7 +194,7 @@ async def test_it_arrives_signed_at_a_real_receiver_in_the_second_try(
     (secret,) = await store.signing_secrets()
     for request in (first, second):
         event = verify(request.body, request.headers, secret.value, now=lambda: 1_000_000.0)
-        assert (request.target, request.body, event.id) == ("/hook", BODY, item.delivery_id)
+        assert (request.path, request.body, event.id) == ("/hook", BODY, item.delivery_id)
     assert (done.attempts, done.next_at, done.error) == (2, None, "")
     log = await store.attempts(item.delivery_id)
     assert [(each.number, each.status_code, each.address) for each in log] == [
