@@ -58,6 +58,11 @@ SAMPLES = {
     "tests/integration/test_process_runner.py": {"test_a_program_ends_as_python_lets_it": 2},
     "tests/integration/test_differential.py": {"test_a_cell_shows_there_what_it_shows_here": 3},
     "tests/integration/test_kernel_text.py": {"test_text_arrives_as_it_was_written": 2},
+    # Each starts a container.
+    "tests/containers/test_entry_points.py": {
+        "test_a_script_runs_whatever_the_entry_point_is": 2,
+    },
+    "tests/containers/test_soft_ends.py": {"test_a_program_of_a_script_has_its_grace": 2},
 }
 
 
