@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import itertools
 import re
 import tempfile
@@ -22,64 +21,49 @@ from lyceum_magic.server.stores.base import RunRecord
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
 from tests.faults.driving import Server, server_on
-from tests.faults.receiver import read_request
+from tests.tools.receiver import Receiver, Request
 
 from .row import Row
 
 _LIMIT_S = 120.0
 
-_REPLY = b"HTTP/1.1 204 No Content\r\nConnection: close\r\n\r\n"
-#: Seconds that a slow receiver takes; a hung one takes until the sender gives up.
+#: How long a slow receiver takes; a hung one takes until the sender gives up.
 SLOW_S, HUNG_S = 1.0, 3600.0
 
 
 class Receivers:
-    """Endpoints that answer after a while each, and note when what came."""
+    """Endpoints that answer after a while each."""
 
     def __init__(self) -> None:
-        self.arrivals: list[tuple[str, float]] = []  # path, monotonic seconds
-        self._news = asyncio.Event()
+        self._waits_s: dict[str, float] = {}
+        self._receiver = Receiver(self._answer)
 
     @asynccontextmanager
     async def listening(self, waits_s: Sequence[float]) -> AsyncIterator[list[str]]:
         """One endpoint for each wait; gives their origins."""
-        async with contextlib.AsyncExitStack() as servers:
-            origins = []
-            for wait_s in waits_s:
-                server = await asyncio.start_server(self._answer_after(wait_s), "127.0.0.1", 0)
-                servers.callback(server.close)
-                origins.append(f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}")
-            yield origins
+        async with self._receiver.listening(len(waits_s)):
+            self._waits_s.update(zip(self._receiver.origins, waits_s, strict=True))
+            yield self._receiver.origins
+
+    @property
+    def arrivals(self) -> list[tuple[str, float]]:
+        """Path and monotonic seconds of each arrival."""
+        return [(request.path, request.at) for request in self._receiver.received]
 
     async def first(self, number: int, prefix: str = "/") -> list[tuple[str, float]]:
-        """Return `number` of those whose path begins with `prefix`, once they have come."""
+        """The first `number` arrivals whose path begins with the prefix, once they have come."""
         found: list[tuple[str, float]] = []
-        looked_at = number - 1  # fewer cannot be enough, and looking takes the receivers' time
-        async with asyncio.timeout(_LIMIT_S):
-            while len(found) < number:
-                if len(self.arrivals) <= looked_at:
-                    self._news.clear()
-                    await self._news.wait()
-                    continue
-                looked_at = len(self.arrivals)
-                found = [arrival for arrival in self.arrivals if arrival[0].startswith(prefix)]
+        awaited = number  # fewer cannot be enough, and looking takes the receivers' time
+        while len(found) < number:
+            await self._receiver.got(awaited)
+            arrivals = self.arrivals
+            found = [arrival for arrival in arrivals if arrival[0].startswith(prefix)]
+            awaited = len(arrivals) + 1
         return found[:number]
 
-    def _answer_after(self, wait_s: float) -> Any:
-        async def answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-            with contextlib.suppress(asyncio.IncompleteReadError, ConnectionError):
-                path, _, _ = await read_request(reader)
-                self.arrivals.append((path, time.monotonic()))
-                self._news.set()
-                if wait_s:
-                    with contextlib.suppress(TimeoutError):
-                        async with asyncio.timeout(wait_s):
-                            await reader.read()  # the sender gives up
-                writer.write(_REPLY)
-                await writer.drain()
-            writer.close()
-
-        return answer
+    async def _answer(self, request: Request) -> int:
+        await asyncio.sleep(self._waits_s[request.origin])
+        return 204
 
 
 def measure() -> Iterator[Row]:

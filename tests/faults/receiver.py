@@ -21,6 +21,8 @@ from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mappin
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 
+from tests.tools.receiver import read_request
+
 ACCEPT = "accept"
 #: The sender has gone, or may be about to go, before an answer could be given; none is.
 TOO_LATE = "too late"
@@ -193,12 +195,3 @@ class Receiver:
         key = base64.b64decode(self.secret.removeprefix("whsec_"))
         digest = base64.b64encode(hmac.new(key, signed, hashlib.sha256).digest()).decode()
         return f"v1,{digest}" in headers["webhook-signature"].split(" ")
-
-
-async def read_request(reader: asyncio.StreamReader) -> tuple[str, Mapping[str, str], bytes]:
-    head = (await reader.readuntil(b"\r\n\r\n")).decode("ascii")
-    request, *lines = head.split("\r\n")[:-2]
-    fields = [line.partition(":") for line in lines]
-    headers = {name.lower(): value.strip() for name, _, value in fields}
-    assert len(headers) == len(fields), f"a header came twice: {lines}"
-    return request.split(" ")[1], headers, await reader.readexactly(int(headers["content-length"]))

@@ -14,6 +14,9 @@ from tests.integration.cells import CELLS
 #: All cells together, each of them twice.
 LIMIT_S = 1200
 
+#: They undo what cells before them set in the kernel, so they run whatever is selected.
+RESTORING = {"figures that stay open", "figures that close again"}
+
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(LIMIT_S + 60)]
 
 
@@ -28,7 +31,7 @@ def executed(
     folder = tmp_path_factory.mktemp("differential")
     cells = [nbformat.v4.new_code_cell("%load_ext lyceum_magic")]
     tests = (item for item in request.session.items if item.path == request.path)
-    selected = {item.callspec.params["name"] for item in tests}  # type: ignore[attr-defined]
+    selected = RESTORING | {item.callspec.params["name"] for item in tests}  # type: ignore[attr-defined]
     for number, (name, source) in enumerate(CELLS.items()):
         if name not in selected:
             continue

@@ -5,89 +5,72 @@ from __future__ import annotations
 import json
 import os
 import signal
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from typing import Any
+
+from anyio.from_thread import start_blocking_portal
 
 from lyceum_magic.protocol import paths
 from tests.tools.embedded import run_folder
 from tests.tools.served_process import ServedProcess
 from tests.tools.waiting import eventually
 
-#: Members of a body that are as in the run's record.
+from .receiver import Answer, Receiver, Request
+from .served_process import ServedProcess
+
+#: What a body says as the run's record says it.
 _SAME = (
     "execution_id", "status", "return_code", "file_name", "run_name", "labels", "metadata",
     "execution_type", "created_at",
 )  # fmt: skip
 
 
-@dataclass(frozen=True)
-class Callback:
-    path: str
-    headers: dict[str, str]
-    body: bytes
-
-    @property
-    def content(self) -> dict[str, Any]:
-        return dict(json.loads(self.body))
-
-
 class CallbackReceiver:
-    """A receiver that keeps every POST, and answers 204, or what `answers` has for the path.
+    """A receiver for tests without an event loop: answers 204, or what `answers` has for the path.
 
     Attributes:
         answers: path -> a status, or all that is sent before the connection is closed.
     """
 
-    def __init__(self, port: int) -> None:
-        self.origin = f"http://127.0.0.1:{port}"
-        self.received: list[Callback] = []
-        self.answers: dict[str, int | bytes] = {}
+    def __init__(self) -> None:
+        self.answers: dict[str, Answer] = {}
+        self._receiver = Receiver(self._answer)
+
+    @property
+    def origin(self) -> str:
+        return self._receiver.origin
+
+    @property
+    def received(self) -> list[Request]:
+        return self._receiver.received
 
     def urls(self, name: str) -> list[str]:
         """Two URLs of one run."""
         return [f"{self.origin}/{name}/{number}" for number in range(2)]
 
-    def at(self, path: str, number: int = 1) -> list[Callback]:
-        """Return all that came to a path, once there are `number` of them."""
+    def at(self, path: str, number: int = 1) -> list[Request]:
+        """Return all that came to a path, once that many have."""
 
-        def there() -> list[Callback] | None:
+        def there() -> list[Request] | None:
             found = [callback for callback in self.received if callback.path == path]
             return found if len(found) >= number else None
 
         return eventually(there, f"{number} callbacks at {path}")
 
+    async def _answer(self, request: Request) -> Answer:
+        return self.answers.get(request.path, 204)
+
 
 @contextmanager
 def receiving() -> Iterator[CallbackReceiver]:
-    """A receiver on a free port of loopback, for as long as the block lasts."""
-
-    class Handler(BaseHTTPRequestHandler):
-        def do_POST(self) -> None:
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            receiver.received.append(Callback(self.path, dict(self.headers.items()), body))
-            answer = receiver.answers.get(self.path, 204)
-            if isinstance(answer, bytes):
-                self.wfile.write(answer)
-                return
-            self.send_response(answer)
-            self.end_headers()
-
-        def log_message(self, format: str, *args: object) -> None:
-            pass
-
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        receiver = CallbackReceiver(server.server_address[1])
-        thread = threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.05})
-        thread.start()
-        try:
-            yield receiver
-        finally:
-            server.shutdown()
-            thread.join()
+    """Receive on a free port of loopback during the block, on a thread of its own."""
+    receiver = CallbackReceiver()
+    with (
+        start_blocking_portal() as portal,
+        portal.wrap_async_context_manager(receiver._receiver.listening()),
+    ):
+        yield receiver
 
 
 def told_once(server: ServedProcess, receiver: CallbackReceiver, name: str, run_id: str) -> None:

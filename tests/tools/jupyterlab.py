@@ -249,16 +249,21 @@ class Notebook:
         expect(self.page.locator(".lm-TabBar-tab.jp-mod-dirty")).to_have_count(0)
 
     def close(self) -> None:
-        # Not the page alone: its context holds the cookies.
-        self.page.context.close()
+        context = self.page.context
+        self.page.close()
+        context.clear_cookies()
 
 
 def open_notebook(browser: Browser, lab: JupyterLab, name: str) -> Notebook:
-    """Open a notebook in a fresh browser profile, and wait until its kernel can be asked."""
-    context = browser.new_context(viewport={"width": 1100, "height": 800})
+    """Open a notebook in a page without cookies, and wait until its kernel can be asked.
+
+    All pages of a browser share one profile: JupyterLab's 10 MB of scripts stay in its cache.
+    """
+    context = browser.contexts[0] if browser.contexts else browser.new_context()
     context.set_default_timeout(_WAIT_MS)
     expect.set_options(timeout=_WAIT_MS)
     page = context.new_page()
+    page.set_viewport_size({"width": 1100, "height": 800})
     notebook = Notebook(page, name)
     page.on("pageerror", lambda error: notebook.errors.append(str(error)))
 

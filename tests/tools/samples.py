@@ -12,52 +12,57 @@ from collections.abc import Iterable
 
 import pytest
 
-#: Test -> how many of its variants are kept. They are spread evenly, and the first is one of them.
+#: Test -> n, where `make test` runs its first variant and every n-th after that.
 SAMPLES = {
     # Each starts one or two servers.
     "tests/integration/test_local_server.py": {
         "test_a_broken_file_beside_a_live_server_is_written_again": 4,
         "test_what_is_no_file_in_the_place_of_one_keeps_no_server_from_its_start": 3,
-        "test_a_file_that_no_server_wrote_is_replaced": 2,
-        "test_a_file_that_names_another_machine_is_not_followed": 1,
-        "test_a_key_that_others_could_read_is_never_used_again": 1,
+        "test_a_file_that_no_server_wrote_is_replaced": 3,
+        "test_a_file_that_names_another_machine_is_not_followed": 3,
+        "test_a_key_that_others_could_read_is_never_used_again": 3,
     },
     "tests/integration/test_server_life.py": {
-        "test_an_option_that_makes_no_sense_is_refused": 2,
+        "test_an_option_that_makes_no_sense_is_refused": 3,
         "test_a_server_whose_folder_is_gone_ends_with_all_it_has_started": 2,
         "test_a_key_does_not_outlive_a_server_that_ends_in_order": 2,
     },
     "tests/integration/test_bad_ends.py": {
-        "test_a_run_that_takes_its_own_output_away_is_told_that_it_is_lost": 4,
+        "test_a_run_that_takes_its_own_output_away_is_told_that_it_is_lost": 2,
         "test_a_run_ends_for_its_notebook_after_a_power_cut": 2,
     },
     "tests/integration/test_earlier_state.py": {"test_a_move_that_was_cut_off_goes_on": 2},
     "tests/integration/test_keys_command.py": {
         "test_bad_input_is_one_sentence": 3,
-        "test_a_life_that_is_none_is_refused": 2,
+        "test_a_life_that_is_none_is_refused": 3,
     },
     "tests/attacks/test_files.py": {
-        "test_links_that_a_stranger_left_in_a_folder_of_ours_are_not_followed": 6,
-        "test_nothing_is_opened_in_a_foreign_folder": 4,
+        "test_links_that_a_stranger_left_in_a_folder_of_ours_are_not_followed": 2,
+        "test_nothing_is_opened_in_a_foreign_folder": 2,
     },
     "tests/attacks/test_connections.py": {
         "test_runs_begin_and_end_under_a_storm_of_half_open_connections": 2,
     },
     # Each starts a kernel, and a program that drives it.
-    "tests/integration/test_nbval.py": {"test_a_marked_cell_passes_and_its_values_are_compared": 1},
+    "tests/integration/test_nbval.py": {"test_a_marked_cell_passes_and_its_values_are_compared": 2},
     "tests/integration/test_errors.py": {"test_papermill_ends_as_the_cell_does": 3},
     "tests/integration/test_quickstart.py": {"test_papermill_shows_the_same_text": 2},
-    "tests/integration/test_kernel.py": {"test_bad_input_is_one_sentence_and_starts_nothing": 8},
+    "tests/integration/test_kernel.py": {"test_bad_input_is_one_sentence_and_starts_nothing": 2},
     # Each starts an interpreter, and runs in it.
-    "tests/integration/test_fork.py": {"test_an_inherited_run_says_attach_again": 4},
-    "tests/integration/test_threads.py": {"test_any_call_may_be_the_first": 4},
+    "tests/integration/test_fork.py": {"test_an_inherited_run_says_attach_again": 2},
+    "tests/integration/test_threads.py": {"test_any_call_may_be_the_first": 2},
     "tests/integration/test_process_ends.py": {
-        "test_a_program_that_takes_the_places_of_our_files_ends_as_it_ends": 5,
-        "test_a_program_that_kills_its_supervisor_too_is_lost": 4,
+        "test_a_program_that_takes_the_places_of_our_files_ends_as_it_ends": 2,
+        "test_a_program_that_kills_its_supervisor_too_is_lost": 2,
     },
-    "tests/integration/test_process_runner.py": {"test_a_program_ends_as_python_lets_it": 5},
-    "tests/integration/test_differential.py": {"test_a_cell_shows_there_what_it_shows_here": 76},
-    "tests/integration/test_kernel_text.py": {"test_text_arrives_as_it_was_written": 10},
+    "tests/integration/test_process_runner.py": {"test_a_program_ends_as_python_lets_it": 2},
+    "tests/integration/test_differential.py": {"test_a_cell_shows_there_what_it_shows_here": 3},
+    "tests/integration/test_kernel_text.py": {"test_text_arrives_as_it_was_written": 2},
+    # Each starts a container.
+    "tests/containers/test_entry_points.py": {
+        "test_a_script_runs_whatever_the_entry_point_is": 2,
+    },
+    "tests/containers/test_soft_ends.py": {"test_a_program_of_a_script_has_its_grace": 2},
 }
 
 
@@ -72,25 +77,14 @@ def mark_exhaustive(items: Iterable[pytest.Item]) -> None:
         variants[item.nodeid.partition("[")[0]].append(item)
     for test, those in variants.items():
         file, _, name = test.partition("::")
-        kept = SAMPLES.get(file, {}).get(name)
-        left_out = [] if kept is None else _not_sampled(those, kept)
+        step = SAMPLES.get(file, {}).get(name, 1)
         pythons = _interpreters(those)
         others = [python for python in dict.fromkeys(pythons.values()) if python != sys.executable]
-        for item in those:
-            if item in left_out or pythons.get(item) in others[1:-1]:
+        for index, item in enumerate(those):
+            if index % step or pythons.get(item) in others[1:-1]:
                 item.add_marker("exhaustive")
             if pythons.get(item) in others:
                 item.add_marker("other_python")
-
-
-def _not_sampled(items: list[pytest.Item], kept: int) -> list[pytest.Item]:
-    number = len(items)
-    steps = [index * kept // number for index in range(number)]
-    return [
-        item
-        for item, this, last in zip(items, steps, [-1, *steps[:-1]], strict=True)
-        if this == last
-    ]
 
 
 def _interpreters(items: list[pytest.Item]) -> dict[pytest.Item, object]:

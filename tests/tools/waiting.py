@@ -1,10 +1,13 @@
-"""Waiting for a condition that nothing announces."""
+"""Waits for a condition that nothing announces, and counts that announce themselves."""
 
 from __future__ import annotations
 
+import asyncio
 import time
 from collections.abc import Callable
 from typing import TypeVar
+
+from lyceum_magic.server.bell import Bell
 
 T = TypeVar("T")
 
@@ -21,3 +24,24 @@ def eventually(condition: Callable[[], T | None], what: str) -> T:
         assert time.monotonic() < deadline, f"it never came to pass: {what}"
         time.sleep(0.02)
     return value
+
+
+class Tally:
+    """A count that a test can wait for."""
+
+    def __init__(self) -> None:
+        self.count = 0
+        self._grown = Bell()
+
+    def add(self) -> None:
+        self.count += 1
+        self._grown.ring()
+
+    async def reaches(self, number: int) -> None:
+        """Return once the count is at least `number`."""
+        async with asyncio.timeout(LIMIT_S):
+            while True:
+                grown = self._grown.listen()
+                if self.count >= number:
+                    return
+                await grown.wait()

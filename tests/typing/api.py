@@ -28,6 +28,7 @@ from lyceum_magic import (
     submit_compose_async,
     submit_image,
     submit_image_async,
+    testing,
 )
 from lyceum_magic.callbacks import (
     MAX_BODY_BYTES,
@@ -211,6 +212,15 @@ def remember() -> None:
 def by_module() -> None:
     assert_type(lyceum_magic.submit("print(1)"), Run)
     assert_type(lyceum_magic.__version__, str)
+
+
+def played() -> None:
+    with testing.played_server([testing.Output("loss 0.1\n")]) as server:
+        assert_type(server, testing.PlayedServer)
+        assert_type(server.environment, dict[str, str])
+        server.play(testing.Finished(testing.State.FAILED, 1, "no GPU"))
+        server.on("POST", "/path", testing.answer({"detail": "no"}, status=402))
+        assert_type(server.requests, list[testing.Request])
 
 
 @on_finish

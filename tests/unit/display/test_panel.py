@@ -12,6 +12,7 @@ from lyceum_magic.display import panel as panel_module
 from lyceum_magic.display.panel import INTERVAL_S, PLACES, TAIL_CHARACTERS, TAIL_LINES, Panel
 from lyceum_magic.outputs.decoding import Display
 from lyceum_magic.protocol.events import Output
+from tests.tools.clocks import Clock
 
 
 class Place:
@@ -35,13 +36,6 @@ class Place:
     @property
     def text(self) -> str:
         return str((self.data or {}).get("text/plain", ""))
-
-
-class Clock:
-    now = 100.0
-
-    def __call__(self) -> float:
-        return self.now
 
 
 @pytest.fixture

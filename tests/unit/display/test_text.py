@@ -13,16 +13,9 @@ from hypothesis import strategies as st
 from lyceum_magic import trail
 from lyceum_magic.display.text import TextFeed, write_to_stream
 from lyceum_magic.protocol.events import Output
+from tests.tools.clocks import Clock
 
 from .test_carriage import screen
-
-
-class Clock:
-    def __init__(self):
-        self.now = 1000.0
-
-    def __call__(self):
-        return self.now
 
 
 class Cell:

@@ -1,4 +1,4 @@
-"""Keys and tokens: which of them open the server, and until when."""
+"""AccountKeys and tokens: which of them open the server, and until when."""
 
 from __future__ import annotations
 
@@ -29,77 +29,31 @@ from lyceum_magic.server.state_folder import new_key
 from lyceum_magic.server.stores.base import KeyRecord
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.vault import Vault
+from tests.tools.clocks import Clock
+from tests.tools.stores import FaultyStore
 
 pytestmark = pytest.mark.anyio
 
 OWN = Secret("lk_own-key-of-this-machine")
 
 
-class Clock:
-    """Seconds since 1970, which pass only when a test says so."""
-
-    def __init__(self) -> None:
-        self.now = 1_800_000_000.0
-
-    def __call__(self) -> float:
-        return self.now
+#: The methods of a store that write a key.
+KEY_WRITES = ("put_key", "note_key_use", "remove_key")
 
 
-class CountingStore(MemoryStore):
-    """Counts how often a key is written; refuses everything while it is full."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.writes = 0
-        self.is_full = False
-
-    async def put_key(self, key: KeyRecord) -> None:
-        self._count()
-        await super().put_key(key)
-
-    async def note_key_use(self, key_id: str, used_at: float) -> None:
-        self._count()
-        await super().note_key_use(key_id, used_at)
-
-    async def remove_key(self, key_id: str) -> None:
-        self._count()
-        await super().remove_key(key_id)
-
-    def _count(self) -> None:
-        if self.is_full:
-            raise EmbeddedServerError("the disk is full")
-        self.writes += 1
-
-
-class SlowStore(MemoryStore):
-    """Begins a change at once, and ends it when the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.begun = asyncio.Event()
-        self.may_end = asyncio.Event()
-
-    async def put_key(self, key: KeyRecord) -> None:
-        await self._wait()
-        await super().put_key(key)
-
-    async def remove_key(self, key_id: str) -> None:
-        await super().remove_key(key_id)
-        await self._wait()
-
-    async def _wait(self) -> None:
-        self.begun.set()
-        await self.may_end.wait()
+def written(store: FaultyStore) -> int:
+    """Return how many times a key was written."""
+    return sum(store.done[name].count for name in KEY_WRITES)
 
 
 @pytest.fixture
 def clock() -> Clock:
-    return Clock()
+    return Clock(1_800_000_000.0)
 
 
 @pytest.fixture
-def store() -> CountingStore:
-    return CountingStore()
+def store() -> FaultyStore:
+    return FaultyStore()
 
 
 @pytest.fixture
@@ -108,7 +62,7 @@ def tokens(tmp_path: Path, clock: Clock) -> Tokens:
 
 
 @pytest.fixture
-def keys(store: CountingStore, tokens: Tokens, clock: Clock) -> AccountKeys:
+def keys(store: FaultyStore, tokens: Tokens, clock: Clock) -> AccountKeys:
     return AccountKeys(store, tokens, OWN, new_key, clock=clock)
 
 
@@ -133,7 +87,7 @@ async def test_a_key_opens_until_it_is_switched_off_expires_or_is_revoked(
         await keys.revoke(key.key_id)
 
 
-async def test_no_key_is_kept_as_it_is(keys: AccountKeys, store: CountingStore) -> None:
+async def test_no_key_is_kept_as_it_is(keys: AccountKeys, store: FaultyStore) -> None:
     _, secret = await keys.create("ci", None)
     (kept,) = await store.keys()
     assert len(kept.digest) == 32
@@ -142,7 +96,7 @@ async def test_no_key_is_kept_as_it_is(keys: AccountKeys, store: CountingStore) 
 
 
 async def test_keys_outlive_the_server(
-    keys: AccountKeys, store: CountingStore, tokens: Tokens, clock: Clock
+    keys: AccountKeys, store: FaultyStore, tokens: Tokens, clock: Clock
 ) -> None:
     key, secret = await keys.create("ci", None)
     await keys.toggle((await keys.create("off", None))[0].key_id)
@@ -165,14 +119,14 @@ async def test_the_key_of_this_machine_is_listed_and_always_good(keys: AccountKe
 
 
 async def test_use_is_noted_without_a_write_for_each_request(
-    keys: AccountKeys, store: CountingStore, clock: Clock
+    keys: AccountKeys, store: FaultyStore, clock: Clock
 ) -> None:
     _, secret = await keys.create("ci", None)
-    writes = store.writes
+    writes = written(store)
     for _ in range(100):
         clock.now += 1
         await keys.lets_in(secret.reveal())
-    assert store.writes - writes == 2
+    assert written(store) - writes == 2
     assert keys.list()[1].last_used_at == clock.now
     (kept,) = await store.keys()
     assert kept.last_used_at is not None
@@ -180,10 +134,10 @@ async def test_use_is_noted_without_a_write_for_each_request(
 
 
 async def test_a_full_disk_locks_nobody_out(
-    keys: AccountKeys, store: CountingStore, clock: Clock, caplog: pytest.LogCaptureFixture
+    keys: AccountKeys, store: FaultyStore, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     _, secret = await keys.create("ci", None)
-    store.is_full = True
+    store.fail(*KEY_WRITES, error=EmbeddedServerError("the disk is full"))
     assert await keys.lets_in(secret.reveal())
     assert keys.list()[1].last_used_at == clock.now
     assert "the disk is full" in caplog.text
@@ -194,7 +148,7 @@ async def test_a_full_disk_locks_nobody_out(
 
 @pytest.mark.parametrize("change", ["revoke", "switch off", "switch on", "create"])
 async def test_a_change_that_cannot_be_written_has_not_happened(
-    keys: AccountKeys, store: CountingStore, tokens: Tokens, clock: Clock, change: str
+    keys: AccountKeys, store: FaultyStore, tokens: Tokens, clock: Clock, change: str
 ) -> None:
     """This holds now and after a restart."""
     key, secret = await keys.create("ci", None)
@@ -202,7 +156,7 @@ async def test_a_change_that_cannot_be_written_has_not_happened(
         await keys.toggle(key.key_id)
     before = list(keys.list())
     opened = await keys.lets_in(secret.reveal())
-    store.is_full = True
+    store.fail(*KEY_WRITES, error=EmbeddedServerError("the disk is full"))
     changes = {
         "revoke": partial(keys.revoke, key.key_id),
         "create": partial(keys.create, "more", None),
@@ -216,45 +170,53 @@ async def test_a_change_that_cannot_be_written_has_not_happened(
         assert [(k.key_id, k.is_active) for k in those.list()] == [
             (k.key_id, k.is_active) for k in before
         ]
-    store.is_full = False
+    store.mend()
     if change == "revoke":  # asked for again, it is done for good
         await keys.revoke(key.key_id)
         assert not await keys.lets_in(secret.reveal())
         assert list(await store.keys()) == []
 
 
+def halt(store: FaultyStore, *, until: asyncio.Event) -> asyncio.Event:
+    """Begin each change at once, and end it when it may; return what is set when one has begun."""
+    begun = asyncio.Event()
+
+    async def wait(*_: object) -> None:
+        begun.set()
+        await until.wait()
+
+    store.before["put_key"] = store.after["remove_key"] = wait
+    return begun
+
+
 async def test_a_key_that_is_used_while_it_is_revoked_does_not_come_back(
     tokens: Tokens, clock: Clock
 ) -> None:
-    store = SlowStore()
+    store, may_end = FaultyStore(), asyncio.Event()
     keys = AccountKeys(store, tokens, OWN, new_key, clock=clock)
-    store.may_end.set()
     key, secret = await keys.create("ci", None)
-    store.may_end.clear()
-    store.begun.clear()
+    begun = halt(store, until=may_end)
     revoking = asyncio.create_task(keys.revoke(key.key_id))
-    await store.begun.wait()
+    await begun.wait()
     await keys.lets_in(secret.reveal())
-    store.may_end.set()
+    may_end.set()
     await revoking
     assert not await keys.lets_in(secret.reveal())
     assert list(await store.keys()) == []
 
 
 async def test_changes_at_the_same_time_follow_each_other(tokens: Tokens, clock: Clock) -> None:
-    store = SlowStore()
-    store.may_end.set()
+    store, may_end = FaultyStore(), asyncio.Event()
     keys = AccountKeys(store, tokens, OWN, new_key, clock=clock)
     key, secret = await keys.create("ci", None)
-    store.may_end.clear()
-    store.begun.clear()
+    begun = halt(store, until=may_end)
     changes = [asyncio.create_task(keys.toggle(key.key_id)) for _ in range(2)]
     changes.append(asyncio.create_task(keys.revoke(key.key_id)))
     changes.append(asyncio.create_task(keys.revoke(key.key_id)))
-    await store.begun.wait()
+    await begun.wait()
     assert await keys.lets_in(secret.reveal())  # nothing is written yet
     clock.now += 5
-    store.may_end.set()
+    may_end.set()
     off, on, gone, again = await asyncio.gather(*changes, return_exceptions=True)
     assert isinstance(off, KeyRecord)
     assert isinstance(on, KeyRecord)
@@ -309,7 +271,7 @@ async def test_the_tokens_of_a_key_die_with_it(keys: AccountKeys, clock: Clock, 
 
 
 async def test_the_tokens_of_an_older_own_key_are_worth_nothing(
-    keys: AccountKeys, store: CountingStore, tokens: Tokens, clock: Clock
+    keys: AccountKeys, store: FaultyStore, tokens: Tokens, clock: Clock
 ) -> None:
     pair = await keys.sign_in(OWN.reveal())
     later = AccountKeys(store, tokens, Secret("lk_another"), new_key, clock=clock)

@@ -9,7 +9,7 @@ import pytest
 from lyceum_magic.config import Secret
 from lyceum_magic.server.app import create_app
 from lyceum_magic.server.settings import ServerSettings
-from lyceum_magic.server.stores.memory import MemoryStore
+from tests.tools.stores import FaultyStore
 
 from .fake_runner import FakeRunner
 
@@ -34,20 +34,17 @@ class NotingRunner(FakeRunner):
         self._told.append(f"{self._name} closes")
 
 
-class NotingStore(MemoryStore):
-    def __init__(self, told: list[str]) -> None:
-        super().__init__()
-        self._told = told
-
-    async def close(self) -> None:
-        self._told.append("store closes")
-
-
 async def test_what_was_opened_is_closed_where_another_part_fails(tmp_path: Path) -> None:
     told: list[str] = []
+
+    async def note() -> None:
+        told.append("store closes")
+
+    store = FaultyStore()
+    store.after["close"] = note
     app = create_app(
         ServerSettings(tmp_path, 1, Secret("lk_test")),
-        store=NotingStore(told),
+        store=store,
         runners={
             "process": NotingRunner("first", told),
             "container": NotingRunner("second", told, fails=True),

@@ -33,9 +33,10 @@ from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.troubles import Troubles
 from lyceum_magic.server.vault import Vault
+from tests.tools.receiver import Receiver, Request
+from tests.tools.stores import FaultyStore
 
 from .fake_runner import FakeRunner
-from .outbox.receiver import Request, receiving
 from .serving import serving
 from .test_service_rules import state_becomes
 
@@ -272,28 +273,6 @@ async def test_where_the_urls_cannot_be_decrypted_the_run_ends_and_the_log_says_
     assert CANARY not in caplog.text
 
 
-class FullStore(MemoryStore):
-    """Refuses ends while it is full, or only says so; notes what it was to write."""
-
-    def __init__(self, error: Exception, *, writes_all_the_same: bool) -> None:
-        super().__init__()
-        self.is_full = True
-        self.refused_again = asyncio.Event()
-        self._error = error
-        self.asked: list[list[str]] = []
-        self._writes_all_the_same = writes_all_the_same
-
-    async def finish(self, record: RunRecord, deliveries: Sequence[Delivery] = ()) -> None:
-        self.asked.append([delivery.delivery_id for delivery in deliveries])
-        if len(self.asked) > 2:
-            self.refused_again.set()
-        if self.is_full and not self._writes_all_the_same:
-            raise self._error
-        await super().finish(record, deliveries)
-        if self.is_full:
-            raise self._error
-
-
 @pytest.mark.parametrize(
     "error", [StoreUnavailable("the disk is full"), EmbeddedServerError("the key is none")]
 )
@@ -303,7 +282,13 @@ async def test_an_end_that_is_written_late_has_the_same_deliveries(
 ) -> None:
     monkeypatch.setattr(service_module, "REWRITE_S", 0.01)
     runner, troubles, now = FakeRunner(), Troubles(), [1_000_000.0]
-    store = FullStore(error, writes_all_the_same=writes_all_the_same)
+    store, asked = FaultyStore(), []
+
+    async def note(record: RunRecord, deliveries: Sequence[Delivery] = ()) -> None:
+        asked.append([delivery.delivery_id for delivery in deliveries])
+
+    store.before["finish"] = note
+    store.fail("finish", error=error, after_the_work=writes_all_the_same)
     rung: asyncio.Queue[Collection[str]] = asyncio.Queue()
     async with opened(
         tmp_path, runner, store,
@@ -318,19 +303,19 @@ async def test_an_end_that_is_written_late_has_the_same_deliveries(
         assert rung.empty()
         now[0] -= 86_400.0
         async with asyncio.timeout(30):
-            await store.refused_again.wait()
+            await store.asked["finish"].reaches(3)
         assert [each.state for each in (await service.history(limit=1, offset=0)).records] == [
             State.COMPLETED
         ]
-        store.is_full = False
+        store.mend()
         async with asyncio.timeout(30):
             await rung.get()
         assert troubles.sentences == []
     await told(store, run.run_id)
     if not writes_all_the_same:
         assert set((await store.endpoints()).values()) == {now[0]}  # due by the clock as it is
-    assert len(store.asked) >= 2
-    assert all(ids == store.asked[0] for ids in store.asked)
+    assert len(asked) >= 2
+    assert all(ids == asked[0] for ids in asked)
 
 
 # --- starts ------------------------------------------------------------------------------------
@@ -378,7 +363,7 @@ AT_ONCE = Schedule((0.0, 0.0, 0.0), jitter=0.0)
 async def test_a_receiver_finds_the_run_over_and_may_fail_twice(tmp_path: Path) -> None:
     found: list[tuple[str, Any]] = []
     codes = [503, 500, 204]
-    async with receiving() as receiver, serving(tmp_path, schedule=AT_ONCE) as served:
+    async with Receiver().listening() as receiver, serving(tmp_path, schedule=AT_ONCE) as served:
 
         async def answer(request: Request) -> int:
             body = json.loads(request.body)
@@ -419,7 +404,7 @@ async def test_an_ended_server_leaves_word_of_what_is_still_to_be_sent(tmp_path:
 
     left = tmp_path / "deliveries.json"
     schedule = Schedule((0.0, 3600.0))
-    async with receiving() as receiver:
+    async with Receiver().listening() as receiver:
         receiver.answer = refuse
         async with serving(tmp_path, schedule=schedule, store=sqlite(tmp_path)) as served:
             assert not left.exists()

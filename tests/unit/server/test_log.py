@@ -11,13 +11,7 @@ import pytest
 
 from lyceum_magic.server.log import FORGET_S, Repetitions
 from lyceum_magic.server.tasks import log_failure
-
-
-class Clock:
-    now = 1000.0
-
-    def __call__(self) -> float:
-        return self.now
+from tests.tools.clocks import Clock
 
 
 @pytest.fixture

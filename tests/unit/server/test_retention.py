@@ -8,7 +8,7 @@ import os
 import subprocess
 import sys
 import tempfile
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
@@ -21,8 +21,9 @@ from lyceum_magic.server import retention
 from lyceum_magic.server.retention import Keep, Retention, remove_tree, size_on_disk
 from lyceum_magic.server.runners.control import is_supervised
 from lyceum_magic.server.runners.process.requirements import Installer
-from lyceum_magic.server.stores.base import Delivery, EndedRun, RunRecord
+from lyceum_magic.server.stores.base import Delivery, RunRecord
 from lyceum_magic.server.stores.memory import MemoryStore
+from tests.tools.stores import FaultyStore
 
 from .serving import read_stream, serving
 
@@ -214,28 +215,15 @@ async def test_a_folder_without_a_record_goes_unless_a_supervisor_lives_there(
     assert await world.sweep() == set()
 
 
-class EndingStore(MemoryStore):
-    """A store whose one run ends as soon as a client has asked for live or for ended runs."""
-
-    async def oldest_ended(
-        self, *, limit: int, after: EndedRun | None = None
-    ) -> Sequence[EndedRun]:
-        found = await super().oldest_ended(limit=limit, after=after)
-        await self.end()
-        return found
-
-    async def unknown(self, run_ids: Sequence[str]) -> Collection[str]:
-        found = await super().unknown(run_ids)
-        await self.end()
-        return found
-
-    async def end(self) -> None:
-        for record in await self.unfinished():
-            await self.finish(replace(record, state=State.COMPLETED, finished_at=NOW))
-
-
 async def test_a_run_that_ends_while_records_are_read_stays(world: World) -> None:
-    world.store = EndingStore()
+    world.store = store = FaultyStore()
+
+    async def end(*_: object, **__: object) -> None:
+        for record in await store.unfinished():
+            await store.finish(replace(record, state=State.COMPLETED, finished_at=NOW))
+
+    # As soon as the sweep has asked which runs are over, or are not.
+    store.after["oldest_ended"] = store.after["unknown"] = end
     await world.add("just ending", age_s=5, state=State.RUNNING)
     assert await world.sweep(keep_s=100) == {"just ending"}
     assert (world.folder / "just ending" / "work" / "data").exists()

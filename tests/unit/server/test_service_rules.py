@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -24,10 +24,11 @@ from lyceum_magic.server.service import (
     ServerBusy,
     final_record,
 )
-from lyceum_magic.server.stores.base import Delivery, RunRecord, Store, StoreUnavailable
+from lyceum_magic.server.stores.base import RunRecord, Store
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
+from tests.tools.stores import FaultyStore
 
 from .fake_runner import FakeRunner
 
@@ -139,38 +140,16 @@ async def test_an_unknown_machine_is_refused_with_the_list(tmp_path: Path) -> No
         assert service.active() == []
 
 
-class FullStore(MemoryStore):
-    """A store that takes no change of a run while it is full."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.is_full = False
-        self.has_finished = asyncio.Event()
-
-    async def update(self, record: RunRecord) -> None:
-        self._check()
-        await super().update(record)
-
-    async def finish(self, record: RunRecord, deliveries: Sequence[Delivery] = ()) -> None:
-        self._check()
-        await super().finish(record, deliveries)
-        self.has_finished.set()
-
-    def _check(self) -> None:
-        if self.is_full:
-            raise StoreUnavailable("no room left")
-
-
 async def test_an_end_that_a_full_disk_refuses_stays_as_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(service_module, "REWRITE_S", 0.01)
-    runner, store = FakeRunner(), FullStore()
+    runner, store = FakeRunner(), FaultyStore()
     async with opened(tmp_path, runner, store) as service:
         record = await service.start(CPU)
         run = await service.find(record.run_id)
         handle = await runner.next_run()
-        store.is_full = True
+        store.fail("update", "finish")
         handle.begin()
         await state_becomes(run, State.RUNNING)
         handle.end(0)
@@ -179,9 +158,9 @@ async def test_an_end_that_a_full_disk_refuses_stays_as_told(
         assert (await service.find(record.run_id)).record.state is State.COMPLETED
         page = await service.history(limit=9, offset=0)
         assert [found.state for found in page.records] == [State.COMPLETED]
-        store.is_full = False
+        store.mend()
         async with asyncio.timeout(60):
-            await store.has_finished.wait()
+            await store.done["finish"].reaches(1)
         assert await store.get(record.run_id) == run.record
 
 

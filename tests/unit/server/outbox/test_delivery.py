@@ -38,8 +38,10 @@ from lyceum_magic.server.stores.base import (
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
-
-from .receiver import Request, receiving
+from tests.tools.clocks import Clock
+from tests.tools.receiver import Receiver, Request
+from tests.tools.stores import FaultyStore
+from tests.tools.waiting import Tally
 
 pytestmark = pytest.mark.anyio
 
@@ -47,38 +49,6 @@ CANARY = "canary-7a1c"
 BODY = b'{"execution_id":"run","status":"completed"}'
 AT_ONCE = Schedule((0.0,) * 4, jitter=0.0)
 DAY_S = 86_400.0
-
-
-class Tally:
-    """A count that can be waited for."""
-
-    def __init__(self) -> None:
-        self.count = 0
-        self._grown = Bell()
-
-    def add(self) -> None:
-        self.count += 1
-        self._grown.ring()
-
-    async def reaches(self, number: int) -> None:
-        async with asyncio.timeout(30):
-            while True:
-                grown = self._grown.listen()
-                if self.count >= number:
-                    return
-                await grown.wait()
-
-
-class Clock:
-    """Seconds since 1970, set by the test and otherwise still."""
-
-    def __init__(self, now: float = 1_000_000.0) -> None:
-        self.now = now
-        self.looks = Tally()
-
-    def __call__(self) -> float:
-        self.looks.add()
-        return self.now
 
 
 class Pauses:
@@ -213,7 +183,7 @@ async def test_it_arrives_signed_at_a_real_receiver_in_the_second_try(
     async def answer(request: Request) -> int:
         return codes.pop(0)
 
-    async with receiving() as receiver:
+    async with Receiver().listening() as receiver:
         receiver.answer = answer
         item = due(f"{receiver.origin}/hook")
         await store.add_delivery(item)
@@ -223,7 +193,7 @@ async def test_it_arrives_signed_at_a_real_receiver_in_the_second_try(
     (secret,) = await store.signing_secrets()
     for request in (first, second):
         event = verify(request.body, request.headers, secret.value, now=lambda: 1_000_000.0)
-        assert (request.target, request.body, event.id) == ("/hook", BODY, item.delivery_id)
+        assert (request.path, request.body, event.id) == ("/hook", BODY, item.delivery_id)
     assert (done.attempts, done.next_at, done.error) == (2, None, "")
     log = await store.attempts(item.delivery_id)
     assert [(each.number, each.status_code, each.address) for each in log] == [
@@ -530,44 +500,18 @@ async def test_at_rest_nothing_is_asked() -> None:
 # --- a store that cannot be used ---------------------------------------------------------------
 
 
-class FailingStore(MemoryStore):
-    """Fails while the test says so."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.cannot_write = self.cannot_read = False
-        self.writes = self.reads = 0
-
-    async def write_attempts(self, attempts: Sequence[tuple[Attempt, Delivery]]) -> Collection[str]:
-        self.writes += 1
-        if self.cannot_write:
-            raise StoreUnavailable("the disk is full")
-        return await super().write_attempts(attempts)
-
-    async def endpoints(self, due_by: float = math.inf) -> Mapping[str, float]:
-        self.reads += 1
-        if self.cannot_read:
-            raise StoreUnavailable("the disk fails")
-        return await super().endpoints(due_by)
-
-    async def next_at(self, after: float = -math.inf) -> float | None:
-        if self.cannot_read:
-            raise StoreUnavailable("the disk fails")
-        return await super().next_at(after)
-
-
 async def test_results_that_cannot_be_written_are_kept_and_nothing_new_is_sent_until_they_are(
     caplog: pytest.LogCaptureFixture,
 ) -> None:
-    store, sender, pauses = FailingStore(), PlayedSender(answering(204)), Pauses()
+    store, sender, pauses = FaultyStore(), PlayedSender(answering(204)), Pauses()
     clock = Clock()
-    store.cannot_write = True
+    store.fail("write_attempts")
     items = [due(f"https://{name}.example/") for name in "ab"]
     await store.add_delivery(items[0])
     async with delivering(store, sender, clock=clock, pause=pauses) as deliverer:
         for number in range(1, 5):  # again and again, with pauses
             await pauses.begun.reaches(number)
-            assert store.writes == number
+            assert store.asked["write_attempts"].count == number
             assert "the disk is full" in (await deliverer.health())["errors"][0]
             if number < 4:
                 pauses.end()
@@ -577,7 +521,7 @@ async def test_results_that_cannot_be_written_are_kept_and_nothing_new_is_sent_u
             deliverer.ring([items[1].endpoint])
             await clock.looks.reaches(looks + 1)
         assert len(sender.sent) == 1
-        store.cannot_write = False
+        store.mend()
         pauses.end()
         for item in items:
             await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
@@ -587,24 +531,24 @@ async def test_results_that_cannot_be_written_are_kept_and_nothing_new_is_sent_u
 
 
 async def test_what_cannot_be_read_is_read_later(caplog: pytest.LogCaptureFixture) -> None:
-    store, sender, pauses = FailingStore(), PlayedSender(answering(204)), Pauses()
-    store.cannot_read = True
+    store, sender, pauses = FaultyStore(), PlayedSender(answering(204)), Pauses()
+    store.fail("endpoints", "next_at", error=StoreUnavailable("the disk fails"))
     item = due()
     await store.add_delivery(item)
     async with delivering(store, sender, pause=pauses) as deliverer:
         for number in range(1, 5):
             await pauses.begun.reaches(number)
-            assert store.reads == number
+            assert store.asked["endpoints"].count == number
             if number < 4:
                 pauses.end()
         assert "the disk fails" in (await deliverer.health())["errors"][0]
-        store.cannot_read = False
+        store.mend()
         pauses.end()
         await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
         assert (await deliverer.health())["errors"] == []
         assert caplog.text.count("the disk fails") == 1
         # At rest it looks once a minute; whoever asks is told at once.
-        store.cannot_read = True
+        store.fail("endpoints", "next_at", error=StoreUnavailable("the disk fails"))
         assert "the disk fails" in (await deliverer.health())["errors"][0]
 
 
@@ -660,26 +604,16 @@ async def test_of_a_group_what_can_be_written_is(tmp_path: Path) -> None:
     await store.close()
 
 
-class FullStore(MemoryStore):
-    """Keeps no signing secret while the test says so."""
-
-    is_full = True
-
-    async def put_signing_secrets(self, secrets: Sequence[StoredSigningSecret]) -> None:
-        if self.is_full:
-            raise StoreUnavailable("the disk is full")
-        await super().put_signing_secrets(secrets)
-
-
 async def test_no_attempt_is_counted_where_the_signing_secret_cannot_be_kept() -> None:
-    store, sender, pauses = FullStore(), PlayedSender(answering(204)), Pauses()
+    store, sender, pauses = FaultyStore(), PlayedSender(answering(204)), Pauses()
+    store.fail("put_signing_secrets")
     item = due()
     await store.add_delivery(item)
     async with delivering(store, sender, pause=pauses) as deliverer:
         await pauses.begun.reaches(1)
         assert "the disk is full" in (await deliverer.health())["errors"][0]
         assert sender.sent == []
-        store.is_full = False
+        store.mend()
         pauses.end()
         done = await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
         assert done.attempts == 1
@@ -687,7 +621,8 @@ async def test_no_attempt_is_counted_where_the_signing_secret_cannot_be_kept() -
 
 
 async def test_a_trouble_with_one_that_is_removed_is_over() -> None:
-    store, pauses = FullStore(), Pauses()
+    store, pauses = FaultyStore(), Pauses()
+    store.fail("put_signing_secrets")
     items = [due(), replace(due("https://b.example/"), next_at=1_000_000.0 + DAY_S)]
     for item in items:
         await store.add_delivery(item)

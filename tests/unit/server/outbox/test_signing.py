@@ -18,24 +18,11 @@ from lyceum_magic.server.stores.base import StoredSigningSecret, StoreUnavailabl
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
 from lyceum_magic.server.vault import Vault
+from tests.tools.stores import FaultyStore
 
 pytestmark = pytest.mark.anyio
 
 BODY = b'{"execution_id":"run"}'
-
-
-class CountingStore(MemoryStore):
-    reads = writes = 0
-
-    async def signing_secrets(self) -> Sequence[StoredSigningSecret]:
-        self.reads += 1
-        await asyncio.sleep(0)  # others may come in between
-        return await super().signing_secrets()
-
-    async def put_signing_secrets(self, secrets: Sequence[StoredSigningSecret]) -> None:
-        self.writes += 1
-        await asyncio.sleep(0)
-        await super().put_signing_secrets(secrets)
 
 
 def is_signed_by(secret: StoredSigningSecret, headers: dict[str, str], now: float) -> bool:
@@ -47,10 +34,10 @@ def is_signed_by(secret: StoredSigningSecret, headers: dict[str, str], now: floa
 
 
 async def test_the_first_secret_is_made_once_and_kept() -> None:
-    store = CountingStore()
+    store = FaultyStore()
     signing = Signing(store)
     found = await asyncio.gather(*(signing.secrets(1.0) for _ in range(5)))
-    assert store.writes == 1
+    assert store.asked["put_signing_secrets"].count == 1
     assert all(each == found[0] for each in found)
     (secret,) = found[0]
     assert len(base64.b64decode(secret.value.removeprefix("whsec_"))) == 32
@@ -58,10 +45,10 @@ async def test_the_first_secret_is_made_once_and_kept() -> None:
 
 
 async def test_headers_are_signed_without_a_read_for_each() -> None:
-    store = CountingStore()
+    store = FaultyStore()
     signing = Signing(store)
     headers = [await signing.headers("msg_1", BODY, 1000.9 + n) for n in range(5)]
-    assert store.reads == 1
+    assert store.asked["signing_secrets"].count == 1
     (secret,) = await signing.secrets(0.0)
     assert headers[0]["webhook-timestamp"] == "1000"
     assert all(is_signed_by(secret, each, 1000.0) for each in headers)
