@@ -1,6 +1,6 @@
-"""What every test gets: a machine of its own, as far as this package can see one.
+"""Give every test a machine of its own, as far as this package can see one.
 
-No variable, login or server of the person who runs the tests reaches a test, and no server that a
+No variable, login or server of the user who runs the tests reaches a test, and no server that a
 test started outlives it.
 """
 

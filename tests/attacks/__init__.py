@@ -1,1 +1,1 @@
-"""What another user of the same machine may try, with a real second user."""
+"""Attacks of another user of the same machine, with a real second user."""

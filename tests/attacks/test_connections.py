@@ -215,7 +215,7 @@ def test_half_a_request_is_not_waited_for_for_ever(folder: Path) -> None:
 
 
 def _is_closed(connection: socket.socket) -> bool:
-    """Whether the server closes it; raises TimeoutError where that does not happen."""
+    """Return True if the server closes the connection; raise TimeoutError if it does not."""
     with contextlib.suppress(ConnectionResetError):
         while connection.recv(4096):
             pass

@@ -1,4 +1,4 @@
-"""What a run can find out about the server, whose user it is: its environment, memory and files."""
+"""A run, which is the server's user, learns nothing from its environment, memory and files."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ def test_each_list_holds_the_one_before() -> None:
 
 
 def test_a_run_of_the_same_user_cannot_look_into_the_server(tmp_path: Path) -> None:
-    """As for anybody but root, whose rights the kernel of this test has given up."""
+    """Act as a user without the rights of root, which the kernel of this test has given up."""
     cell = tmp_path / "cell"
     cell.write_text(LOOK)
     assert json.loads(run_as_kernel(cell, *without_tracing())) == dict.fromkeys(

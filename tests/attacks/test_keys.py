@@ -85,7 +85,7 @@ _LISTENER = """
 
 
 class Listener:
-    """What the stranger's program has heard."""
+    """Return what the stranger's program has received."""
 
     def __init__(self, process: subprocess.Popen[str], file: Path) -> None:
         self._process = process
@@ -339,7 +339,7 @@ def test_the_servers_own_key_is_worth_nothing_after_its_end(
 def test_a_run_is_followed_past_a_stranger_who_took_the_port(
     stranger: Stranger, own_machine: Path, workspace: Workspace, tmp_path: Path
 ) -> None:
-    """While its server ends, nobody is told the key, nor the secret of the run's stream."""
+    """While its server ends, no program is told the key or the secret of the run's stream."""
     gate = tmp_path / "gate"
     code = f"import os, time\nprint('a', flush=True)\nwhile not os.path.exists({str(gate)!r}): "
     request = StartPython(

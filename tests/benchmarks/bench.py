@@ -143,7 +143,7 @@ def server(rounds: int = 5) -> Iterator[Row]:
 
 
 def _idle_pss(pid: int) -> int:
-    """Of the server and its waiting interpreters, once their number has settled."""
+    """Measure the server and its waiting interpreters, once their number has settled."""
     server = psutil.Process(pid)
     before, family = None, [server]
     while before != family:
@@ -153,7 +153,7 @@ def _idle_pss(pid: int) -> int:
 
 
 def cells() -> Iterator[Row]:
-    """What users wait for in a notebook, and what its kernel holds meanwhile."""
+    """Measure what users wait for in a notebook, and the memory of its kernel meanwhile."""
     with throwaway_home() as environment:
         # What `%%script python3` finds should be the interpreter that the others have.
         environment["PATH"] = f"{Path(sys.executable).parent}{os.pathsep}{environment['PATH']}"

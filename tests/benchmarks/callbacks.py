@@ -1,4 +1,4 @@
-"""What callbacks cost: the real server with runs that end at once, and receivers on loopback."""
+"""The cost of callbacks: the real server, runs that end at once, receivers on loopback."""
 
 from __future__ import annotations
 

@@ -109,7 +109,7 @@ def _packing(rounds: int = 5) -> Iterator[Row]:
 
 
 def _figures() -> dict[int, dict[str, float]]:
-    """What every home costs. Where people wait, the homes take turns."""
+    """Measure the cost of every home. Where users wait, the homes take turns."""
     with ExitStack() as stack:
         homes = {size: stack.enter_context(throwaway_home()) for size in SIZES}
         found: dict[int, dict[str, float]] = {}

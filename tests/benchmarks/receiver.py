@@ -1,4 +1,4 @@
-"""What `lyceum_magic.callbacks` costs a program that receives callbacks: its import."""
+"""The cost of `lyceum_magic.callbacks` to a program that receives callbacks: its import."""
 
 from __future__ import annotations
 

@@ -13,7 +13,7 @@ class Row:
         figure: what the budget is about, in `unit`.
         at_most: the budget, in the same unit; None where there is none.
         at_least: the same where more is better.
-        against: the numbers behind it.
+        against: the numbers it is made of.
     """
 
     what: str
@@ -26,7 +26,7 @@ class Row:
 
     @property
     def is_kept(self) -> bool | None:
-        """Whether the budget is kept; None where there is none."""
+        """Return True if the budget is kept; None if there is none."""
         if self.at_most is not None:
             return self.figure <= self.at_most
         if self.at_least is not None:

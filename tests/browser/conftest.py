@@ -30,7 +30,7 @@ def jupyterlab(tmp_path_factory: pytest.TempPathFactory) -> Iterator[object]:
     from tests.tools import jupyterlab as tool
 
     if reason := tool.missing():
-        # In CI a skipped test is one that nobody misses.
+        # In CI a skipped test would go unnoticed.
         (pytest.fail if os.environ.get("CI") == "true" else pytest.skip)(reason)
     environments = [*MATRIX, *QUICKSTART_MATRIX]
     for environment in environments:

@@ -136,7 +136,7 @@ def test_stop_ends_a_cell_that_blocks(open_cells):
     expect(notebook.output(1)).to_contain_text("interrupted")
 
 
-#: A cell that somebody else wrote; it says how it ended.
+#: A cell without a run, which says how it ended.
 OTHERS_CELL = """\
 import pathlib, time
 print("other", flush=True)
@@ -305,7 +305,7 @@ def test_the_page_words_sums_as_the_kernel_does(open_cells):
 
 @pytest.mark.parametrize("theme", ["JupyterLab Light", "JupyterLab Dark"])
 def test_screenshots_of_each_state(open_cells, jupyterlab, theme):
-    """Nothing is compared; somebody looks at them."""
+    """Nothing is compared: the pictures are for people to look at."""
     jupyterlab.set_theme(theme)
     notebook = open_cells(*SHOWN)
     for index in range(1, len(SHOWN) + 1):

@@ -26,7 +26,7 @@ FORWARD, BACK = signal.SIGUSR1, signal.SIGUSR2
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a clock that jumped.
+    """The result of a clock that jumped.
 
     Attributes:
         load: processor time against time, after a jump back and while little was due.
@@ -66,7 +66,7 @@ async def jumping_clock(folder: Path) -> Result:
         load = Load(server.pid)
         await asyncio.sleep(_WATCHED_S)  # what is measured is a stretch of time
         share = load.share()
-        # No restart may help: the clock is a day behind what was planned.
+        # No restart may help: by the clock, what was planned is a day away.
         await receiver.wait_for_all(urls, _LIMIT_S)
         for jump in (FORWARD, FORWARD):
             server.signal(jump)

@@ -38,7 +38,7 @@ class NoMounts(Exception):
 
 @dataclass(frozen=True)
 class Result:
-    """What came of a disk that failed.
+    """The result of a disk that failed.
 
     Attributes:
         visible_after_s: from the first end that could not be written to the first error in
@@ -169,7 +169,7 @@ class _Failing:
 
 
 async def _errors(server: Server, *, some: bool) -> list[str]:
-    """What delivery health says, once it says something, or nothing, or the limit has passed."""
+    """Return the errors of delivery health once there are `some` or none, or the limit has passed."""
     for _ in range(round(_LIMIT_S / _LOOK_S)):
         if bool(await server.errors()) == some:
             break

@@ -41,12 +41,12 @@ class Server:
         return self._process.pid
 
     async def start(self, *options: str) -> None:
-        """Starts a process that must come to listen."""
+        """Start a process that must come to listen."""
         await self.spawn(*options)
         assert await self.listens(), self.log.read_text()
 
     async def spawn(self, *options: str) -> None:
-        """Starts a process."""
+        """Start a process."""
         read_end, write_end = os.pipe()
         with self.log.open("ab") as log:
             self._process = await asyncio.create_subprocess_exec(
@@ -58,7 +58,7 @@ class Server:
         self._ready_fd = read_end
 
     async def listens(self) -> bool:
-        """Returns when the new process listens, or is gone: whether it came to listen."""
+        """Return True when the new process listens, False when it is gone."""
         # No thread: one that waits in a read would keep a test that is given up from its end.
         reader = asyncio.StreamReader()
         transport, _ = await asyncio.get_running_loop().connect_read_pipe(
@@ -75,7 +75,7 @@ class Server:
         return True
 
     async def ended(self) -> int:
-        """Returns when the process is gone, with its exit code."""
+        """Return the exit code of the process when it is gone."""
         assert self._process is not None, "no server was started"
         return await self._process.wait()
 
@@ -91,7 +91,7 @@ class Server:
             await self._process.wait()
 
     async def run(self, urls: Sequence[str], code: str = "completed") -> str:
-        """Starts a run; returns its id.
+        """Start a run; return its id.
 
         Raises:
             httpx.TransportError: the server died meanwhile.
@@ -107,7 +107,7 @@ class Server:
         return reply.json()
 
     async def state_of(self, run_id: str) -> str | None:
-        """The state of a run; None where the server does not answer."""
+        """Return the state of a run; None if the server does not answer."""
         try:
             return str((await self.get(paths.record(run_id)))["status"])
         except httpx.TransportError:
@@ -117,7 +117,7 @@ class Server:
         return str((await self.get(paths.SIGNING_SECRET))["secret"])
 
     async def errors(self) -> list[str]:
-        """What keeps the sender from working, as delivery health says it."""
+        """Return what keeps the sender from working, as delivery health says it."""
         return list((await self.get(paths.DELIVERY_HEALTH))["errors"])
 
 
@@ -132,7 +132,7 @@ async def server_on(folder: Path, *options: str) -> AsyncIterator[Server]:
 
 
 class Load:
-    """Which share of a processor a process has used since this was made."""
+    """The share of a processor that a process has used since this was made."""
 
     def __init__(self, pid: int) -> None:
         self._process = psutil.Process(pid)

@@ -53,7 +53,7 @@ _DRAIN_S = 900.0
 
 @dataclass(frozen=True)
 class Plan:
-    """How large a campaign is.
+    """The size of a campaign.
 
     Attributes:
         runs: how many are started in all, evenly over the servers; the URLs of one go to
@@ -79,7 +79,7 @@ class Plan:
 
 @dataclass(frozen=True)
 class Result:
-    """What a campaign came to.
+    """The result of a campaign.
 
     Attributes:
         deliveries: what was promised: URLs of runs whose start was confirmed.
@@ -110,7 +110,7 @@ class Result:
 
 
 async def campaign(plan: Plan) -> Result:
-    """Runs a campaign in a folder of its own."""
+    """Run a campaign in a folder of its own."""
     with tempfile.TemporaryDirectory(prefix="lyceum-faults-") as name:
         # Without receivers that hang, an attempt has time: one that is given up comes twice.
         attempt_s = "10" if "timeout" in plan.faults else "120"
@@ -148,7 +148,7 @@ class _Campaign:
         return await self._result(time.monotonic() - begun)
 
     async def _round(self, until: int) -> None:
-        """Starts a server, and runs until there are so many of them, and has the server killed."""
+        """Start a server, start runs until there are `until`, and have the server killed."""
         if not self._causes:
             self._causes = self._dice.sample(self._plan.causes, len(self._plan.causes))
         point = self._causes.pop()
@@ -162,7 +162,7 @@ class _Campaign:
         self._receiver.server += 1
 
     async def _die(self, point: str | None, listening: asyncio.Task[bool]) -> str:
-        """Returns when the server is dead, with what killed it."""
+        """Return what killed the server, once it is dead."""
         if point is not None:
             await asyncio.wait([listening])
         limit_s = self._plan.patience_s if point else self._dice.uniform(0, _LIFE_S)
@@ -179,7 +179,7 @@ class _Campaign:
             await self._start_runs(until)
 
     async def _start_runs(self, until: int) -> None:
-        """Starts runs until there are so many; gives up where the server dies."""
+        """Start runs until there are `until`; give up if the server dies."""
         while self._started < until:
             number, state = self._started, self._dice.choice(STATES)
             self._started += 1
@@ -188,7 +188,7 @@ class _Campaign:
             try:
                 run_id = await self._server.run(urls, state)
             except httpx.TransportError:
-                return  # nobody was promised anything; what comes all the same is checked too
+                return  # nothing was promised; what comes all the same is checked too
             self._expected.update(dict.fromkeys(urls, run_id))
 
     async def _result(self, took_s: float) -> Result:
@@ -214,7 +214,7 @@ class _Campaign:
         )
 
     async def _left(self) -> int:
-        """What is not delivered; the last result may come to the disk behind the last arrival."""
+        """Count what is undelivered: the last result may reach the disk after the last arrival."""
         for _ in range(100):
             health = await self._server.get(paths.DELIVERY_HEALTH)
             if (left := health["pending"] + health["dead"]) == 0:

@@ -1,4 +1,4 @@
-"""Where a server can be made to die."""
+"""The points at which a server can be made to die."""
 
 from __future__ import annotations
 

@@ -104,7 +104,7 @@ class Receiver:
         return [arrival for arrival in self.by_url[url] if arrival.answer == ACCEPT]
 
     async def wait_for_all(self, urls: Iterable[str], limit_s: float) -> bool:
-        """Whether every URL has an attempt that was accepted, within the limit."""
+        """Return True if every URL gets an accepted attempt within the limit."""
         self._awaited = {url for url in urls if not self.accepted(url)}
         self._none_awaited.clear()
         if self._awaited:
@@ -189,7 +189,7 @@ class Receiver:
         return dice.choices([*kinds, ACCEPT], [*shares, 1 - sum(shares)])[0]
 
     def _is_signed(self, headers: Mapping[str, str], body: bytes) -> bool:
-        """As the specification of Standard Webhooks says, whatever the clock."""
+        """Check the signature by the specification of Standard Webhooks, whatever the clock."""
         moment = headers["webhook-timestamp"]
         signed = f"{headers['webhook-id']}.{moment}.".encode() + body
         key = base64.b64decode(self.secret.removeprefix("whsec_"))

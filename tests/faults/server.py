@@ -183,7 +183,7 @@ class PlayedRun:
 
 
 class PlayedRunner:
-    """Starts runs without a process. One that a server left behind goes on as if it were new."""
+    """Starts runs without a process. One that an earlier server left goes on as if it were new."""
 
     async def open(self) -> None:
         pass

@@ -1,4 +1,4 @@
-"""What `make faults` measures at length, in small: nothing is lost, whatever fails."""
+"""A short form of `make faults`: nothing is lost, whatever fails."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def test_killed_servers_lose_nothing() -> None:
 
 @dataclass
 class Scenarios:
-    """What came of each: a result, or why there was none."""
+    """The outcome of each: a result, or the exception that came instead."""
 
     full_disk: disks.Result | BaseException
     read_only_disk: disks.Result | BaseException

@@ -26,7 +26,7 @@ def _internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallInterne
 
 @pytest.fixture
 def internet(_internet: SmallInternet, monkeypatch: pytest.MonkeyPatch) -> SmallInternet:
-    """The receivers, to which nothing has come; who sends trusts them."""
+    """The receivers, without a request so far; the sender trusts them."""
     _internet.forget()
     monkeypatch.setenv("SSL_CERT_FILE", str(_internet.authority))
     return _internet
@@ -34,6 +34,6 @@ def internet(_internet: SmallInternet, monkeypatch: pytest.MonkeyPatch) -> Small
 
 @pytest.fixture
 def untrusted(internet: SmallInternet, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Who sends does not know the receivers' authority; gives its file."""
+    """Make the sender distrust the receivers' authority; return its file."""
     monkeypatch.delenv("SSL_CERT_FILE")
     return internet.authority

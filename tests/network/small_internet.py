@@ -1,7 +1,7 @@
 """A network namespace in which every address is this machine -> receivers, names, and a witness.
 
 Receivers answer at every address; names are answered as `hostile_urls.NAMES` says; the witness sees
-each connection attempt on its way out, also one that nobody answers.
+each connection attempt on its way out, also one that gets no answer.
 """
 
 from __future__ import annotations
@@ -73,7 +73,7 @@ class Names(BaseResolver):
 
 @dataclass
 class SmallInternet:
-    """What came of everything that was sent.
+    """The record of everything that was sent.
 
     Attributes:
         authority: the file of the certificate authority that the receivers' certificates are of.
@@ -98,7 +98,7 @@ class SmallInternet:
                 found.append(begun)
 
     def forget(self) -> None:
-        """Begins anew: nothing came, no name was asked for."""
+        """Forget all requests and look-ups."""
         self.attempts()
         self.received.clear()
         self.names.asked.clear()
@@ -191,7 +191,7 @@ def _certified(authority: trustme.CA) -> ssl.SSLContext:
 
 
 def _begun_to(packet: bytes) -> tuple[str, int] | None:
-    """Where a packet would begin a TCP connection; None if it would not."""
+    """Return the address and port to which a packet begins a TCP connection, if it does."""
     if packet[0] >> 4 == 4:
         length, protocol, address = (packet[0] & 15) * 4, packet[9], packet[16:20]
     else:
@@ -203,4 +203,4 @@ def _begun_to(packet: bytes) -> tuple[str, int] | None:
 
 
 def _silent(_line: str) -> None:
-    """What dnslib would print of each query."""
+    """A logger that drops what dnslib would print of each query."""

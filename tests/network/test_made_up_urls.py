@@ -34,7 +34,7 @@ def test_nothing_made_up_reaches_a_denied_address(
 
 
 def is_public_to_python(address: ipaddress.IPv4Address | ipaddress.IPv6Address) -> bool:
-    """What the standard library has to say, which is less than the sender's own tables."""
+    """Ask the standard library, which knows less than the sender's own tables."""
     inside = (
         (address.ipv4_mapped, address.sixtofour, address.teredo)
         if isinstance(address, ipaddress.IPv6Address)

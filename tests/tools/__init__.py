@@ -1,1 +1,1 @@
-"""What tests of several rooms share: environments, a JupyterLab to drive."""
+"""Tools that the tests of several rooms share."""

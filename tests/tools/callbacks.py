@@ -1,4 +1,4 @@
-"""What comes in at a callback URL, and what should have come for a run."""
+"""A callback receiver for synchronous tests, and the check of the callbacks of a run."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ class CallbackReceiver:
         return self._receiver.received
 
     def urls(self, name: str) -> list[str]:
-        """Two URLs of one run."""
+        """Return two URLs for one run."""
         return [f"{self.origin}/{name}/{number}" for number in range(2)]
 
     def at(self, path: str, number: int = 1) -> list[Request]:
@@ -95,13 +95,13 @@ def told_once(server: ServedProcess, receiver: CallbackReceiver, name: str, run_
 
 
 def lose(server: ServedProcess, run_id: str) -> None:
-    """Kills the supervisor of a run, which is a failure of the system."""
+    """Kill the supervisor of a run, which is a failure of the system."""
     facts = json.loads((run_folder(server.folder, run_id) / "supervisor.json").read_text())
     os.kill(facts["pid"], signal.SIGKILL)
 
 
 def _body_of(record: dict[str, Any]) -> dict[str, Any]:
-    """What a callback should say of a run, given its record as the API has it."""
+    """Return the body that a callback must have, given the record of its run from the API."""
     return {
         "schema": 1,
         **{name: record[name] for name in _SAME},

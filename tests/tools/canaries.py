@@ -55,7 +55,7 @@ class Canaries:
             try:
                 data = file.read_bytes()
             except (FileNotFoundError, ProcessLookupError, PermissionError):
-                continue  # gone meanwhile, or of somebody whom we cannot have told it
+                continue  # has ended, or belongs to a user who cannot have learned it from us
             if names := self.in_bytes(data):
                 yield str(file), names
 

@@ -20,24 +20,24 @@ _END_S = 30
 
 
 def server_facts(place: Path) -> dict[str, Any]:
-    """What `server.json` says."""
+    """Return the contents of `server.json`."""
     (facts,) = (json.loads(path.read_text()) for path in _server_files(place))
     return dict(facts)
 
 
 def run_folder(place: Path, run_id: str) -> Path:
-    """Where the server of a place keeps a run."""
+    """Return the folder in which the server of a place keeps a run."""
     (file,) = _server_files(place)
     return RunFolders(file.parent / "runs").of(run_id)
 
 
 def server_process(place: Path) -> psutil.Process | None:
-    """The server of a place, if it lives."""
+    """Return the server process of a place, if it is alive."""
     return next(iter(_server_processes(place)), None)
 
 
 def end_server(place: Path) -> None:
-    """Ends the server of a place, of each environment, and every run that it has still got."""
+    """End the servers of a place, one for each environment, and every run they still have."""
     processes = _server_processes(place)
     family = [child for process in processes for child in process.children(recursive=True)]
     for process in processes:
@@ -52,7 +52,7 @@ def end_server(place: Path) -> None:
 
 
 def kill_server(place: Path) -> int:
-    """SIGKILL; returns when it is gone, with its pid."""
+    """Kill the server with SIGKILL; return its pid once it is gone."""
     process = server_process(place)
     assert process is not None, "no server to kill"
     os.kill(process.pid, signal.SIGKILL)

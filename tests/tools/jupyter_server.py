@@ -73,7 +73,7 @@ class JupyterServer:
 
 
 def _wait_until_ready(client: BlockingKernelClient) -> None:
-    """As `wait_for_ready`, which takes the kernel of a server on a busy machine for dead."""
+    """Wait like `wait_for_ready`, which mistakes a kernel on a busy machine for a dead one."""
     deadline = time.monotonic() + LIMIT_S
     while True:
         assert time.monotonic() < deadline, "the kernel does not answer"
@@ -85,7 +85,7 @@ def _wait_until_ready(client: BlockingKernelClient) -> None:
 
 
 class _Started:
-    """What `Kernel` asks of a manager."""
+    """The methods of a kernel manager that `Kernel` calls."""
 
     def is_alive(self) -> bool:
         return True

@@ -51,7 +51,7 @@ Theme = Literal["JupyterLab Light", "JupyterLab Dark"]
 
 
 def missing() -> str | None:
-    """What the browser tests need and this machine lacks; None if all is there."""
+    """Return what the browser tests need and this machine lacks; None if nothing is missing."""
     if not Path(_CHROMIUM).exists():
         return f"no Chromium at {_CHROMIUM}"
     try:
@@ -98,7 +98,7 @@ class JupyterLab:
         self._request("POST", f"api/kernels/{self._kernel()['id']}/restart")
 
     def kernel_state(self) -> str:
-        """What the only kernel does, such as "idle"."""
+        """Return the state of the only kernel, such as "idle"."""
         return str(self._kernel()["execution_state"])
 
     def _kernel(self) -> dict[str, str]:
@@ -106,7 +106,7 @@ class JupyterLab:
         return dict(session["kernel"])
 
     def is_up(self) -> bool:
-        """Whether the server answers."""
+        """Return True if the server answers."""
         try:
             self._request("GET", "api/status")
         except (urllib.error.URLError, ConnectionError, TimeoutError):

@@ -23,7 +23,7 @@ LIMIT_S = 120.0
 
 @dataclass
 class Cell:
-    """A cell under way, or done: what a front end would show of it."""
+    """A cell that runs or has run, with what a front end would show of it."""
 
     kernel: Kernel
     message_id: str
@@ -98,7 +98,7 @@ class Kernel:
         self, manager: KernelManager, client: BlockingKernelClient, environment: dict[str, str]
     ) -> None:
         self.environment = environment
-        #: Whether somebody looks on, as in a front end; nbclient and papermill say nobody does.
+        #: Whether a user can answer, as in a front end; with nbclient and papermill none can.
         self.is_attended = False
         self._manager = manager
         self._client = client
@@ -131,7 +131,7 @@ class Kernel:
         """Hand the next message to its cell.
 
         Args:
-            waiting: who waits, for the report if none comes.
+            waiting: what waits for it, for the report if none comes.
         """
         try:
             message = self._client.get_iopub_msg(timeout=LIMIT_S)
@@ -155,7 +155,7 @@ class Kernel:
         return "\n".join(data.get("text/plain", "") for data in self.displays.values())
 
     def complete(self, code: str) -> list[str]:
-        """What Tab offers at the end of the code."""
+        """Return the completions that Tab offers at the end of the code."""
         reply = self._client.complete(code, len(code), reply=True, timeout=LIMIT_S)
         return list(reply["content"]["matches"])
 

@@ -1,4 +1,4 @@
-"""What an executed notebook shows, in a form in which two executions can be compared."""
+"""The text of an executed notebook, in a form in which two executions can be compared."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def _stream(cell: Any, name: str) -> str:
 
 
 def _shown(text: str) -> str:
-    """What is left to see of rewritten lines; columns as wide as need be."""
+    """Return what remains visible of rewritten lines; columns are as wide as needed."""
     lines = (line.rstrip("\r").rpartition("\r")[2] for line in text.split("\n"))
     text = "\n".join(re.sub(r"(?<=\S) {2,}", "  ", line).rstrip() for line in lines)
     text = re.sub(r"\b[0-9a-f]{8}\b", "ID", text)

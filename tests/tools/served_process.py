@@ -27,7 +27,7 @@ class ServedProcess:
 
     Args:
         options: of `serve`.
-        through: a command that executes the one behind it in a way of its own.
+        through: a command that executes the command that follows it, such as `unshare`.
         python: the interpreter that serves.
     """
 
@@ -62,7 +62,7 @@ class ServedProcess:
             )
         os.close(write_end)
         with os.fdopen(read_end, "rb") as ready:
-            # Ends at once if the process does, since nobody else has the other end.
+            # Ends at once if the process does, since it alone has the other end.
             said = ready.read()
         if said != b"ready\n":
             self.process.wait(LIMIT_S)
@@ -86,7 +86,7 @@ class ServedProcess:
         return dict(reply.json())
 
     def end(self, number: int = signal.SIGTERM) -> int:
-        """Sends a signal and waits for the end; returns the exit code."""
+        """Send a signal, wait for the end, and return the exit code."""
         self.client.close()
         self.process.send_signal(number)
         return self.process.wait(LIMIT_S)
@@ -106,7 +106,7 @@ def served(
     python: str = sys.executable,
     program: Sequence[str] = CLI,
 ) -> Iterator[ServedProcess]:
-    """A server for as long as the block lasts; whatever is left of it is killed."""
+    """Serve during the block; what is left of the server is killed."""
     server = ServedProcess(folder, *options, through=through, python=python, program=program)
     try:
         yield server

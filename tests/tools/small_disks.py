@@ -16,7 +16,7 @@ import pytest
 def small_disk(folder: Path, options: str = "size=4m") -> Iterator[None]:
     """Mount a disk at a folder, which is made if it is not there.
 
-    Where none can be mounted the test is skipped; in CI, where nobody would miss it, it fails.
+    Where none can be mounted the test is skipped; in CI, where a skip goes unnoticed, it fails.
     """
     folder.mkdir(mode=0o700, parents=True, exist_ok=True)
     mount = ["mount", "-t", "tmpfs", "-o", f"{options},mode=700", "tmpfs", str(folder)]

@@ -12,16 +12,16 @@ from lyceum_magic.server.bell import Bell
 T = TypeVar("T")
 
 LIMIT_S = 120.0
-#: What an HTTP client of a test waits for an answer: httpx gives up after 5 seconds, and a busy
+#: How long an HTTP client of a test waits for an answer: httpx gives up after 5 seconds, and a busy
 #: machine is no failure.
 CLIENT_LIMIT_S = LIMIT_S
 
 
 def eventually(condition: Callable[[], T | None], what: str) -> T:
-    """The first true value of the condition."""
+    """Return the first true value of the condition."""
     deadline = time.monotonic() + LIMIT_S
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"it never came to pass: {what}"
+        assert time.monotonic() < deadline, f"this never happened: {what}"
         time.sleep(0.02)
     return value
 

@@ -9,7 +9,7 @@ from lyceum_magic.runs.workspace import Workspace
 
 
 def only(workspace: Workspace) -> Once[int, Workspace]:
-    """What `lyceum_magic.runs.workspace` keeps where this is the process's workspace."""
+    """Return what `lyceum_magic.runs.workspace` keeps if this is the process's workspace."""
     workspaces: Once[int, Workspace] = Once()
     workspaces.get(os.getpid(), lambda: workspace)
     return workspaces
