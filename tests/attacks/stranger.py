@@ -32,7 +32,7 @@ class Stranger:
     home: Path
 
     def run(self, code: str, *arguments: str, check: bool = True) -> str:
-        """Runs a program as this user and returns what it printed on stdout."""
+        """Run a program as this user and return what it printed on stdout."""
         done = subprocess.run(
             [str(PYTHON), "-c", dedent(code), *arguments],
             **self._as_me(),

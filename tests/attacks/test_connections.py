@@ -73,7 +73,7 @@ def folder(tmp_path: Path) -> Path:
 
 
 def few_descriptors(soft: int, hard: int) -> list[str]:
-    """Executes a command with these limits."""
+    """Execute a command with these limits."""
     return ["sh", "-c", f'ulimit -Sn {soft} && ulimit -Hn {hard} && exec "$@"', "sh"]
 
 

@@ -92,7 +92,7 @@ class Listener:
         self._file = file
 
     def wait(self) -> None:
-        """Returns once it listens."""
+        """Return once it listens."""
         assert self._process.stdout is not None
         assert self._process.stdout.readline() == "ready\n"
 

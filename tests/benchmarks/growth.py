@@ -273,7 +273,7 @@ def _cpu_of(running: Kernel, code: str) -> float:
 
 
 def _flood(megabytes: int) -> dict[str, float]:
-    """Puts a run of that much text into the journal, in the pieces in which a server sends it."""
+    """Put a run of that much text into the journal, in the pieces in which a server sends it."""
     journal = Journal(config.journal_folder())
     now = time.time()
     entry = Entry(

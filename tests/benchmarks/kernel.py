@@ -34,7 +34,7 @@ class Kernel:
         self.pid = int(self.value("__import__('os').getpid()"))
 
     def run(self, code: str, on_output: Callable[[Any], None] = lambda message: None) -> float:
-        """Runs a cell; returns the seconds until its last output was here."""
+        """Run a cell; return the seconds until its last output was here."""
         begun = time.perf_counter()
         reply = self._client.execute_interactive(code, output_hook=on_output, timeout=_LIMIT_S)
         elapsed_s = time.perf_counter() - begun
@@ -50,7 +50,7 @@ class Kernel:
         return str(reply["content"]["user_expressions"]["it"]["data"]["text/plain"])
 
     def forget_peak(self) -> int:
-        """Makes the high-water mark of its memory start from now; returns the bytes that it has."""
+        """Make the high-water mark of its memory start from now; return the bytes that it has."""
         Path(f"/proc/{self.pid}/clear_refs").write_text("5")
         return self._status_bytes("VmRSS")
 
@@ -70,7 +70,7 @@ class Kernel:
 
 
 def _receive_all(subscriber: zmq.Socket[bytes]) -> None:
-    """Takes the limit off a socket's queue.
+    """Take the limit off a socket's queue.
 
     Past the usual 1000 messages a subscriber loses some, "idle" among them, and a loop that prints
     sends more than that.

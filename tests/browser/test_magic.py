@@ -53,7 +53,7 @@ Opener = Callable[..., Notebook]
 def open_cells(
     jupyterlab: JupyterLab, chromium: Browser, request: pytest.FixtureRequest
 ) -> Iterator[Opener]:
-    """Opens a notebook with the extension loaded; its page must be clean at the end."""
+    """Open a notebook with the extension loaded; its page must be clean at the end."""
     notebooks: list[Notebook] = []
 
     def open_(*cells: str, kernel: str) -> Notebook:

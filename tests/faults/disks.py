@@ -152,7 +152,7 @@ class _Failing:
             )
 
     async def _use_up(self) -> None:
-        """Starts runs until one is refused: what the database had of the disk before is used up."""
+        """Start runs until one is refused: what the database had of the disk before is used up."""
         body = {"code": "goes on" + "#" * 65536, "execution_type": "cpu"}
         for _ in range(500):
             reply = await self._server.client.post(paths.START_PYTHON, json=body)
@@ -169,7 +169,7 @@ class _Failing:
 
 
 async def _errors(server: Server, *, some: bool) -> list[str]:
-    """Return the errors of delivery health once there are `some` or none, or the limit has passed."""
+    """Return the errors of delivery health once there are `some`, or the limit has passed."""
     for _ in range(round(_LIMIT_S / _LOOK_S)):
         if bool(await server.errors()) == some:
             break

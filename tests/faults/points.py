@@ -17,7 +17,7 @@ POINTS = (
 
 
 class FailPoint:
-    """Ends this process where it is reached for the nth time; does nothing where it has no name."""
+    """End this process where it is reached for the nth time; do nothing where it has no name."""
 
     def __init__(self, name: str | None, nth: int) -> None:
         self.name = name

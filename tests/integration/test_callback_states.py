@@ -25,7 +25,7 @@ def receiver() -> Iterator[CallbackReceiver]:
 
 
 def start(server: ServedProcess, receiver: CallbackReceiver, name: str, code: str) -> str:
-    """Starts a run with two callback URLs; returns its id."""
+    """Start a run with two callback URLs; return its id."""
     fields: dict[str, Any] = {
         "user_callback_urls": receiver.urls(name),
         "run_name": f"it will be {name}",

@@ -21,7 +21,7 @@ MARKED = "%%lyceum --out total\n# NBVAL_IGNORE_OUTPUT\ntotal = 6 * 7\nprint('sum
 
 
 def nbval(folder: Path, option: str, *cells: str) -> tuple[int, str]:
-    """Executes a notebook, then lets nbval run it again; gives its exit code and its report."""
+    """Execute a notebook, then let nbval run it again; return its exit code and its report."""
     notebook = nbformat.v4.new_notebook(
         cells=[nbformat.v4.new_code_cell(cell) for cell in cells],
         metadata={"kernelspec": {"name": "python3", "display_name": "python3"}},

@@ -89,7 +89,7 @@ def answers(client: httpx.Client, path: str = "/") -> bool | None:
 def tell(
     client: httpx.Client, path: str, callback_id: str, *, secret: str = SECRET, **members: Any
 ) -> int:
-    """Sends a signed callback; the status that it is answered with."""
+    """Send a signed callback; return the status of the answer."""
     body, headers = signed(callback_id, secret=secret, **members)
     return client.post(path, content=body, headers=headers).status_code
 

@@ -104,7 +104,7 @@ class SmallInternet:
         self.names.asked.clear()
 
     async def answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Notes one request, and answers 204 or the `status` and `to` of its query."""
+        """Note one request, and answer 204 or the `status` and `to` of its query."""
         try:
             head = (await reader.readuntil(b"\r\n\r\n")).decode("latin-1")
             line, *lines = head.strip().split("\r\n")

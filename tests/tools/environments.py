@@ -54,7 +54,7 @@ class Environment:
 
     @contextmanager
     def _alone(self) -> Iterator[None]:
-        """Makes other test workers wait that need the same environment."""
+        """Keep out other test workers that need the same environment."""
         _MATRIX.mkdir(exist_ok=True)
         with (_MATRIX / f"{self.name}.lock").open("w") as file:
             fcntl.flock(file, fcntl.LOCK_EX)
