@@ -18,7 +18,7 @@ BIN := .venv/bin
 WORKERS ?= 3
 # A module stays on one worker, so that its fixtures are made once.
 PARALLEL = $(BIN)/pytest --dist loadscope --no-loadscope-reorder
-# A machine behind an inspecting proxy trusts what its system trusts.
+# With an inspecting proxy, the system's certificates are the trusted ones.
 export UV_SYSTEM_CERTS ?= true
 # Hundreds of processes import this package; without its bytecode each of them compiles it again.
 unexport PYTHONDONTWRITEBYTECODE
@@ -90,8 +90,8 @@ faults: .venv/installed-dev
 bench: .venv/installed-dev
 	$(BIN)/python -m tests.benchmarks.bench
 
-# Compiled, so that the first cell need not wait for it. pip is slower, and takes over where uv does
-# not find its way: pip's own settings name an index.
+# Compiled, so that the first cell need not wait for it. pip is slower; it takes over where uv finds
+# no index, because pip's own settings name one.
 .venv/installed-%: pyproject.toml | $(BIN)/uv
 	$(BIN)/uv pip install --python $(BIN)/python --quiet --compile-bytecode -e '.[$*]' \
 	  || $(BIN)/python -m pip install --quiet -e '.[$*]'

@@ -1,6 +1,6 @@
 """The surroundings of every test: a machine of its own, as far as this package can see one.
 
-No variable, login or server of the person who runs the tests reaches a test, and no server that a
+No variable, login or server of the user who runs the tests reaches a test, and no server that a
 test started outlives it.
 """
 

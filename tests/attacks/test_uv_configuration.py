@@ -45,7 +45,7 @@ def theirs(stranger: Stranger, common_folder: Path) -> Iterator[Path]:
 
 
 def write(stranger: Stranger, folder: Path, files: dict[str, str]) -> None:
-    """Lets the stranger write files."""
+    """Let the stranger write files."""
     wheels = json.dumps(str(folder / "wheels"))
     texts = {str(folder / name): text.format(folder=wheels) for name, text in files.items()}
     code = """

@@ -41,9 +41,11 @@ class Receivers:
     @asynccontextmanager
     async def listening(self, waits_s: Sequence[float]) -> AsyncIterator[list[str]]:
         """One endpoint for each wait; gives their origins."""
+        before = len(self._receiver.origins)
         async with self._receiver.listening(len(waits_s)):
-            self._waits_s.update(zip(self._receiver.origins, waits_s, strict=True))
-            yield self._receiver.origins
+            origins = self._receiver.origins[before:]
+            self._waits_s.update(zip(origins, waits_s, strict=True))
+            yield origins
 
     @property
     def arrivals(self) -> list[tuple[str, float]]:

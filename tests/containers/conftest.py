@@ -26,7 +26,7 @@ IMAGE = "localhost/python:test"
 
 @pytest.fixture(scope="session", autouse=True)
 def engine() -> None:
-    """There is an engine, or the tests are skipped with the reason; on CI they fail."""
+    """Require an engine: without one the tests are skipped with the reason; in CI they fail."""
     done = subprocess.run(["docker", "version"], capture_output=True, text=True, check=False)
     if done.returncode == 0:
         return

@@ -107,7 +107,7 @@ class Server:
         return reply.json()
 
     async def state_of(self, run_id: str) -> str | None:
-        """The state of a run; None where the server does not answer."""
+        """Return the state of a run; None if the server does not answer."""
         try:
             return str((await self.get(paths.record(run_id)))["status"])
         except httpx.TransportError:

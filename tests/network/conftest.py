@@ -26,7 +26,7 @@ def _internet(tmp_path_factory: pytest.TempPathFactory) -> Iterator[SmallInterne
 
 @pytest.fixture
 def internet(_internet: SmallInternet, monkeypatch: pytest.MonkeyPatch) -> SmallInternet:
-    """The receivers, to which nothing has come; who sends trusts them."""
+    """The receivers, without a request so far; the sender trusts them."""
     _internet.forget()
     monkeypatch.setenv("SSL_CERT_FILE", str(_internet.authority))
     return _internet

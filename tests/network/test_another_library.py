@@ -22,7 +22,7 @@ STRICTER = {
         "https://168.63.129.16/",
         "https://wireserver.example/",
     },
-    "globally reachable by the registries, but answered by whoever is near, or no place at all": {
+    "globally reachable by the registries, but answered by the nearest host, or no place at all": {
         "https://192.31.196.1/",
         "https://192.52.193.1/",
         "https://192.175.48.1/",

@@ -46,7 +46,7 @@ class CallbackReceiver:
         return self._receiver.received
 
     def urls(self, name: str) -> list[str]:
-        """Two URLs of one run."""
+        """Return two URLs for one run."""
         return [f"{self.origin}/{name}/{number}" for number in range(2)]
 
     def at(self, path: str, number: int = 1) -> list[Request]:

@@ -32,7 +32,7 @@ def run_folder(place: Path, run_id: str) -> Path:
 
 
 def server_process(place: Path) -> psutil.Process | None:
-    """The server of a place, if it lives."""
+    """Return the server process of a place, if it is alive."""
     return next(iter(_server_processes(place)), None)
 
 
@@ -52,7 +52,7 @@ def end_server(place: Path) -> None:
 
 
 def kill_server(place: Path) -> int:
-    """SIGKILL; returns when it is gone, with its pid."""
+    """Kill the server with SIGKILL; return its pid once it is gone."""
     process = server_process(place)
     assert process is not None, "no server to kill"
     os.kill(process.pid, signal.SIGKILL)

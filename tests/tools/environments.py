@@ -108,7 +108,7 @@ def copy_of_this_environment(folder: Path) -> str:
 
 
 def _uv(*arguments: str) -> None:
-    # UV_SYSTEM_CERTS: a machine behind an inspecting proxy trusts what its system trusts.
+    # UV_SYSTEM_CERTS: with an inspecting proxy, the system's certificates are the trusted ones.
     subprocess.run(
         [sys.executable, "-m", "uv", *arguments],
         check=True,

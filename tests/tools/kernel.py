@@ -23,7 +23,7 @@ LIMIT_S = 120.0
 
 @dataclass
 class Cell:
-    """A cell under way, or done: what a front end would show of it."""
+    """A cell that runs or has run, with what a front end would show of it."""
 
     kernel: Kernel
     message_id: str
@@ -131,7 +131,7 @@ class Kernel:
         """Hand the next message to its cell.
 
         Args:
-            waiting: who waits, for the report if none comes.
+            waiting: what waits for it, for the report if none comes.
         """
         try:
             message = self._client.get_iopub_msg(timeout=LIMIT_S)

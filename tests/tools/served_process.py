@@ -106,7 +106,7 @@ def served(
     python: str = sys.executable,
     program: Sequence[str] = CLI,
 ) -> Iterator[ServedProcess]:
-    """A server for as long as the block lasts; whatever is left of it is killed."""
+    """Serve during the block; what is left of the server is killed."""
     server = ServedProcess(folder, *options, through=through, python=python, program=program)
     try:
         yield server

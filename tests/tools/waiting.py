@@ -18,10 +18,10 @@ CLIENT_LIMIT_S = LIMIT_S
 
 
 def eventually(condition: Callable[[], T | None], what: str) -> T:
-    """The first true value of the condition."""
+    """Return the first true value of the condition."""
     deadline = time.monotonic() + LIMIT_S
     while not (value := condition()):
-        assert time.monotonic() < deadline, f"it never came to pass: {what}"
+        assert time.monotonic() < deadline, f"this never happened: {what}"
         time.sleep(0.02)
     return value
 

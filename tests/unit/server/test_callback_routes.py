@@ -12,7 +12,8 @@ import pytest
 from lyceum_magic.protocol import paths
 from lyceum_magic.protocol.callbacks import ID_HEADER, SIGNATURE_HEADER, TIMESTAMP_HEADER
 from lyceum_magic.protocol.signatures import sign
-from tests.tools.callbacks import Callback, CallbackReceiver, receiving
+from tests.tools.callbacks import CallbackReceiver, receiving
+from tests.tools.receiver import Request
 
 from .serving import Served, serving
 from .test_routes_replies import play
@@ -55,7 +56,7 @@ async def send_test(served: Served, url: str) -> dict[str, Any]:
     return dict(reply.json())
 
 
-def signature(callback: Callback, secret: str) -> str:
+def signature(callback: Request, secret: str) -> str:
     headers = {name.lower(): value for name, value in callback.headers.items()}
     return sign(secret, headers[ID_HEADER], int(headers[TIMESTAMP_HEADER]), callback.body)
 
