@@ -13,7 +13,6 @@ from anyio.from_thread import start_blocking_portal
 
 from lyceum_magic.protocol import paths
 from tests.tools.embedded import run_folder
-from tests.tools.served_process import ServedProcess
 from tests.tools.waiting import eventually
 
 from .receiver import Answer, Receiver, Request
