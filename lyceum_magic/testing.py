@@ -1,4 +1,4 @@
-"""Doubles for users' own tests: a Lyceum that plays the events a test gives it, and a store.
+r"""Doubles for users' own tests: a Lyceum that plays the events a test gives it, and a store.
 
 Everything stays on this machine: the played server listens on loopback, and runs no code.
 
@@ -6,9 +6,9 @@ Everything stays on this machine: the played server listens on loopback, and run
     from lyceum_magic import testing
 
     def test_the_loss_is_reported():
-        with testing.played_server([testing.Output("loss 0.1\\n")]) as server:
+        with testing.played_server([testing.Output("loss 0.1\n")]) as server:
             run = lyceum_magic.submit("import train; train.main()", machine="gpu.a100")
-            assert run.result().text == "loss 0.1\\n"
+            assert run.result().text == "loss 0.1\n"
         assert server.starts[0]["execution_type"] == "gpu.a100"
 """
 
@@ -49,7 +49,7 @@ __all__ = [
     "played_server",
 ]
 
-#: How long the thread of a server may take to listen.
+#: Maximum seconds until the thread of a server listens.
 _START_S = 60.0
 
 
@@ -69,7 +69,7 @@ class Request:
         return json.loads(self.body)
 
 
-#: Writes the raw bytes of one answer.
+#: Coroutine function that writes the raw bytes of one answer.
 Reply = Callable[[Request, asyncio.StreamWriter], Awaitable[None]]
 
 
@@ -232,7 +232,7 @@ class PlayedServer(ScriptedServer):
 
 @contextmanager
 def played_server(events: Iterable[Event] = ()) -> Iterator[PlayedServer]:
-    """Serve a played Lyceum, which is this process's account during the block.
+    r"""Serve a played Lyceum, which is this process's account during the block.
 
     Inside the block `lyceum_magic.submit`, the magics and `lyceum_magic.Client` use the server:
     `LYCEUM_API_KEY` and `LYCEUM_BASE_URL` name it, and the journal of runs is a temporary one. The
@@ -244,7 +244,7 @@ def played_server(events: Iterable[Event] = ()) -> Iterator[PlayedServer]:
     Example:
         A run that fails:
 
-            with played_server([Output("epoch 1\\n"), Finished(State.FAILED, 1, "no GPU")]):
+            with played_server([Output("epoch 1\n"), Finished(State.FAILED, 1, "no GPU")]):
                 with pytest.raises(lyceum_magic.RunFailed, match="no GPU"):
                     lyceum_magic.submit("train()").result()
     """

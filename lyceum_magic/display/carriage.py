@@ -10,9 +10,9 @@ _PLAIN = re.compile(r"[ -~\u2500-\u259f\u2800-\u28ff]*")
 
 
 def collapse(text: str) -> str:
-    """Return `text` without the parts of its lines that later parts cover completely.
+    r"""Return `text` without the parts of its lines that later parts cover completely.
 
-    `"\\r 10%\\r 20%\\r 30%"` becomes `"\\r 30%"`. A part is removed only if it and the part that
+    `"\r 10%\r 20%\r 30%"` becomes `"\r 30%"`. A part is removed only if it and the part that
     covers it are plain and the latter is at least as long: a shorter one leaves an end that both
     Jupyter and a terminal show. The first part of `text` always stays, since the column in which it
     begins is unknown. A part wider than the terminal leaves wrapped rows there; fewer of them may

@@ -1,5 +1,7 @@
-"""Limits of a start request; times in seconds. Kept apart from `requests`, whose
-validation library takes a while to import."""
+"""Limits of a start request; times in seconds.
+
+Kept apart from `requests`, whose validation library takes a while to import.
+"""
 
 MIN_TIMEOUT_S = 1
 MAX_TIMEOUT_S = 600
@@ -15,10 +17,11 @@ MAX_CALLBACK_URL = 8192
 MAX_BODY_BYTES = 16 * 1024 * 1024
 #: Maximum bytes of one upload to the storage.
 MAX_UPLOAD_BYTES = 5 * 2**30
-#: A shorter secret is a word or a number of any output, and is not masked there.
+#: Minimum length of a secret that is masked in outputs: a shorter one may be any word or number.
 MIN_MASKED_CHARACTERS = 6
 
-#: The metadata key under which a client's tag travels: it finds a start whose reply was lost.
+#: The metadata key of a client's tag. By the tag the client finds a run whose start was answered,
+#: but whose answer was lost.
 TAG_KEY = "lyceum_magic_tag"
-#: How many characters of the tag are the run's mark, which its frames carry.
+#: Number of the tag's first characters that are the run's mark, which its frames carry.
 MARK_CHARACTERS = 12

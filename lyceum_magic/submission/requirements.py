@@ -177,7 +177,8 @@ def _lines_in(path: Path, around: tuple[Path, ...]) -> Iterator[str]:
 
 
 def _check(line: str, where: str) -> None:
-    """
+    """Check that a line of requirements can be installed on another machine.
+
     Raises:
         OptionError: the line says nothing that can be installed elsewhere.
     """
@@ -230,8 +231,10 @@ def _owner(module: str, owners: Mapping[str, frozenset[str]]) -> str | None:
 
 @lru_cache(maxsize=1)
 def _providers(path: tuple[str, ...], _changed: tuple[float, ...]) -> dict[str, list[str]]:
-    """Return top-level name -> the packages that bring it; built again when a folder on the path
-    changes."""
+    """Return top-level name -> the packages that bring it.
+
+    It is built again when a folder on the path changes.
+    """
     _modules_of.cache_clear()
     _line_for.cache_clear()
     found = importlib.metadata.packages_distributions()
