@@ -20,15 +20,17 @@ from ..exceptions import InvalidCallback
 from ..protocol.callbacks import ID_HEADER, MAX_BODY_BYTES, TIMESTAMP_HEADER
 from ..protocol.states import State, parse_state
 
-#: A run's id goes into paths and queries, so it must not have characters with a meaning there.
+#: Pattern of a run's id. It goes into paths and queries, so it has no characters with a meaning
+#: there.
 _RUN_ID = r"[A-Za-z0-9][A-Za-z0-9_.:-]{0,127}"
 _CALLBACK_ID = r"[!-~]{1,256}"
-#: Seconds since 1970 up to the year 5138, spelt the one way in which they were signed.
+#: Pattern of seconds since 1970, up to the year 5138, spelt the one way in which they were signed.
 _TIMESTAMP = r"0|[1-9][0-9]{0,10}"
 _RETURN_CODE = r"-?[0-9]{1,10}"
-#: As many digits as the largest body's: `int` takes time, and raises, for thousands of them.
+#: Pattern of a body's length, with no more digits than the largest body's: for thousands of digits
+#: `int` takes long, or raises.
 _LENGTH = rf"[0-9]{{1,{len(str(MAX_BODY_BYTES))}}}"
-#: The widest exit code of any system; a larger number would fit into no column of a database.
+#: Maximum exit code of any system; a larger number would not fit into a database column.
 _MAX_RETURN_CODE = 2**32
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 

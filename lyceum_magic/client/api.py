@@ -28,12 +28,12 @@ from .storage import Storage
 from .transport import build_http_client
 
 _NO_HEADERS: Mapping[str, str] = {}
-#: Prices change rarely, and are shown with every cell.
+#: Seconds for which prices are kept: they change rarely, and every cell shows them.
 PRICES_LAST_S = 300.0
-#: A cell does not wait longer than this to learn what it costs.
+#: Maximum seconds that a cell waits to learn its price.
 PRICES_LIMIT_S = 3.0
 
-#: Finds the server of an account again, or starts it again.
+#: Coroutine function that finds the server of an account again, or starts it again.
 Relocate = Callable[[], Awaitable[config.Account]]
 
 

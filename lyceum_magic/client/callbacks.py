@@ -24,9 +24,10 @@ from ..protocol.callbacks import (
 from .answers import error_of, objects, read_object
 from .storage import RequestSender
 
-#: How many deliveries a server lists at a time.
+#: Maximum number of deliveries that a server lists at a time.
 MAX_PAGE = 1000
-#: A test is answered after its first attempt, which may itself wait for a receiver.
+#: Maximum seconds until a test is answered: the server answers after its first attempt, which may
+#: itself wait for a receiver.
 TEST_SILENCE_S = 60.0
 
 

@@ -16,10 +16,10 @@ from ..exceptions import ProtocolError
 from ..protocol import paths
 from .answers import error_of, read_json, read_object
 
-#: Called with the number of bytes that have been sent or received so far.
+#: Function that is called with the number of bytes that have been sent or received so far.
 OnBytes = Callable[[int], object]
 
-#: How long a connection may be silent between two pieces, and before the answer to the last one.
+#: Maximum seconds of silence between two pieces, and before the answer to the last one.
 SILENCE_S = 300.0
 
 
@@ -95,7 +95,7 @@ class Storage:
 class _Counted:
     """An open file that reports how much of it has been read.
 
-    httpx asks a file for its descriptor to learn its size, and for its beginning.
+    httpx asks a file for its descriptor to learn its size, and moves to its beginning.
     """
 
     def __init__(self, file: BinaryIO, on_bytes: OnBytes) -> None:

@@ -32,18 +32,19 @@ from ..protocol.records import Record, finished_of
 from .answers import error_of, not_lyceum
 from .api import Client, is_gone
 
-#: A stream that is silent for this long is checked against the run's record.
+#: Seconds of silence after which a stream is checked against the run's record.
 IDLE_S = 60.0
-#: The first and the longest pause before a dropped stream is opened again.
+#: Seconds of the first and of the longest pause before a dropped stream is opened again.
 FIRST_PAUSE_S = 0.1
 LONGEST_PAUSE_S = 5.0
-#: The first pause between two looks at the record of a run that has no stream.
+#: Seconds of the first pause between two looks at the record of a run that has no stream.
 FIRST_POLL_S = 1.0
-#: How long the stream is read on after the event of the run's end.
+#: Seconds that the stream may take to end after the event of the run's end. A connection that is
+#: read to its end can serve the next request.
 LAST_BYTES_S = 0.05
-#: Maximum of a server's `Retry-After` that is obeyed.
+#: Maximum seconds of a server's `Retry-After` that are obeyed.
 LONGEST_RETRY_AFTER_S = 30.0
-#: How long a broken connection is retried, in addition to the run's own time limit.
+#: Seconds for which a broken connection is retried, in addition to the run's own time limit.
 PATIENCE_S = 120.0
 
 
@@ -60,7 +61,7 @@ class Recovered:
 
 
 Item = Event | Notice | Recovered
-#: Takes each item with the id of its event, None if the server gives none.
+#: Coroutine function that takes an item and the id of its event; None if the server gives no id.
 Sink = Callable[[Item, str | None], Awaitable[None]]
 
 
@@ -85,9 +86,9 @@ async def follow(
     """Hand every event of a run to `sink`, in order and once; the last one is a `Finished`.
 
     Args:
-        timeout_s: the run's own time limit; a broken connection is given up this long, and two
-            minutes, after it broke.
-        last_event_id: of the last event that an earlier follower of this run passed on.
+        timeout_s: the run's own time limit; a broken connection is given up after this time and two
+            more minutes.
+        last_event_id: the id of the last event that an earlier follower of this run passed on.
         delivered: the text that an earlier follower passed on, if the server gives no ids.
 
     Raises:

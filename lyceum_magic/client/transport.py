@@ -20,10 +20,11 @@ from ..protocol.addresses import is_loopback
 
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 30.0
-#: An idle connection is kept for the next cell; load balancers drop theirs after a minute.
+#: Seconds for which an idle connection is kept for the next cell: load balancers drop theirs after
+#: a minute.
 KEEPALIVE_S = 55.0
 
-#: Reads are tried again after a broken connection, 429 (`Retry-After` honoured) and 5xx.
+#: Rules for reads: try again after a broken connection, 429 (`Retry-After` honoured) and 5xx.
 RETRY_READS = Retry(
     total=4,
     allowed_methods=["GET", "HEAD"],
@@ -37,7 +38,8 @@ RETRY_READS = Retry(
 logging.getLogger("httpx").addFilter(lambda record: record.levelno > logging.INFO)
 
 
-#: Checks the other end of a new connection; raises if it may not be sent a request.
+#: Coroutine function that checks the other end of a new connection, and raises if no request may be
+#: sent there.
 ProveOtherEnd = Callable[[httpcore.AsyncNetworkStream], Awaitable[None]]
 
 

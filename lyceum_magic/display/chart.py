@@ -78,7 +78,7 @@ class Chart:
             f"{_panel(one, _COLOURS[number % len(_COLOURS)])}</g>"
             for number, one in enumerate(self.series)
         )
-        # White behind it: a notebook's dark theme would leave dark words on a dark page.
+        # A white background: in a notebook's dark theme, dark words would stand on a dark page.
         return (
             f'<svg xmlns="http://www.w3.org/2000/svg" width="{width}" height="{height}" '
             f'viewBox="0 0 {width} {height}" font-family="system-ui, sans-serif" font-size="11" '

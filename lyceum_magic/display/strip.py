@@ -8,9 +8,10 @@ from collections.abc import Callable
 from .faces import Face, choose_face
 from .summary import RunFacts
 
-#: A run that ends sooner only gets its summary: no flicker, and no cost of a widget.
+#: Seconds before the live row is shown. A run that ends sooner gets only its summary, without
+#: flicker and without the cost of a widget.
 _DELAY_S = 0.3
-#: How often a cell that blocks tells its Stop button that it is still there.
+#: Seconds between two messages that tell the Stop button that its cell still runs.
 _BEAT_S = 1.0
 
 

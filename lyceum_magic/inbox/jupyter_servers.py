@@ -14,7 +14,8 @@ import psutil
 
 from ..own_files import check_owner, own_folder, put_own
 
-#: How far apart two readings of one process's start may be: they go by the clock, which is set.
+#: Maximum seconds between two readings of one process's start time: they depend on the clock, which
+#: may be set meanwhile.
 _CLOCK_S = 2.0
 
 

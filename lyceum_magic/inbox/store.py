@@ -25,9 +25,9 @@ from ..own_files import own_database, own_folder
 logger = logging.getLogger(__name__)
 
 KEEP_DAYS = 30
-#: How many callbacks of one address are kept: otherwise its sender could fill the disk.
+#: Maximum number of callbacks kept for one address, so that its sender cannot fill the disk.
 KEEP_CALLBACKS = 1000
-#: How long a process may hold the write lock before another gives up.
+#: Seconds that a process waits for the write lock of another one before it gives up.
 WAIT_S = 10.0
 
 _SCHEMA = """
@@ -88,7 +88,7 @@ class Arrival:
 
 
 def digest_of(secret: str) -> bytes:
-    """Return the form in which a secret is in the file."""
+    """Return the digest that the file has in place of a secret."""
     return sha256(secret.encode("utf-8", "surrogatepass")).digest()
 
 

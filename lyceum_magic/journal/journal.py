@@ -27,11 +27,12 @@ from .schema import IS_FINAL, open_database, transaction
 KEEP_DAYS = 30
 KEEP_BYTES = 2 * 1024**3
 
-#: How many runs are forgotten or measured in one step.
+#: Maximum number of runs that one step forgets or measures.
 STEP_RUNS = 200
-#: Bytes that a run takes in the database, roughly.
+#: Approximate bytes that a run takes in the database.
 ROW_BYTES = 600
-#: How many changes back a follower of the journal is told of forgotten runs.
+#: Number of the latest changes that keep the tags of forgotten runs. A follower of the journal that
+#: has missed more changes is told that its list is incomplete.
 KEPT_CHANGES = 10_000
 
 #: The last of all characters in the order of SQLite.

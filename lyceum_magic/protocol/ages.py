@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 DAY_S = 86_400.0
-#: How much faster than the clock the mark moves while it catches up.
+#: Maximum speed of the mark while it catches up, in seconds for each second of the clock.
 CATCH_UP = 24.0
 
 
@@ -40,8 +40,8 @@ class Mark:
     def moved(self, now: float) -> Mark:
         """Return the mark after another look at the clock.
 
-        It follows the clock by a day at most, and by an hour's worth of looks no more than by one.
-        After days without any look it catches up, a day each hour.
+        It moves by a day at most, and by at most `CATCH_UP` times the time since the last look. So
+        after days without any look it catches up by a day each hour.
         """
         step_s = min(DAY_S, CATCH_UP * max(0.0, now - self.clock))
         return Mark(max(self.time, min(now, self.time + step_s)), now)

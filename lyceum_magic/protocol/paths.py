@@ -6,7 +6,7 @@ PREFIX = "/api/v2/external"
 START_PYTHON = f"{PREFIX}/execution/streaming/start"
 START_IMAGE = f"{PREFIX}/execution/image/start"
 START_COMPOSE = f"{PREFIX}/execution/compose/start"
-#: Where each kind of run starts.
+#: Kind of run -> the path that starts it.
 STARTS = {"python": START_PYTHON, "image": START_IMAGE, "compose": START_COMPOSE}
 STREAM = "/api/v1/stream"  # + /{run_id}: the stream by id alone
 MACHINE_TYPES = f"{PREFIX}/machine-types"

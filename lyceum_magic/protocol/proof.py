@@ -3,9 +3,9 @@
 import hashlib
 import hmac
 
-#: How many characters of a key are no secret: they tell it from others in lists.
+#: Number of a key's first characters that are no secret: lists show them to tell keys apart.
 PREFIX_LENGTH = 8
-#: The beginning of a shorter key would be too much of it.
+#: Minimum length of a key whose first characters may be shown: of a shorter one they are too much.
 _MIN_LENGTH = 4 * PREFIX_LENGTH
 
 
@@ -20,8 +20,8 @@ def key_proof(digest: bytes, address: str, nonce: str) -> str:
 
     Args:
         digest: see `digest_of`; servers keep no keys.
-        address: of the server, `127.0.0.1:8000`. A program at another address that passes the
-            question on to the server cannot use its answer.
+        address: the server's, such as `127.0.0.1:8000`. A program at another address that passes
+            the question on to the server cannot use its answer.
     """
     message = f"lyceum-magic key proof {address} {nonce}".encode()
     return hmac.new(digest, message, hashlib.sha256).hexdigest()

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 #: Maximum bytes of all values that travel with a cell, and of those that come back; of files too.
 MAX_BYTES = 10 * 1024 * 1024
-#: Whether this is the cell's machine, where the package of this module is at the top level.
+#: True on the cell's machine, where the package of this module is at the top level.
 IS_REMOTE = __name__.count(".") == 1
 #: The package of these modules on the run's machine: its present and its earlier name.
 _OURS = ("lyceum_magic_remote", "lyceum_magic_there")

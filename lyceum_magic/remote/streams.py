@@ -10,8 +10,9 @@ from threading import Event, Thread, current_thread
 from time import monotonic, sleep
 
 QUIET_S = 0.010
-#: How long a write waits for the other stream's reader, and how long none waits afterwards.
+#: Maximum seconds that a write waits for the other stream's reader.
 PATIENCE_S = 0.05
+#: Seconds in which no write waits, after one has waited in vain.
 IMPATIENT_S = 1.0
 LEAVES_THE_PROCESS = {
     "os.exec",

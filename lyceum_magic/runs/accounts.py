@@ -21,7 +21,7 @@ from .once import Once
 if TYPE_CHECKING:
     from ..client.api import Client
 
-#: Where a cell runs: as the credentials say, on the embedded server, or on the cloud.
+#: The place of a cell's run: as the credentials say, on the embedded server, or on the cloud.
 Place = Literal["auto", "local", "cloud"]
 
 

@@ -47,21 +47,21 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: How long the end of a followed run waits for the facts that only its record has.
+#: Seconds that the end of a followed run waits for the facts that only its record has.
 RECORD_LIMIT_S = 3.0
-#: How long to wait for the end of an aborted run before the abort is sent again.
+#: Seconds to wait for the end of an aborted run before the abort is sent again.
 CONFIRM_S = 10.0
-#: The pauses between two reads of a run's record after a callback has told of its end: each twice
-#: the last, up to the longest.
+#: Seconds between two reads of a run's record after a callback has told of its end: each pause is
+#: twice the last, up to the longest.
 FIRST_HINT_PAUSE_S = 0.5
 LONGEST_HINT_PAUSE_S = 60.0
-#: How many times the record may still say `running` after a callback, as long as the run's stream
-#: can tell of the end later.
+#: Number of times that the record may still say `running` after a callback, as long as the run's
+#: stream can tell of the end later.
 DENIALS = 4
-#: How long the stream of a run whose end is confirmed has for its last outputs.
+#: Seconds that a run's stream has for its last outputs once the record has confirmed the end.
 STREAM_LIMIT_S = 5.0
-#: How long a callback may come after the end of its run and still be waited for: the server makes
-#: its first attempt at once, the second after 5 seconds.
+#: Seconds to wait for a callback after the end of its run: the server makes its first attempt at
+#: once, the second after 5 seconds.
 CALLBACK_GRACE_S = 10.0
 
 

@@ -19,15 +19,15 @@ logger = logging.getLogger(__name__)
 
 T = TypeVar("T")
 
-#: How often `wait_for` calls what is to be done meanwhile.
+#: Seconds between two calls of `while_waiting` by `wait_for`.
 TICK_S = 0.2
 
-#: No thread has this identifier.
+#: An identifier that no thread has.
 _OTHER_THREAD = -1
 
 
 def log_failure(task: Future[Any]) -> None:
-    """Log what a task of the loop thread has raised: the done callback of one not waited for."""
+    """Log the exception of a task that no caller waits for. Use it as the task's done callback."""
     if not task.cancelled() and (error := task.exception()) is not None:
         logger.error("lyceum-magic failed in the background", exc_info=error)
 

@@ -16,7 +16,7 @@ from ..protocol.states import State
 from .following import CALLBACK_GRACE_S, CONFIRM_S, Following
 from .interrupts import noted_interrupts
 
-#: How often a wait in the user's own event loop lets Python notice an interrupt.
+#: Seconds after which a wait in the user's own event loop lets Python notice an interrupt.
 TICK_S = 0.1
 
 
@@ -120,7 +120,7 @@ class Waiting:
 
     @contextmanager
     def _interrupt(self) -> Iterator[list[bool]]:
-        """A list that has an item once an interrupt came: a cancellation does not say its cause."""
+        """Yield a list that gets an item at an interrupt: a cancellation does not say its cause."""
         if not self._following.ended.done():
             self._following.check_process()
         interrupted: list[bool] = []

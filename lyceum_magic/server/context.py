@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from .bell import Bell
 from .troubles import Troubles
 
-#: Returns the account's secrets, name -> value.
+#: Coroutine function that returns the account's secrets, name -> value.
 Secrets = Callable[[], Awaitable[Mapping[str, str]]]
 
 

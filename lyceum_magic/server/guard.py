@@ -28,10 +28,10 @@ _REPLY_HEADERS = [
 ]
 
 _UPLOADS = frozenset({UPLOAD, UPLOAD_BULK})
-#: Where clients without a token get one. Anyone may send there, so the body is small.
+#: Paths where clients without a token get one. Anyone may send there, so the body must be small.
 _SIGN_INS = frozenset({LOGIN, REFRESH})
 _MAX_SIGN_IN_BYTES = 16 * 1024
-#: The longest time for the body of such a request.
+#: Maximum seconds until the body of such a request has arrived.
 _SIGN_IN_S = 20.0
 _STREAM_BY_SECRET = re.compile(rf"{STREAM}/[^/]+/[^/]+")
 _STREAM_BY_ID = re.compile(rf"{STREAM}/[^/]+")

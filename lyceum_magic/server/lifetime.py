@@ -17,10 +17,10 @@ from .settings import ServerSettings
 from .state_folder import Residence
 from .tasks import log_failure
 
-#: How long requests under way may take once the server is told to end.
+#: Seconds that requests under way may still take once the server is told to end.
 _SHUTDOWN_S = 1
 
-#: How often the server checks its folder.
+#: Seconds between two checks of the server's folder.
 _LOOK_EVERY_S = 1.0
 
 

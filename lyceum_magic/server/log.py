@@ -1,4 +1,4 @@
-"""The server's log: a message that comes again and again is one entry, and now and then a count."""
+"""The server's log: a repeated message is logged once, and then now and then as a count."""
 
 from __future__ import annotations
 
@@ -9,14 +9,14 @@ import traceback
 from collections import OrderedDict
 from collections.abc import Callable
 
-#: An entry that has not come for this time is logged in full again.
+#: Seconds without an entry after which it is logged in full again.
 FORGET_S = 600.0
-#: The number of different entries that are remembered.
+#: Maximum number of different entries that are remembered.
 _MOST = 500
 
 
 class Repetitions(logging.Filter):
-    """Logs an entry once, and then only its 10th, 100th... repetition, as a count.
+    """A filter that passes an entry the first time, then only the 10th, 100th... time, as a count.
 
     Two entries are the same if they report the same exception from the same line, or have the same
     text if they report none. Add it to a handler.

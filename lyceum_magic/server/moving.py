@@ -1,4 +1,4 @@
-"""Moves the state that an earlier version kept in `LYCEUM_MAGIC_HOME` into an environment's folder.
+"""Move the state that an earlier version kept in `LYCEUM_MAGIC_HOME` into an environment's folder.
 
 Earlier versions had one state folder for all environments, `LYCEUM_MAGIC_HOME` itself. The first
 server without a state of its own takes over what lies there: secrets, storage, records, callbacks
@@ -28,7 +28,8 @@ logger = logging.getLogger(__name__)
 _RUNS = "runs"
 #: Folders that live runs find by their old path too, beside their own folders.
 _SHARED = ("requirements", "storage")
-#: Everything that may be there. The records are last: the move goes on while they are there.
+#: Names of all that is moved. The records come last: until they have moved, the move can be
+#: continued.
 _NAMES = (
     SERVER_FILE, LEFT_FILE, "vault.key", "uploads", "bootstraps", "image.engine", "compose.engine",
     *_SHARED, _RUNS, f"{RECORDS_FILE}-wal", f"{RECORDS_FILE}-shm", RECORDS_FILE,
@@ -36,7 +37,7 @@ _NAMES = (
 
 
 def move_in(earlier: Path, folder: Path) -> None:
-    """Move an earlier version's state to `folder`, unless that has a state or a server is there.
+    """Move an earlier version's state to `folder`, unless that has a state or `earlier` a server.
 
     If a server is killed during the move, the next one continues it.
 

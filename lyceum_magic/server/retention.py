@@ -20,14 +20,14 @@ from .stores.base import EndedRun, Store
 logger = logging.getLogger(__name__)
 
 PERIOD_S = 3600.0
-#: When the first sweep begins after the server's start: the cell that started it goes first.
+#: Seconds from the server's start to the first sweep: the cell that started the server goes first.
 FIRST_S = 5.0
-#: How many runs are measured or removed in one step.
+#: Maximum number of runs that one step measures or removes.
 STEP_RUNS = 200
-#: The pause after such a step, in lengths of the step, if many runs were never measured, as after
-#: an upgrade: a sweep has time, and requests come first.
+#: Length of the pause after such a step, as a multiple of the step's time. A sweep pauses if many
+#: runs were never measured, as after an upgrade: it has time, and requests come first.
 REST = 100
-#: How many folders are looked up in the records in one step, without a pause.
+#: Maximum number of folders that one step looks up in the records, without a pause.
 STEP_FOLDERS = 1000
 
 
@@ -46,7 +46,7 @@ class Keep:
 
 
 class Retention:
-    """Removes ended runs that are too old, and the oldest of those that take too much.
+    """The remover of ended runs that are too old, and of the oldest while all take too much space.
 
     Live runs stay, and so do runs with a follower.
 

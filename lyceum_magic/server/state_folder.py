@@ -232,7 +232,8 @@ def _take(descriptor: int) -> bool:
             return True
 
 
-#: How the last server of a folder ended. Earlier versions never removed their address.
+#: The end of a folder's last server; "unknown" for earlier versions, which never removed their
+#: address.
 LastEnd = Literal["in order", "cut short", "unknown"]
 
 

@@ -9,10 +9,10 @@ from .vault import Vault
 
 
 class StreamSecrets:
-    """Makes and checks the secrets of streams.
+    """Maker and checker of the secrets that open streams.
 
-    They are derived from the vault's key: nothing is stored, and a URL outlives the server and its
-    own API key.
+    The secrets are derived from the vault's key: nothing is stored, and a URL outlives the server
+    and its own API key.
 
     Raises (every call):
         EmbeddedServerError: The vault has no key.

@@ -13,14 +13,14 @@ from .specs import ImageSpec
 from .start import build_start
 from .wrapping import wrap_cell
 
-#: Linux takes no longer argument; the zero byte at its end counts.
+#: Maximum bytes of an argument on Linux, which counts the zero byte at its end too.
 MAX_ARGUMENT_BYTES = 128 * 1024 - 1
-#: Linux takes a quarter of the stack for all arguments and variables: 2 MiB, unless the image's
-#: engine was told otherwise. Half of that leaves room.
+#: Maximum bytes of a command. Linux takes a quarter of the stack for all arguments and variables:
+#: 2 MiB, unless the image's engine was told otherwise. Half of that leaves room.
 MAX_COMMAND_BYTES = 1 << 20
 
-#: Runs the program that its arguments make together, as a file of its own where one can be
-#: written: the workers of `multiprocessing` begin by reading it.
+#: Code that joins its arguments to one program and runs it. If it can, it writes the program to a
+#: file first, because the workers of `multiprocessing` begin by reading that file.
 _STARTER = """\
 def __lyceum():
     import os, sys, tempfile

@@ -37,7 +37,7 @@ class TokenPair:
 
 
 class Tokens:
-    """Makes and reads tokens, signed with a key that is derived from the vault's.
+    """Maker and reader of tokens, which are signed with a key that is derived from the vault's.
 
     Args:
         clock: Seconds since 1970.

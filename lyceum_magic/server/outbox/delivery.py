@@ -68,7 +68,7 @@ _NO_KEY = "The callback's URL cannot be decrypted: the server's vault.key is gon
 
 
 class Deliverer:
-    """Sends deliveries when they are due, and plans the next attempt after a failure.
+    """The sender of deliveries that are due; it plans the next attempt after a failure.
 
     Attributes:
         next_at: When the next callback is due, in seconds since 1970; None if none is planned.
@@ -180,7 +180,7 @@ class Deliverer:
         return await self._store.delivery(delivery.delivery_id) or replace(delivery, url=None)
 
     async def redeliver(self, delivery_id: str) -> Delivery | None:
-        """Send a callback again from the beginning of its schedule; return None without one.
+        """Send a callback again from the beginning of its schedule; return None if it is unknown.
 
         Raises:
             StoreUnavailable: The change cannot be stored.

@@ -14,7 +14,7 @@ from ...protocol.callbacks import CONTENT_TYPE
 from .results import Outcome
 from .targets import TargetRefused, Targets
 
-#: The longest time to connect, and for a whole attempt.
+#: Maximum seconds to connect, and for a whole attempt.
 _CONNECT_S = 5.0
 _TOTAL_S = 15.0
 
@@ -22,7 +22,7 @@ _USER_AGENT = f"lyceum-magic/{__version__}"
 
 
 class CallbackSender(Protocol):
-    """Makes attempts, also several at once."""
+    """A client that makes attempts to deliver callbacks, also several at once."""
 
     async def send(self, url: str, headers: Mapping[str, str], body: bytes) -> Outcome:
         """POST `body` to `url`, whose references are filled in. Every failure is an outcome."""
@@ -34,7 +34,7 @@ class CallbackSender(Protocol):
 
 
 class HttpSender:
-    """Makes attempts over HTTP; only an answer of 2xx is a success.
+    """A sender of callbacks over HTTP; only an answer of 2xx is a success.
 
     It ignores proxy variables, `.netrc` and cookies, and follows no redirect.
 

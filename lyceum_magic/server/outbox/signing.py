@@ -16,13 +16,13 @@ from ..stores.base import OutboxStore, StoredSigningSecret, StoreUnavailable
 
 logger = logging.getLogger(__name__)
 
-#: How long a replaced secret signs too, so that receivers have time to change theirs.
+#: Seconds for which a replaced secret signs too, so that receivers have time to change theirs.
 OVERLAP_S = 86_400.0
 _SECRET_BYTES = 32
 
 
 class Signing:
-    """Signs callbacks. No other part writes the store's signing secrets."""
+    """The signer of callbacks. No other part writes the store's signing secrets."""
 
     def __init__(self, store: OutboxStore) -> None:
         self._store = store

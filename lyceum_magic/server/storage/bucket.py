@@ -36,7 +36,7 @@ _NO_SPACE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EFBIG})
 _OPEN_FOLDER = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
 # A container may put a pipe in place of a file: opening one would wait for its other end.
 _OPEN_FILE = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-#: How often a folder may vanish before a file is moved into it.
+#: Maximum number of attempts to move a file into its folder, which other clients may remove.
 _ATTEMPTS = 10
 
 
@@ -237,7 +237,8 @@ class Bucket:
 
         Args:
             folder: Its key, without a slash at its end; empty for the whole bucket.
-            reach: No folder is entered whose key has this many bytes or more.
+            reach: The length in bytes from which on a folder's key is too long to enter the folder;
+                None enters every folder.
         """
         names = _names(folder) if folder else []
         with _translated(folder), self._entered(names) as descriptor:

@@ -59,7 +59,7 @@ _ON_FILES = _EXECUTE | 1 << 1 | _READ_FILE
 #: The rights that an interface version knows. The first version cannot allow that files are moved
 #: between folders, which is how an upload becomes an object.
 _RIGHTS = {2: (1 << 14) - 1, 3: (1 << 15) - 1}
-#: What programs need that are not linked statically.
+#: Files and folders that a program needs unless it is linked statically.
 _LIBRARIES = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
 
 

@@ -91,11 +91,11 @@ _MIGRATIONS = (
     """,
 )
 
-#: About the length of a step of `catch_up`, which other users of the store wait for.
+#: Approximate seconds of a step of `catch_up`, for which other users of the store wait.
 _STEP_S = 0.01
-#: How many rows of ended runs are added up in one step, which takes some milliseconds.
+#: Number of rows of ended runs that one step adds up, which takes some milliseconds.
 _STEP_ROWS = 10_000
-#: Bytes of a row in the tables and indexes, beside the request.
+#: Approximate bytes of a row in the tables and indexes, without the request.
 _ROW_BYTES = 500
 
 _COLUMNS = (
