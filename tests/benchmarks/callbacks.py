@@ -27,12 +27,12 @@ from .row import Row
 
 _LIMIT_S = 120.0
 
-#: How long a slow receiver takes; a hung one takes until the sender gives up.
+#: Seconds that a slow receiver takes to answer, and a hung one, on which the sender gives up.
 SLOW_S, HUNG_S = 1.0, 3600.0
 
 
 class Receivers:
-    """Endpoints that answer after a while each."""
+    """Endpoints, each of which answers after a wait of its own."""
 
     def __init__(self) -> None:
         self._waits_s: dict[str, float] = {}

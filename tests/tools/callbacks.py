@@ -18,7 +18,7 @@ from tests.tools.waiting import eventually
 from .receiver import Answer, Receiver, Request
 from .served_process import ServedProcess
 
-#: What a body says as the run's record says it.
+#: Fields with the same value in a callback's body and in the run's record.
 _SAME = (
     "execution_id", "status", "return_code", "file_name", "run_name", "labels", "metadata",
     "execution_type", "created_at",
@@ -26,7 +26,7 @@ _SAME = (
 
 
 class CallbackReceiver:
-    """A receiver for tests without an event loop: answers 204, or what `answers` has for the path.
+    """A receiver for tests without an event loop. It answers 204, or as `answers` says for a path.
 
     Attributes:
         answers: path -> a status, or all that is sent before the connection is closed.
@@ -49,7 +49,7 @@ class CallbackReceiver:
         return [f"{self.origin}/{name}/{number}" for number in range(2)]
 
     def at(self, path: str, number: int = 1) -> list[Request]:
-        """Return all that came to a path, once that many have."""
+        """Return all requests to a path, once there are at least `number`."""
 
         def there() -> list[Request] | None:
             found = [callback for callback in self.received if callback.path == path]
@@ -73,7 +73,7 @@ def receiving() -> Iterator[CallbackReceiver]:
 
 
 def told_once(server: ServedProcess, receiver: CallbackReceiver, name: str, run_id: str) -> None:
-    """Each of a run's two URLs got one callback, which says what its record says, or it fails.
+    """Check that each of a run's two URLs got one callback, and that it agrees with the record.
 
     Args:
         name: of its URLs, and the state in which it should have ended.

@@ -41,7 +41,7 @@ Answer = int | bytes
 
 
 class Receiver:
-    """Listens on one or more ports of loopback, keeps what comes, and answers 204.
+    """A server on one or more ports of loopback that keeps all requests and answers 204.
 
     Attributes:
         origins: of its ports, such as `http://127.0.0.1:40123`.
@@ -61,7 +61,7 @@ class Receiver:
         return self.origins[0]
 
     async def got(self, number: int) -> list[Request]:
-        """Return all requests, once there are at least that many."""
+        """Return all requests, once there are at least `number`."""
         async with asyncio.timeout(LIMIT_S), self._arrived:
             await self._arrived.wait_for(lambda: len(self.received) >= number)
         return self.received

@@ -14,12 +14,12 @@ from lyceum_magic.server.stores.memory import MemoryStore
 
 from .waiting import Tally
 
-#: Is given the arguments of the call.
+#: Coroutine function that is called with the arguments of a method's call.
 Hook = Callable[..., Awaitable[None]]
 
 
 class FaultyStore(MemoryStore):
-    """A store in memory with a lever for each of its methods, which are named as text.
+    """A store in memory whose methods a test can watch, hold up and make fail, each by its name.
 
     Attributes:
         asked: how many calls of a method have begun.

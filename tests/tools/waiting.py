@@ -1,4 +1,4 @@
-"""Waits for a condition that nothing announces, and counts that announce themselves."""
+"""Wait until a condition is true, or until a count has reached a number."""
 
 from __future__ import annotations
 

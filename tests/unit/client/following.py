@@ -1,4 +1,4 @@
-"""Follows a run and keeps what comes."""
+"""Follow a run and keep its items."""
 
 from __future__ import annotations
 

@@ -38,7 +38,7 @@ pytestmark = pytest.mark.anyio
 RECORD = paths.record("run")
 
 
-#: When this module was read, and the tokens of its parameters were made.
+#: The time at which this module was read and the tokens of its parameters were made.
 NOW = time.time()
 
 
@@ -49,7 +49,7 @@ def jwt(expires_in_s: float, *, name: str = "canary") -> str:
 
 @contextmanager
 def unwritable_login() -> Iterator[None]:
-    """Files may grow no further, as on a full disk."""
+    """Let no file grow, as on a full disk."""
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (0, limits[1]))
     try:

@@ -19,7 +19,7 @@ from .test_carriage import screen
 
 
 class Cell:
-    """Collects what a feed writes."""
+    """A cell with a feed, and all that the feed has written."""
 
     def __init__(self, **limits):
         self.clock = Clock()

@@ -30,7 +30,7 @@ messages = st.builds(
     data=st.binary() | st.binary(min_size=4000, max_size=9000),
     readable=st.text() | st.text(min_size=2000, max_size=5000),
 )
-#: What programs print: line feeds, and pieces of what a frame is made of.
+#: Texts as programs print them: with line feeds, and with pieces of a frame.
 prints = st.text(st.sampled_from("~@lyceum:0 1/ab\n\r€")) | st.text()
 programs = st.lists(prints | messages, max_size=6)
 

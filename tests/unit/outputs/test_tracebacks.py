@@ -99,9 +99,9 @@ def test_arguments_are_named_and_their_values_are_not_there(tmp_path: Path) -> N
     assert repr(frame.f_locals["a"]) == "(not sent)"
 
 
-#: What Python takes for no name, and JSON for a text like any other.
+#: Texts that JSON carries like any other, though Python refuses most of them as names.
 NAMES = st.text(st.sampled_from("ab.*<\0\ud800\n"), max_size=4)
-#: Around the sizes that C has for numbers.
+#: Numbers, among them those around the sizes of C's types.
 NUMBERS = st.integers() | st.sampled_from([0, 1, 2, 2**24, 2**31 - 1, 2**31, 2**63, 2**64])
 ODD = st.recursive(
     st.none() | st.booleans() | NUMBERS | NAMES | st.text(max_size=8),

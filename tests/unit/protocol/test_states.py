@@ -6,7 +6,7 @@ import pytest
 
 from lyceum_magic.protocol.states import FINAL, State, legacy_name, parse_state
 
-#: What the official client's table of the legacy endpoint holds.
+#: States in the official client's table for the legacy endpoint.
 LEGACY_FINAL = {"completed", "failed_user", "failed_system", "failed", "timeout", "cancelled"}
 LEGACY_LIVE = {"running", "pending", "queued"}
 

@@ -65,7 +65,7 @@ def texts(items: list[Decoded]) -> list[str]:
 
 
 class Nested:
-    """Uses all of the protocol."""
+    """An object whose representation uses all of the pretty printer's protocol."""
 
     def __init__(self, *items: object) -> None:
         self.items = items
@@ -503,7 +503,7 @@ def test_metadata_are_merged_in_depth() -> None:
     }  # fmt: skip
 
 
-#: What a cell may put in the place of something that every program takes for granted.
+#: Name -> code of a cell that replaces something that every program takes for granted.
 REPLACED = {
     "len": "builtins.len = lambda value: 1 / 0",
     "isinstance": "builtins.isinstance = lambda *args: False",

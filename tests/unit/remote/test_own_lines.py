@@ -16,7 +16,7 @@ def python(request: pytest.FixtureRequest) -> str:
     return str(request.param)
 
 
-#: What only our lines have.
+#: Words that occur only in this package's own lines.
 OURS = ("lyceum_magic_remote", "sent by lyceum-magic", "a2b_base64")
 
 

@@ -30,7 +30,7 @@ def frames(kind: str, message: str, head: dict[str, object], data: bytes) -> lis
 DISPLAY = frames("display", "1.0", {"data": {"text/plain": "x"}}, random.Random(0).randbytes(6000))
 VALUE = frames("value", "1.1", {"name": "v"}, b"v")
 TEXTS = ["before\n", *DISPLAY, "between ~@", "\n", *VALUE, "end~"]
-#: Each text in two events: half of all places to join at lie within a frame.
+#: Two events for each text, so that half of all places to join at lie within a frame.
 EVENTS = [
     Output(half)
     for text in TEXTS
@@ -69,7 +69,7 @@ def follower(journal: Journal, tag: str) -> Following:
 
 
 async def read_from(life: Following, rest: list[Output]) -> list[object]:
-    """What a reader gets that joins now, of a run that prints the rest and ends."""
+    """Return the items of a reader that joins now, before the run prints the rest and ends."""
     backlog = Backlog()
     before = await life.subscribe(backlog)
     for event in rest:

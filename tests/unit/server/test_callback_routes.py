@@ -190,7 +190,7 @@ async def test_a_test_is_answered_behind_its_first_attempt(
 async def test_a_test_of_what_does_not_answer_says_so(
     served: Served, receiver: CallbackReceiver
 ) -> None:
-    # The server's own port is refused as a target; port 1 has nobody.
+    # The server's own port is refused as a target; on port 1 no program listens.
     for origin in (served.base_url, "http://127.0.0.1:1"):
         details = await send_test(served, f"{origin}/{CANARY}")
         assert (details["state"], details["log"][0]["status_code"]) == ("dead", None)

@@ -177,7 +177,7 @@ async def test_beyond_the_size_the_oldest_go_first(world: World) -> None:
 
 
 async def test_callbacks_go_a_while_after_they_were_delivered(world: World) -> None:
-    # A test that belongs to no run, one of a run that is gone, and one that nobody could deliver.
+    # A test that belongs to no run, one of a run that is gone, and one that could not be delivered.
     for delivery_id, run_id, state, age_s in (
         ("test", None, DeliveryState.DELIVERED, 101),
         ("late", "gone", DeliveryState.DELIVERED, 101),
@@ -257,7 +257,7 @@ async def test_folders_that_a_program_has_closed_or_nested_deep_go_too(world: Wo
     assert await world.sweep(keep_s=100) == set()
 
 
-#: Becomes a user for whom the modes of folders mean something.
+#: Code that becomes a user to whom the modes of folders apply.
 DROP_PRIVILEGES = """
 import os
 if os.geteuid() == 0:

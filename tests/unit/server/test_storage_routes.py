@@ -255,7 +255,7 @@ async def test_a_full_disk_is_named_and_nothing_is_left(
 
 
 class NotingBucket(Bucket):
-    """Notes the threads on which files are put into it."""
+    """A bucket that notes the threads on which files are put into it."""
 
     def __init__(self, folder: Path, drafts: Path) -> None:
         super().__init__(folder, drafts)

@@ -87,7 +87,7 @@ async def test_what_is_sealed_is_in_no_record_and_comes_back_when_asked_for(
     assert "canary" not in str(vars(read.request))
     assert list(await store.unfinished()) == [read]
     assert await store.request("a") == written.request
-    # Whoever has the record without what is sealed takes none of it away.
+    # An update with a record that lacks the sealed fields keeps them in the store.
     await store.update(replace(read, state=State.RUNNING))
     assert await store.request("a") == written.request
 
@@ -287,7 +287,7 @@ async def test_history_is_read_without_the_key_of_the_vault(tmp_path: Path) -> N
     await store.finish(replace(read, state=State.SYSTEM_FAILURE))
     page = await store.history(limit=9, offset=0)
     assert [r.state for r in page.records] == [State.PENDING, State.SYSTEM_FAILURE]
-    # What nobody can open any more may be credentials: the end takes it away.
+    # Fields that cannot be decrypted any more may be credentials: the run's end removes them.
     assert await store.request("a") == secretive("a").request.without_sealed()
     await store.close()
 

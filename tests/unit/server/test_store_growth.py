@@ -23,7 +23,7 @@ from lyceum_magic.server.vault import Vault
 
 pytestmark = pytest.mark.anyio
 
-#: As long as the request of a cell to the cloud.
+#: Code that is as long as the request of a cell to the cloud.
 LONG = "x = 1\n" * 12_500
 VERSION_5 = Path(__file__).with_name("version_5.sql")
 
@@ -72,7 +72,7 @@ async def steps(store: SqliteStore, question: Callable[[], Awaitable[object]]) -
 
 @dataclass
 class Jobs:
-    """Counts the instructions of each job on a store's only thread."""
+    """A count of the instructions that the jobs on a store's only thread take."""
 
     longest: int = 0
     total: int = 0

@@ -256,7 +256,7 @@ def test_a_name_that_is_none_is_refused() -> None:
         "if 0: c = 1",
         "a, (b, *c) = x",
         "c: int = 1",
-        # Nobody can tell:
+        # These may bind any name:
         "from a import *",
         "exec(x)",
         "globals()['c'] = 1",

@@ -38,7 +38,7 @@ def site(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 def install(
     site: Path, name: str, version: str, *files: str, url: object = None, installer: str = "pip"
 ) -> None:
-    """Write what an installer leaves behind."""
+    """Write the files of an installed package into `site`, as its installer does."""
     info = site / f"{name.replace('-', '_')}-{version}.dist-info"
     info.mkdir()
     (info / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")

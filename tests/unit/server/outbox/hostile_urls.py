@@ -23,13 +23,13 @@ PUBLIC_IPV4 = "93.184.215.14"
 PUBLIC_IPV6 = "2606:2800:21f:cb07:6820:80da:af6b:8b2c"
 PUBLIC = frozenset({PUBLIC_IPV4, PUBLIC_IPV6})
 
-#: Where the server that sends listens itself.
+#: Port on which the sending server itself listens.
 OWN_PORT = 8765
-#: Where something else on this machine listens, without TLS.
+#: Port on which another server of this machine listens, without TLS.
 LOCAL_PORT = 8000
 
-#: Name -> what it is answered, query after query; the last answer stays. A name with "mixed" has
-#: several addresses in one answer.
+#: Name -> the addresses in each answer to a query for it; the last answer is repeated. A name with
+#: "mixed" has several addresses in one answer.
 NAMES: dict[str, list[list[str]]] = {
     "public.example": [[PUBLIC_IPV4]],
     "public6.example": [[PUBLIC_IPV6]],
@@ -471,7 +471,7 @@ def _urls(kind: str, urls: dict[str, str], *profiles: str) -> list[Url]:
     return [Url(kind, url, why, profiles=profiles) for url, why in urls.items()]
 
 
-#: Nothing of these is delivered, and no address but `reaches` is connected to.
+#: URLs to which no callback is delivered; no address but `reaches` is connected to.
 HOSTILE = [
     *_hosts("reserved address", _LITERALS),
     *_hosts("notation of IPv4", _NOTATIONS),
@@ -501,14 +501,14 @@ HOSTILE = [
     ),
 ]
 
-#: Their names lead elsewhere with each query.
+#: URLs whose names lead to another address with each query.
 REBINDING = [
     Url("rebinding", f"https://{name}/", " then ".join(map(str, answers)), PUBLIC)
     for name, answers in NAMES.items()
     if len(answers) > 1
 ]
 
-#: Each of these is delivered, to one of `reaches`.
+#: URLs to which a callback is delivered, at one of `reaches`.
 ALLOWED = [
     *(
         Url("public", url, why, PUBLIC)

@@ -78,7 +78,7 @@ class Pauses:
 
 
 class PlayedSender:
-    """Notes what is sent; each attempt ends as the test's `answer` says."""
+    """A sender that notes each attempt, and ends it as the test's `answer` says."""
 
     def __init__(self, answer: Callable[[str], Awaitable[Outcome]]) -> None:
         self.answer = answer
@@ -380,7 +380,7 @@ async def test_an_endpoint_has_one_slot_until_it_is_quick_then_four_until_it_fai
     schedule = Schedule((0.0, DAY_S), jitter=0.0)
 
     async def under_way(ended: int, expected: int) -> None:
-        """So many attempts are under way once so many have ended, and no more begin."""
+        """Check that once `ended` attempts have ended, just `expected` ones are under way."""
         await sender.has_sent(ended + expected)
         await looked(deliverer, store)
         assert store.given_out == len(sender.sent) == ended + expected
@@ -430,7 +430,7 @@ async def test_no_more_than_all_slots_are_taken() -> None:
 
 
 class CountingStore(MemoryStore):
-    """Counts how often it is asked, and the deliveries that it has given out to be sent."""
+    """A store that counts its calls, and the deliveries that it has given out to be sent."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -456,7 +456,7 @@ class CountingStore(MemoryStore):
 
 async def looked(deliverer: Deliverer, store: CountingStore) -> None:
     """Wait for a look at due deliveries that begins after this call."""
-    for _ in range(2):  # the second one begins behind the first
+    for _ in range(2):  # the second one begins after the first has ended
         before = store.asked["endpoints"].count
         deliverer.ring()
         await store.asked["endpoints"].reaches(before + 1)
@@ -516,7 +516,7 @@ async def test_results_that_cannot_be_written_are_kept_and_nothing_new_is_sent_u
             if number < 4:
                 pauses.end()
         await store.add_delivery(items[1])
-        for _ in range(2):  # the second look begins behind the first
+        for _ in range(2):  # the second look begins after the first has ended
             looks = clock.looks.count
             deliverer.ring([items[1].endpoint])
             await clock.looks.reaches(looks + 1)
@@ -547,7 +547,7 @@ async def test_what_cannot_be_read_is_read_later(caplog: pytest.LogCaptureFixtur
         await becomes(store, item.delivery_id, DeliveryState.DELIVERED)
         assert (await deliverer.health())["errors"] == []
         assert caplog.text.count("the disk fails") == 1
-        # At rest it looks once a minute; whoever asks is told at once.
+        # At rest it looks once a minute, but a caller of `health` is told at once.
         store.fail("endpoints", "next_at", error=StoreUnavailable("the disk fails"))
         assert "the disk fails" in (await deliverer.health())["errors"][0]
 
