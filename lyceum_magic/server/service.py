@@ -38,7 +38,7 @@ from .outbox.planning import deliveries_of
 from .output.masking import masked
 from .run import ServerRun
 from .run_folders import RunFolders
-from .runners.base import InvalidField, RunEnd, RunHandle, Runner, RunSpec
+from .runners.base import InvalidField, RunEnd, RunHandle, Runner, RunOrder
 from .stores.base import (
     Delivery,
     EndedRun,
@@ -274,7 +274,7 @@ class RunService:
             run.show(replace(run.record, request=await self._request(run.run_id)))
         except EmbeddedServerError as exc:
             problem = exc
-        handle = await self._runner_of(run.record.request).find(self._spec(run.record))
+        handle = await self._runner_of(run.record.request).find(self._run_order(run.record))
         if handle is not None:
             if problem is not None:
                 logger.error("run %s will send no callbacks: %s", run.run_id, problem)
@@ -314,15 +314,15 @@ class RunService:
             await self._lose(run, exc)
             return
         run.secrets = secrets
-        spec = replace(self._spec(run.record), environment=secrets)
+        run_order = replace(self._run_order(run.record), environment=secrets)
         try:
-            spec.folder.mkdir(mode=0o700, exist_ok=True)
+            run_order.folder.mkdir(mode=0o700, exist_ok=True)
         except OSError as exc:
-            why = f"the run could not be started: {reason(exc, spec.folder)}"
+            why = f"the run could not be started: {reason(exc, run_order.folder)}"
             await self._lose(run, EmbeddedServerError(why))
             return
         runner = self._runner_of(run.record.request)
-        handle = await runner.start(spec, lambda step: run.show(detail=step))
+        handle = await runner.start(run_order, lambda step: run.show(detail=step))
         trail.mark("server", run.run_id, "started")
         await self._follow_to_the_end(run, handle)
 
@@ -461,8 +461,8 @@ class RunService:
     def _runner_of(self, request: Start) -> Runner:
         return self._runners[runner_name(request.kind, request.execution_type)]
 
-    def _spec(self, record: RunRecord) -> RunSpec:
-        return RunSpec(
+    def _run_order(self, record: RunRecord) -> RunOrder:
+        return RunOrder(
             record.run_id,
             self._folders.of(record.run_id),
             record.request,

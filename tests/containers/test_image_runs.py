@@ -11,7 +11,7 @@ import pytest
 
 from lyceum_magic.protocol.events import Finished, Output
 from lyceum_magic.protocol.requests import StartImage
-from lyceum_magic.server.runners.base import RunSpec
+from lyceum_magic.server.runners.base import RunOrder
 from lyceum_magic.server.runners.engine.container import ContainerRunner
 from tests.tools.served_process import ServedProcess
 from tests.tools.waiting import eventually
@@ -220,8 +220,8 @@ def test_a_run_s_use_is_its_container_s(image: str, tmp_path: Path) -> None:
         await runner.open()
         run_id = str(uuid.uuid4())
         (tmp_path / "runs" / run_id).mkdir(parents=True)
-        spec = RunSpec(run_id, tmp_path / "runs" / run_id, request)
-        run = await runner.start(spec, lambda step: None)
+        run_order = RunOrder(run_id, tmp_path / "runs" / run_id, request)
+        run = await runner.start(run_order, lambda step: None)
         try:
             assert await run.usage() is None  # it has not begun
             await run.started()

@@ -49,7 +49,7 @@ from lyceum_magic.server.runners.base import (  # noqa: E402
     EndReason,
     ProgressListener,
     RunEnd,
-    RunSpec,
+    RunOrder,
     Usage,
 )
 from lyceum_magic.server.settings import ServerSettings  # noqa: E402
@@ -152,12 +152,12 @@ class MortalSender:
 class PlayedRun:
     """A run that ends as its code says, or when it is told to."""
 
-    def __init__(self, spec: RunSpec) -> None:
-        self.run_id = spec.run_id
-        self.spool = spec.folder / "spool"
+    def __init__(self, run_order: RunOrder) -> None:
+        self.run_id = run_order.run_id
+        self.spool = run_order.folder / "spool"
         self.started_at: float | None = time.time()
         self._end: asyncio.Future[tuple[EndReason, int | None]] = asyncio.Future()
-        if end := _ENDS.get(getattr(spec.request, "code", "")):
+        if end := _ENDS.get(getattr(run_order.request, "code", "")):
             self._end.set_result(end)
 
     async def ended(self) -> RunEnd:
@@ -191,11 +191,11 @@ class PlayedRunner:
     async def check(self, request: object) -> None:
         pass
 
-    async def start(self, spec: RunSpec, on_progress: ProgressListener) -> PlayedRun:
-        return PlayedRun(spec)
+    async def start(self, run_order: RunOrder, on_progress: ProgressListener) -> PlayedRun:
+        return PlayedRun(run_order)
 
-    async def find(self, spec: RunSpec) -> PlayedRun | None:
-        return PlayedRun(spec) if spec.folder.exists() else None
+    async def find(self, run_order: RunOrder) -> PlayedRun | None:
+        return PlayedRun(run_order) if run_order.folder.exists() else None
 
     async def sweep(self, unused_since: float) -> None:
         pass

@@ -22,7 +22,7 @@ import pytest
 
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.server.output.spool import SpoolRecord, read_spool
-from lyceum_magic.server.runners.base import RunEnd, RunSpec
+from lyceum_magic.server.runners.base import RunEnd, RunOrder
 from lyceum_magic.server.runners.control import is_supervised
 from lyceum_magic.server.runners.handle import SupervisedHandle
 from lyceum_magic.server.runners.process.runner import ProcessRunner
@@ -44,15 +44,15 @@ async def runner(tmp_path: Path) -> AsyncIterator[ProcessRunner]:
     await runner.close()
 
 
-def spec(folder: Path, code: str, *, grace_s: float = 10.0, **fields: Any) -> RunSpec:
+def run_order(folder: Path, code: str, *, grace_s: float = 10.0, **fields: Any) -> RunOrder:
     folder.mkdir(exist_ok=True)
     environment = fields.pop("environment", {})
     request = StartPython(code=code, **fields)
-    return RunSpec(folder.name, folder, request, environment, grace_s)
+    return RunOrder(folder.name, folder, request, environment, grace_s)
 
 
 async def start(runner: ProcessRunner, folder: Path, code: str, **fields: Any) -> SupervisedHandle:
-    return await runner.start(spec(folder, code, **fields), lambda phrase: None)
+    return await runner.start(run_order(folder, code, **fields), lambda phrase: None)
 
 
 async def run(
@@ -314,7 +314,7 @@ async def test_a_full_disk_ends_a_run_as_lost(runner: ProcessRunner, tmp_path: P
 
 
 async def _found(runner: ProcessRunner, folder: Path) -> RunEnd:
-    handle = await runner.find(spec(folder, ""))
+    handle = await runner.find(run_order(folder, ""))
     assert handle is not None
     return await handle.ended()
 
@@ -435,14 +435,14 @@ SERVER = """
 import asyncio, sys
 from pathlib import Path
 from lyceum_magic.protocol.requests import StartPython
-from lyceum_magic.server.runners.base import RunSpec
+from lyceum_magic.server.runners.base import RunOrder
 from lyceum_magic.server.runners.process.runner import ProcessRunner
 
 async def main():
     runner = ProcessRunner(Path(sys.argv[1]))
     await runner.open()
     folder = Path(sys.argv[2])
-    handle = await runner.start(RunSpec(folder.name, folder, StartPython(code=sys.argv[3])), print)
+    handle = await runner.start(RunOrder(folder.name, folder, StartPython(code=sys.argv[3])), print)
     await handle.grown(0)
     print("running", flush=True)
     await asyncio.Event().wait()
@@ -472,7 +472,7 @@ async def test_a_run_outlives_its_server_and_is_found(
     code = f"print('before')\nopen({str(go)!r}).read()\nfor i in range(5000): print(i)"
     await asyncio.to_thread(start_server_and_kill_it, tmp_path / "state", folder, code)
 
-    handle = await runner.find(spec(folder, code))
+    handle = await runner.find(run_order(folder, code))
     assert handle is not None
     await handle.started()
     assert handle.started_at is not None
@@ -485,7 +485,7 @@ async def test_a_run_outlives_its_server_and_is_found(
 async def test_a_found_run_can_be_killed(runner: ProcessRunner, tmp_path: Path) -> None:
     code = FAMILY + "signal.pause()"
     await asyncio.to_thread(start_server_and_kill_it, tmp_path / "state", tmp_path / "run", code)
-    handle = await runner.find(spec(tmp_path / "run", code))
+    handle = await runner.find(run_order(tmp_path / "run", code))
     assert handle is not None
     pids = await family(handle)
     await handle.kill()
@@ -520,12 +520,12 @@ async def test_a_run_whose_socket_is_gone_is_lost_and_leaves_nothing(
     folder = tmp_path / "run"
     code = FAMILY + "signal.pause()"
     await asyncio.to_thread(start_server_and_kill_it, tmp_path / "state", folder, code)
-    found = await runner.find(spec(folder, code))
+    found = await runner.find(run_order(folder, code))
     assert found is not None
     pids = await family(found)
     await found.leave()
     (folder / "control.sock").unlink()
-    handle = await runner.find(spec(folder, code))
+    handle = await runner.find(run_order(folder, code))
     assert handle is not None
     end = await handle.ended()
     assert (end.reason, end.error) == ("lost", "the supervisor of the run can no longer be reached")
@@ -557,7 +557,7 @@ async def test_a_server_that_runs_no_processes_refuses_those_that_an_earlier_one
 async def test_a_run_that_was_never_handed_over_is_not_found(
     runner: ProcessRunner, tmp_path: Path
 ) -> None:
-    assert await runner.find(spec(tmp_path / "run", "")) is None
+    assert await runner.find(run_order(tmp_path / "run", "")) is None
 
 
 async def test_closing_the_runner_leaves_the_runs(runner: ProcessRunner, tmp_path: Path) -> None:
@@ -567,7 +567,7 @@ async def test_closing_the_runner_leaves_the_runs(runner: ProcessRunner, tmp_pat
     )
     await until(handle, lambda stdout: "hi" in stdout)
     await other.close()
-    found = await runner.find(spec(tmp_path / "run", ""))
+    found = await runner.find(run_order(tmp_path / "run", ""))
     assert found is not None
     await found.kill()
     assert (await found.ended()).reason == "aborted"
@@ -620,7 +620,9 @@ async def test_what_is_missing_is_installed_once(runner: ProcessRunner, tmp_path
     phrases: list[str] = []
     handles = [
         await runner.start(
-            spec(tmp_path / f"run{n}", USE_TINY, requirements_content="tiny-lyceum-test\npytest"),
+            run_order(
+                tmp_path / f"run{n}", USE_TINY, requirements_content="tiny-lyceum-test\npytest"
+            ),
             phrases.append,
         )
         for n in range(5)

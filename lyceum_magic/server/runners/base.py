@@ -56,8 +56,8 @@ class Refusal(Exception):
 
 
 @dataclass(frozen=True)
-class RunSpec:
-    """A run that is to be started or found again.
+class RunOrder:
+    """The order that the service gives to a runner: start this run, or find it again.
 
     Attributes:
         folder: the run's own folder (exists, 0700); everything of this run lives below it.
@@ -173,7 +173,7 @@ class Runner(Protocol):
         """
         ...
 
-    async def start(self, spec: RunSpec, on_progress: ProgressListener) -> RunHandle:
+    async def start(self, run_order: RunOrder, on_progress: ProgressListener) -> RunHandle:
         """Begin the run and return its handle.
 
         Requirements and images are prepared in the background. Never raises for what lies in the
@@ -181,7 +181,7 @@ class Runner(Protocol):
         """
         ...
 
-    async def find(self, spec: RunSpec) -> RunHandle | None:
+    async def find(self, run_order: RunOrder) -> RunHandle | None:
         """Return the run that an earlier server started; None if it had not been started yet."""
         ...
 

@@ -22,7 +22,7 @@ from typing import Any, get_args
 from ...protocol.requests import StartPython
 from ..output.spool import SpoolWriter
 from ..regular_files import read_regular
-from .base import EndReason, Refusal, RunEnd, RunSpec
+from .base import EndReason, Refusal, RunEnd, RunOrder
 from .control import ASSIGNMENT, END, FACTS, SOCKET, SPOOL, write_json
 
 #: Errors that say nothing about the run: the machine lacks something, and that passes.
@@ -94,17 +94,17 @@ def script_name(request: StartPython, taken: Container[str]) -> str:
     return name
 
 
-def report(spec: RunSpec, text: bytes) -> None:
+def report(run_order: RunOrder, text: bytes) -> None:
     """Add to the run's stderr, as long as it has no supervisor that does."""
-    spool = SpoolWriter(spec.folder / SPOOL, secrets=spec.environment.values())
+    spool = SpoolWriter(run_order.folder / SPOOL, secrets=run_order.environment.values())
     spool.append("stderr", time.time(), text)
     spool.flush(time.time())
     spool.close()
 
 
-def note(spec: RunSpec, phrase: str) -> None:
+def note(run_order: RunOrder, phrase: str) -> None:
     """Say something that holds for the whole run; it is shown beside the run's state."""
-    (spec.folder / _NOTE_FILE).write_text(phrase, encoding="utf-8")
+    (run_order.folder / _NOTE_FILE).write_text(phrase, encoding="utf-8")
 
 
 def read_note(folder: Path) -> str:

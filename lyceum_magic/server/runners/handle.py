@@ -23,7 +23,7 @@ from typing import Any, TypeVar
 from ...disks import reason
 from ..tasks import log_failure
 from . import control
-from .base import EndReason, EngineUnavailable, Refusal, RunEnd, RunSpec, Usage
+from .base import EndReason, EngineUnavailable, Refusal, RunEnd, RunOrder, Usage
 from .folder import (
     SHORTAGES,
     facts_or_none,
@@ -87,20 +87,20 @@ class SupervisedHandle:
 
     def __init__(
         self,
-        spec: RunSpec,
+        run_order: RunOrder,
         *,
         on_end: Callable[[SupervisedHandle], None],
         clean_up: Callable[[Path], None],
         measure: Callable[[Path], Usage | None],
         patience: Patience = PATIENCE,
     ) -> None:
-        self.run_id = spec.run_id
-        self.spool = spec.folder / control.SPOOL
+        self.run_id = run_order.run_id
+        self.spool = run_order.folder / control.SPOOL
         self.started_at: float | None = None
         self.detail = ""
         self.on_detail: Callable[[], None] = lambda: None
-        self._spec = spec
-        self._folder = spec.folder
+        self._run_order = run_order
+        self._folder = run_order.folder
         self._on_end = on_end
         self._clean_up = clean_up
         self._measure = measure
@@ -154,7 +154,7 @@ class SupervisedHandle:
 
     async def stop(self) -> None:
         self._give(control.STOP)
-        self._expect_end(self._spec.stop_grace_s + self._patience.end_s, "stopped")
+        self._expect_end(self._run_order.stop_grace_s + self._patience.end_s, "stopped")
 
     # What the runner does.
 
@@ -166,7 +166,7 @@ class SupervisedHandle:
                 await steps
             except Refusal as exc:
                 if exc.output:
-                    report(self._spec, exc.output)
+                    report(self._run_order, exc.output)
                 self._finish(_unstarted("refused", str(exc)))
             except EngineUnavailable as exc:  # it was there when the run was accepted
                 self._finish(_unstarted("lost", str(exc)))
@@ -299,7 +299,7 @@ class SupervisedHandle:
         if not self._order:
             self._forget_due()
         # From now on, also for a run that was found again: the clock may have been set meanwhile.
-        limit_s = self._spec.request.timeout + self._spec.stop_grace_s
+        limit_s = self._run_order.request.timeout + self._run_order.stop_grace_s
         self._expect_end(limit_s + self._patience.end_s, "timeout")
 
     def _read_detail(self) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from pathlib import Path
 
-from .base import ProgressListener, RunSpec, Usage
+from .base import ProgressListener, RunOrder, Usage
 from .control import listening, locked
 from .handle import PATIENCE, SupervisedHandle
 from .pool import InterpreterPool
@@ -31,7 +31,7 @@ class SupervisedRunner(ABC):
 
     @abstractmethod
     async def launch(
-        self, spec: RunSpec, handle: SupervisedHandle, on_progress: ProgressListener
+        self, run_order: RunOrder, handle: SupervisedHandle, on_progress: ProgressListener
     ) -> None:
         """Prepare a run and hand it over.
 
@@ -48,13 +48,13 @@ class SupervisedRunner(ABC):
     def clean_up(self, folder: Path) -> None:
         """Take away what is left of a run whose supervisor died."""
 
-    async def start(self, spec: RunSpec, on_progress: ProgressListener) -> SupervisedHandle:
-        handle = self._new_handle(spec)
-        handle.launch(self.launch(spec, handle, on_progress))
+    async def start(self, run_order: RunOrder, on_progress: ProgressListener) -> SupervisedHandle:
+        handle = self._new_handle(run_order)
+        handle.launch(self.launch(run_order, handle, on_progress))
         return handle
 
-    async def find(self, spec: RunSpec) -> SupervisedHandle | None:
-        handle = self._new_handle(spec)
+    async def find(self, run_order: RunOrder) -> SupervisedHandle | None:
+        handle = self._new_handle(run_order)
         if await handle.recover():
             return handle
         self._handles.discard(handle)
@@ -65,18 +65,18 @@ class SupervisedRunner(ABC):
             await handle.leave()
         await self._supervisors.close()
 
-    def hand_over(self, spec: RunSpec, handle: SupervisedHandle) -> None:
+    def hand_over(self, run_order: RunOrder, handle: SupervisedHandle) -> None:
         """Give a prepared run to an interpreter that becomes its supervisor, and follow that one.
 
         Raises:
             OSError: the machine lacks something for it.
         """
         supervisors = self._supervisors
-        with locked(spec.folder) as lock, listening(spec.folder) as listener:
+        with locked(run_order.folder) as lock, listening(run_order.folder) as listener:
             while True:
                 interpreter = supervisors.take()
                 try:
-                    interpreter.hand_over(spec.folder, lock, listener)
+                    interpreter.hand_over(run_order.folder, lock, listener)
                 except (BrokenPipeError, ConnectionResetError):
                     supervisors.bury(interpreter)  # it died while it waited
                 else:
@@ -85,16 +85,16 @@ class SupervisedRunner(ABC):
             interpreter.control,
             interpreter.mark,
             bury=lambda: supervisors.bury(interpreter),
-            hand_over_again=lambda: self.hand_over(spec, handle),
+            hand_over_again=lambda: self.hand_over(run_order, handle),
         )
 
     def ended(self, handle: SupervisedHandle) -> None:
         """Forget a run that is over; called with each."""
         self._handles.discard(handle)
 
-    def _new_handle(self, spec: RunSpec) -> SupervisedHandle:
+    def _new_handle(self, run_order: RunOrder) -> SupervisedHandle:
         handle = SupervisedHandle(
-            spec,
+            run_order,
             on_end=self.ended,
             clean_up=self.clean_up,
             measure=self.measure,

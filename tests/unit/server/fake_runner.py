@@ -11,16 +11,16 @@ from lyceum_magic.protocol.events import StreamName
 from lyceum_magic.protocol.requests import Start
 from lyceum_magic.server.bell import Bell
 from lyceum_magic.server.output.spool import encode_record
-from lyceum_magic.server.runners.base import EndReason, ProgressListener, RunEnd, RunSpec, Usage
+from lyceum_magic.server.runners.base import EndReason, ProgressListener, RunEnd, RunOrder, Usage
 
 
 class FakeHandle:
     """A run that the test plays."""
 
-    def __init__(self, spec: RunSpec, on_progress: ProgressListener) -> None:
-        self.spec = spec
-        self.run_id = spec.run_id
-        self.spool: Path = spec.folder / "spool"
+    def __init__(self, run_order: RunOrder, on_progress: ProgressListener) -> None:
+        self.run_order = run_order
+        self.run_id = run_order.run_id
+        self.spool: Path = run_order.folder / "spool"
         self.started_at: float | None = None
         self.detail = ""
         self.on_detail: Callable[[], None] = lambda: None
@@ -104,15 +104,15 @@ class FakeRunner:
         if self.refusal is not None:
             raise self.refusal
 
-    async def start(self, spec: RunSpec, on_progress: ProgressListener) -> FakeHandle:
+    async def start(self, run_order: RunOrder, on_progress: ProgressListener) -> FakeHandle:
         if self.failure is not None:
             raise self.failure
-        handle = self.handles[spec.run_id] = FakeHandle(spec, on_progress)
+        handle = self.handles[run_order.run_id] = FakeHandle(run_order, on_progress)
         self._started.put_nowait(handle)
         return handle
 
-    async def find(self, spec: RunSpec) -> FakeHandle | None:
-        return self.handles.get(spec.run_id)
+    async def find(self, run_order: RunOrder) -> FakeHandle | None:
+        return self.handles.get(run_order.run_id)
 
     async def sweep(self, unused_since: float) -> None:
         pass

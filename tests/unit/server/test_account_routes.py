@@ -133,9 +133,9 @@ async def test_a_run_is_started_with_the_secrets_of_its_moment(tmp_path: Path) -
         first.end()
         second = await served.runner.next_run()
         second.end()
-    assert first.spec.environment == {"A": "1"}
-    assert second.spec.environment == {"A": "2", "B": "3"}
-    assert "environment" not in repr(second.spec)
+    assert first.run_order.environment == {"A": "1"}
+    assert second.run_order.environment == {"A": "2", "B": "3"}
+    assert "environment" not in repr(second.run_order)
 
 
 # AccountKeys.

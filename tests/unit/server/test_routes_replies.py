@@ -117,8 +117,8 @@ async def test_the_older_names_of_fields_are_understood(tmp_path: Path) -> None:
         )
         assert reply.status_code == 200
         handle = await served.runner.next_run()
-    assert handle.spec.request.execution_type == "cpu"
-    assert handle.spec.request.requirements_content == "six"
+    assert handle.run_order.request.execution_type == "cpu"
+    assert handle.run_order.request.requirements_content == "six"
 
 
 async def test_a_record_shows_the_run_and_the_end_of_its_output(tmp_path: Path) -> None:

@@ -177,7 +177,7 @@ async def test_a_run_gets_the_secrets_of_the_account(tmp_path: Path) -> None:
     runner = FakeRunner()
     async with opened(tmp_path, runner) as service:
         await service.start(CPU)
-        assert (await runner.next_run()).spec.environment == {"TOKEN": "from the account"}
+        assert (await runner.next_run()).run_order.environment == {"TOKEN": "from the account"}
 
 
 async def test_a_gpu_that_is_not_here_is_said_in_the_progress(tmp_path: Path) -> None:
@@ -194,10 +194,10 @@ async def test_the_machine_and_the_kind_choose_the_runner(
     here, there = FakeRunner(), FakeRunner()
     async with opened(tmp_path, here, cluster=there) as service:
         record = await service.start(StartPython(code="", execution_type=cluster.name))
-        assert (await there.next_run()).spec.has_gpu
+        assert (await there.next_run()).run_order.has_gpu
         assert (await service.find(record.run_id)).progress.note == "in the queue"
         await service.start(CPU)
-        assert not (await here.next_run()).spec.has_gpu
+        assert not (await here.next_run()).run_order.has_gpu
 
 
 async def test_a_machine_that_does_not_run_a_kind_names_those_that_do(

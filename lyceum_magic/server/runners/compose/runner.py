@@ -1,4 +1,4 @@
-"""The runner of Compose stacks: a `RunSpec` in, a `RunHandle` out.
+"""The runner of Compose stacks: a `RunOrder` in, a `RunHandle` out.
 
 The server checks the file (see `file` and `policy`) and pulls the images, since
 credentials for them must reach no disk; from then on the run belongs to its supervisor (see
@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 
 from ....protocol.requests import Start, StartCompose
 from ...gpus import NO_ENGINE_GPU, NO_GPU, has_gpu
-from ..base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
+from ..base import InvalidField, ProgressListener, Refusal, RunOrder, Usage
 from ..engine.engine import NEEDS_TOOLKIT, RUN_LABEL, hands_out_gpus
 from ..engine.images import parse_reference, provide
 from ..engine.registry import check_credentials, sign_in
@@ -55,19 +55,21 @@ class ComposeRunner(EngineRunner):
         await self._engine.client()
         await asyncio.to_thread(self._check_file, request.compose_file_code)
 
-    async def prepare(self, spec: RunSpec, on_progress: ProgressListener) -> Mapping[str, Any]:
-        request = spec.request
+    async def prepare(
+        self, run_order: RunOrder, on_progress: ProgressListener
+    ) -> Mapping[str, Any]:
+        request = run_order.request
         assert isinstance(request, StartCompose)
-        plan = await asyncio.to_thread(self._plan, spec, request)
+        plan = await asyncio.to_thread(self._plan, run_order, request)
         client = await self._engine.client()
         credentials = await asyncio.to_thread(sign_in, request)
         if (on_cpu := without_gpus(plan["model"])) is not plan["model"] and not (
             await asyncio.to_thread(hands_out_gpus, client)
         ):
             plan["model"] = on_cpu
-            note(spec, NO_ENGINE_GPU if has_gpu() else NO_GPU)
+            note(run_order, NO_ENGINE_GPU if has_gpu() else NO_GPU)
             if has_gpu():
-                report(spec, NEEDS_TOOLKIT)
+                report(run_order, NEEDS_TOOLKIT)
         for image in images(plan["model"]):
             await provide(image, client, credentials, on_progress)
         on_progress("starting the stack")
@@ -108,22 +110,22 @@ class ComposeRunner(EngineRunner):
             _check_images(model)
         return model, remarks
 
-    def _plan(self, spec: RunSpec, request: StartCompose) -> StackPlan:
+    def _plan(self, run_order: RunOrder, request: StartCompose) -> StackPlan:
         """Return what the supervisor will start, and make its files in the run's folder.
 
         Raises:
             Refusal: this server does not accept the file, though an earlier one did.
         """
-        work = new_work_folder(spec.folder)
-        project = project_name(spec.run_id)
+        work = new_work_folder(run_order.folder)
+        project = project_name(run_order.run_id)
         try:
             model, remarks = self._checked_model(request.compose_file_code, work, project)
         except InvalidField as exc:
             raise Refusal(str(exc)) from exc
         if remarks:
-            report(spec, "".join(f"{remark}\n" for remark in dict.fromkeys(remarks)).encode())
+            report(run_order, "".join(f"{remark}\n" for remark in dict.fromkeys(remarks)).encode())
         with_account_files(
-            model, spec.environment, os.fspath(work.resolve())
+            model, run_order.environment, os.fspath(work.resolve())
         )  # it refuses what it cannot place
         files = set(file_paths(model))
         for path in map(Path, [*files, *bind_paths(model)]):
@@ -132,7 +134,7 @@ class ComposeRunner(EngineRunner):
         complete = complete_model(
             model,
             project=project,
-            labels=self.labels(spec.run_id),
+            labels=self.labels(run_order.run_id),
             bucket=self.mounted_bucket() if request.enable_s3_mount else None,
         )
         return StackPlan(project=project, model=complete, grace_s=request.graceful_timeout)

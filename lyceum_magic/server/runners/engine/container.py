@@ -1,4 +1,4 @@
-"""The runner of Docker images: a `RunSpec` in, a `RunHandle` out.
+"""The runner of Docker images: a `RunOrder` in, a `RunHandle` out.
 
 The server pulls the image, since the credentials for it must reach no disk; from then on the run
 belongs to its supervisor (see `runner` and `container_work`).
@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 from ....protocol.requests import Start, StartImage
 from ...gpus import has_gpu
 from ...output.masking import program_variables
-from ..base import InvalidField, ProgressListener, Refusal, RunSpec, Usage
+from ..base import InvalidField, ProgressListener, Refusal, RunOrder, Usage
 from ..folder import report
 from .container_work import ContainerPlan, Mount
 from .engine import (
@@ -68,31 +68,33 @@ class ContainerRunner(EngineRunner):
         check_credentials(request)
         await self._engine.client()
 
-    async def prepare(self, spec: RunSpec, on_progress: ProgressListener) -> Mapping[str, Any]:
-        request = spec.request
+    async def prepare(
+        self, run_order: RunOrder, on_progress: ProgressListener
+    ) -> Mapping[str, Any]:
+        request = run_order.request
         assert isinstance(request, StartImage)
         client = await self._engine.client()
         credentials = await asyncio.to_thread(sign_in, request)
         image = await provide(request.docker_image_ref, client, credentials, on_progress)
         on_progress("starting the container")
-        has_gpus = spec.has_gpu and await asyncio.to_thread(hands_out_gpus, client)
-        if spec.has_gpu and not has_gpus and has_gpu():
-            report(spec, NEEDS_TOOLKIT)
+        has_gpus = run_order.has_gpu and await asyncio.to_thread(hands_out_gpus, client)
+        if run_order.has_gpu and not has_gpus and has_gpu():
+            report(run_order, NEEDS_TOOLKIT)
         mount = None
         if request.enable_s3_mount:
             mount = Mount(source=self.mounted_bucket(), target=request.s3_mount_path)
         plan = ContainerPlan(
-            name=container_name(spec.run_id),
+            name=container_name(run_order.run_id),
             image=image,
             # An empty list is no command either.
             command=request.docker_run_cmd or None,
-            environment=container_environment(spec, request),
+            environment=container_environment(run_order, request),
             user=request.docker_user or None,
             entry_point=request.docker_entrypoint or "keep",
             has_init=request.docker_init is not False,
             mount=mount,
             has_gpus=has_gpus,
-            labels=self.labels(spec.run_id),
+            labels=self.labels(run_order.run_id),
         )
         return {**plan}
 
@@ -195,16 +197,16 @@ def _check_mount_path(path: str) -> None:
         )
 
 
-def container_environment(spec: RunSpec, request: StartImage) -> list[str]:
+def container_environment(run_order: RunOrder, request: StartImage) -> list[str]:
     """Return the account's secrets and the request's variables, which win, as engines take them.
 
     Raises:
         Refusal: a secret is too long.
     """
     variables: dict[str, str | None] = {
-        **program_variables(spec.environment), "LYCEUM_RUN_ID": spec.run_id,
+        **program_variables(run_order.environment), "LYCEUM_RUN_ID": run_order.run_id,
     }  # fmt: skip
-    for name, value in spec.environment.items():
+    for name, value in run_order.environment.items():
         if len(f"{name}={value}".encode()) > _MAX_ARGUMENT_BYTES:
             raise Refusal(
                 f"the secret {name} is too long for a variable: with its name it may have "

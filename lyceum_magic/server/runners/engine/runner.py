@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 from ....protocol.requests import Kind, Start
 from ...gpus import read_gpus
 from ...run_folders import RunFolders
-from ..base import EngineUnavailable, ProgressListener, RunSpec, Usage
+from ..base import EngineUnavailable, ProgressListener, RunOrder, Usage
 from ..control import is_supervised
 from ..folder import clear, remove_assignment, write_assignment
 from ..handle import Patience, SupervisedHandle
@@ -79,7 +79,9 @@ class EngineRunner(SupervisedRunner):
         """See `Runner.check`."""
 
     @abstractmethod
-    async def prepare(self, spec: RunSpec, on_progress: ProgressListener) -> Mapping[str, Any]:
+    async def prepare(
+        self, run_order: RunOrder, on_progress: ProgressListener
+    ) -> Mapping[str, Any]:
         """Prepare everything for the supervisor; return what its `Work` needs, as JSON.
 
         Raises:
@@ -146,25 +148,25 @@ class EngineRunner(SupervisedRunner):
     # Underneath.
 
     async def launch(
-        self, spec: RunSpec, handle: SupervisedHandle, on_progress: ProgressListener
+        self, run_order: RunOrder, handle: SupervisedHandle, on_progress: ProgressListener
     ) -> None:
-        clear(spec.folder)
-        work = await self.prepare(spec, on_progress)
+        clear(run_order.folder)
+        work = await self.prepare(run_order, on_progress)
         self._mark.touch(mode=0o600)
         # No await from here on: a kill() finds either nothing in the engine or the supervisor.
         assignment = EngineAssignment(
-            run_id=spec.run_id,
+            run_id=run_order.run_id,
             kind=self._kind,
-            environment=dict(spec.environment),
-            timeout_s=spec.request.timeout,
-            stop_grace_s=spec.stop_grace_s,
+            environment=dict(run_order.environment),
+            timeout_s=run_order.request.timeout,
+            stop_grace_s=run_order.stop_grace_s,
             work=dict(work),
         )
-        write_assignment(spec.folder, assignment)
+        write_assignment(run_order.folder, assignment)
         try:
-            self.hand_over(spec, handle)
+            self.hand_over(run_order, handle)
         except OSError:
-            remove_assignment(spec.folder)
+            remove_assignment(run_order.folder)
             raise
 
     def measure(self, folder: Path) -> Usage | None:

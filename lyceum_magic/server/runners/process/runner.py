@@ -1,4 +1,4 @@
-"""The runner of Python programs as processes of this machine: a `RunSpec` in, a `RunHandle` out.
+"""The runner of Python programs as processes of this machine: a `RunOrder` in, a `RunHandle` out.
 
 The server prepares the run's folder and hands it to a waiting interpreter; from then on the run
 belongs to its supervisor (see `supervisor`), and the handle only listens to it.
@@ -17,7 +17,7 @@ import psutil
 from ....protocol.bootstrap import digest_in
 from ....protocol.requests import Start, StartPython, decode_import_files, import_statements
 from ...gpus import read_gpus
-from ..base import EngineUnavailable, ProgressListener, Refusal, RunSpec, Usage
+from ..base import EngineUnavailable, ProgressListener, Refusal, RunOrder, Usage
 from ..control import SUPERVISOR_ID
 from ..folder import clear, read_facts, report, script_name, write_assignment, write_program
 from ..handle import SupervisedHandle
@@ -101,20 +101,20 @@ class ProcessRunner(SupervisedRunner):
         await asyncio.to_thread(self._bootstraps.sweep, unused_since)
 
     async def launch(
-        self, spec: RunSpec, handle: SupervisedHandle, on_progress: ProgressListener
+        self, run_order: RunOrder, handle: SupervisedHandle, on_progress: ProgressListener
     ) -> None:
         if self._is_refused:  # an earlier server, of another profile, accepted it
             raise Refusal(_REFUSED)
         limit = self._memory_limit_bytes
-        if digest := digest_in(_python(spec).code):
-            self._bootstraps.provide(digest, spec.folder)
-        wanted = await asyncio.to_thread(_prepare, spec, limit)
+        if digest := digest_in(_python(run_order).code):
+            self._bootstraps.provide(digest, run_order.folder)
+        wanted = await asyncio.to_thread(_prepare, run_order, limit)
         if wanted.requirements:
             on_progress("installing requirements")
             folder = await self._installer.install(wanted.requirements)
-            await asyncio.to_thread(_write_assignment, spec, [str(folder)], limit)
+            await asyncio.to_thread(_write_assignment, run_order, [str(folder)], limit)
         # No await from here on: a kill() finds either no program at all or its supervisor.
-        self.hand_over(spec, handle)
+        self.hand_over(run_order, handle)
 
     def measure(self, folder: Path) -> Usage | None:
         """Return what the program and all that it started use now; None if it is over by now."""
@@ -144,44 +144,46 @@ class ProcessRunner(SupervisedRunner):
 # --- the run's folder ------------------------------------------------------------------------
 
 
-def _prepare(spec: RunSpec, memory_limit_bytes: int | None) -> Wanted:
+def _prepare(run_order: RunOrder, memory_limit_bytes: int | None) -> Wanted:
     """Write what the supervisor and the program need; return what is to be installed.
 
     Raises:
         Refusal: the request cannot be carried out.
     """
-    request = _python(spec)
-    clear(spec.folder, MEMORY_ERROR)
+    request = _python(run_order)
+    clear(run_order.folder, MEMORY_ERROR)
     files = decode_import_files(request.import_files) if request.import_files else {}
     modules = {name.partition("/")[0].removesuffix(".py") for name in files}
     wanted = Wanted()
     if request.requirements_content:
         wanted = missing_requirements(request.requirements_content, modules, installed_versions())
     if wanted.notices:
-        report(spec, "\n".join(wanted.notices).encode() + b"\n")
-    write_program(spec.folder, request, files)
+        report(run_order, "\n".join(wanted.notices).encode() + b"\n")
+    write_program(run_order.folder, request, files)
     if not wanted.requirements:
-        _write_assignment(spec, [], memory_limit_bytes)
+        _write_assignment(run_order, [], memory_limit_bytes)
     return wanted
 
 
-def _python(spec: RunSpec) -> StartPython:
-    assert isinstance(spec.request, StartPython)
-    return spec.request
+def _python(run_order: RunOrder) -> StartPython:
+    assert isinstance(run_order.request, StartPython)
+    return run_order.request
 
 
-def _write_assignment(spec: RunSpec, path: Sequence[str], memory_limit_bytes: int | None) -> None:
-    request = _python(spec)
+def _write_assignment(
+    run_order: RunOrder, path: Sequence[str], memory_limit_bytes: int | None
+) -> None:
+    request = _python(run_order)
     files = decode_import_files(request.import_files) if request.import_files else {}
     assignment = Assignment(
-        run_id=spec.run_id,
+        run_id=run_order.run_id,
         script=script_name(request, files),
         prior_imports=import_statements(request.prior_imports or []),
         path=list(path),
-        environment=dict(spec.environment),
+        environment=dict(run_order.environment),
         timeout_s=request.timeout,
-        stop_grace_s=spec.stop_grace_s,
+        stop_grace_s=run_order.stop_grace_s,
         memory_limit_bytes=memory_limit_bytes,
         bootstrap=digest_in(request.code),
     )
-    write_assignment(spec.folder, assignment)
+    write_assignment(run_order.folder, assignment)

@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from lyceum_magic.protocol.requests import StartImage
-from lyceum_magic.server.runners.base import EngineUnavailable, InvalidField, RunSpec, Usage
+from lyceum_magic.server.runners.base import EngineUnavailable, InvalidField, RunOrder, Usage
 from lyceum_magic.server.runners.engine.container import (
     ContainerRunner,
     check_fields,
@@ -64,8 +64,8 @@ def test_a_line_without_a_name_is_refused_and_not_quoted(line: str) -> None:
 def test_the_request_s_variables_win_over_the_account_s_secrets() -> None:
     request = image(docker_run_env="BOTH=mine\nSECRET\nOTHER")
     environment = {"BOTH": "theirs", "SECRET": "s3cret"}
-    spec = RunSpec("id", Path(), request, environment)
-    assert sorted(container_environment(spec, request)) == [
+    run_order = RunOrder("id", Path(), request, environment)
+    assert sorted(container_environment(run_order, request)) == [
         "BOTH=mine",
         "LYCEUM_RUN_ID=id",
         "LYCEUM_SECRET_NAMES=BOTH,SECRET",
@@ -192,7 +192,7 @@ def test_an_order_before_the_first_step_ends_a_run(tmp_path: Path) -> None:
     async def order() -> str:
         ended: list[SupervisedHandle] = []
         run = SupervisedHandle(
-            RunSpec("id", tmp_path, image()),
+            RunOrder("id", tmp_path, image()),
             on_end=ended.append,
             clean_up=lambda folder: None,
             measure=lambda folder: None,

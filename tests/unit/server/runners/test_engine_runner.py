@@ -11,7 +11,7 @@ import anyio
 import pytest
 
 from lyceum_magic.protocol.requests import Start
-from lyceum_magic.server.runners.base import EngineUnavailable, ProgressListener, RunSpec, Usage
+from lyceum_magic.server.runners.base import EngineUnavailable, ProgressListener, RunOrder, Usage
 from lyceum_magic.server.runners.engine import runner as engine_runner
 from lyceum_magic.server.runners.engine.runner import EngineRunner
 from lyceum_magic.server.runners.handle import SupervisedHandle
@@ -47,7 +47,9 @@ class FakeEngineRunner(EngineRunner):
     async def check(self, request: Start) -> None:
         pass
 
-    async def prepare(self, spec: RunSpec, on_progress: ProgressListener) -> Mapping[str, Any]:
+    async def prepare(
+        self, run_order: RunOrder, on_progress: ProgressListener
+    ) -> Mapping[str, Any]:
         return {}
 
     def usage(self, client: Any, run_id: str) -> Usage | None:

@@ -10,7 +10,7 @@ import pytest
 from lyceum_magic.protocol.requests import StartPython
 from lyceum_magic.server.output.spool import read_spool
 from lyceum_magic.server.runners import folder as run_folder
-from lyceum_magic.server.runners.base import Refusal, RunSpec
+from lyceum_magic.server.runners.base import Refusal, RunOrder
 
 END = {
     "reason": "exited", "return_code": 0, "error": "", "started_at": 1.0, "finished_at": 2.0,
@@ -66,14 +66,14 @@ def test_a_file_that_cannot_be_written_refuses_the_run(tmp_path: Path) -> None:
 
 
 def test_a_report_is_masked_output_of_the_run(tmp_path: Path) -> None:
-    spec = RunSpec("id", tmp_path, python(), {"KEY": "hunter2-hunter2"})
-    run_folder.report(spec, b"with hunter2-hunter2\n")
+    run_order = RunOrder("id", tmp_path, python(), {"KEY": "hunter2-hunter2"})
+    run_folder.report(run_order, b"with hunter2-hunter2\n")
     assert [record.data for record in read_spool(tmp_path / "spool", 0)] == [b"with ***\n"]
 
 
 def test_a_note_is_read_as_written_and_empty_without_one(tmp_path: Path) -> None:
     assert run_folder.read_note(tmp_path) == ""
-    run_folder.note(RunSpec("id", tmp_path, python()), "on the CPU")
+    run_folder.note(RunOrder("id", tmp_path, python()), "on the CPU")
     assert run_folder.read_note(tmp_path) == "on the CPU"
 
 
