@@ -93,4 +93,4 @@ def test_a_container_that_somebody_else_removes_ends_the_run(server: ServedProce
     docker("rm", "--force", f"lyceum-{run.id}-a-1")
     record = run.ended()
     assert record["status"] == "system_failure"
-    assert "somebody has removed" in error_of(record)
+    assert "removed from the engine by hand" in error_of(record)

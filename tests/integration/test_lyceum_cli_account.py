@@ -138,7 +138,7 @@ def test_the_official_client_renews_an_expired_token_and_goes_on(
 def test_a_refresh_token_that_is_wrong_is_said_to_be(server: ServedProcess, tmp_path: Path) -> None:
     lyceum = Lyceum(tmp_path / "user")
     write_login(tmp_path / "user", server, expired_token(), sign_in(server)["access_token"])
-    assert "sign in again" in " ".join(said(lyceum, "jobs", "list", code=1).split())
+    assert "Sign in again" in " ".join(said(lyceum, "jobs", "list", code=1).split())
 
 
 @pytest.mark.anyio

@@ -101,8 +101,8 @@ def test_auto_says_what_it_sends(kernel: Kernel) -> None:
             "--raw -i a",
             "1",
             (
-                "OptionError: A cell that is sent raw goes as it is: --in cannot go with it; leave "
-                "out one of them."
+                "OptionError: A cell that is sent raw goes as it is: -i/--in cannot go with it; "
+                "leave out one of them."
             ),
         ),
         (

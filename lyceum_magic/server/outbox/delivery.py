@@ -320,8 +320,9 @@ class Deliverer:
         except KeyError as exc:
             name = exc.args[0]
             return _failed(
-                f"The callback URL uses ${{{name}}}, but this account has no secret {name}. "
-                f"Set it with `%lyceum secrets set {name}`."
+                # Without ${}: no text shows a part of the URL as it is.
+                f"The callback URL uses the secret {name}, but this account has no secret of that "
+                f"name. Set it with `%lyceum secrets set {name}`."
             )
         except PathChanged as exc:
             return _failed(str(exc))
