@@ -2,7 +2,8 @@
 
 import re
 
-#: Every profile name known for runs. The embedded server lists and accepts these and no others.
+#: Every profile name that the cloud is known to have. The embedded server may have more: see
+#: `server.machines`.
 MACHINES = (
     "cpu",
     "gpu",

@@ -1,6 +1,7 @@
 """The machines that runs may ask for: one row each, with its price and the runner of each kind.
 
-A new engine is a folder below `runners`, an entry in `app.create_app`'s runners, and its rows here.
+A new runner is a folder below `runners`, an entry in `app._runners`, a name in `RUNNERS` and its
+rows in `MACHINES`.
 """
 
 from __future__ import annotations

@@ -60,7 +60,7 @@ def spawn_interpreter(
     """Start a process that waits for a run.
 
     Args:
-        module: `process.supervisor`, `engine.container_work` or `compose.work`.
+        module: the supervisor's, below `runners`, such as `process.supervisor` or `compose.work`.
         environment: variables to add for it.
         arguments: of its command line, after the number of descriptors that it may have.
     """

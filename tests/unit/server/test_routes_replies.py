@@ -11,9 +11,9 @@ import pytest
 
 from lyceum_magic import __version__
 from lyceum_magic.protocol import paths
-from lyceum_magic.protocol.machines import MACHINES
 from lyceum_magic.protocol.proof import proof
 from lyceum_magic.server.gpus import NO_GPU
+from lyceum_magic.server.machines import MACHINES
 from lyceum_magic.server.runners.base import EndReason
 
 from .fake_runner import FakeHandle
