@@ -115,7 +115,8 @@ class RunSpec:
     metadata: Mapping[str, str] | None = option(
         "--meta", default=None, metavar="K=V", action="append", read=read_pairs(),
         help="a fact to keep with the run; repeat it for more", doc="facts to keep with the run",
-        problem=at_most(MAX_METADATA - 1, "pairs"), row="metadata",  # one is taken by the tag
+        # One pair is the tag. Whatever else is put into the metadata counts here.
+        problem=at_most(MAX_METADATA - 1, "pairs"), row="metadata",
     )
     callback_urls: str | Sequence[str] = option(
         "--callback", default=(), repr=False, metavar="URL", action="append",

@@ -1,7 +1,7 @@
 """Python source -> the program that travels: the cell as data, after a bootstrap.
 
-The latter is the bootstrap: the modules of `remote`. A whole program has it in front of the cell. A
-stub only names it, for a server that has it loaded; `with_bootstrap` turns one into the other.
+The bootstrap is the modules of `remote`. A whole program has it in front of the cell. A stub only
+names it, for a server that has it loaded; `with_bootstrap` turns a stub into a whole program.
 """
 
 from __future__ import annotations

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+from inspect import signature
 from pkgutil import iter_modules
 
 import pytest
@@ -62,6 +63,12 @@ def test_an_unknown_subcommand_is_one_sentence_with_all_names() -> None:
     assert all(name in said for name in commands.SUBCOMMANDS)
     assert said.endswith("; see `%lyceum?` for the options.")
     assert "\n" not in said
+
+
+@pytest.mark.parametrize("name", commands.SUBCOMMANDS)
+def test_each_subcommand_takes_the_call(name: str) -> None:
+    """Nothing else checks it: a module stands in for the protocol."""
+    assert list(signature(commands.subcommand(name).run).parameters) == ["call"]
 
 
 PROGRAM = """
