@@ -66,6 +66,9 @@ class HeldRuns:
         known = self._runs.get(entry.tag)
         if known is not None and not known.following.is_out_of_sight:
             return known
+        if known is None and not entry.is_final:
+            # A handle that has just been dropped may have written the end since it was read.
+            entry = self._history.find(entry.tag)
         run = self.add(self._client_of(entry), entry)
         if not entry.is_final:
             run.begin(None)

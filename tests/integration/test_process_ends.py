@@ -21,7 +21,7 @@ from lyceum_magic.server.runners.handle import Patience, SupervisedHandle
 from lyceum_magic.server.runners.process.runner import ProcessRunner
 from tests.tools.waiting import eventually
 
-from .test_process_runner import is_alive, output, run, spec, start, until
+from .test_process_runner import is_alive, output, run, run_order, start, until
 
 pytestmark = pytest.mark.anyio
 
@@ -118,7 +118,7 @@ async def test_a_stopped_supervisor_does_not_keep_a_run_that_a_later_server_find
     handle = await start(runner, tmp_path / "run", STOP_PARENT)
     await _is_stopped(handle)
     await handle.leave()
-    found = await runner.find(spec(tmp_path / "run", STOP_PARENT))
+    found = await runner.find(run_order(tmp_path / "run", STOP_PARENT))
     assert found is not None
     await found.stop()
     assert (await found.ended()).reason == "stopped"
@@ -174,7 +174,7 @@ async def test_an_end_waits_for_a_free_descriptor_when_a_later_server_finds_the_
     handle = await start(runner, tmp_path / "run", "print('done')")
     await handle.ended()
     with _no_descriptors():
-        finding = asyncio.create_task(runner.find(spec(tmp_path / "run", "print('done')")))
+        finding = asyncio.create_task(runner.find(run_order(tmp_path / "run", "print('done')")))
         done, _ = await asyncio.wait([finding], timeout=1)
         assert not done
     found = await finding
@@ -213,7 +213,7 @@ async def test_a_run_whose_lock_is_gone_is_not_begun_a_second_time(
     handle = await start(runner, tmp_path / "run", code)
     pids = (await until(handle, lambda text: text.endswith("\n"))).split()
     await handle.leave()
-    found = await runner.find(spec(tmp_path / "run", code))
+    found = await runner.find(run_order(tmp_path / "run", code))
     assert found is not None
     assert (await found.ended()).reason == "lost"
     assert not any(is_alive(int(pid)) for pid in pids)
@@ -226,7 +226,7 @@ async def test_a_run_whose_socket_is_replaced_is_lost_and_leaves_nothing(
     handle = await start(runner, tmp_path / "run", code)
     pids = (await until(handle, lambda text: text.endswith("\n"))).split()
     await handle.leave()
-    found = await runner.find(spec(tmp_path / "run", code))
+    found = await runner.find(run_order(tmp_path / "run", code))
     assert found is not None
     assert "can no longer be reached" in (await found.ended()).error
     assert not any(is_alive(int(pid)) for pid in pids)

@@ -308,7 +308,11 @@ async def test_without_the_secret_or_the_url_nothing_is_sent_and_the_attempt_say
         return {"KEY": ".."}
 
     for secrets, url, said in (
-        (other, "https://a.example/${KEY}", "no secret KEY"),
+        (
+            other,
+            "https://a.example/${KEY}",
+            "the secret KEY, but this account has no",
+        ),
         (dots, "https://a.example/${KEY}", "the secret KEY makes a part of its path"),
         (lost_key, "https://a.example/${KEY}", "put the key back"),
         (no_secrets, None, "cannot be decrypted"),
