@@ -63,7 +63,7 @@ clean.with_columns(
 ).tail(5)
 
 # %%
-wide = clean.pivot(on="shop", index="price", values="items").sort("price")
+wide = clean.pivot(on="shop", index="price", values="items", aggregate_function="sum").sort("price")
 wide.shape, wide.columns
 
 # %%

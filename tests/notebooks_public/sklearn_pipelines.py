@@ -69,7 +69,7 @@ cross_val_score(forest, X, y, cv=3).round(3)
 
 # %%
 forest.fit(X_train, y_train)
-names = forest[0].get_feature_names_out() if hasattr(forest[0], "get_feature_names_out") else []
+print(len(forest[0].transformers_), "transformers")
 weights = forest[-1].feature_importances_
 weights.round(3), round(float(weights.sum()), 6)
 
