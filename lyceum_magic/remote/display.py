@@ -5,7 +5,7 @@ from __future__ import annotations
 import sys
 import types
 
-from .frames import secrets, send
+from .frames import send
 from .surroundings import shell_made
 
 TYPE_CHECKING = False
@@ -176,12 +176,8 @@ def send_bundle(data: Bundle, metadata: Bundle | None, **head: Any) -> None:
         places[-1].show(data, metadata)
         return
     head = {name: value for name, value in head.items() if value}
-    text, data, metadata = readable(data), jsonable(data), jsonable(metadata or {})
-    if secrets:
-        from .masking import masked_bundle, masked_text
-
-        text, data, metadata = masked_text(text), masked_bundle(data), masked_bundle(metadata)
-    send("display", {"data": data, "metadata": metadata, **head}, readable=text)
+    shown = {"data": jsonable(data), "metadata": jsonable(metadata or {}), **head}
+    send("display", shown, readable=readable(data))
 
 
 # What an object looks like.

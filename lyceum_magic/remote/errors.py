@@ -66,10 +66,6 @@ def say(
         text = f"{type(error).__name__}: {text_of(error)}\n"
     if is_sent:
         described = {**describe(error, name), "is_shown": is_shown, "xmode": xmode}
-        if frames.secrets:
-            from .masking import masked, masked_text
-
-            described, text = masked(described), masked_text(text)
         frames.send("raised", described, readable=text, descriptor=2)
     elif sys.stderr is not None:
         sys.stderr.write(text)

@@ -54,7 +54,8 @@ def send_files(patterns: list[str]) -> None:
         found = [path for path in _matches(pattern) if _before.get(path) != _state(path)]
         if not found:
             problem = f"--save {pattern}: the cell wrote no such file"
-            send("file", {"path": pattern, "problem": problem}, readable=f"[{problem}]")
+            about = f"[{problem}]"
+            send("file", {"problem": problem}, exact={"path": pattern}, readable=about)
         for path in found:
             if path in sent:
                 continue
@@ -66,9 +67,10 @@ def send_files(patterns: list[str]) -> None:
             else:
                 left -= len(content)
                 about = f"[file {path}, {len(content):,} bytes]"
-                send("file", {"path": path}, content, readable=about)
+                send("file", {}, content, exact={"path": path}, readable=about)
                 continue
-            send("file", {"path": path, "problem": problem}, readable=f"[{problem}]")
+            about = f"[{problem}]"
+            send("file", {"problem": problem}, exact={"path": path}, readable=about)
 
 
 def _read(path: str, left: int) -> bytes:

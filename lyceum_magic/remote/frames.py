@@ -35,7 +35,7 @@ MAX_FRAME_BYTES = 3000
 MAX_READABLE_BYTES = 1800
 MAX_OVERHEAD_BYTES = 200
 
-#: The account's secrets, to be masked in what is shown; see `masking`.
+#: The account's secrets, which `send` masks.
 secrets: list[str] = []
 
 _mark = ""
@@ -60,18 +60,29 @@ def send(
     head: dict[str, object],
     data: bytes = b"",
     *,
+    exact: dict[str, object] | None = None,
     readable: str = "",
     descriptor: int = 1,
 ) -> None:
     """Send one message, after the text that was printed before it.
 
+    The account's secrets are masked in `head` and `readable`. They are not masked in `data` and
+    `exact`, which are for what the user asked to get back as it is.
+
     Args:
         kind: lower-case letters.
         head: a JSON object; what JSON cannot express travels as its repr.
         data: bytes that belong to it.
+        exact: further members of the head, such as the name by which a value was asked for.
         readable: text for a reader that does not know frames.
         descriptor: 1, or 2 for stderr.
     """
+    if secrets:
+        from .masking import masked, masked_text
+
+        head = {key: masked(item) for key, item in head.items()}
+        readable = masked_text(readable)
+    head = {**head, **exact} if exact else head
     lines = encode(_mark, kind, f"{getpid():x}.{next(_counts)}", head, data, readable)
     flush_all()
     turns.take(descriptor)

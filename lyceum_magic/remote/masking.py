@@ -1,4 +1,4 @@
-"""Outputs of a cell -> the same with `***` in place of the account's secrets, before encoding.
+"""The head of a frame -> the same with `***` in place of the account's secrets; see `frames.send`.
 
 The server masks printed text, but it cannot read the inside of a frame. This module is not imported
 if no secrets are known here.
@@ -26,30 +26,15 @@ BINARY = {"image/png", "image/jpeg", "application/pdf"}
 _find: Any = None
 
 
-def masked_bundle(data: dict[str, Any]) -> dict[str, Any]:
-    """Return a MIME bundle, or its metadata, with all its texts masked."""
-    return {
-        kind: item if kind in BINARY else masked(item, with_keys=True)
-        for kind, item in data.items()
-    }
-
-
-def masked(value: Any, with_keys: bool = False) -> Any:
-    """Return a value with all its texts masked, also in lists and dicts.
-
-    Args:
-        with_keys: whether the keys of dicts are texts too.
-    """
-    if isinstance(value, str):
-        return masked_text(value)
-    if isinstance(value, list):
-        return [masked(item, with_keys) for item in value]
+def masked(value: Any) -> Any:
+    """Return a value as JSON can express it, with all its texts masked, also keys of dicts."""
+    if value is None or isinstance(value, (bool, int, float)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [masked(item) for item in value]
     if isinstance(value, dict):
-        return {
-            masked_text(key) if with_keys and isinstance(key, str) else key: masked(item, with_keys)
-            for key, item in value.items()
-        }
-    return value
+        return {masked(key): item if key in BINARY else masked(item) for key, item in value.items()}
+    return masked_text(value if isinstance(value, str) else repr(value))
 
 
 def masked_text(text: str) -> str:

@@ -518,7 +518,9 @@ def send_outputs(names: Iterable[str], namespace: dict[str, object], *, allow_pi
             problem = str(exc)
         else:
             about = f"[value {name}: {type(namespace[name]).__qualname__}, {len(data):,} bytes]"
-            head = {"name": name, "change": packer.changed.get(name)}
-            send("value", {k: v for k, v in head.items() if v}, data, readable=about)
+            change = packer.changed.get(name)
+            head: dict[str, object] = {"change": change} if change else {}
+            send("value", head, data, exact={"name": name}, readable=about)
             continue
-        send("value", {"name": name, "problem": problem}, readable=f"[value {name}: {problem}]")
+        about = f"[value {name}: {problem}]"
+        send("value", {"problem": problem}, exact={"name": name}, readable=about)

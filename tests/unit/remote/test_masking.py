@@ -9,12 +9,13 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from lyceum_magic.outputs.decoding import Display, Value
+from lyceum_magic.outputs.decoding import Display, SavedFile, Value
+from lyceum_magic.outputs.frames import FrameReader, Message
 from lyceum_magic.protocol.limits import MIN_MASKED_CHARACTERS
 from lyceum_magic.remote import frames, masking
 from lyceum_magic.remote.values import unpack
 from tests.unit.remote.interpreters import INTERPRETERS
-from tests.unit.remote.marked import Ended, run_marked
+from tests.unit.remote.marked import MARK, Ended, run_marked
 from tests.unit.server.output.test_masking import reference
 
 TOKEN = "t0ken<&'\"\\>é\nend"
@@ -92,11 +93,38 @@ except KeyError as exc:
     assert "t0ken" not in ended.readable_stderr
 
 
-def test_values_that_are_asked_back_are_what_they_are(python: str, tmp_path: Path) -> None:
-    cell = "import os\ntoken = os.environ['TOKEN']"
-    ended = run_marked(cell, tmp_path, python, outputs=["token"])
+def test_values_that_are_asked_back_are_what_they_are(
+    python: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("WORD", "answer")
+    cell = "import os\nanswer = os.environ['TOKEN']\nopen('answer.txt', 'w').write(answer)"
+    ended = run_marked(cell, tmp_path, python, outputs=["answer"], save=["*.txt", "*.answer"])
     (value,) = (item for item in ended.items if isinstance(item, Value))
-    assert unpack(value.data, allow_pickle=False) == TOKEN
+    assert (value.name, unpack(value.data, allow_pickle=False)) == ("answer", TOKEN)
+    saved, missing = (item for item in ended.items if isinstance(item, SavedFile))
+    assert (saved.path, saved.data.decode()) == ("answer.txt", TOKEN)
+    assert missing.path == "*.answer"
+    assert missing.problem == "--save *.***: the cell wrote no such file"
+
+
+def test_a_frame_of_any_kind_is_masked_without_the_senders_help(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    written: list[bytes] = []
+    monkeypatch.setattr(frames, "_write", lambda _, frame: written.append(frame))
+    monkeypatch.setattr(frames, "_mark", MARK)
+    monkeypatch.setattr(frames, "secrets", [TOKEN])
+    monkeypatch.setattr(masking, "_find", masking.pattern_of([TOKEN]).finditer)
+    head = {"text": TOKEN, "deep": [{TOKEN: (1, None, True, 0.5, TOKEN)}, Path(TOKEN)]}
+    frames.send("novelty", head, TOKEN.encode(), exact={"name": TOKEN}, readable=f"[{TOKEN}]")
+    (message,) = FrameReader(MARK).feed(b"".join(written).decode())
+    assert isinstance(message, Message)
+    assert message.readable == "[***]"
+    assert message.data == TOKEN.encode()
+    (inner, path) = message.head.pop("deep")
+    assert message.head == {"text": "***", "name": TOKEN}
+    assert inner == {"***": [1, None, True, 0.5, "***"]}
+    assert path.endswith("Path('***')")
 
 
 def test_without_the_variable_nothing_is_masked_and_nothing_imported(
