@@ -36,7 +36,7 @@ def last_lines(
 
     Args:
         others: the logs of the server and its supervisors, which hold their lines.
-        run_id: whole; empty for all runs.
+        run_id: whole; empty for all runs. The sums of one run's bytes follow its lines.
         count: maximum number of lines, the latest ones.
     """
     path = path_in(journal_folder)
@@ -52,4 +52,17 @@ def last_lines(
     if len(lines) > count:
         text.append(f"The last {count} of {len(lines):,} lines:")
     whose = f"run {run_id}" if run_id else "any run"
-    return "\n".join([*text, *(lines[-count:] or [f"There are no lines of {whose}."])])
+    text += lines[-count:] or [f"There are no lines of {whose}."]
+    if run_id and lines:
+        text += ["", *_sums(lines)]
+    return "\n".join(text)
+
+
+def _sums(lines: list[str]) -> list[str]:
+    """Return a table of the bytes at each border of one run, and the losses that it shows."""
+    table = ["Bytes of text at each border:"]
+    for station, (count, size, text) in trail.borders(lines).items():
+        of_text = f", {text:,} of them in outputs that are text" if station == "decoded" else ""
+        size = text if station == "handed" else size
+        table.append(f"  {station:<11}{size:>13,} in {count:,} lines{of_text}")
+    return [*table, *(trail.losses(lines) or ["Every border has what the one before it had."])]

@@ -275,10 +275,10 @@ class _Follower:
 
     async def _take(self, sse: ServerSentEvent) -> bool:
         """Pass on one server-sent event; return whether it was the terminal one."""
-        if trail.is_on:
-            size = len(sse.data.encode("utf-8", "replace"))
-            trail.mark("client", self._run_id, "stream", event=sse.id, bytes=size)
         for event in decode(sse.data):
+            if trail.is_on:
+                kind, size = type(event).__name__, event.size if isinstance(event, Output) else 0
+                trail.mark("client", self._run_id, "stream", event=sse.id, kind=kind, bytes=size)
             if isinstance(event, Output):
                 text = self._delivered.take(event.text)
                 if text:

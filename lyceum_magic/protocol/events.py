@@ -27,6 +27,11 @@ class Output:
     stream: StreamName = "stdout"
     timestamp: float | None = None
 
+    @property
+    def size(self) -> int:
+        """The bytes of the text in UTF-8."""
+        return len(self.text.encode("utf-8", "replace"))
+
 
 @dataclass(frozen=True, slots=True)
 class Progress:

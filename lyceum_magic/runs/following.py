@@ -314,9 +314,15 @@ class Following:
             on_end, self.on_end = self.on_end, _nothing  # it may hold this very object
             on_end()
 
-    async def _tell(self, news: Sequence[News], characters: int = 0) -> None:
+    async def _tell(
+        self, news: Sequence[News], characters: int = 0, event_id: str | None = None
+    ) -> None:
         self._backlogs = [backlog for backlog in self._backlogs if not backlog.is_closed]
-        trail.mark("client", self.run_id, "handed", items=len(news), to=len(self._backlogs))
+        if trail.is_on:
+            trail.mark(
+                "client", self.run_id, "handed",
+                event=event_id, **_amount(news), to=len(self._backlogs),
+            )  # fmt: skip
         # A copy: one that is added while this waits for another has the news from the log.
         for backlog in list(self._backlogs):
             await backlog.put(news, characters)
@@ -336,10 +342,14 @@ class Following:
         items = self._decoder.feed(event)
         self._untold_characters += len(event.text)  # of a long message, in many events
         self.harvest.take(items)
-        trail.mark("client", self.run_id, "decoded", event=event_id, items=len(items))
+        if trail.is_on:
+            trail.mark(
+                "client", self.run_id, "decoded",
+                event=event_id, bytes=event.size, **_amount(items),
+            )  # fmt: skip
         if items:
             characters, self._untold_characters = self._untold_characters, 0
-            await self._tell(items, characters)
+            await self._tell(items, characters, event_id)
 
     def _decode_rest(self) -> list[Decoded]:
         """Return what is left in the decoder when the run is not followed any more."""
@@ -364,8 +374,7 @@ class Following:
                 if self.log.problem:
                     self._warn(self.log.problem)
                 if trail.is_on:
-                    size = len(item.text.encode("utf-8", "replace"))
-                    trail.mark("client", self.run_id, "journalled", event=event_id, bytes=size)
+                    trail.mark("client", self.run_id, "journalled", event=event_id, bytes=item.size)
                 await self._decode(item, event_id)
                 return
             case Progress():
@@ -463,6 +472,11 @@ class Following:
                 "%s Until it can, what comes of run %s is kept in this process alone.",
                 problem, self.run_id[:8],
             )  # fmt: skip
+
+
+def _amount(news: Sequence[News]) -> dict[str, int]:
+    """Return what the debug trail says of items."""
+    return {"items": len(news), "text": sum(n.size for n in news if isinstance(n, Output))}
 
 
 def _nothing() -> None:

@@ -86,7 +86,7 @@ class EventStreamResponse(Response):
             async for chunk in chunks:
                 await send({"type": "http.response.body", "body": chunk, "more_body": True})
                 if trail.is_on:
-                    trail.mark("server", self._run.run_id, "sent", bytes=len(chunk))
+                    trail.mark("server", self._run.run_id, "sent", size=len(chunk))
         await send({"type": "http.response.body", "body": b"", "more_body": False})
 
 
@@ -127,9 +127,9 @@ async def follow(
             # the read. A reader that lags behind may wait for the disk, and has much to encode.
             try:
                 if behind:
-                    chunk, end = await asyncio.to_thread(read_frames, run.spool, offset)
+                    chunk, end = await asyncio.to_thread(read_frames, run.run_id, run.spool, offset)
                 else:
-                    chunk, end = read_frames(run.spool, offset)
+                    chunk, end = read_frames(run.run_id, run.spool, offset)
                 is_damaged = is_over and not chunk and _is_longer(run.spool, offset)
             except DamagedSpool:
                 chunk, end, is_damaged = b"", offset, True
@@ -140,8 +140,6 @@ async def follow(
                 continue
             behind = end - offset >= BLOCK_BYTES // 2
             if chunk:
-                if trail.is_on:
-                    trail.mark("server", run.run_id, "read", from_=offset, to=end)
                 offset = end
                 yield chunk
                 continue
@@ -176,13 +174,20 @@ async def _something_happens(
     return bool(done)
 
 
-def read_frames(spool: Path, offset: int) -> tuple[bytes, int]:
+def read_frames(run_id: str, spool: Path, offset: int) -> tuple[bytes, int]:
     """Return the frames of about `BLOCK_BYTES` from `offset` on, and the offset after them."""
     records = read_spool(spool, offset, max_bytes=BLOCK_BYTES)
     if not records:
         return b"", offset
-    frames = b"".join(frame(event, end) for event, end in merge(records))
-    return frames, records[-1].end
+    end = records[-1].end
+    if not trail.is_on:
+        return b"".join(frame(event, event_id) for event, event_id in merge(records)), end
+    size, count = sum(len(record.data) for record in records), len(records)
+    trail.mark("server", run_id, "read", from_=offset, to=end, records=count, bytes=size)
+    events = list(merge(records))
+    size = sum(event.size for event, _ in events)
+    trail.mark("server", run_id, "encoded", events=len(events), bytes=size)
+    return b"".join(frame(event, event_id) for event, event_id in events), end
 
 
 def merge(records: Iterable[SpoolRecord]) -> Iterator[tuple[Output, int]]:

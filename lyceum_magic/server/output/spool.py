@@ -14,6 +14,7 @@ import struct
 from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, NamedTuple
 
+from ... import trail
 from ..regular_files import open_regular
 from .masking import Masker, SecretTexts
 
@@ -95,7 +96,7 @@ class SpoolWriter:
             self._append(stream, timestamp, masker.close())
         while self._held:
             stream, data = self._held.popitem()
-            self._write(encode_record(stream, timestamp, data))
+            self._write(stream, timestamp, data)
         self._fill_gap()
         if not os.path.lexists(self._path):
             lost = os.open(self._path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -112,7 +113,7 @@ class SpoolWriter:
             self._held[stream] = data[end:]
         if not end:
             return False
-        self._write(encode_record(stream, timestamp, data[:end]))
+        self._write(stream, timestamp, data[:end])
         return True
 
     def _fill_gap(self) -> None:
@@ -133,9 +134,9 @@ class SpoolWriter:
             end = following
         return end
 
-    def _write(self, record: bytes) -> None:
+    def _write(self, stream: StreamName, timestamp: float, data: bytes) -> None:
         self._fill_gap()
-        written = 0
+        record, written = encode_record(stream, timestamp, data), 0
         try:
             # One call, except where a disk that is almost full takes a part.
             while written < len(record):
@@ -145,6 +146,11 @@ class SpoolWriter:
                 os.ftruncate(self._file, os.fstat(self._file).st_size - written)
             raise
         self._size += written
+        if trail.is_on and trail.own_run:
+            trail.mark(
+                "supervisor", trail.own_run, "written",
+                stream=stream, bytes=len(data), offset=self._size,
+            )  # fmt: skip
 
 
 def whole_characters(data: bytes) -> int:

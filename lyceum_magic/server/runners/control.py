@@ -97,6 +97,7 @@ def supervise_one_run(server: socket.socket, supervise: Callable[[Any, Servers],
         _lock, listener = descriptors  # the lock is held until this process ends
         with open(ASSIGNMENT, encoding="utf-8") as file:
             assignment = json.load(file)
+        trail.own_run = assignment["run_id"]
         supervise(assignment, Servers(server, socket.socket(fileno=listener)))
     except BaseException:  # noqa: BLE001 - the top of this process; the server sees its end
         log_exception()

@@ -119,8 +119,9 @@ async def test_the_trail_names_each_border_that_an_event_crosses(
     life.log.close()
     lines = trail.run_lines([tmp_path / "trail"], f"{MARK}run")
     assert [line.split(" ", 3)[3] for line in lines] == [
-        "journalled event=0 bytes=12", "decoded event=0 items=1", "handed items=1 to=1",
-        "journalled event=1 bytes=1", "decoded event=1 items=0",
-        "journalled event=2 bytes=1", "decoded event=2 items=0",
+        "journalled event=0 bytes=12", "decoded event=0 bytes=12 items=1 text=12",
+        "handed event=0 items=1 text=12 to=1",
+        "journalled event=1 bytes=1", "decoded event=1 bytes=1 items=0 text=0",
+        "journalled event=2 bytes=1", "decoded event=2 bytes=1 items=0 text=0",
     ]  # fmt: skip
     assert "secret" not in "".join(lines)
