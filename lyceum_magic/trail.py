@@ -36,7 +36,7 @@ The stations, in the order of a run's life:
     client      journalled an event lies in the journal
     client      decoded    an event of `bytes` completed `items`, with `text` bytes of text; what is
                            not complete waits for the next event
-    client      handed     items, or news of the run, went `to` so many cells that show the run
+    client      handed     items, or news of the run, went to the cells that show the run: `to`
     client      displayed  an output was given to the notebook
     client      left-out   text beyond a cell's limit was left out of the notebook
 

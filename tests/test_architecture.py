@@ -57,7 +57,7 @@ ARROWS = {
     "server.service server.settings server.storage server.stores.base server.stream_secrets",
     "server.account": "config exceptions protocol server.stores.base server.vault",
     "server.guard": "protocol server.settings",
-    "server.output": "protocol remote server.regular_files",
+    "server.output": "protocol remote server.regular_files trail",
     "server.output.event_stream": "protocol server.output server.run server.service trail",
     "server.service": "disks exceptions protocol server.context server.machines server.metrics "
     "server.outbox server.output server.run server.run_folders server.runners server.stores.base "

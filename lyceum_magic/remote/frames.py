@@ -23,6 +23,10 @@ from re import sub
 from .deflating import deflate
 from .streams import flush_all, turns, without_surrogates
 
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from .masking import Mask
+
 OPENING = "~@lyceum:"
 END = "@~"
 #: A frame between its mark and its readable text, as a regular expression.
@@ -38,6 +42,7 @@ MAX_OVERHEAD_BYTES = 200
 #: The account's secrets, which `send` masks.
 secrets: list[str] = []
 
+_mask: Mask | None = None
 _mark = ""
 _descriptors = {1: 1, 2: 2}
 _counts = count(1)  # threads may send at the same time
@@ -78,10 +83,9 @@ def send(
         descriptor: 1, or 2 for stderr.
     """
     if secrets:
-        from .masking import masked, masked_text
-
-        head = {key: masked(item) for key, item in head.items()}
-        readable = masked_text(readable)
+        mask = _mask_of_secrets()
+        head = {key: mask.value(item) for key, item in head.items()}
+        readable = mask.text(readable)
     head = {**head, **exact} if exact else head
     lines = encode(_mark, kind, f"{getpid():x}.{next(_counts)}", head, data, readable)
     flush_all()
@@ -126,6 +130,15 @@ def as_json(value: object) -> str:
         None, repr, encode_basestring_ascii, None, ": ", ", ", False, False, True
     )  # fmt: skip
     return "".join(encode(value, 0))
+
+
+def _mask_of_secrets() -> Mask:
+    global _mask
+    if _mask is None:
+        from .masking import Mask
+
+        _mask = Mask(secrets)
+    return _mask
 
 
 def _write(target: int, frame: bytes) -> None:

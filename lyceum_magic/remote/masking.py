@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import re
 
-from .frames import secrets
-
 TYPE_CHECKING = False
 if TYPE_CHECKING:
     from typing import Any
@@ -23,32 +21,35 @@ HTML_QUOTES = (
 #: Types whose data is base64.
 BINARY = {"image/png", "image/jpeg", "application/pdf"}
 
-_find: Any = None
 
+class Mask:
+    """A mask of texts that are secret."""
 
-def masked(value: Any) -> Any:
-    """Return a value as JSON can express it, with all its texts masked, also keys of dicts."""
-    if value is None or isinstance(value, (bool, int, float)):
-        return value
-    if isinstance(value, (list, tuple)):
-        return [masked(item) for item in value]
-    if isinstance(value, dict):
-        return {masked(key): item if key in BINARY else masked(item) for key, item in value.items()}
-    return masked_text(value if isinstance(value, str) else repr(value))
+    def __init__(self, values: list[str]) -> None:
+        self._find = pattern_of(values).finditer
 
+    def value(self, value: Any) -> Any:
+        """Return a value as JSON can express it, with all its texts masked, also keys of dicts."""
+        if value is None or isinstance(value, (bool, int, float)):
+            return value
+        if isinstance(value, (list, tuple)):
+            return [self.value(item) for item in value]
+        if isinstance(value, dict):
+            return {
+                self.value(key): item if key in BINARY else self.value(item)
+                for key, item in value.items()
+            }
+        return self.text(value if isinstance(value, str) else repr(value))
 
-def masked_text(text: str) -> str:
-    global _find
-    if _find is None:
-        _find = pattern_of(secrets).finditer
-    pieces = []
-    at = done = 0
-    for found in _find(text):
-        start, end = found.span(1)
-        if start >= done:  # what overlaps is one
-            pieces += [text[at:start], "***"]
-        at = done = max(done, end)
-    return "".join(pieces) + text[at:] if pieces else text
+    def text(self, text: str) -> str:
+        pieces = []
+        at = done = 0
+        for found in self._find(text):
+            start, end = found.span(1)
+            if start >= done:  # what overlaps is one
+                pieces += [text[at:start], "***"]
+            at = done = max(done, end)
+        return "".join(pieces) + text[at:] if pieces else text
 
 
 def pattern_of(values: list[str]) -> re.Pattern[str]:
