@@ -49,33 +49,35 @@ ARROWS = {
     "server.lifetime": "server.app server.connections server.peers server.settings "
     "server.state_folder server.tasks",
     "server.app": "server.account server.context server.guard server.outbox server.retention "
-    "server.routes server.runners server.service server.settings server.state_folder "
-    "server.storage server.stores server.stores.base server.stream_secrets server.tasks "
-    "server.vault",
+    "server.routes server.runners server.service server.sessions server.settings "
+    "server.state_folder server.storage server.stores server.stores.base server.stream_secrets "
+    "server.tasks server.vault",
     "server.routes": "exceptions protocol server.account server.machines server.metrics "
     "server.outbox server.output server.output.event_stream server.run server.runners "
-    "server.service server.settings server.storage server.stores.base server.stream_secrets",
+    "server.service server.sessions server.settings server.storage server.stores.base "
+    "server.stream_secrets",
     "server.account": "config exceptions protocol server.stores.base server.vault",
     "server.guard": "protocol server.settings",
     "server.output": "protocol remote server.regular_files trail",
     "server.output.event_stream": "protocol server.output server.run server.service trail",
     "server.service": "disks exceptions protocol server.context server.machines server.metrics "
-    "server.outbox server.output server.run server.run_folders server.runners server.stores.base "
-    "server.tasks trail",
+    "server.outbox server.output server.run server.run_folders server.runners server.sessions "
+    "server.stores.base server.tasks trail",
+    "server.sessions": "disks exceptions own_files protocol server.tasks server.troubles",
     "server.outbox": "exceptions protocol server.bell server.context server.settings "
     "server.stores.base server.tasks trail",
     "server.context": "server.bell server.troubles",
     "server.machines": "exceptions protocol server.gpus server.runners",
     "server.run": "protocol server.bell server.machines server.runners server.stores.base",
     "server.runners": "disks exceptions own_files protocol server.descriptors server.gpus "
-    "server.output server.regular_files server.run_folders server.tasks submission.wrapping trail "
-    "variables",
+    "server.output server.regular_files server.run_folders server.sessions server.tasks "
+    "submission.wrapping trail variables",
     "server.stores": "disks exceptions own_files protocol server.stores.base server.vault",
     "server.stores.base": "exceptions protocol",
     "server.storage": "config exceptions",
     "server.metrics": "server.regular_files server.runners",
     "server.gpus": "",
-    "server.retention": "server.run_folders server.stores.base",
+    "server.retention": "protocol server.run_folders server.stores.base",
     "server.state_folder": "config disks exceptions own_files protocol",
     "server.moving": "exceptions own_files protocol server.run_folders server.runners "
     "server.state_folder server.stores",

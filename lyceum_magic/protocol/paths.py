@@ -42,6 +42,9 @@ SIGNING_SECRET = f"{PREFIX}/callbacks/secret"
 ROTATE_SIGNING_SECRET = f"{SIGNING_SECRET}/rotate"
 DELIVERY_HEALTH = f"{PREFIX}/callbacks/health"
 
+# The embedded server alone has these: state from cell to cell, see `sessions`.
+SESSIONS = f"{PREFIX}/sessions"
+
 OPENAPI = "/openapi.json"  # what the embedded server speaks
 
 # The embedded server alone has this one: it asks an idle server to end, so that a newer version
@@ -59,6 +62,26 @@ def redeliver(delivery_id: str) -> str:
 
 def run_deliveries(run_id: str) -> str:
     return f"{PREFIX}/execution/{run_id}/callbacks"
+
+
+def session(key: str) -> str:
+    return f"{SESSIONS}/{key}"
+
+
+def snapshots(key: str) -> str:
+    return f"{session(key)}/snapshots"
+
+
+def snapshot(key: str, snapshot_id: str) -> str:
+    return f"{snapshots(key)}/{snapshot_id}"
+
+
+def branch(key: str, name: str) -> str:
+    return f"{session(key)}/branches/{name}"
+
+
+def kept_snapshot(key: str, snapshot_id: str) -> str:
+    return f"{session(key)}/kept/{snapshot_id}"
 
 
 def key(key_id: str) -> str:

@@ -27,6 +27,16 @@ from .limits import (
     MIN_TIMEOUT_S,
 )
 from .machines import MACHINE_PATTERN
+from .sessions import (
+    BRANCH_PATTERN,
+    GRACE_S,
+    ID_PATTERN,
+    KEY_PATTERN,
+    MAIN_BRANCH,
+    MAX_CELL,
+    MAX_TITLE,
+    SHA256_PATTERN,
+)
 
 _MACHINE_NAMES = AliasChoices("execution_type", "machine_type")
 
@@ -38,6 +48,36 @@ EntryPoint = Literal["auto", "keep", "skip"]
 
 #: A comment in place of a program that is not kept; in Python and in YAML.
 NOT_KEPT = "# not kept after the end of the run"
+
+
+class Snapshot(BaseModel):
+    """A snapshot of a session: its id, and the SHA-256 of its manifest in hexadecimal."""
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    id: Annotated[str, Field(pattern=ID_PATTERN)]
+    sha256: Annotated[str, Field(pattern=SHA256_PATTERN)]
+
+
+class SessionStep(BaseModel):
+    """A run's place in a session: the snapshot that it continues, and the one that it makes.
+
+    Attributes:
+        key: The session's name.
+        title: The text that users read.
+        cell: The number of the new snapshot: that of its parent and 1.
+        id: The id of the new snapshot.
+        parent: The head of the branch; None for the first cell of a branch.
+    """
+
+    model_config = ConfigDict(frozen=True, extra="ignore")
+
+    key: Annotated[str, Field(pattern=KEY_PATTERN)]
+    title: Annotated[str, Field(max_length=MAX_TITLE)] = ""
+    branch: Annotated[str, Field(pattern=BRANCH_PATTERN)] = MAIN_BRANCH
+    cell: Annotated[int, Field(ge=1, le=MAX_CELL)]
+    id: Annotated[str, Field(pattern=ID_PATTERN)]
+    parent: Snapshot | None = None
 
 
 class Start(BaseModel):
@@ -69,6 +109,11 @@ class Start(BaseModel):
     def grace_s(self) -> float:
         """Maximum seconds from SIGTERM to SIGKILL when the run is stopped or times out."""
         return DEFAULT_GRACE_S
+
+    @property
+    def step(self) -> SessionStep | None:
+        """The run's place in a session; None outside of one."""
+        return None
 
     @property
     def work_type(self) -> str:
@@ -114,6 +159,8 @@ class Start(BaseModel):
 class StartPython(Start):
     """`POST execution/streaming/start`. Times in seconds.
 
+    Lyceum's own API has no `session`.
+
     `import_files` is JSON *text* of an object path -> source. `machine_type` and `requirements`
     are older names of `execution_type` and `requirements_content`; the modern name wins.
     """
@@ -135,6 +182,16 @@ class StartPython(Start):
     execution_type: Annotated[str, Field(pattern=MACHINE_PATTERN)] = Field(
         "gpu.l40s", validation_alias=_MACHINE_NAMES
     )
+
+    session: SessionStep | None = None
+
+    @property
+    def step(self) -> SessionStep | None:
+        return self.session
+
+    @property
+    def grace_s(self) -> float:
+        return _grace_s(super().grace_s, self.session)
 
     @field_validator("import_files")
     @classmethod
@@ -186,7 +243,8 @@ class StartImage(_StartContainers):
     `docker_run_env` is lines `KEY=value`; without `docker_run_cmd` the image's own command runs.
     `docker_entrypoint` says whether an entry point of the image gets the command as its arguments
     (`keep`, as without it), is left out (`skip`), or is left out where it would not run the command
-    (`auto`). `docker_init` says whether an init is process 1. Lyceum's own API has neither.
+    (`auto`). `docker_init` says whether an init is process 1. Lyceum's own API has neither,
+    nor `session`.
     """
 
     kind = "image"
@@ -202,6 +260,15 @@ class StartImage(_StartContainers):
     job_type: str | None = None
     enable_s3_mount: bool = True
     s3_mount_path: str = "/mnt/s3"
+    session: SessionStep | None = None
+
+    @property
+    def step(self) -> SessionStep | None:
+        return self.session
+
+    @property
+    def grace_s(self) -> float:
+        return _grace_s(super().grace_s, self.session)
 
     @property
     def cloud_remarks(self) -> list[str]:
@@ -243,6 +310,11 @@ class StartCompose(_StartContainers):
 STARTS: dict[Kind, type[Start]] = {
     "python": StartPython, "image": StartImage, "compose": StartCompose,
 }  # fmt: skip
+
+
+def _grace_s(grace_s: float, session: SessionStep | None) -> float:
+    """Return the grace of a run, which in a session is interrupted first and then saves."""
+    return grace_s if session is None else max(grace_s, GRACE_S)
 
 
 def decode_import_files(text: str) -> dict[str, str]:

@@ -31,6 +31,7 @@ from .routes import (
     observability,
     orgs,
     secrets,
+    sessions,
     storage,
     streams,
     workloads,
@@ -44,6 +45,7 @@ from .runners.engine.container import ContainerRunner
 from .runners.process.bootstraps import Bootstraps
 from .runners.process.runner import ProcessRunner
 from .service import Outbox, RunService
+from .sessions.sessions import Sessions
 from .settings import ServerSettings
 from .state_folder import forget_deliveries_left, new_key, write_deliveries_left
 from .storage.bucket import Bucket
@@ -65,6 +67,7 @@ ROUTERS = (
     keys.router,
     secrets.router,
     callbacks.router,
+    sessions.router,
     orgs.router,
     elsewhere.router,
 )
@@ -100,6 +103,7 @@ def create_app(
         Targets(settings.profile, lambda: {settings.port, *endpoint.ports})
     )
     deliverer = Deliverer(store, sender, signing, schedule or Schedule(), context)
+    account_sessions = Sessions(settings.state_dir / "sessions", troubles=context.troubles)
     parts = Parts(
         settings=settings,
         store=store,
@@ -112,7 +116,8 @@ def create_app(
         endpoint=endpoint,
         signing=signing,
         deliverer=deliverer,
-        service=_service(settings, store, runners, deliverer, context),
+        sessions=account_sessions,
+        service=_service(settings, store, runners, deliverer, context, account_sessions),
         end_server=end_server,
     )
     return _application(parts)
@@ -124,6 +129,7 @@ def _service(
     runners: Mapping[str, Runner],
     deliverer: Deliverer,
     context: Context,
+    sessions: Sessions,
 ) -> RunService:
     outbox = Outbox(
         problem_of_url=partial(problem_of, profile=settings.profile),
@@ -136,6 +142,7 @@ def _service(
         settings.state_dir / "runs",
         outbox,
         context,
+        sessions=sessions,
         max_running=settings.max_running,
     )
 
@@ -160,6 +167,7 @@ class Parts:
     endpoint: S3Endpoint
     signing: Signing
     deliverer: Deliverer
+    sessions: Sessions
     service: RunService
     end_server: Callable[[], None]
     closing: asyncio.Event = field(default_factory=asyncio.Event)
@@ -177,6 +185,7 @@ class Parts:
             for runner in self.runners.values():
                 await runner.open()
                 opened.push_async_callback(runner.close)
+            opened.push_async_callback(self.sessions.close)
             opened.push_async_callback(self.endpoint.close)
             opened.push_async_callback(self.deliverer.close)
             # Before it is opened: opening may fail after its first runs have begun.
@@ -199,6 +208,7 @@ class Parts:
             is_in_use=self.service.is_in_use,
             is_supervised=is_supervised,
             sweep_caches=[runner.sweep for runner in self.runners.values()],
+            sweep_sessions=self.sessions.sweep,
         )
 
     async def _note_deliveries_left(self, app: FastAPI) -> None:

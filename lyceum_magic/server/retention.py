@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from ..protocol.sessions import IDLE_S
 from .run_folders import RunFolders
 from .stores.base import EndedRun, Store
 
@@ -39,10 +40,12 @@ class Keep:
         age_s: The longest time that a run is kept after its end, and a callback after its delivery;
             by the store's mark, which a wrong clock moves by at most a day.
         size_bytes: The most bytes that folders and records of ended runs may take together.
+        session_age_s: The longest time that a session is kept after its last change.
     """
 
     age_s: float
     size_bytes: int
+    session_age_s: float = IDLE_S
 
 
 class Retention:
@@ -55,6 +58,7 @@ class Retention:
         is_supervised: Returns whether the run in a folder has a supervisor, whatever the records
             say; called on a thread.
         sweep_caches: Each removes what was not used since a moment, in seconds since 1970.
+        sweep_sessions: Removes the sessions that were not used since a moment.
     """
 
     def __init__(
@@ -66,6 +70,7 @@ class Retention:
         is_in_use: Callable[[str], bool],
         is_supervised: Callable[[Path], bool],
         sweep_caches: Sequence[Callable[[float], Awaitable[None]]] = (),
+        sweep_sessions: Callable[[float], Awaitable[None]] | None = None,
     ) -> None:
         self._store = store
         self._folders = RunFolders(runs_folder)
@@ -73,6 +78,7 @@ class Retention:
         self._is_supervised = is_supervised
         self._keep = keep
         self._sweep_caches = sweep_caches
+        self._sweep_sessions = sweep_sessions
 
     async def sweep_for_ever(self) -> None:
         """Sweep soon and then every hour, until the task is cancelled."""
@@ -96,7 +102,8 @@ class Retention:
             begun = time.monotonic()
         # The folders first: a run that comes now has a record before it has a folder.
         run_ids = await asyncio.to_thread(self._folders.run_ids)
-        too_old = await self._store.move_mark(now) - self._keep.age_s
+        mark = await self._store.move_mark(now)
+        too_old = mark - self._keep.age_s
         await self._forget(lambda run, total: run.kept_from < too_old)
         await self._measure()
         await self._forget(lambda run, total: total > self._keep.size_bytes)
@@ -108,6 +115,8 @@ class Retention:
             pass
         for sweep_cache in self._sweep_caches:
             await sweep_cache(too_old)
+        if self._sweep_sessions is not None:
+            await self._sweep_sessions(mark - self._keep.session_age_s)
 
     async def _forget(self, may_go: Callable[[EndedRun, int], bool]) -> None:
         """Remove ended runs, the oldest first, up to the first one that may stay.

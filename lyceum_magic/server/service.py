@@ -39,6 +39,7 @@ from .output.masking import masked
 from .run import ServerRun
 from .run_folders import RunFolders
 from .runners.base import InvalidField, RunEnd, RunHandle, Runner, RunOrder
+from .sessions.sessions import Sessions
 from .stores.base import (
     Delivery,
     EndedRun,
@@ -96,6 +97,7 @@ class RunService:
     Args:
         runners: name -> runner, for every name in `machines.MACHINES`.
         runs_folder: where every run gets a folder of its own.
+        sessions: the account's sessions, in which runs may take part.
         max_running: how many runs are under way at a time.
     """
 
@@ -107,6 +109,7 @@ class RunService:
         outbox: Outbox,
         context: Context,
         *,
+        sessions: Sessions,
         max_running: int,
     ) -> None:
         self._store = store
@@ -117,6 +120,7 @@ class RunService:
         self._clock = context.clock
         self.activity = context.activity
         self._folders = RunFolders(runs_folder)
+        self._sessions = sessions
         self._max_running = max_running
         self._tracked: dict[str, ServerRun] = {}
         self._queue: list[ServerRun] = []
@@ -129,6 +133,8 @@ class RunService:
         """Find the runs of earlier servers again."""
         self._folders.make()
         for record in await self._store.unfinished():
+            if step := record.request.step:
+                self._sessions.take_up(step, record.run_id)
             run = self._track(record)
             self._drive(run, self._take_up)
 
@@ -147,6 +153,7 @@ class RunService:
             InvalidField: a field cannot be used, see `Runner.check`; or a text is not Unicode; or
                 no callback can go to a URL.
             EngineUnavailable: there is no container engine.
+            SessionConflict, SnapshotDamaged, SessionFull: its session cannot go on with it.
         """
         runner = self._runner_of(request)
         _check_texts(request)
@@ -154,7 +161,7 @@ class RunService:
         await runner.check(request)
         record = RunRecord(str(uuid.uuid4()), request, self._clock())
         trail.mark("server", record.run_id, "accepted", kind=request.kind)
-        await self._store.add(record)
+        await self._add(record)
         trail.mark("server", record.run_id, "queued", ahead=len(self._queue))
         self._queue.append(self._track(record))
         self._start_what_fits()
@@ -260,6 +267,18 @@ class RunService:
 
     # From the queue to the end
 
+    async def _add(self, record: RunRecord) -> None:
+        """Write a new run down, after it has claimed its place in a session."""
+        step = record.request.step
+        if step is not None:
+            await self._sessions.claim(step, record.run_id)
+        try:
+            await self._store.add(record)
+        except BaseException:
+            if step is not None:
+                await self._sessions.settle(step, record.run_id)
+            raise
+
     def _start_what_fits(self) -> None:
         while self._queue and len(self._tracked) - len(self._queue) < self._max_running:
             run = self._queue.pop(0)
@@ -355,6 +374,9 @@ class RunService:
 
     async def _finish(self, run: ServerRun, end: RunEnd) -> None:
         record = final_record(run.record, await self._masked(run, end))
+        if step := record.request.step:
+            # Before anybody is told: the next cell may start at once.
+            await self._sessions.settle(step, run.run_id)
         # Once: their ids stay the same however often they must be written.
         deliveries = deliveries_of(record, record.request.user_callback_urls or (), self._clock())
         try:
@@ -462,12 +484,14 @@ class RunService:
         return self._runners[runner_name(request.kind, request.execution_type)]
 
     def _run_order(self, record: RunRecord) -> RunOrder:
+        step = record.request.step
         return RunOrder(
             record.run_id,
             self._folders.of(record.run_id),
             record.request,
             stop_grace_s=record.request.grace_s,
             has_gpu=machine_named(record.request.execution_type).has_gpu,
+            session_folder=self._sessions.folder_of(step.key) if step else None,
         )
 
 

@@ -9,6 +9,7 @@ from fastapi import APIRouter, Query
 from ... import __version__
 from ...protocol import paths
 from ...protocol.proof import key_proof, proof
+from ...protocol.sessions import EXTENSION
 from ..machines import MACHINES
 from .keys import MAX_TOKEN
 from .parts import ApiKeys, EndServer, LoadedBootstraps, Service, Settings
@@ -24,7 +25,9 @@ async def ping(
     nonce: Annotated[str | None, Query(min_length=16, max_length=128)] = None,
     key: Annotated[str | None, Query(min_length=1, max_length=MAX_TOKEN)] = None,
 ) -> dict[str, Any]:
-    reply: dict[str, Any] = {"status": "healthy", "version": __version__}
+    reply: dict[str, Any] = {
+        "status": "healthy", "version": __version__, "extensions": [EXTENSION],
+    }  # fmt: skip
     if nonce is None:
         return reply
     reply["bootstrap"] = bootstraps.loaded

@@ -7,10 +7,10 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from typing import Annotated, Any, get_type_hints
+from typing import Annotated
 
 from fastapi import APIRouter, Path, Query
-from pydantic import BaseModel, Field, create_model
+from pydantic import BaseModel, Field
 
 from ...exceptions import LyceumError
 from ...protocol import paths
@@ -28,7 +28,7 @@ from ...protocol.times import iso
 from ..outbox.targets import problem_of
 from ..runners.base import InvalidField
 from ..stores.base import Attempt, Delivery, OutboxStore, StoredSigningSecret
-from .description import EXTENSIONS, problems
+from .description import EXTENSIONS, model_of, problems
 from .parts import Callbacks, Service, Settings, SigningSecrets, StoredDeliveries
 
 _MAX_PAGE = 1000
@@ -48,23 +48,12 @@ class TestCallback(BaseModel):
     url: Annotated[str, Field(max_length=MAX_CALLBACK_URL, repr=False)]
 
 
-def _model(shape: type, **members: Any) -> type[BaseModel]:
-    """Return the model of a typed dictionary: pydantic does not take Python 3.11's own.
-
-    Args:
-        members: Members whose types are narrower than the dictionary says.
-    """
-    kinds = {**get_type_hints(shape), **members}
-    fields: dict[str, Any] = {name: (kind, ...) for name, kind in kinds.items()}
-    return create_model(shape.__name__, __doc__=shape.__doc__, **fields)
-
-
-_ATTEMPT = _model(AttemptRecord)
-_DELIVERY = _model(DeliveryRecord, state=DeliveryState)
-_DETAILS = _model(DeliveryDetails, state=DeliveryState, log=list[_ATTEMPT])  # type: ignore[valid-type]
-_LIST = _model(DeliveryList, deliveries=list[_DELIVERY])  # type: ignore[valid-type]
-_HEALTH = _model(DeliveryHealth)
-_SECRET = _model(SigningSecretRecord)
+_ATTEMPT = model_of(AttemptRecord)
+_DELIVERY = model_of(DeliveryRecord, state=DeliveryState)
+_DETAILS = model_of(DeliveryDetails, state=DeliveryState, log=list[_ATTEMPT])  # type: ignore[valid-type]
+_LIST = model_of(DeliveryList, deliveries=list[_DELIVERY])  # type: ignore[valid-type]
+_HEALTH = model_of(DeliveryHealth)
+_SECRET = model_of(SigningSecretRecord)
 
 
 router = APIRouter(tags=[EXTENSIONS])

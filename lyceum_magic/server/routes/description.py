@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, get_type_hints
 
 from fastapi import FastAPI
 from fastapi.openapi.utils import get_openapi
+from pydantic import BaseModel, create_model
 from starlette.responses import JSONResponse, Response
 
 from ...protocol import paths
@@ -59,6 +60,17 @@ _TAGS = [
         "description": "Extensions of Lyceum's API that the server of lyceum-magic has.",
     }
 ]
+
+
+def model_of(shape: type, **members: Any) -> type[BaseModel]:
+    """Return the model of a typed dictionary: pydantic does not take Python 3.11's own.
+
+    Args:
+        members: Members whose types are narrower than the dictionary says.
+    """
+    kinds = {**get_type_hints(shape), **members}
+    fields: dict[str, Any] = {name: (kind, ...) for name, kind in kinds.items()}
+    return create_model(shape.__name__, __doc__=shape.__doc__, **fields)
 
 
 def install_description(app: FastAPI) -> None:

@@ -17,6 +17,14 @@ from ..account.secrets import SecretsTooLarge, UnknownSecret
 from ..machines import UnknownMachine
 from ..runners.base import EngineUnavailable, InvalidField
 from ..service import ServerBusy
+from ..sessions.errors import (
+    SessionConflict,
+    SessionFull,
+    SessionsUnavailable,
+    SnapshotDamaged,
+    UnknownSession,
+    UnknownSnapshot,
+)
 from ..storage.bucket import InvalidKey, KeyConflict, StorageFull, UnknownFile
 from ..storage.s3_endpoint import StorageUnavailable
 from ..stores.base import StoreUnavailable
@@ -42,12 +50,18 @@ _STATUS_CODES: dict[type[LyceumError], int] = {
     UnknownSecret: 404,
     UnknownFile: 404,
     UnknownDelivery: 404,
+    UnknownSession: 404,
+    UnknownSnapshot: 404,
     KeyInUse: 409,
     ServerBusy: 409,
     KeyConflict: 409,
+    SessionConflict: 409,
+    SnapshotDamaged: 409,
+    SessionFull: 409,
     EmbeddedServerError: 500,  # the vault's key does not fit
     EngineUnavailable: 503,
     StorageUnavailable: 503,
+    SessionsUnavailable: 507,
     StorageFull: 507,
     StoreUnavailable: 507,
 }

@@ -35,14 +35,14 @@ class StartReply(BaseModel):
 router = APIRouter()
 
 
-@router.post(paths.START_PYTHON, responses=problems(503))
+@router.post(paths.START_PYTHON, responses=problems(409, 503))
 async def start_python(
     body: StartPython, request: Request, service: Service, urls: StreamUrls
 ) -> StartReply:
     return await _start(body, request, service, urls)
 
 
-@router.post(paths.START_IMAGE, responses=problems(503))
+@router.post(paths.START_IMAGE, responses=problems(409, 503))
 async def start_image(
     body: StartImage, request: Request, service: Service, urls: StreamUrls
 ) -> StartReply:

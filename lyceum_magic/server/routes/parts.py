@@ -18,6 +18,7 @@ from ..outbox.delivery import Deliverer
 from ..outbox.signing import Signing
 from ..runners.process.bootstraps import Bootstraps
 from ..service import RunService
+from ..sessions.sessions import Sessions
 from ..settings import ServerSettings
 from ..storage.bucket import Bucket
 from ..storage.s3_endpoint import S3Endpoint
@@ -42,6 +43,7 @@ StoredDeliveries = Annotated[OutboxStore, _part("store")]
 Callbacks = Annotated[Deliverer, _part("deliverer")]
 Secrets = Annotated[AccountSecrets, _part("account_secrets")]
 Service = Annotated[RunService, _part("service")]
+AccountSessions = Annotated[Sessions, _part("sessions")]
 Settings = Annotated[ServerSettings, _part("settings")]
 SigningSecrets = Annotated[Signing, _part("signing")]
 StorageBucket = Annotated[Bucket, _part("bucket")]

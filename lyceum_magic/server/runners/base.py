@@ -65,6 +65,7 @@ class RunOrder:
             its output. Empty if a run is looked for rather than started.
         stop_grace_s: seconds between SIGTERM and SIGKILL when the run is stopped or times out.
         has_gpu: whether the run may expect a GPU on its machine.
+        session_folder: the folder of its session's snapshots; None outside of a session.
     """
 
     run_id: str
@@ -73,6 +74,7 @@ class RunOrder:
     environment: Mapping[str, str] = field(default_factory=dict, repr=False)
     stop_grace_s: float = DEFAULT_GRACE_S
     has_gpu: bool = False
+    session_folder: Path | None = None
 
 
 @dataclass(frozen=True)

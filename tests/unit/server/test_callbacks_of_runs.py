@@ -28,6 +28,7 @@ from lyceum_magic.server.machines import RUNNERS
 from lyceum_magic.server.outbox.schedule import Schedule
 from lyceum_magic.server.runners.base import EndReason, InvalidField
 from lyceum_magic.server.service import Outbox, RunService
+from lyceum_magic.server.sessions.sessions import Sessions
 from lyceum_magic.server.stores.base import Delivery, RunRecord, StoreUnavailable, WholeStore
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
@@ -69,6 +70,7 @@ async def opened(
         folder,
         outbox,
         context or Context(),
+        sessions=Sessions(folder / ".sessions"),
         max_running=max_running,
     )
     await service.open()

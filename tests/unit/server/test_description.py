@@ -51,6 +51,7 @@ STARTS: dict[str, dict[str, Field]] = {
         "kernel_state": (TEXT, True, None, {}),
         "import_files": (TEXT, True, None, {}),
         "execution_type": (TEXT, False, "gpu.l40s", MACHINE),
+        "session": ("SessionStep", True, None, {}),  # an extension
     },
     paths.START_IMAGE: {
         **EVERY_KIND,
@@ -64,6 +65,7 @@ STARTS: dict[str, dict[str, Field]] = {
         "job_type": (TEXT, True, None, {}),
         "enable_s3_mount": (FLAG, False, True, {}),
         "s3_mount_path": (TEXT, False, "/mnt/s3", {}),
+        "session": ("SessionStep", True, None, {}),  # an extension
         "execution_type": (TEXT, False, "cpu", MACHINE),
     },
     paths.START_COMPOSE: {
@@ -131,7 +133,7 @@ def resolved(description: dict[str, Any], schema: dict[str, Any]) -> dict[str, A
 def field_of(schema: dict[str, Any], name: str) -> Field:
     property_ = schema["properties"][name]
     choices = property_.get("anyOf", [property_])
-    [kind] = [choice for choice in choices if choice["type"] != "null"]
+    [kind] = [choice for choice in choices if choice.get("type") != "null"]
     default = REQUIRED if name in schema["required"] else property_.get("default")
     limits = {
         key: kind[key]
@@ -144,6 +146,8 @@ def field_of(schema: dict[str, Any], name: str) -> Field:
 
 
 def type_of(schema: dict[str, Any]) -> Any:
+    if "$ref" in schema:
+        return schema["$ref"].rpartition("/")[2]
     if schema["type"] == "array":
         return [schema["items"]["type"]]
     if schema["type"] == "object":

@@ -292,7 +292,7 @@ async def test_the_server_proves_that_it_knows_the_key(tmp_path: Path) -> None:
         plain = (await served.client.get(paths.HEALTH)).json()
         proved = (await served.client.get(paths.HEALTH, params={"nonce": "n" * 32})).json()
         short = await served.client.get(paths.HEALTH, params={"nonce": ""})
-    assert plain == {"status": "healthy", "version": __version__}
+    assert plain == {"status": "healthy", "version": __version__, "extensions": ["sessions"]}
     assert proved["proof"] == proof(KEY, "n" * 32)
     assert short.status_code == 422
 

@@ -24,6 +24,7 @@ from lyceum_magic.server.service import (
     ServerBusy,
     final_record,
 )
+from lyceum_magic.server.sessions.sessions import Sessions
 from lyceum_magic.server.stores.base import RunRecord, Store
 from lyceum_magic.server.stores.memory import MemoryStore
 from lyceum_magic.server.stores.sqlite import SqliteStore
@@ -53,6 +54,7 @@ async def opened(
         folder,
         Outbox(),
         Context(secrets or account_secrets),
+        sessions=Sessions(folder / ".sessions"),
         max_running=max_running,
     )
     await service.open()

@@ -13,8 +13,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 from ....protocol.requests import Start, StartImage
+from ....protocol.sessions import FOLDER_IN_CONTAINER, FOLDER_VARIABLE
 from ...gpus import has_gpu
 from ...output.masking import program_variables
+from ...sessions.files import SnapshotFiles
 from ..base import InvalidField, ProgressListener, Refusal, RunOrder, Usage
 from ..folder import report
 from .container_work import ContainerPlan, Mount
@@ -80,9 +82,12 @@ class ContainerRunner(EngineRunner):
         has_gpus = run_order.has_gpu and await asyncio.to_thread(hands_out_gpus, client)
         if run_order.has_gpu and not has_gpus and has_gpu():
             report(run_order, NEEDS_TOOLKIT)
-        mount = None
+        mounts = []
         if request.enable_s3_mount:
-            mount = Mount(source=self.mounted_bucket(), target=request.s3_mount_path)
+            mounts.append(Mount(source=self.mounted_bucket(), target=request.s3_mount_path))
+        if run_order.session_folder is not None:
+            SnapshotFiles(run_order.session_folder).make(for_any_user=True)
+            mounts.append(Mount(source=str(run_order.session_folder), target=FOLDER_IN_CONTAINER))
         plan = ContainerPlan(
             name=container_name(run_order.run_id),
             image=image,
@@ -92,7 +97,7 @@ class ContainerRunner(EngineRunner):
             user=request.docker_user or None,
             entry_point=request.docker_entrypoint or "keep",
             has_init=request.docker_init is not False,
-            mount=mount,
+            mounts=mounts,
             has_gpus=has_gpus,
             labels=self.labels(run_order.run_id),
         )
@@ -216,4 +221,6 @@ def container_environment(run_order: RunOrder, request: StartImage) -> list[str]
         # A name alone means the variable around: here that is the account's.
         if asked is not None or name not in variables:
             variables[name] = asked
+    if run_order.session_folder is not None:
+        variables[FOLDER_VARIABLE] = FOLDER_IN_CONTAINER
     return [name if value is None else f"{name}={value}" for name, value in variables.items()]

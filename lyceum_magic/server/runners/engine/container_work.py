@@ -60,7 +60,7 @@ class ContainerPlan(TypedDict):
     user: str | None
     entry_point: EntryPoint
     has_init: bool
-    mount: Mount | None
+    mounts: list[Mount]
     has_gpus: bool
     labels: dict[str, str]
 
@@ -144,7 +144,6 @@ class ContainerWork:
         from docker.types import Mount as BindMount
 
         plan = self._plan
-        mount = plan["mount"]
         gpus = DeviceRequest(count=-1, capabilities=[["gpu"]])
         try:
             return self._client.containers.create(
@@ -155,7 +154,7 @@ class ContainerWork:
                 labels=plan["labels"],
                 environment=plan["environment"],
                 user=plan["user"],
-                mounts=[BindMount(**mount, type="bind")] if mount else [],
+                mounts=[BindMount(**mount, type="bind") for mount in plan["mounts"]],
                 device_requests=[gpus] if plan["has_gpus"] else [],
                 # A program that is process 1 itself would ignore SIGTERM, and leave zombies.
                 init=plan["has_init"],

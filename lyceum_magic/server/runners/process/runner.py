@@ -185,5 +185,6 @@ def _write_assignment(
         stop_grace_s=run_order.stop_grace_s,
         memory_limit_bytes=memory_limit_bytes,
         bootstrap=digest_in(request.code),
+        session_folder=str(run_order.session_folder or ""),
     )
     write_assignment(run_order.folder, assignment)

@@ -83,6 +83,7 @@ class Assignment(TypedDict):
         path: folders to put on the import path, after `work/`.
         memory_limit_bytes: how much memory the program may use; None for no limit.
         bootstrap: the digest of the bootstrap that the program needs; empty if it needs none.
+        session_folder: the folder of its session's snapshots; empty outside of a session.
     """
 
     run_id: str
@@ -94,6 +95,7 @@ class Assignment(TypedDict):
     stop_grace_s: float
     memory_limit_bytes: int | None
     bootstrap: str
+    session_folder: str
 
 
 # --- waiting ---------------------------------------------------------------------------------
@@ -450,6 +452,9 @@ def _become_program(run_folder: bytes, bootstrap: str) -> tuple[CodeType, dict[s
     os.environ.pop(trail.VARIABLE, None)  # the supervisor's, and not the program's
     os.environ.update(program_variables(assignment["environment"]))
     os.environ["LYCEUM_RUN_ID"] = assignment["run_id"]
+    os.environ.pop("LYCEUM_SESSION_FOLDER", None)  # the server may have been started in a run
+    if assignment["session_folder"]:
+        os.environ["LYCEUM_SESSION_FOLDER"] = assignment["session_folder"]
     if assignment["path"]:
         os.environ["PYTHONPATH"] = os.pathsep.join(assignment["path"])
     sys.path[:0] = [work, *assignment["path"]]
