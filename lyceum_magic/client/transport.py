@@ -6,6 +6,7 @@ Loopback servers are reached past any proxy; other hosts by the proxy variables 
 from __future__ import annotations
 
 import logging
+import ssl
 import urllib.request
 from collections.abc import Awaitable, Callable
 from typing import Any
@@ -136,16 +137,21 @@ class _ByHost(httpx.AsyncBaseTransport):
         self._limits = httpx.Limits(
             max_connections=None, max_keepalive_connections=20, keepalive_expiry=KEEPALIVE_S
         )
-        self._ways: dict[str | None, httpx.AsyncBaseTransport] = {}
+        #: By proxy and by whether a certificate is checked.
+        self._ways: dict[tuple[str | None, bool], httpx.AsyncBaseTransport] = {}
 
     async def handle_async_request(self, request: httpx.Request) -> httpx.Response:
-        return await self._way(_proxy_for(request.url)).handle_async_request(request)
+        proxy = _proxy_for(request.url)
+        is_plain = request.url.scheme == "http" and not (proxy or "").startswith("https:")
+        return await self._way(proxy, is_plain).handle_async_request(request)
 
-    def _way(self, proxy: str | None) -> httpx.AsyncBaseTransport:
-        if proxy not in self._ways:
+    def _way(self, proxy: str | None, is_plain: bool) -> httpx.AsyncBaseTransport:
+        if (proxy, is_plain) not in self._ways:
+            # To read the bundle of certificates takes longer than all else of a first cell's way.
+            verify = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT) if is_plain else True
             try:
-                self._ways[proxy] = httpx.AsyncHTTPTransport(
-                    proxy=proxy, limits=self._limits, trust_env=proxy is not None
+                way: httpx.AsyncBaseTransport = httpx.AsyncHTTPTransport(
+                    proxy=proxy, limits=self._limits, trust_env=proxy is not None, verify=verify
                 )
             except (ValueError, httpx.InvalidURL, ImportError):
                 # The value may hold a password, so it is not quoted.
@@ -154,8 +160,9 @@ class _ByHost(httpx.AsyncBaseTransport):
                     "such as http://proxy.example:3128, and is not; correct or unset it."
                 ) from None
             if proxy is None and self._prove_other_end is not None:
-                self._ways[None] = _Proved(self._ways[None], self._prove_other_end)
-        return self._ways[proxy]
+                way = _Proved(way, self._prove_other_end)
+            self._ways[proxy, is_plain] = way
+        return self._ways[proxy, is_plain]
 
     async def aclose(self) -> None:
         for way in self._ways.values():

@@ -4,16 +4,18 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import ssl
 import traceback
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any
 
 import httpx
 import pytest
 
 from lyceum_magic.client.api import Client, StartUnknown
-from lyceum_magic.client.transport import RETRY_READS
+from lyceum_magic.client.transport import RETRY_READS, build_http_client
 from lyceum_magic.config import Account, Secret
 from lyceum_magic.exceptions import (
     ApiError,
@@ -504,3 +506,24 @@ async def test_a_connection_that_is_not_trusted_sends_nothing(wire: WireServer) 
         with pytest.raises(ServerUnreachable):
             await client.record("run")
     assert not wire.requests
+
+
+async def test_certificates_are_read_for_https_alone(
+    wire: WireServer, client: Client, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Reading them takes longer than the rest of a first cell's way to the embedded server."""
+    read: list[str] = []
+    load = ssl.SSLContext.load_verify_locations
+
+    def loaded(context: ssl.SSLContext, *args: Any, **named: Any) -> None:
+        read.append("the bundle")
+        load(context, *args, **named)
+
+    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loaded)
+    wire.on("GET", RECORD, json_answer(record("completed")))
+    await client.record("run")
+    assert read == []
+    async with build_http_client("https://127.0.0.1:1") as https:
+        with pytest.raises(httpx.ConnectError):
+            await https.post("/")
+    assert read == ["the bundle"]
