@@ -10,7 +10,7 @@ from __future__ import annotations
 import argparse
 import keyword
 import math
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence, Sized
 from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, Literal, TypeVar, dataclass_transform
 
@@ -203,7 +203,9 @@ def between(least: int, most: int, advice: str = "") -> Callable[[object], str]:
 def at_most(most: int, what: str) -> Callable[[Any], str]:
     """Return a check for the number of items."""
     return lambda value: (
-        f"takes at most {most} {what}, not {len(value)}" if value and len(value) > most else ""
+        f"takes at most {most} {what}, not {len(value)}"
+        if isinstance(value, Sized) and len(value) > most
+        else ""
     )
 
 

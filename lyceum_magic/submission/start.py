@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import TypeVar
 
 from pydantic import ValidationError
@@ -33,6 +34,8 @@ def build_start(kind: type[StartT], spec: RunSpec, **fields: object) -> StartT:
         "docker_run_env": "env", "docker_entrypoint": "entrypoint",
         "compose_file_code": "the Compose file",
     }  # fmt: skip
+    if not isinstance(spec.metadata, Mapping | None):
+        raise OptionError(f"{spec.called('metadata')} takes a dict, not {spec.metadata!r:.80}.")
     values: dict[str, object] = {
         "metadata": {**(spec.metadata or {}), TAG_KEY: spec.tag},
         "user_callback_urls": check_callback_urls(spec.callback_urls, here_too=True) or None,
@@ -50,11 +53,18 @@ def build_start(kind: type[StartT], spec: RunSpec, **fields: object) -> StartT:
         for field, value in vars(request).items():
             if has_surrogates(value):
                 raise OptionError(
-                    f"{names.get(field, field)} holds half of a surrogate pair, which cannot "
-                    "travel as text; take it out."
+                    f"{_called(spec, names.get(field, field))} holds half of a surrogate pair, "
+                    "which cannot travel as text; take it out."
                 )
         return request
     wire_name, *place = map(str, problem["loc"])
-    where = ".".join([names.get(wire_name, wire_name), *place])
-    came = "" if wire_name in kind.sealed else f", not {str(problem['input'])[:80]!r}"
-    raise OptionError(f"{where}: {problem['msg']}{came}.")
+    where = ".".join([_called(spec, names.get(wire_name, wire_name)), *place])
+    came = "" if wire_name in kind.sealed else f", not {problem['input']!r:.80}"
+    raise OptionError(f"{where.removesuffix('.[key]')}: {problem['msg']}{came}.")
+
+
+def _called(spec: RunSpec, name: str) -> str:
+    """Return an option as its user writes it; a text that is no option's name as it is."""
+    declared = {one.name: known for one, known in options_of(spec)}
+    is_written = name in declared and (declared[name].label or not spec.is_cell)
+    return spec.called(name) if is_written else name

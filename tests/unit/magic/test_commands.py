@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import subprocess
 import sys
 import time
 from inspect import signature
+from pathlib import Path
 from pkgutil import iter_modules
 
 import pytest
@@ -117,3 +119,10 @@ def test_a_list_of_ended_runs_imports_neither_client_nor_widgets() -> None:
     done = subprocess.run([sys.executable, "-c", LIST], capture_output=True, text=True, check=False)
     assert "the-run" in done.stdout
     assert done.stderr == ""
+
+
+def test_the_readme_lists_every_subcommand() -> None:
+    readme = (Path(__file__).parents[3] / "README.md").read_text("utf-8")
+    _, _, rest = readme.partition("`%lyceum` has the subcommands ")
+    listed, _, _ = rest.partition(";")
+    assert sorted(re.findall(r"`([\w-]+)`", listed)) == sorted(commands.SUBCOMMANDS)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+import ast
+import inspect
 import os
+from typing import get_args
 
 import pytest
 
+from lyceum_magic.outputs import decoding
 from lyceum_magic.outputs.decoding import Harvest, SavedFile, Value, decode
 from lyceum_magic.protocol.events import Output
 from lyceum_magic.remote import frames
@@ -43,3 +47,11 @@ def test_what_has_lost_its_name_is_known_to_be_lost(kind: str, head: dict[str, o
 def test_a_display_that_is_lost_is_no_value_that_is_lost() -> None:
     harvest = harvest_of("display", {"name": "x"}, 3)
     assert (harvest.values, harvest.files, harvest.problems) == ({}, {}, [])
+
+
+def test_every_output_type_is_decoded() -> None:
+    """A member of the union that no frame becomes would pass every `match`, and never come."""
+    tree = ast.parse(inspect.getsource(decoding))
+    calls = [node.func for node in ast.walk(tree) if isinstance(node, ast.Call)]
+    made = {called.id for called in calls if isinstance(called, ast.Name)}
+    assert {member.__name__ for member in get_args(decoding.Decoded)} <= made

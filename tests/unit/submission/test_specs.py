@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -11,15 +12,17 @@ import pytest
 import lyceum_magic
 from lyceum_magic.api import _starts
 from lyceum_magic.exceptions import OptionError
+from lyceum_magic.magic import dry_run
 from lyceum_magic.magic.completion import complete
 from lyceum_magic.magic.dry_run import describe
 from lyceum_magic.magic.options import KINDS, parser_of, read_line
-from lyceum_magic.protocol.requests import StartPython
+from lyceum_magic.protocol.requests import StartCompose, StartImage, StartPython
 from lyceum_magic.runs.run import Run
 from lyceum_magic.submission.option import option as declare
 from lyceum_magic.submission.option import options_of
 from lyceum_magic.submission.option import spec as options
 from lyceum_magic.submission.specs import ComposeSpec, ImageSpec, PythonSpec, RunSpec
+from lyceum_magic.submission.start import build_start
 from tests.tools import readme_options
 
 SUBMIT: dict[type[RunSpec], Callable[..., Run]] = {
@@ -106,3 +109,53 @@ def test_a_new_option_is_one_declaration(monkeypatch: pytest.MonkeyPatch) -> Non
     assert "\n    cooling: how to cool it." in (submit_cold.__doc__ or "")
     with pytest.raises(OptionError, match='cooling takes "air" or "water", not \'sand\''):
         submit_cold("1", cooling="sand")
+
+
+@pytest.mark.parametrize(
+    ("chosen", "in_python", "in_a_cell"),
+    [
+        ({"name": 3}, "name: Input should be a valid string, not 3.", "--name: "),
+        (
+            {"metadata": {"a": 3}},
+            "metadata.a: Input should be a valid string, not 3.",
+            "--meta.a: ",
+        ),
+        (
+            {"metadata": {3: "a"}},
+            "metadata.3: Input should be a valid string, not 3.",
+            "--meta.3: ",
+        ),
+        ({"metadata": ["a"]}, "metadata takes a dict, not ['a'].", "--meta takes a dict"),
+        ({"metadata": 3}, "metadata takes a dict, not 3.", "--meta takes a dict"),
+        ({"labels": [3]}, "labels.0: Input should be a valid string, not 3.", "--label.0: "),
+        ({"name": "\ud800"}, "name holds half of a surrogate pair", "--name holds half"),
+    ],
+)
+def test_an_error_names_the_option_as_its_user_wrote_it(
+    chosen: dict[str, Any], in_python: str, in_a_cell: str
+) -> None:
+    for spec, expected in [
+        (PythonSpec(code="1", **chosen), in_python),
+        (PythonSpec.of_cell(code="1", **chosen), in_a_cell),
+    ]:
+        with pytest.raises(OptionError, match=f"^{re.escape(expected)}"):
+            build_start(StartPython, spec, code="1")
+
+
+REQUESTS = {
+    PythonSpec: StartPython(code="1"),
+    ImageSpec: StartImage(execution_type="cpu", docker_image_ref="busybox", docker_run_cmd=["a"]),
+    ComposeSpec: StartCompose(execution_type="cpu", compose_file_code="services: {}"),
+}
+
+
+@pytest.mark.parametrize("kind", SUBMIT)
+def test_no_two_rows_of_a_dry_run_share_a_heading(
+    kind: type[RunSpec], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dry_run, "row_of", lambda _spec, _name, declared: (declared.row, ["x"]))
+    spec = kind("1")  # type: ignore[call-arg]
+    text = describe(spec, REQUESTS[kind], place="here", price_per_hour=0, notes=["x"])
+    headings = [line[:14].strip() for line in text.splitlines() if line[0] != " "]
+    assert {declared.row for _, declared in options_of(kind)} - {""} <= set(headings)
+    assert len(headings) == len(set(headings)), headings
