@@ -9,7 +9,15 @@ from ..display.body import Body
 from ..display.strip import Strip
 from ..display.summary import RunFacts
 from ..outputs import tracebacks
-from ..outputs.decoding import ClearOutput, Display, Raised, SavedFile, Value
+from ..outputs.decoding import (
+    ClearOutput,
+    Display,
+    Raised,
+    SavedFile,
+    SessionInterrupted,
+    SessionSaved,
+    Value,
+)
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.states import State
 from ..runs.backlog import News
@@ -66,7 +74,7 @@ class View:
                 self._begin()
                 if self._says_raised:
                     self._body.add_text(Output(tracebacks.text(error), "stderr"))
-            case Value() | SavedFile():
+            case Value() | SavedFile() | SessionSaved() | SessionInterrupted():
                 self._begin()
             case Progress(state, detail, note):
                 self._detail = detail

@@ -66,8 +66,41 @@ class SavedFile:
     problem: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class SessionSaved:
+    """The end of a session's cell: what is kept for the next one.
+
+    Attributes:
+        sha256: of the snapshot's manifest; empty if nothing was saved.
+        variables: how many the session has.
+        size: bytes of the whole state.
+        lost: names that are not kept, and the reason of each.
+        error: why nothing was saved, in one sentence; empty if it was.
+    """
+
+    key: str
+    title: str
+    branch: str
+    cell: int
+    id: str
+    sha256: str = ""
+    variables: int = 0
+    size: int = 0
+    lost: tuple[tuple[str, str], ...] = ()
+    error: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class SessionInterrupted:
+    """A session's cell has taken the interrupt, and raises KeyboardInterrupt."""
+
+    key: str
+
+
 #: The closed union of the output types. Every `match` over it ends in `assert_never`.
-Decoded = Output | Display | ClearOutput | Raised | Value | SavedFile
+Decoded = (
+    Output | Display | ClearOutput | Raised | Value | SavedFile | SessionSaved | SessionInterrupted
+)
 
 
 class OutputDecoder:
@@ -140,7 +173,33 @@ def _item(piece: str | Message, event: Output) -> Decoded:
             return Value(name, piece.data, problem, change)
         case "file":
             return SavedFile(_text(head, "path"), piece.data, _text(head, "problem"))
+        case "session":
+            return _session(head)
+        case "interrupted":
+            return SessionInterrupted(_text(head, "key"))
     return replace(event, text=piece.readable)  # of a later version
+
+
+def _session(head: dict[str, Any]) -> SessionSaved:
+    key, title, branch, snapshot, sha256, error = (
+        _text(head, member) for member in ("key", "title", "branch", "id", "sha256", "error")
+    )
+    cell, variables, size = (_number(head, member) for member in ("cell", "variables", "bytes"))
+    lost = head.get("lost")
+    pairs = [entry for entry in lost if _is_pair(entry)] if isinstance(lost, list) else []
+    return SessionSaved(
+        key, title, branch, cell, snapshot, sha256, variables, size,
+        tuple((name, reason) for name, reason in pairs), error,
+    )  # fmt: skip
+
+
+def _is_pair(entry: object) -> bool:
+    return isinstance(entry, list) and len(entry) == 2 and all(isinstance(x, str) for x in entry)
+
+
+def _number(head: dict[str, Any], member: str) -> int:
+    value = head.get(member)
+    return value if isinstance(value, int) else 0
 
 
 def _lost(message: Message, arrived: str) -> Value | SavedFile | None:
@@ -165,11 +224,13 @@ class Harvest:
 
     Attributes:
         problems: a sentence for each value and file whose name did not arrive.
+        session: what the run's session keeps; None if the run has none, or has not ended.
     """
 
     def __init__(self, items: Iterable[Decoded] = ()) -> None:
         self.problems: list[str] = []
         self.raised: Raised | None = None
+        self.session: SessionSaved | None = None
         self.values: dict[str, Value] = {}
         self.files: dict[str, SavedFile] = {}
         self.take(items)
@@ -186,7 +247,9 @@ class Harvest:
                     self.values[name] = item
                 case SavedFile(path):
                     self.files[path] = item
-                case Output() | Display() | ClearOutput():
+                case SessionSaved():
+                    self.session = item
+                case Output() | Display() | ClearOutput() | SessionInterrupted():
                     pass
                 case _:
                     assert_never(item)

@@ -6,7 +6,16 @@ from collections.abc import Iterable
 from typing import Any, Literal, TypedDict, assert_never
 
 from ..protocol.events import Output, StreamName
-from .decoding import ClearOutput, Decoded, Display, Raised, SavedFile, Value
+from .decoding import (
+    ClearOutput,
+    Decoded,
+    Display,
+    Raised,
+    SavedFile,
+    SessionInterrupted,
+    SessionSaved,
+    Value,
+)
 
 
 class StreamOutput(TypedDict):
@@ -52,7 +61,7 @@ def to_outputs(items: Iterable[Decoded]) -> list[NotebookOutput]:
                 collector.add_display(item)
             case ClearOutput(wait):
                 collector.clear(wait=wait)
-            case Raised() | Value() | SavedFile():
+            case Raised() | Value() | SavedFile() | SessionSaved() | SessionInterrupted():
                 pass
             case _:
                 assert_never(item)

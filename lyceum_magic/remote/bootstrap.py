@@ -20,7 +20,7 @@ from .streams import install_streams
 TYPE_CHECKING = False  # the name is enough for type checkers, and typing costs an import
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from typing import TypedDict
+    from typing import Any, TypedDict
 
     class Job(TypedDict, total=False):
         """The cell and the choices that travel with it.
@@ -36,6 +36,7 @@ if TYPE_CHECKING:
             files: path below the run's folder -> content in base64.
             save: patterns of the files to send back.
             needs_shell: whether the cell calls `get_ipython()`, as its `%` and `!` lines do.
+            session: the session whose next cell this is; see `session.begin`.
         """
 
         cell: str
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
         files: dict[str, str]
         save: list[str]
         needs_shell: bool
+        session: dict[str, Any]
 
 
 def run_cell(job: Job, namespace: dict[str, object]) -> None:
@@ -75,6 +77,12 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
         from .likeness import look_like_a_kernel
 
         look_like_a_kernel(namespace, needs_shell=job.get("needs_shell", False))
+    session = None
+    if is_main and job.get("session"):
+        from .session import begin
+
+        # Before the job's own files and values, which are newer.
+        session = begin(job["session"], cell, namespace, job.get("outputs", []))
     if is_main and (job.get("files") or job.get("save")):
         from .files import receive_files
 
@@ -86,16 +94,23 @@ def run_cell(job: Job, namespace: dict[str, object]) -> None:
         namespace.update(
             restore_inputs(job["inputs"], allow_pickle=allow_pickle, namespace=namespace)
         )
-    codes = compile_cell(cell, name, is_shown=is_main)
+    features = session.future_flags if session is not None else 0
+    codes = compile_cell(cell, name, is_shown=is_main, features=features)
     hook, own = sys.excepthook, dict(vars(builtins))
     try:
-        run_codes(codes, namespace)
+        if session is None:
+            run_codes(codes, namespace)
+        else:
+            with session.running():
+                run_codes(codes, namespace)
     finally:
         sys.excepthook = hook  # a kernel calls no other either
         # The end of the run takes the standard library, and so what the cell may have replaced.
         vars(builtins).update(own)
         if is_main and job["mark"]:
             send_what_is_left(job, namespace)
+        if session is not None:
+            session.end(namespace)
 
 
 def send_what_is_left(job: Job, namespace: dict[str, object]) -> None:

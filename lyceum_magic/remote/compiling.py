@@ -16,8 +16,16 @@ FUTURE_FEATURES = sum(
 )
 
 
-def compile_cell(cell: str, name: str, *, is_shown: bool) -> list[types.CodeType]:
-    allow_await = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT
+def compile_cell(
+    cell: str, name: str, *, is_shown: bool, features: int = 0
+) -> list[types.CodeType]:
+    """Return the code of a cell.
+
+    Args:
+        is_shown: whether the value of a last expression is.
+        features: flags of the `__future__` features of earlier cells.
+    """
+    allow_await = ast.PyCF_ALLOW_TOP_LEVEL_AWAIT | features
     tree = compile(cell, name, "exec", ast.PyCF_ONLY_AST | allow_await, dont_inherit=True)
     last = None
     if (

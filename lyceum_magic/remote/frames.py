@@ -94,6 +94,12 @@ def send(
         _write(_descriptors[descriptor], line)
 
 
+def send_at_once(kind: str, head: dict[str, object]) -> None:
+    """Send one message from a handler of a signal, before text that still waits."""
+    for line in encode(_mark, kind, f"{getpid():x}.{next(_counts)}", head, b"", ""):
+        _write(_descriptors[1], line)
+
+
 def encode(
     mark: str, kind: str, message: str, head: dict[str, object], data: bytes, readable: str
 ) -> list[bytes]:

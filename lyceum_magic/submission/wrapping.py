@@ -16,6 +16,7 @@ from collections.abc import Iterator
 from functools import cache
 from importlib import resources
 from importlib.resources.abc import Traversable
+from pathlib import Path
 from typing import TypeVar
 
 from ..protocol.bootstrap import BOOTSTRAP_FILE, digest_in, first_line, modules_in
@@ -26,15 +27,35 @@ StartT = TypeVar("StartT", bound=Start)
 
 CELL_NAME = "<cell>"
 
+#: Modules of a cell with a session. cloudpickle's own text is among them.
+_OF_SESSIONS = (
+    "array_reducers",
+    "cloudpickle",
+    "descriptions",
+    "groups",
+    "library_reducers",
+    "packs",
+    "process_state",
+    "reducers",
+    "replayed",
+    "restoring",
+    "saving",
+    "session",
+    "session_stores",
+    "torch_reducers",
+    "used_names",
+    "work_files",
+)
 #: Module -> the parts of a job that take it; without them it does not travel.
 _ONLY_FOR = {
     "values": {"inputs", "outputs"},
     "arrays": {"inputs", "outputs"},
     "kinds": {"inputs", "outputs"},
-    "refusals": {"inputs", "outputs", "files", "save"},
+    "refusals": {"inputs", "outputs", "files", "save", "session"},
     "tables": {"inputs", "outputs"},
     "pickles": {"pickle"},
     "files": {"files", "save"},
+    **{name: {"session"} for name in _OF_SESSIONS},
 }
 
 #: Modules that nearly every cell needs, which travel compiled as well: that saves about 10 ms on a
@@ -131,6 +152,7 @@ def loading_text() -> str:
 def digest() -> str:
     """Return the SHA-256 of the bootstrap's files, in hexadecimal, as of the first call."""
     hashes = {file.name: hashlib.sha256(file.read_bytes()).hexdigest() for file in _files()}
+    hashes["cloudpickle"] = hashlib.sha256(_cloudpickle().encode()).hexdigest()
     return hashlib.sha256(repr(sorted(hashes.items())).encode()).hexdigest()
 
 
@@ -143,21 +165,38 @@ def _bootstrap(left_out: frozenset[str], *, is_compiled: bool = False) -> str:
         is_compiled: whether every module is there as code as well.
     """
     modules = {}
-    for file in _files():
-        name = file.name.removesuffix(".py")
-        if name not in {"__init__", "loader", *left_out}:
-            text = _travelling_text(file)
-            compiled = ""
-            if is_compiled or name in _COMPILED:
-                code = compile(text, f"<lyceum-magic {name}>", "exec", dont_inherit=True)
-                compiled = _packed(marshal.dumps(code))
-            modules[name] = (_packed(text.encode()), compiled)
+    for name, text in _texts(frozenset({"__init__", "loader", *left_out})):
+        compiled = ""
+        if is_compiled or name in _COMPILED:
+            code = compile(text, f"<lyceum-magic {name}>", "exec", dont_inherit=True)
+            compiled = _packed(marshal.dumps(code))
+        modules[name] = (_packed(text.encode()), compiled)
     return _BOOTSTRAP.format(
         loader=_travelling_text(_folder().joinpath("loader.py")),
         package=PACKAGE,
         magic=importlib.util.MAGIC_NUMBER.hex(),
         modules=modules,
     )
+
+
+def _texts(left_out: frozenset[str]) -> Iterator[tuple[str, str]]:
+    """Yield the modules that travel, and their texts."""
+    for file in _files():
+        name = file.name.removesuffix(".py")
+        if name not in left_out:
+            yield name, _travelling_text(file)
+    if "cloudpickle" not in left_out:
+        yield "cloudpickle", _cloudpickle()
+
+
+@cache
+def _cloudpickle() -> str:
+    """Return the text of the installed cloudpickle, with its licence."""
+    spec = importlib.util.find_spec("cloudpickle")  # not imported
+    assert spec is not None
+    assert spec.submodule_search_locations is not None
+    (folder,) = spec.submodule_search_locations
+    return (Path(folder) / "cloudpickle.py").read_text("utf-8")
 
 
 def _folder() -> Traversable:

@@ -10,7 +10,16 @@ from itertools import chain
 from typing import TextIO, assert_never
 
 from ...outputs import tracebacks
-from ...outputs.decoding import ClearOutput, Decoded, Display, Raised, SavedFile, Value
+from ...outputs.decoding import (
+    ClearOutput,
+    Decoded,
+    Display,
+    Raised,
+    SavedFile,
+    SessionInterrupted,
+    SessionSaved,
+    Value,
+)
 from ...protocol.events import Output
 from ...runs.backlog import Backlog
 from ...runs.workspace import workspace
@@ -65,7 +74,7 @@ class _Printer:
                 self._print_text(item.text, item.stream)
             case Raised(error):
                 self._print_text(tracebacks.text(error), "stderr")
-            case ClearOutput() | Value() | SavedFile():
+            case ClearOutput() | Value() | SavedFile() | SessionSaved() | SessionInterrupted():
                 pass
             case Display():
                 shown = item.data.get("text/plain")

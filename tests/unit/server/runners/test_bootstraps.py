@@ -14,10 +14,10 @@ from lyceum_magic.remote.loader import PACKAGE
 from lyceum_magic.server.runners.base import Refusal
 from lyceum_magic.server.runners.process.bootstraps import Bootstraps
 from lyceum_magic.server.runners.process.supervisor import BOOTSTRAP, BOOTSTRAP_MODULES
-from lyceum_magic.submission.wrapping import digest
+from lyceum_magic.submission.wrapping import _OF_SESSIONS, digest
 
 #: They import what may not be installed, or load the others.
-NOT_LOADED = {"__init__", "backend", "loader"}
+NOT_LOADED = {"__init__", "backend", "loader", *_OF_SESSIONS}
 
 
 def test_all_of_it_is_loaded_that_needs_nothing_from_elsewhere() -> None:

@@ -1,0 +1,452 @@
+"""Values of a session <-> pickles; functions and classes are bound to the session's namespace.
+
+A function or class that a name of the namespace holds is pickled under that name once, and by that
+name everywhere else. One that no name holds travels with what refers to it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import importlib
+import io
+import pickle
+import sys
+import types
+
+from .used_names import names_of_function
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from typing import Any
+
+try:  # its text travels with the cell
+    cloudpickle: Any = importlib.import_module(f"{__name__.rpartition('.')[0]}.cloudpickle")
+except ImportError:
+    cloudpickle = importlib.import_module("cloudpickle.cloudpickle")
+
+MAIN = "__main__"
+PACKAGE = __name__.rpartition(".")[0]
+#: Smaller buffers stay in the pickle. In bytes.
+MIN_BUFFER = 1 << 16
+#: This package under its names in tests and on machines.
+_PACKAGES = ("lyceum_magic_remote.", "lyceum_magic.remote.", "cloudpickle.")
+
+
+class Refused(pickle.PicklingError):
+    """An object that cannot be kept.
+
+    Args:
+        what: names the object in a few words, as "an open file".
+    """
+
+    def __init__(self, what: str, obj: object) -> None:
+        super().__init__(what)
+        self.what = what
+        self.obj = obj
+
+
+class Surroundings:
+    """The facts that all pickles of one save share.
+
+    Args:
+        namespace: of the cell.
+        values: the names that are saved, and their values.
+        by_type: exact type -> its reducer; see `library_reducers`.
+        by_base: base class, and the reducer of what derives from it.
+    """
+
+    def __init__(
+        self,
+        namespace: dict[str, Any],
+        values: dict[str, Any],
+        by_type: dict[type, Callable[..., Any]],
+        by_base: list[tuple[type, Callable[..., Any]]],
+    ) -> None:
+        self.namespace = namespace
+        self.values = values
+        self.name_of = {
+            id(value): name for name, value in values.items() if _is_definition(value, namespace)
+        }
+        self.by_type = by_type
+        self.by_base = by_base
+        self.importable: dict[str, bool] = {}
+        #: (address, end) of memory that several arrays share, in order.
+        self.regions: list[tuple[int, int]] = []
+        self.deadline = float("inf")
+        self.opened: list[tuple[dict[str, Any], Any]] = []
+
+    def is_importable(self, module: str) -> bool:
+        """Return whether another process can import a module by its name."""
+        if module not in self.importable:
+            self.importable[module] = _is_importable(module)
+        return self.importable[module]
+
+    def scope(self, scope: dict[str, Any]) -> dict[str, Any]:
+        """Return the globals of a function of no module, without builtins until `close`."""
+        if "__builtins__" in scope:
+            self.opened.append((scope, scope.pop("__builtins__")))
+        return scope
+
+    def close(self) -> None:
+        for scope, its_builtins in self.opened:
+            scope["__builtins__"] = its_builtins
+        self.opened.clear()
+
+
+class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
+    """A pickler of some names.
+
+    Args:
+        file: takes the pickle.
+        around: what all pickles of a save share.
+        names: the names whose values are pickled.
+
+    Attributes:
+        buffers: what is kept beside the pickle.
+        needs: names of functions and classes that are to be restored before.
+        uses: global names of functions in it; see `used_names`.
+        packages: the top packages that loading it imports.
+        ranges: memory of arrays in it: (address, end, whether it can be shared as bytes).
+    """
+
+    def __init__(self, file: Any, around: Surroundings, names: Any) -> None:
+        self.buffers: list[memoryview] = []
+        self.needs: set[str] = set()
+        self.uses: set[str] = set()
+        self.packages: set[str] = set()
+        self.ranges: list[tuple[int, int, bool]] = []
+        self.has_code = self.has_cuda = False
+        self.around = around
+        self._roots = {
+            id(around.values[name])
+            for name in names
+            if around.name_of.get(id(around.values[name])) == name
+        }
+        self._claimed: set[int] = set()
+        self._alive: list[Any] = []  # what was claimed by its address
+        super().__init__(file, protocol=5, buffer_callback=self._keep)
+
+    def _keep(self, buffer: pickle.PickleBuffer) -> bool:
+        view = buffer.raw()
+        if view.nbytes < MIN_BUFFER:
+            return True
+        self.buffers.append(view)
+        return False
+
+    def reducer_override(self, obj: Any) -> Any:
+        kind = type(obj)
+        if issubclass(kind, type):
+            return self._class(obj)
+        if kind is types.FunctionType:
+            return self._function(obj)
+        around = self.around
+        reduce = around.by_type.get(kind)
+        if reduce is None:
+            for base, reducer in around.by_base:
+                if isinstance(obj, base):
+                    reduce = reducer
+                    break
+        if reduce is not None:
+            reduced = reduce(self, obj)
+            if reduced is not None:
+                return reduced
+        return NotImplemented
+
+    # --- classes and functions
+
+    def _named(self, obj: Any) -> Any:
+        name = self.around.name_of.get(id(obj))
+        if name is None or id(obj) in self._roots:
+            return None
+        self.needs.add(name)
+        return by_name, (name,)
+
+    def _class(self, obj: type) -> Any:
+        named = self._named(obj)
+        if named is not None:
+            return named
+        module = obj.__module__ if isinstance(obj.__module__, str) else ""
+        if module != MAIN:
+            self.packages.add(module.partition(".")[0])
+            if obj.__module__ == "builtins" or self._is_found(obj, module):
+                return cloudpickle._class_reduce(obj)
+        reduced = cloudpickle._dynamic_class_reduce(obj)
+        self.has_code = True
+        make, given, (members, more), *rest = reduced
+        members = {
+            name: member
+            for name, member in members.items()
+            if name not in ("__weakref__", "__annotations_cache__")
+        }
+        if "__slots__" in members:
+            # Of private names too, which are mangled.
+            members = {
+                name: member
+                for name, member in members.items()
+                if not isinstance(member, types.MemberDescriptorType)
+            }
+        if make is cloudpickle._make_skeleton_class:
+            kind, name, bases, options, tracker, _ = given
+            if "__slots__" in members:
+                options["__slots__"] = members["__slots__"]
+            make, given = make_class, (kind, name, bases, options, tracker)
+        return (make, given, (members, more), *rest)
+
+    def _is_found(self, obj: Any, module: str) -> bool:
+        """Return whether another process finds this very object by its module and name."""
+        try:
+            found = sys.modules[module]
+            for part in obj.__qualname__.split("."):
+                found = getattr(found, part)
+        except (AttributeError, KeyError):
+            # Some are found elsewhere, under their own name.
+            return cloudpickle._lookup_module_and_qualname(obj) is not None
+        return found is obj and self.around.is_importable(module)
+
+    def _function(self, obj: types.FunctionType) -> Any:
+        named = self._named(obj)
+        if named is not None:
+            return named
+        module = obj.__module__ or ""
+        scope = obj.__globals__
+        if scope is not self.around.namespace:
+            self.packages.add(module.partition(".")[0])
+            if module != MAIN and self._is_found(obj, module):
+                return NotImplemented
+        self.has_code = True
+        self.uses |= names_of_function(obj.__code__)
+        cells = obj.__closure__ or ()
+        contents = []
+        for cell in cells:
+            if id(cell) not in self._claimed:
+                self._claimed.add(id(cell))
+                self._alive.append(cell)
+                try:
+                    contents.append((cell, cell.cell_contents))
+                except ValueError:  # it is empty
+                    continue
+        where: Any = None
+        if scope is not self.around.namespace:
+            name = scope.get("__name__")
+            known = sys.modules.get(name) if isinstance(name, str) else None
+            if known is not None and vars(known) is scope and self.around.is_importable(str(name)):
+                where = name
+            else:
+                where = self.around.scope(scope)
+        state = (
+            contents,
+            obj.__dict__ or None,
+            obj.__qualname__,
+            obj.__module__,
+            obj.__doc__,
+            _annotations(obj),
+            obj.__defaults__,
+            obj.__kwdefaults__,
+        )
+        given = (obj.__code__, obj.__name__, obj.__closure__, where)
+        return make_function, given, state, None, None, fill_function
+
+    def cell(self, cell: types.CellType) -> Any:
+        """Reduce a cell of a closure; its content goes with the first function that has it."""
+        if id(cell) in self._claimed:
+            return make_cell, ()
+        self._claimed.add(id(cell))
+        self._alive.append(cell)
+        try:
+            content = (cell.cell_contents,)
+        except ValueError:
+            return make_cell, ()
+        return make_cell, (), content, None, None, fill_cell
+
+
+def _is_definition(value: Any, namespace: dict[str, Any]) -> bool:
+    if isinstance(value, type):
+        return value.__module__ == MAIN
+    return type(value) is types.FunctionType and value.__globals__ is namespace
+
+
+def _annotations(function: Any) -> Any:
+    """Return a function's annotations; from Python 3.14 on, what would compute them."""
+    if hasattr(types.FunctionType, "__annotate__"):
+        compute = function.__annotate__
+        return ("__annotate__", compute) if compute is not None else None
+    return ("__annotations__", function.__annotations__) if function.__annotations__ else None
+
+
+def _is_importable(module: str) -> bool:
+    if module in sys.builtin_module_names or module.startswith(_PACKAGES):
+        return True
+    known = sys.modules.get(module)
+    spec = getattr(known, "__spec__", None)
+    if known is None or spec is None:
+        return False
+    top = module.partition(".")[0]
+    if top != module:
+        return _is_importable(top)
+    origin = spec.origin or ""
+    if not origin.startswith("/") or origin.startswith((sys.prefix, sys.base_prefix)):
+        return True
+    # One that a program has loaded from a file of its choice.
+    for finder in sys.meta_path:
+        find = getattr(finder, "find_spec", None)
+        if find is not None and find(module, None) is not None:
+            return True
+    return False
+
+
+# --- restoring -------------------------------------------------------------------------------
+
+#: The namespace of the cell, and what names in it stood for when they were saved.
+_namespace: dict[str, Any] = {}
+_definitions: dict[str, Any] = {}
+
+
+def bind(namespace: dict[str, Any], definitions: dict[str, Any]) -> None:
+    """Let pickles that are loaded from now on have functions of this namespace.
+
+    Args:
+        definitions: name -> the function or class that was saved under it, or its value.
+    """
+    global _namespace, _definitions
+    _namespace, _definitions = namespace, definitions
+
+
+class Unpickler(pickle.Unpickler):
+    """A loader of a pickle, which finds this package by any of its names."""
+
+    def find_class(self, module: str, name: str) -> Any:
+        if module.startswith(_PACKAGES):
+            own = module.rpartition(".")[2]
+            if own == "cloudpickle":
+                return getattr(cloudpickle, name)
+            module = f"{PACKAGE}.{own}"
+        return super().find_class(module, name)
+
+
+def load(content: bytes, buffers: list[Any]) -> Any:
+    return Unpickler(io.BytesIO(content), buffers=buffers).load()
+
+
+def by_name(name: str) -> Any:
+    try:
+        return _definitions[name]
+    except KeyError:
+        raise LookupError(f"it needs {name}, which was not restored") from None
+
+
+def make_function(code: types.CodeType, name: str, cells: Any, where: Any) -> types.FunctionType:
+    if where is None:
+        scope = _namespace
+    elif isinstance(where, str):
+        scope = vars(importlib.import_module(where))
+    else:
+        scope = where
+    return types.FunctionType(code, scope, name, None, cells)
+
+
+def fill_function(function: Any, state: Any) -> None:
+    contents, attributes, qualname, module, doc, annotations, defaults, by_keyword = state
+    for cell, content in contents:
+        cell.cell_contents = content
+    if attributes:
+        function.__dict__.update(attributes)
+    function.__qualname__, function.__module__, function.__doc__ = qualname, module, doc
+    function.__defaults__, function.__kwdefaults__ = defaults, by_keyword
+    if annotations:
+        setattr(function, *annotations)
+
+
+def make_cell() -> types.CellType:
+    return types.CellType()
+
+
+def fill_cell(cell: types.CellType, content: tuple[Any]) -> None:
+    (cell.cell_contents,) = content
+
+
+def make_class(
+    kind: Any, name: str, bases: tuple[Any, ...], options: dict[str, Any], tracker: str
+) -> Any:
+    """Return a new class without its members, and call no hook of the session's own classes."""
+    real_bases = types.resolve_bases(bases)
+    hooks = [
+        (base, vars(base)["__init_subclass__"])
+        for base in {base for above in real_bases for base in above.__mro__}
+        if base.__module__ == MAIN and "__init_subclass__" in vars(base)
+    ]
+    for base, _ in hooks:
+        type.__delattr__(base, "__init_subclass__")
+    try:
+        library_kind = next(base for base in kind.__mro__ if base.__module__ != MAIN)
+        if library_kind is kind:
+            options = {sys.intern(key): value for key, value in options.items()}
+            made = types.new_class(
+                name, bases, {"metaclass": kind}, lambda scope: scope.update(options)
+            )
+        else:
+            scope = dict(options)
+            if real_bases is not bases:
+                scope["__orig_bases__"] = bases
+            made = library_kind.__new__(kind, name, real_bases, scope)
+    finally:
+        for base, hook in hooks:
+            type.__setattr__(base, "__init_subclass__", hook)
+    return cloudpickle._lookup_class_or_track(tracker, made)
+
+
+# --- the standard library --------------------------------------------------------------------
+
+
+def make_cache(parameters: dict[str, Any], function: Any) -> Any:
+    return functools.lru_cache(**parameters)(function)
+
+
+def make_exception(kind: Any, given: tuple[Any, ...]) -> Any:
+    made = kind.__new__(kind, *given)
+    made.args = given
+    return made
+
+
+def fill_exception(error: BaseException, state: Any) -> None:
+    attributes, cause, context, suppressed = state
+    error.__dict__.update(attributes)
+    error.__cause__, error.__context__ = cause, context
+    error.__suppress_context__ = suppressed
+
+
+def missing_default() -> Any:
+    return dataclasses.MISSING
+
+
+def make_cached_property(function: Any, name: str | None) -> Any:
+    made = functools.cached_property(function)
+    made.attrname = name
+    return made
+
+
+def make_view(mapping: dict[Any, Any], view: str) -> Any:
+    return getattr(mapping, view)()
+
+
+def make_memoryview(owner: Any, start: int, length: int, form: str, shape: Any) -> Any:
+    view: Any = memoryview(owner).cast("B")[start : start + length]
+    return view.cast(form, shape) if length else view
+
+
+def looked_up(module: str, name: str) -> Any:
+    found = importlib.import_module(module)
+    for part in name.split("."):
+        found = getattr(found, part)
+    return found
+
+
+def main_module() -> Any:
+    return sys.modules[MAIN]
+
+
+def the_shell() -> Any:
+    import builtins
+
+    return builtins.get_ipython()  # type: ignore[attr-defined]
