@@ -5,9 +5,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
-import os
 import resource
-import signal
 from collections.abc import AsyncIterator, Callable, Iterator
 from pathlib import Path
 from textwrap import dedent
@@ -130,8 +128,7 @@ async def test_a_supervisor_that_is_stopped_before_its_run_begins_is_replaced(
 ) -> None:
     runner = ProcessRunner(tmp_path / "state", pool_size=1)
     await runner.open()
-    (waiting,) = runner._supervisors._waiting
-    os.kill(waiting.pid, signal.SIGSTOP)
+    await _stop_waiting(runner)
     runner.patience = Patience(start_s=1.0, end_s=1.0)
     end, stdout, _ = await run(runner, tmp_path / "run", "print('done')")
     assert (end.reason, stdout) == ("exited", "done\n")
@@ -143,8 +140,7 @@ async def test_a_waiting_interpreter_that_is_stopped_does_not_keep_the_server(
 ) -> None:
     runner = ProcessRunner(tmp_path / "state")
     await runner.open()
-    for waiting in runner._supervisors._waiting:
-        os.kill(waiting.pid, signal.SIGSTOP)
+    await _stop_waiting(runner)
     async with asyncio.timeout(60):
         await runner.close()
 
@@ -185,7 +181,7 @@ async def test_an_end_waits_for_a_free_descriptor_when_a_later_server_finds_the_
 async def test_a_program_that_connects_to_its_supervisor_uses_up_nothing(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("lyceum_magic.server.runners.pool.inherited_limit", lambda: 64)
+    monkeypatch.setattr("lyceum_magic.server.runners.interpreters.inherited_limit", lambda: 64)
     runner = ProcessRunner(tmp_path / "state")
     code = """
         import resource, socket
@@ -268,6 +264,20 @@ def _no_descriptors() -> Iterator[None]:
 def _supervisor(handle: SupervisedHandle) -> psutil.Process:
     facts = json.loads((handle.spool.parent / "supervisor.json").read_bytes())
     return psutil.Process(facts["pid"])
+
+
+async def _stop_waiting(runner: ProcessRunner) -> None:
+    """Stop the interpreters that wait for a run."""
+
+    def supervisors() -> list[psutil.Process] | None:
+        marks = {waiting.mark for waiting in runner._supervisors._waiting}
+        found = [one for one in psutil.process_iter() if any(_has_mark(one, m) for m in marks)]
+        # Of each pair, the process that is the other's parent.
+        parents = [one for one in found if one.pid in {other.ppid() for other in found}]
+        return parents if len(parents) == len(marks) else None
+
+    for supervisor in await asyncio.to_thread(eventually, supervisors, "the waiting pairs"):
+        supervisor.suspend()
 
 
 async def _is_stopped(handle: SupervisedHandle) -> None:

@@ -292,10 +292,11 @@ async def test_a_dead_supervisor_means_lost_and_nothing_left(
     assert not any(is_alive(pid) for pid in pids)
 
 
+@pytest.mark.parametrize("recursive", [False, True])
 async def test_a_killed_idle_interpreter_costs_no_run(
-    runner: ProcessRunner, tmp_path: Path
+    runner: ProcessRunner, tmp_path: Path, recursive: bool
 ) -> None:
-    for process in psutil.Process().children():
+    for process in psutil.Process().children(recursive=recursive):
         process.kill()
     end, stdout, _ = await run(runner, tmp_path / "run", "print('hi')")
     assert (end.reason, stdout) == ("exited", "hi\n")

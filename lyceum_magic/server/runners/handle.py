@@ -372,9 +372,12 @@ class SupervisedHandle:
             # It was killed after it had been handed the run, and before it had read the
             # assignment: another one gets the run.
             self._hand_overs_left -= 1
-            with contextlib.suppress(OSError):
+            try:
                 await self._as_soon_as_possible(_at_once(self._hand_over_again))
-                return
+            except OSError as exc:
+                why = reason(exc, self._folder)
+                self._finish(_unstarted("lost", f"the run could not be started: {why}"))
+            return
         await self._conclude()
 
     async def _conclude(self, loss: str = "the run's supervisor died") -> None:

@@ -3,98 +3,24 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
+import errno
 import logging
-import os
-import signal
-import socket
 import sys
-import uuid
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
-from ...variables import for_supervisor
-from ..descriptors import inherited_limit
+from ... import trail
 from ..tasks import log_failure
-from .control import SUPERVISOR_ID
+from .forks import Zygote
+from .interpreters import Interpreter, spawn_interpreter
 
 logger = logging.getLogger(__name__)
 
 #: A new interpreter starts only then, so that it does not slow down a short run.
 REFILL_DELAY_S = 0.05
-
-
-@dataclass(frozen=True, eq=False)
-class Interpreter:
-    """A waiting interpreter, later a supervisor. Its control socket ends when it dies.
-
-    Attributes:
-        mark: what it and all that it starts have as SUPERVISOR_ID.
-    """
-
-    pid: int
-    control: socket.socket
-    mark: str
-
-    def hand_over(self, folder: Path, lock: int, listener: socket.socket) -> None:
-        """Give it the run whose assignment lies in `folder`; see `control`.
-
-        A few bytes into an empty socket: they are sent as a whole, and at once.
-
-        Raises:
-            BrokenPipeError, ConnectionResetError: it has died.
-        """
-        socket.send_fds(self.control, [os.fsencode(folder)], [lock, listener.fileno()])
-
-    async def buried(self) -> None:
-        """Wait until the process is gone from the process table; it must be dying."""
-        await asyncio.to_thread(os.waitpid, self.pid, 0)
-
-
-def spawn_interpreter(
-    module: str = "process.supervisor",
-    environment: Mapping[str, str] | None = None,
-    arguments: Sequence[str] = (),
-) -> Interpreter:
-    """Start a process that waits for a run.
-
-    Args:
-        module: the supervisor's, below `runners`, such as `process.supervisor` or `compose.work`.
-        environment: variables to add for it.
-        arguments: of its command line, after the number of descriptors that it may have.
-    """
-    mark = uuid.uuid4().hex
-    ours, theirs = socket.socketpair()
-    variables = for_supervisor() | {
-        "PYTHONUNBUFFERED": "1",
-        "PYTHONIOENCODING": "utf-8",
-        SUPERVISOR_ID: mark,
-        **(environment or {}),
-    }
-    with theirs, contextlib.ExitStack() as undo:
-        undo.enter_context(ours)
-        pid = os.posix_spawn(
-            sys.executable,
-            # -P: nothing of the server's working directory may shadow the standard library.
-            [
-                *(sys.executable, "-P", "-m", f"lyceum_magic.server.runners.{module}"),
-                str(inherited_limit()),
-                *arguments,
-            ],
-            variables,
-            file_actions=[
-                (os.POSIX_SPAWN_DUP2, theirs.fileno(), 0),
-                (os.POSIX_SPAWN_OPEN, 1, os.devnull, os.O_RDWR, 0),
-            ],
-            setsid=True,
-            # A server in the background may ignore these; its programs must not.
-            setsigdef=(signal.SIGINT, signal.SIGTERM, signal.SIGHUP, signal.SIGQUIT),
-            setsigmask=(),
-        )
-        undo.pop_all()
-    ours.setblocking(False)
-    return Interpreter(pid, ours, mark)
+#: The number of zygotes that may end before they have forked, one after the other.
+_MOST_FAILURES = 3
+#: The longest that a server which ends waits for its zygote to bury the waiting. In seconds.
+_LAST_WAIT_S = 2.0
 
 
 class InterpreterPool:
@@ -102,6 +28,10 @@ class InterpreterPool:
 
     To be used in one event loop. `module`, `environment` and `arguments` are those of
     `spawn_interpreter`.
+
+    Args:
+        forks: whether a zygote forks the interpreters, where the system can do that. Each is
+            started by itself while there is none.
     """
 
     def __init__(
@@ -111,11 +41,16 @@ class InterpreterPool:
         module: str = "process.supervisor",
         environment: Mapping[str, str] | None = None,
         arguments: Sequence[str] = (),
+        forks: bool = False,
     ) -> None:
         self._size = size
         self._module = module
         self._environment = environment
         self._arguments = arguments
+        self._forks = forks and sys.platform == "linux"
+        self._zygote: Zygote | None = None
+        self._retired: set[Zygote] = set()
+        self._failures = 0
         self._waiting: list[Interpreter] = []
         self._burials: set[asyncio.Task[None]] = set()
         self._refill_due: asyncio.TimerHandle | None = None
@@ -126,15 +61,17 @@ class InterpreterPool:
         If the machine lacks something for it, the next `take` tries again.
         """
         self._refill_due = None
-        while len(self._waiting) < self._size:
-            try:
-                interpreter = self._spawn()
-            except OSError as exc:
-                logger.error("no interpreter can be started ahead of need: %s", exc.strerror)
-                return
-            self._waiting.append(interpreter)
-            # One that waits never sends anything: it is readable when it has died.
-            asyncio.get_running_loop().add_reader(interpreter.control, self._on_death, interpreter)
+        try:
+            self._provide_zygote()
+            while len(self._waiting) < self._size:
+                interpreter = self._new()
+                self._waiting.append(interpreter)
+                # One that waits never sends anything: it is readable when it has died.
+                asyncio.get_running_loop().add_reader(
+                    interpreter.control, self._on_death, interpreter
+                )
+        except OSError as exc:
+            logger.error("no interpreter can be started ahead of need: %s", exc.strerror)
 
     def take(self) -> Interpreter:
         """Return an interpreter, the longest waiting first; a new one if none waits."""
@@ -142,7 +79,7 @@ class InterpreterPool:
         if self._refill_due is None:
             self._refill_due = loop.call_later(REFILL_DELAY_S, self.refill)
         if not self._waiting:
-            return self._spawn()
+            return self._new()
         interpreter = self._waiting.pop(0)
         loop.remove_reader(interpreter.control)
         return interpreter
@@ -151,10 +88,13 @@ class InterpreterPool:
         """End those that wait."""
         if self._refill_due:
             self._refill_due.cancel()
-        for interpreter in self._waiting:
-            asyncio.get_running_loop().remove_reader(interpreter.control)
-            self.bury(interpreter)
-        self._waiting.clear()
+        self._forks = False
+        self._bury_waiting()
+        if self._burials:
+            # A zygote that was stopped buries none.
+            await asyncio.wait(self._burials, timeout=_LAST_WAIT_S)
+        for zygote in [*self._retired, *([self._zygote] if self._zygote else [])]:
+            await zygote.close()
         if self._burials:
             await asyncio.wait(self._burials)  # what they raise is logged
 
@@ -162,20 +102,64 @@ class InterpreterPool:
         """Take a dead or dying one out of the process table, in the background."""
         interpreter.control.close()
         # One that is stopped would not notice, and keep the server from ending.
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(interpreter.pid, signal.SIGKILL)
+        interpreter.kill()
         task = asyncio.get_running_loop().create_task(interpreter.buried(), name="a burial")
         self._burials.add(task)
         task.add_done_callback(self._burials.discard)
         task.add_done_callback(log_failure)
 
-    def _spawn(self) -> Interpreter:
+    def _new(self) -> Interpreter:
+        why = ""
+        if self._zygote is not None and not (why := self._zygote.trouble):
+            try:
+                return self._zygote.fork()
+            except OSError as exc:
+                why = errno.errorcode.get(exc.errno or 0, "failed")
+        if self._forks:
+            trail.mark("server", "", "spawned", why=why or "no-zygote")
         return spawn_interpreter(self._module, self._environment, self._arguments)
+
+    def _bury_waiting(self) -> None:
+        for interpreter in self._waiting:
+            asyncio.get_running_loop().remove_reader(interpreter.control)
+            self.bury(interpreter)
+        self._waiting.clear()
 
     def _on_death(self, interpreter: Interpreter) -> None:
         # Replaced at the next take(), not now: an interpreter that cannot even start would
         # otherwise be started over and over.
-        logger.warning("a waiting interpreter (pid %d) died", interpreter.pid)
+        logger.warning("a waiting interpreter died")
         asyncio.get_running_loop().remove_reader(interpreter.control)
         self._waiting.remove(interpreter)
         self.bury(interpreter)
+
+    # The zygote.
+
+    def _provide_zygote(self) -> None:
+        """Have a zygote that has read the packages as they are now, if that is possible."""
+        if not self._forks:
+            return
+        if self._zygote is not None and self._zygote.is_outdated():
+            self._bury_waiting()
+            retired, self._zygote = self._zygote, None
+            self._retired.add(retired)
+            retired.retire()
+        if self._zygote is None:
+            self._zygote = Zygote(self._arguments, self._on_zygote_end)
+        else:
+            self._zygote.trouble = ""
+
+    def _on_zygote_end(self, zygote: Zygote) -> None:
+        self.bury(zygote.process)
+        self._retired.discard(zygote)
+        if zygote is not self._zygote:
+            return
+        self._zygote = None
+        if not self._forks:  # this pool is closing
+            return
+        self._failures = 0 if zygote.is_ready else self._failures + 1
+        if self._failures < _MOST_FAILURES:
+            logger.warning("the process that forks interpreters ended; another one replaces it")
+        else:
+            self._forks = False
+            logger.error("no process can fork interpreters; each is started by itself from now on")

@@ -49,6 +49,7 @@ class ProcessRunner(SupervisedRunner):
         install_limit_s: how long the installation of a run's requirements may take.
         memory_limit_bytes: how much memory a run may use; None for no limit.
         is_refused: runs nothing, since the server's user is not the runs' user.
+        forks: whether interpreters are forked where the system can do that, and not each started.
     """
 
     def __init__(
@@ -62,11 +63,14 @@ class ProcessRunner(SupervisedRunner):
         install_limit_s: float = 600.0,
         memory_limit_bytes: int | None = None,
         is_refused: bool = False,
+        forks: bool = True,
     ) -> None:
         self._bootstraps = bootstraps or Bootstraps(state_dir / "bootstraps")
         super().__init__(
             InterpreterPool(
-                size=0 if is_refused else pool_size, arguments=[str(self._bootstraps.file)]
+                size=0 if is_refused else pool_size,
+                arguments=[str(self._bootstraps.file)],
+                forks=forks and not is_refused,
             )
         )
         self._memory_limit_bytes = memory_limit_bytes

@@ -3,8 +3,9 @@
 One hand-over comes in on the control socket, which is stdin; out go the run's spool, its facts and
 its end (see `control`). It is started ahead of need as `python -P -m ...supervisor N BOOTSTRAP`,
 where N is how many descriptors a program may have, and forks at once: the child will become the
-program, the parent is its supervisor, which outlives the server. Beside the files of `control`, the
-run's folder holds:
+program, the parent is its supervisor, which outlives the server. With `zygote` as a third argument
+it never has a run of its own, and forks such a supervisor for each order on stdin (see `zygote`).
+Beside the files of `control`, the run's folder holds:
 
     bootstrap.py      of a cell that came without it: see `protocol.bootstrap`
     memory-error      there if the program died of its memory limit and knew it
@@ -50,7 +51,7 @@ from ...output.masking import program_variables
 from ...output.spool import SpoolWriter
 from .. import control
 from ..control import EndFile, Servers, redirect_to_null
-from . import memory
+from . import memory, zygote
 
 if TYPE_CHECKING:
     from ....protocol.events import StreamName
@@ -71,7 +72,6 @@ DRAIN_S = 0.5
 
 _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
-_MADV_POPULATE_WRITE = 23
 _READ_BYTES = 1 << 16
 
 
@@ -103,17 +103,20 @@ class Assignment(TypedDict):
 
 def _wait_for_run() -> tuple[CodeType, dict[str, Any]]:
     """Fork, and wait for the hand-over; return in the program's process alone."""
-    set_limit(int(sys.argv[1]))
+    count, bootstrap, *role = sys.argv[1:]
+    set_limit(int(count))
     # What the server has inherited and cannot know of must not reach programs.
     os.closerange(3, os.sysconf("SC_OPEN_MAX"))
     server = socket.socket(fileno=os.dup(0))
     redirect_to_null(0)
+    loaded = _load_bootstrap(bootstrap)
+    gc.freeze()  # what is here already is not the program's garbage, nor is its memory copied
+    if role == [zygote.ROLE]:
+        server = zygote.Zygote(server).serve()
     _prctl(_PR_SET_CHILD_SUBREAPER, 1)
     go_reader, go = os.pipe()
     stdout_reader, stdout = os.pipe()
     stderr_reader, stderr = os.pipe()
-    loaded = _load_bootstrap(sys.argv[2])
-    gc.freeze()  # what is here already is not the program's garbage, nor is its memory copied
     supervisor = os.getpid()
     program = os.fork()
     if program:
@@ -129,7 +132,7 @@ def _wait_for_run() -> tuple[CodeType, dict[str, Any]]:
     server.close()
     for descriptor in (go, stdout_reader, stdout, stderr_reader, stderr):
         os.close(descriptor)
-    _own_memory()
+    memory.own_memory()
     folder = os.read(go_reader, 4096)
     os.close(go_reader)
     if not folder:
@@ -164,7 +167,7 @@ def _unload_bootstrap() -> None:
 
 def _supervise(server: socket.socket, program: int, go: int, stdout: int, stderr: int) -> NoReturn:
     """Do the parent's part: wait for the hand-over, let the program go, see to its end."""
-    _own_memory()
+    memory.own_memory()
     poll = select.poll()
     poll.register(server, select.POLLIN)
     poll.register(stdout, select.POLLIN)  # at its end if the waiting program was killed
@@ -182,23 +185,6 @@ def _supervise(server: socket.socket, program: int, go: int, stdout: int, stderr
 def _prctl(option: int, value: int) -> None:
     if sys.platform == "linux":
         ctypes.CDLL(None).prctl(option, value, 0, 0, 0)
-
-
-def _own_memory() -> None:
-    """Copy the memory that a fork left shared now, before there is a run.
-
-    Otherwise the program pays for it page by page, most of them at its end, when the interpreter
-    takes itself apart: this saves 11 of 15 ms. If the kernel cannot do it, nothing is lost.
-    """
-    if sys.platform != "linux":
-        return
-    madvise = ctypes.CDLL(None).madvise
-    with open("/proc/self/maps", encoding="utf-8", errors="replace") as maps:
-        for line in maps:
-            addresses, permissions, *_ = line.split(maxsplit=2)
-            if permissions == "rw-p" and not line.endswith("[stack]\n"):
-                start, end = (int(address, 16) for address in addresses.split("-"))
-                madvise(ctypes.c_void_p(start), ctypes.c_size_t(end - start), _MADV_POPULATE_WRITE)
 
 
 # --- the supervisor --------------------------------------------------------------------------
