@@ -16,6 +16,7 @@ The stations, in the order of a run's life:
     server      accepted   the request is valid; its record comes next
     server      queued     the record is written, and the run waits for a slot
     server      started    a runner has the run, whose id stands in a record
+    server      spawned    an interpreter is started by itself; `why` says why none was forked
     supervisor  up         the supervisor has taken the run over
     supervisor  program    the run's program begins
     server      running    the server has heard so

@@ -28,7 +28,7 @@ from lyceum_magic.embedded import local_server
 from lyceum_magic.embedded.demo import throwaway_home
 from lyceum_magic.protocol import paths
 
-from . import callbacks, growth, receiver
+from . import callbacks, growth, receiver, throughput
 from .kernel import Kernel, kernel
 from .row import Row
 
@@ -173,6 +173,7 @@ def cells() -> Iterator[Row]:
 PARTS: dict[str, Callable[[], Iterator[Row]]] = {
     "server": server,
     "cells": cells,
+    "throughput": throughput.measure,
     "callbacks": callbacks.measure,
     "receiver": receiver.measure,
     "growth": growth.measure,
