@@ -36,12 +36,14 @@ if TYPE_CHECKING:
         TransferError,
     )
     from .runs.run import Run
+    from .sessions.session import Session
 
 # The module of each public name that is not in `api`. They are imported at their first use, so that
 # loading the extension costs next to nothing.
 _HOMES = {
     "Client": "client.api",
     "Run": "runs.run",
+    "Session": "sessions.session",
     **dict.fromkeys(
         ["LyceumError", "RunAborted", "RunFailed", "RunLost", "RunTimedOut", "TransferError"],
         "exceptions",
@@ -56,6 +58,7 @@ __all__ = [
     "RunFailed",
     "RunLost",
     "RunTimedOut",
+    "Session",
     "TransferError",
     "attach",
     "nest_loops",

@@ -17,14 +17,16 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lyceum_magic"
 #: own is not part of its package's room. "" is `lyceum_magic/__init__.py`.
 ARROWS = {
     # The notebook side, from the top.
-    "": "api client exceptions magic runs",
+    "": "api client exceptions magic runs sessions",
     "cli": "embedded.demo embedded.keys exceptions folders magic protocol server.log server.serve "
     "server.settings server.state_folder",
     "testing": "protocol runs runs.workspace server.stores",
     "embedded.demo": "embedded exceptions",
     "embedded.keys": "client config display exceptions protocol runs.workspace",
     "magic": "client config display embedded exceptions folders journal outputs protocol runs "
-    "runs.accounts runs.workspace submission submission.wrapping",
+    "runs.accounts runs.workspace sessions submission submission.wrapping",
+    "sessions": "client display exceptions journal protocol runs runs.accounts runs.workspace "
+    "submission submission.wrapping",
     "api": "config exceptions journal protocol runs runs.accounts runs.workspace submission "
     "submission.wrapping",
     "runs.workspace": "client exceptions inbox journal protocol runs runs.accounts",

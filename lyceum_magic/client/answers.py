@@ -89,8 +89,8 @@ def error_of(response: httpx.Response, *, source: str) -> ApiError | ProtocolErr
     text = f"{_host(response)} refused the request ({status}): {said}"
     if status == 401:
         text = f"The API key from {source} was refused (401): {said}"
-    if said.startswith(COMPOSE_FILE):
-        text = said  # it speaks of what the user wrote, by its line
+    if said.startswith(COMPOSE_FILE) or status == 409:
+        text = said  # it speaks of what the user wrote, by its line, or of the user's session
     advice = _ADVICE.get(status)
     return _CLASSES.get(status, RequestRefused)(
         f"{text}; {advice}." if advice else f"{text}.",

@@ -23,6 +23,7 @@ from .answers import error_of, objects, read_json, read_object
 from .callbacks import Callbacks
 from .keys import Keys
 from .proving import prove_other_end
+from .sessions import Sessions
 from .sign_in import needs_refresh, refreshed
 from .storage import Storage
 from .transport import build_http_client
@@ -226,6 +227,11 @@ class Client:
     def storage(self) -> Storage:
         """The account's files."""
         return Storage(self)
+
+    @property
+    def sessions(self) -> Sessions:
+        """The account's sessions."""
+        return Sessions(self)
 
     @property
     def callbacks(self) -> Callbacks:

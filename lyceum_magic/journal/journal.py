@@ -23,6 +23,7 @@ from ..protocol.money import cost_of
 from ..protocol.states import State
 from .event_log import EventLog
 from .schema import IS_FINAL, open_database, transaction
+from .snapshots import Snapshots
 
 KEEP_DAYS = 30
 KEEP_BYTES = 2 * 1024**3
@@ -144,6 +145,9 @@ class Journal:
 
     Not for several threads: the owner opens it on one thread and stays there.
 
+    Attributes:
+        snapshots: those of sessions that this machine knows.
+
     Raises:
         ConfigError: the folder cannot have a journal, or the file in it is no journal.
     """
@@ -166,6 +170,7 @@ class Journal:
                 f"The journal of your runs, {path}, cannot be used ({exc}); move it away, and a "
                 "new one is begun."
             ) from None
+        self.snapshots = Snapshots(self._db, self._writing)
 
     def close(self) -> None:
         """Close the database."""
@@ -310,7 +315,9 @@ class Journal:
         Raises:
             JournalUnavailable: the database cannot be written.
         """
-        too_old = self._move_mark(now) - keep_days * DAY_S
+        mark = self._move_mark(now)
+        self.snapshots.forget_before(mark)
+        too_old = mark - keep_days * DAY_S
         while old := self._oldest("WHERE kept_from <= ?", too_old):
             self.forget(old)
             yield len(old)

@@ -116,6 +116,14 @@ _STEPS: tuple[tuple[str, ...], ...] = (
         END""",
     ),
     tuple(_process_columns()),
+    (
+        # See `snapshots`. Earlier versions know nothing of it, and leave it alone.
+        """CREATE TABLE snapshots (
+            id TEXT PRIMARY KEY, server TEXT NOT NULL, session TEXT NOT NULL, sha256 TEXT NOT NULL,
+            tag TEXT NOT NULL, carried TEXT NOT NULL, noted_at REAL NOT NULL
+        ) WITHOUT ROWID""",
+        "CREATE INDEX snapshots_by_age ON snapshots (noted_at)",
+    ),
 )
 
 

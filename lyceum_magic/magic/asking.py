@@ -26,3 +26,21 @@ def ask_secret(prompt: str, otherwise: str) -> str:
     if not answer:
         raise OptionError(f"{prompt}: nothing was typed, so nothing was done.")
     return answer
+
+
+def ask_yes(question: str, otherwise: str) -> bool:
+    """Ask the user a question, and return whether the answer is yes.
+
+    Args:
+        otherwise: advice for a notebook that runs without a user.
+
+    Raises:
+        OptionError: the user cannot be asked.
+    """
+    from IPython.core.error import StdinNotImplementedError
+
+    try:
+        answer = input(f"{question} [y/N] ")
+    except (StdinNotImplementedError, EOFError):  # papermill, nbclient; a closed stdin
+        raise OptionError(f"{question} No user can be asked here; {otherwise}.") from None
+    return answer.strip().lower() in ("y", "yes")

@@ -9,16 +9,19 @@ from typing import cast
 from .. import config
 from ..display.body import CellBody
 from ..display.strip import Strip
+from ..journal.snapshots import Carried
 from ..protocol.requests import Start
 from ..runs.accounts import Place
 from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
 from ..runs.starting import check_body
 from ..runs.workspace import workspace
+from ..sessions.steps import NextCell, write_down
 from ..submission.specs import RunSpec
 from ..submission.wrapping import for_server
 from .defaults import Bind, Defaults
 from .errors import failure_of
+from .session_cell import next_in_session, say_end_in_session
 from .view import View
 
 
@@ -31,6 +34,7 @@ class Cell:
         notes: sentences for the reader.
         python: the text, where it is Python whose errors are the notebook's own.
         allow_pickle: see `Run`.
+        session: the word for the cell's session; empty if it has none.
     """
 
     spec: RunSpec
@@ -38,6 +42,15 @@ class Cell:
     notes: list[str]
     python: str | None = None
     allow_pickle = False
+    session = ""
+
+    def join(self, cell: NextCell) -> None:
+        """Take a place in a session: the request restores and saves its variables."""
+        raise NotImplementedError  # only cells of Python have a session
+
+    def carried(self) -> Carried:
+        """Return what later cells of the session need to load what this one leaves."""
+        return Carried()
 
     def signed_in(self) -> Start:
         """Return the request with its credentials; the user may be asked for them.
@@ -78,6 +91,11 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
     here = workspace()
     client = here.client(cast(Place, spec.place))
     here.accounts.check_machine(client, cell.request.execution_type)
+    next_one = None
+    if cell.session:
+        is_agreed = getattr(spec, "yes", False)
+        next_one = next_in_session(cell.session, client, is_agreed=is_agreed)
+        cell.join(next_one)
     # The embedded server uses the packages of this environment, from any source.
     notes = [] if client.account.is_embedded else notes
     run, request = here.new_run(
@@ -88,6 +106,8 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
         allow_pickle=cell.allow_pickle,
         callback_base=defaults.callback_base_url,
     )
+    if next_one is not None:
+        write_down(here, client, run, next_one, cell.carried())
     bind("_run", run)
     if spec.as_name:
         bind(spec.as_name, run)
@@ -98,6 +118,8 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
         cell.say_what_will_come()
         return
     run_in_cell(run, defaults, request, may_fail=spec.may_fail)
+    if next_one is not None:
+        say_end_in_session(run, next_one)
     cell.bring_home(run, bind)
     failure = failure_of(run, cell.python, cell.request.kind)
     if failure is not None and not spec.may_fail:
@@ -139,10 +161,11 @@ def run_in_cell(
         may_fail: show an error of the run as text, since the cell does not raise it.
 
     Raises:
-        KeyboardInterrupt: the second interrupt; the first one aborts the run.
+        KeyboardInterrupt: the second interrupt; the first one aborts the run. In a session the
+            first one interrupts the cell, and the second one aborts it.
         LyceumError: it could not be started or followed.
     """
-    strip = Strip(lambda: run.request_abort("stopped by its Stop button"))
+    strip = Strip(lambda: run.request_interrupt("stopped by its Stop button"))
     body = CellBody(
         lambda: run.id,
         run.mark,
@@ -153,13 +176,15 @@ def run_in_cell(
     view = View(run, strip, body, says_raised=may_fail)
     view.open()
     before, backlog = run.watch()
-    interrupts, is_aborting = 0, False
+    interrupts = asked = 0
+    # The cell of a session is interrupted first, and then aborted; any other is aborted at once.
+    most = 2 if run.following.ending.is_session else 1
 
     def note() -> bool:
         nonlocal interrupts
         interrupts += 1
         backlog.wake()
-        return interrupts > 2  # should the loop below hang, the third one breaks it
+        return interrupts > most + 1  # should the loop below hang, the next one breaks it
 
     try:
         with noted_interrupts(note), closing(backlog):
@@ -169,11 +194,11 @@ def run_in_cell(
                 view.take(output)
                 view.publish_due()
             while not backlog.is_drained:
-                if interrupts == 1 and not is_aborting:
-                    is_aborting = True
-                    run.request_abort("interrupted in the notebook")
-                    view.say_aborting()
-                elif interrupts > 1:
+                if asked < interrupts <= most:
+                    asked = interrupts
+                    run.request_interrupt("interrupted in the notebook")
+                    view.say_aborting(is_interrupt=asked < most)
+                elif interrupts > most:
                     view.say_left()
                     raise KeyboardInterrupt(
                         f"left run {run.id}" if run.id else "left before the server had answered"

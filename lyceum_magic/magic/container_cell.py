@@ -7,6 +7,7 @@ import os
 from ..exceptions import OptionError
 from ..protocol.redaction import HiddenText
 from ..protocol.requests import Start, StartCompose, StartImage
+from ..sessions.steps import NextCell
 from ..submission.compose_request import compose_request
 from ..submission.image_request import command_of, image_request
 from ..submission.registry import aws_account
@@ -45,11 +46,19 @@ class ImageCell(ContainerCell):
         OptionError, SyntaxError: the line or the cell is wrong.
     """
 
+    spec: ImageSpec
+
     def __init__(self, line: str, text: str | None, defaults: Defaults) -> None:
         self.spec = spec = read_line(ImageSpec, line, command=text, **defaults.of_run())
         self.notes = []
         self.python = text if spec.python else None
+        default = defaults.session if spec.python else ""
+        self.session = default if spec.session is None else spec.session
         self.request = image_request(spec, command_of(spec))
+
+    def join(self, cell: NextCell) -> None:
+        spec = self.spec
+        self.request = image_request(spec, command_of(spec, cell.step), cell.step)
 
 
 class ComposeCell(ContainerCell):

@@ -19,6 +19,7 @@ class Defaults:
         max_lines, max_bytes: how much text a cell shows before it keeps only the last part.
         callback_urls: told of the end of every run, in addition to those of the line.
         callback_base_url: see `inbox.public_base`.
+        session: the session of a cell that names none; empty for no session.
     """
 
     machine: str = "cpu"
@@ -27,6 +28,7 @@ class Defaults:
     max_bytes: int = 1_200_000
     callback_urls: tuple[str, ...] = ()
     callback_base_url: str = ""
+    session: str = ""
 
     def of_run(self) -> dict[str, Any]:
         """Return the options that the configuration gives a run."""

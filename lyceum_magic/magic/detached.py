@@ -35,7 +35,7 @@ def detach_in_cell(run: Run, request: Start) -> None:
         run.wait_started()
         sys.stdout.write(f"{to_text(facts_of(run, is_detached=True))}\n")
         return
-    strip = Strip(lambda: run.request_abort("stopped by its Stop button"))
+    strip = Strip(lambda: run.request_interrupt("stopped by its Stop button"))
     panel = Panel(lambda: run.id, is_attended=is_attended())
     view = View(run, strip, panel, is_detached=True, says_raised=True)
     view.open()

@@ -69,6 +69,11 @@ class LyceumMagics(Magics):  # type: ignore[misc]
         "`%lyceum listen` let others reach it. If empty, LYCEUM_CALLBACK_BASE_URL names it."
     ).tag(config=True)
 
+    session = Unicode(
+        help="The session of every cell of Python: a name, or `notebook` for this notebook's own. "
+        "If empty, only cells with --session have one."
+    ).tag(config=True)
+
     def cell(self, line: str, cell: str) -> None:
         from .python_cell import PythonCell
 
@@ -113,6 +118,7 @@ class LyceumMagics(Magics):  # type: ignore[misc]
             self.max_cell_bytes,
             tuple(self.callback_urls),
             self.callback_base_url,
+            self.session,
         )
 
     def _bind(self, name: str, value: object) -> None:

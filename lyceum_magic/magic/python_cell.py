@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
 
+from ..journal.snapshots import Carried
+from ..protocol.requests import StartPython
 from ..runs.run import Run
+from ..sessions.steps import NextCell
 from ..submission.files import sizes_of
 from ..submission.python_request import prepare_python
 from ..submission.specs import PythonSpec
@@ -27,6 +30,7 @@ class PythonCell(Cell):
     """
 
     spec: PythonSpec
+    request: StartPython
 
     def __init__(
         self,
@@ -37,10 +41,26 @@ class PythonCell(Cell):
         of_shell: Mapping[str, object],
     ) -> None:
         self.spec = read_line(PythonSpec, line, code=text, **defaults.of_run())
-        self._prepared = prepared = prepare_python(self.spec, namespace, of_shell, say)
+        spec = self.spec
+        # A configured session is none of a cell that is sent as it is.
+        default = "" if spec.raw else defaults.session
+        self.session = default if spec.session is None else spec.session
+        self._prepared = prepared = prepare_python(
+            spec, namespace, of_shell, say, is_session=bool(self.session)
+        )
         self.python, self.request = prepared.code, prepared.request
         self.notes = [*prepared.notes]
         self.allow_pickle = self.spec.allow_pickle
+
+    def join(self, cell: NextCell) -> None:
+        carried = cell.carried
+        self.request = self._prepared.in_session(
+            cell.step, requirements=carried.requirements, modules=carried.modules
+        )
+
+    def carried(self) -> Carried:
+        lines = (self.request.requirements_content or "").splitlines()
+        return Carried(tuple(lines), tuple(self._prepared.own_modules))
 
     def sizes(self) -> Iterator[tuple[str, Mapping[str, int]]]:
         yield "inputs", self._prepared.inputs.sizes

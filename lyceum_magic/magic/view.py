@@ -6,6 +6,7 @@ from typing import assert_never
 
 from ..client.stream import Notice, Recovered
 from ..display.body import Body
+from ..display.session import not_kept, session_entry
 from ..display.strip import Strip
 from ..display.summary import RunFacts
 from ..outputs import tracebacks
@@ -54,6 +55,7 @@ class View:
         self._detail = ""  # the present step of the run
         self._trouble = ""  # the present trouble, such as a lost connection
         self._note = ""  # a remark that holds for the whole run
+        self._session = ""  # the state of its session, once it is saved
 
     def open(self) -> None:
         self._strip.open(self.facts())
@@ -74,7 +76,13 @@ class View:
                 self._begin()
                 if self._says_raised:
                     self._body.add_text(Output(tracebacks.text(error), "stderr"))
-            case Value() | SavedFile() | SessionSaved() | SessionInterrupted():
+            case SessionSaved():
+                self._begin()
+                self._session = session_entry(item)
+                if lost := not_kept(item):
+                    self._body.add_text(Output(f"[lyceum] {lost}\n"))
+                self._strip.update(self.facts())
+            case Value() | SavedFile() | SessionInterrupted():
                 self._begin()
             case Progress(state, detail, note):
                 self._detail = detail
@@ -115,8 +123,12 @@ class View:
                 self._detail = _SHOWS_NO_MORE
                 self._strip.update(self.facts())
 
-    def say_aborting(self) -> None:
-        self._trouble = "interrupted: aborting the run; interrupt again to leave it"
+    def say_aborting(self, *, is_interrupt: bool = False) -> None:
+        self._trouble = (
+            "interrupted: waiting for the cell to end; interrupt again to abort it"
+            if is_interrupt
+            else "interrupted: aborting the run; interrupt again to leave it"
+        )
         self._strip.update(self.facts())
 
     def say_left(self) -> None:
@@ -131,7 +143,7 @@ class View:
         return facts_of(
             self._run,
             self._trouble or self._detail,
-            note=self._note,
+            note=" · ".join(filter(None, [self._note, self._session])),
             is_detached=self._is_detached,
         )
 

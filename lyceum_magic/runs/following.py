@@ -30,7 +30,14 @@ from ..exceptions import (
 )
 from ..journal.journal import Entry, Journal
 from ..outputs import tracebacks
-from ..outputs.decoding import Decoded, Harvest, OutputDecoder, decode
+from ..outputs.decoding import (
+    Decoded,
+    Harvest,
+    OutputDecoder,
+    SessionInterrupted,
+    SessionSaved,
+    decode,
+)
 from ..protocol.events import Finished, Output, Progress
 from ..protocol.lines import one_line
 from ..protocol.records import finished_of
@@ -38,6 +45,7 @@ from ..protocol.requests import Start
 from ..protocol.states import State
 from . import starting
 from .backlog import Backlog, News
+from .ending import Ending
 from .loop import log_failure
 
 if TYPE_CHECKING:
@@ -49,8 +57,6 @@ T = TypeVar("T")
 
 #: Seconds that the end of a followed run waits for the facts that only its record has.
 RECORD_LIMIT_S = 3.0
-#: Seconds to wait for the end of an aborted run before the abort is sent again.
-CONFIRM_S = 10.0
 #: Seconds between two reads of a run's record after a callback has told of its end: each pause is
 #: twice the last, up to the longest.
 FIRST_HINT_PAUSE_S = 0.5
@@ -79,6 +85,7 @@ class Following:
         callback: what a callback to this process said of its end, once the server has confirmed it;
             `heard` is reached then.
         expects_callback: whether a callback can come.
+        ending: the requests to end it.
         on_end: called once, on the loop thread, when its end is known here.
     """
 
@@ -98,13 +105,13 @@ class Following:
         self.callback: Mapping[str, Any] | None = None
         self.expects_callback = False
         self.on_end: Callable[[], None] = _nothing
+        self.ending = Ending(client, lambda: self.run_id, self.known, self.ended, self._notify)
         self._is_over = entry.is_final
         self._pid = os.getpid()
         self._portal = portal
         self._journal = journal
         self._task: Future[None] | None = None
         self._backlogs: list[Backlog] = []
-        self._abort_asked = ""
         self._is_writer = False
         self._is_unwritten = False
         self._has_warned = False
@@ -164,8 +171,15 @@ class Following:
 
     def request_abort(self, why: str) -> None:
         """Ask for an abort and return at once."""
+        self._ask_in_passing(self.ending.abort, why)
+
+    def request_interrupt(self, why: str) -> None:
+        """Interrupt the cell of a session, and abort any other run; return at once."""
+        self._ask_in_passing(self.ending.interrupt, why)
+
+    def _ask_in_passing(self, request: Callable[[str], Awaitable[None]], why: str) -> None:
         self.check_process()
-        asking = self._portal.start_task_soon(self._abort, why)
+        asking = self._portal.start_task_soon(request, why)
         asking.add_done_callback(log_failure)
 
     def leave(self) -> None:
@@ -255,20 +269,6 @@ class Following:
             backlog.close()
         self._backlogs.clear()
 
-    async def _abort(self, why: str) -> None:
-        """Abort it as soon as its id is known, again and again until it has ended."""
-        if self._abort_asked:
-            return
-        self._abort_asked = why
-        await asyncio.wait([asyncio.wrap_future(self.known)])
-        ended = asyncio.wrap_future(self.ended)
-        while not self.ended.done():
-            try:
-                await self.client.abort(self.run_id)
-            except LyceumError as exc:
-                await self._tell([Notice(f"the abort failed: {exc}")])
-            await asyncio.wait([ended], timeout=CONFIRM_S)
-
     async def on_callback(self, callback: Mapping[str, Any]) -> None:
         """Take a callback as a hint: read the run's record, and write down what the server says.
 
@@ -314,6 +314,9 @@ class Following:
             on_end, self.on_end = self.on_end, _nothing  # it may hold this very object
             on_end()
 
+    async def _notify(self, sentence: str) -> None:
+        await self._tell([Notice(sentence)])
+
     async def _tell(
         self, news: Sequence[News], characters: int = 0, event_id: str | None = None
     ) -> None:
@@ -331,7 +334,9 @@ class Following:
         """Decode what an earlier follower has written down: the decoder goes on from there."""
         decoder, harvest = OutputDecoder(self.entry.mark), Harvest()
         for event in self.log.read_text():
-            harvest.take(decoder.feed(event))
+            items = decoder.feed(event)
+            harvest.take(items)
+            self._note_session(items)
             await asyncio.sleep(0)  # a log may be long, and other runs are followed meanwhile
         self._decoder, self.harvest = decoder, harvest
 
@@ -342,6 +347,7 @@ class Following:
         items = self._decoder.feed(event)
         self._untold_characters += len(event.text)  # of a long message, in many events
         self.harvest.take(items)
+        self._note_session(items)
         if trail.is_on:
             trail.mark(
                 "client", self.run_id, "decoded",
@@ -350,6 +356,18 @@ class Following:
         if items:
             characters, self._untold_characters = self._untold_characters, 0
             await self._tell(items, characters, event_id)
+
+    def _note_session(self, items: Sequence[Decoded]) -> None:
+        """Write down the snapshot that the run says it has saved; note a taken interrupt."""
+        for item in items:
+            match item:
+                case SessionSaved(sha256=sha256) if sha256:
+                    try:
+                        self._journal.snapshots.note_saved(self.entry.tag, item.id, sha256)
+                    except JournalUnavailable as exc:
+                        self._warn(str(exc))
+                case SessionInterrupted():
+                    _reach(self.ending.interrupted)
 
     def _decode_rest(self) -> list[Decoded]:
         """Return what is left in the decoder when the run is not followed any more."""
@@ -407,8 +425,8 @@ class Following:
         if state is State.FAILED and not end.timed_out and self.harvest is not None:
             # What the program raised says more than its exit code.
             reason = tracebacks.headline(self.harvest.raised) or reason
-        if self._abort_asked and state in (State.ABORTED, State.CANCELLED):
-            reason = f"{reason} ({self._abort_asked})"
+        if self.ending.why and state in (State.ABORTED, State.CANCELLED):
+            reason = f"{reason} ({self.ending.why})"
         self._write(
             state=state.value,
             return_code=end.return_code,

@@ -19,6 +19,7 @@ from ..client import debug_log
 from ..exceptions import JournalUnavailable, LyceumError
 from ..folders import journal_folder
 from ..journal.journal import Entry, Journal
+from ..journal.snapshots import KnownSnapshot
 from .loop import LoopThread
 from .once import Once
 
@@ -107,6 +108,18 @@ class History:
             UnknownRun: no run, or more than one.
         """
         return self._ask(lambda journal: journal.find(run_id, self.process_id))
+
+    def snapshot(self, snapshot_id: str) -> KnownSnapshot | None:
+        """Return a session's snapshot by its id; None if this machine does not know it."""
+        return self._ask(lambda journal: journal.snapshots.find(snapshot_id))
+
+    def write_snapshot(self, snapshot: KnownSnapshot) -> None:
+        """Write down a session's snapshot.
+
+        Raises:
+            JournalUnavailable: the journal cannot be written.
+        """
+        self._ask(lambda journal: journal.snapshots.write(snapshot))
 
     def forget(self, tags: list[str]) -> None:
         """Remove runs from the journal, with their output."""

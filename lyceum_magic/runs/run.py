@@ -337,6 +337,13 @@ class Run:
         """
         self.following.request_abort(why)
 
+    def request_interrupt(self, why: str) -> None:
+        """Interrupt the cell of a session, and abort any other run; return at once.
+
+        A cell that takes no interrupt within 3 seconds is aborted.
+        """
+        self.following.request_interrupt(why)
+
     def logs(self) -> list[str]:
         """Return its log lines as the server keeps them."""
         self.wait_started()

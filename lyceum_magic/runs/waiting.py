@@ -13,7 +13,8 @@ from contextlib import contextmanager
 import anyio
 
 from ..protocol.states import State
-from .following import CALLBACK_GRACE_S, CONFIRM_S, Following
+from .ending import CONFIRM_S
+from .following import CALLBACK_GRACE_S, Following
 from .interrupts import noted_interrupts
 
 #: Seconds after which a wait in the user's own event loop lets Python notice an interrupt.
@@ -83,7 +84,7 @@ class Waiting:
         try:
             return bool(futures.wait(milestones, timeout_s, futures.FIRST_COMPLETED).done)
         except KeyboardInterrupt:
-            self._following.request_abort("interrupted")
+            self._following.request_interrupt("interrupted")
             futures.wait([self._following.ended], CONFIRM_S)
             raise KeyboardInterrupt(
                 f"run {self._following.run_id}: {self._following.state}"
@@ -100,7 +101,7 @@ class Waiting:
             except asyncio.CancelledError:
                 if not interrupted:
                     raise  # the run goes on: its user alone has stopped waiting
-                self._following.request_abort("interrupted")
+                self._following.request_interrupt("interrupted")
                 await asyncio.wait([ended], timeout=CONFIRM_S)
 
     async def in_another_loop(self) -> None:
@@ -112,7 +113,7 @@ class Waiting:
                     await anyio.sleep(TICK_S)
             except (KeyboardInterrupt, anyio.get_cancelled_exc_class()):
                 if interrupted:
-                    self._following.request_abort("interrupted")
+                    self._following.request_interrupt("interrupted")
                     with anyio.move_on_after(CONFIRM_S, shield=True):
                         while not ended.done():  # noqa: ASYNC110
                             await anyio.sleep(TICK_S)

@@ -26,6 +26,7 @@ from .history import History
 from .hooks import Hooks
 from .loop import LoopThread
 from .once import Once
+from .session_use import SessionUse
 
 if TYPE_CHECKING:  # the client's libraries take longest to import, and no list of runs needs them
     from ..client.api import Client
@@ -47,6 +48,7 @@ class Workspace:
         spending: prices and budgets.
         runs: the runs of which this process holds a handle.
         inbox: where callbacks to this process arrive.
+        sessions: the use that this process makes of sessions.
         listening: what shows callbacks that arrive; see `magic.commands.listen`.
     """
 
@@ -62,6 +64,7 @@ class Workspace:
             self._loop, self.history, self.hooks, self.accounts.client_of, self.inbox.adopt
         )
         self.listening: object = None
+        self.sessions = SessionUse()
 
     def close(self) -> None:
         """End the loop thread; runs that are under way go on where they run."""

@@ -7,7 +7,8 @@ import shlex
 from collections.abc import Mapping, Sequence
 
 from ..exceptions import OptionError
-from ..protocol.requests import StartImage
+from ..protocol.requests import SessionStep, StartImage
+from ..protocol.session_names import save_limits
 from .source import parse_cell
 from .specs import ImageSpec
 from .start import build_start
@@ -40,12 +41,16 @@ exec(globals().pop("__lyceum")())
 
 
 def image_request(
-    spec: ImageSpec, command: Sequence[str] | None, **credentials: object
+    spec: ImageSpec,
+    command: Sequence[str] | None,
+    step: SessionStep | None = None,
+    **credentials: object,
 ) -> StartImage:
     """Return the request that runs an image.
 
     Args:
         command: the command's words; None is the image's own command.
+        step: its place in a session; see `command_of`.
         credentials: fields that sign in to the registry, by the wire's names.
 
     Raises:
@@ -70,12 +75,16 @@ def image_request(
         docker_run_cmd=None if command is None else list(command),
         docker_run_env=env_lines(spec.env or {}) or None,
         docker_entrypoint=spec.entry_point,
+        session=step,
         **credentials,
     )
 
 
-def command_of(spec: ImageSpec) -> Sequence[str] | None:
+def command_of(spec: ImageSpec, step: SessionStep | None = None) -> Sequence[str] | None:
     """Return the command that a spec means; None for the image's own.
+
+    Args:
+        step: the place in a session of a cell of Python.
 
     Raises:
         OptionError: the cell and the line do not fit together, or one of them is wrong.
@@ -95,7 +104,9 @@ def command_of(spec: ImageSpec) -> Sequence[str] | None:
         return spec.words or words_command(command or "")
     if command is None:
         return None
-    return python_command(spec) if spec.python else shell_command(command, spec.first_line)
+    if spec.python:
+        return python_command(spec, step)
+    return shell_command(command, spec.first_line)
 
 
 def shell_command(script: str, first_line: int) -> list[str]:
@@ -116,14 +127,17 @@ def shell_command(script: str, first_line: int) -> list[str]:
     return ["sh", "-c", "\n" * (first_line - 1) + script]
 
 
-def python_command(spec: ImageSpec) -> list[str]:
+def python_command(spec: ImageSpec, step: SessionStep | None = None) -> list[str]:
     """Return the command that runs Python code in the image's `python3` as if it had run here.
 
     Raises:
         OptionError, SyntaxError: as `parse_cell` does.
     """
     cell = parse_cell(str(spec.command), check=spec.check, first_line=spec.first_line)
-    program = wrap_cell(cell.code, mark=spec.mark, first_line=spec.first_line)
+    job: dict[str, object] = {"first_line": spec.first_line}
+    if step is not None:
+        job["session"] = {**step.model_dump(), "limits": save_limits()}
+    program = wrap_cell(cell.code, mark=spec.mark, **job)
     return ["python3", "-c", _STARTER, *_pieces(program)]
 
 

@@ -60,7 +60,7 @@ class Option:
         return "/".join(self.flags or self.switches)
 
 
-_OF_ARGPARSE = {"action", "choices", "metavar", "nargs", "type"}
+_OF_ARGPARSE = {"action", "choices", "const", "metavar", "nargs", "type"}
 
 
 def option(

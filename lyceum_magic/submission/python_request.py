@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 
-from ..protocol.requests import StartPython
+from ..protocol.requests import SessionStep, StartPython
+from ..protocol.session_names import save_limits
 from ..remote.values import encode_inputs
 from .files import check_patterns, pack_files, read_files, sizes_of
 from .inputs import (
@@ -39,6 +40,9 @@ class PreparedPython:
         inputs: the values that travel.
         files: path below the current folder -> content.
         notes: sentences about packages that will be missing there.
+        mark: see `Run.mark`.
+        job: the parts of `remote.bootstrap.Job` beside the code.
+        modules: the user's own modules that the cell needs: path -> source.
     """
 
     request: StartPython
@@ -46,6 +50,48 @@ class PreparedPython:
     inputs: PackedInputs
     files: Mapping[str, bytes]
     notes: tuple[str, ...] = ()
+    mark: str = ""
+    job: Mapping[str, object] = field(default_factory=dict)
+    modules: Mapping[str, str] = field(default_factory=dict)
+
+    def in_session(
+        self,
+        step: SessionStep,
+        *,
+        requirements: Sequence[str] = (),
+        modules: Sequence[str] = (),
+    ) -> StartPython:
+        """Return the request of a cell of a session.
+
+        Args:
+            requirements: lines that earlier cells asked for; those of this cell count first.
+            modules: names of the user's own modules that earlier cells needed.
+        """
+        own = self.requirements
+        taken = names_in(own)
+        lines = [*own, *(line for line in requirements if not names_in([line]) & taken)]
+        files = dict(self.modules)
+        if more := set(modules) - set(self.own_modules):
+            files |= find_needs([Import(name) for name in sorted(more)]).files
+        job = {**self.job, "session": {**step.model_dump(), "limits": save_limits()}}
+        return self.request.model_copy(
+            update={
+                "code": stub_of(self.code, mark=self.mark, **job),
+                "requirements_content": "\n".join(lines) or None,
+                "import_files": json.dumps(files) if files else None,
+                "session": step,
+            }
+        )
+
+    @property
+    def requirements(self) -> list[str]:
+        """The requirement lines of the cell."""
+        return (self.request.requirements_content or "").splitlines()
+
+    @property
+    def own_modules(self) -> list[str]:
+        """The names of the user's own modules that the cell needs."""
+        return sorted({path.partition("/")[0].removesuffix(".py") for path in self.modules})
 
 
 def prepare_python(
@@ -53,6 +99,8 @@ def prepare_python(
     namespace: Mapping[str, object] = _NOTHING,
     of_shell: Mapping[str, object] = _NOTHING,
     say: Callable[[str], object] = lambda sentence: None,
+    *,
+    is_session: bool = False,
 ) -> PreparedPython:
     """Check the code, pack what travels with it, and build the request.
 
@@ -60,6 +108,7 @@ def prepare_python(
         namespace: the notebook's variables, from which `--in` takes.
         of_shell: what IPython itself has put there.
         say: called with each sentence for the user, such as what `--in auto` found.
+        is_session: whether it is a cell of a session.
 
     Raises:
         OptionError: something is missing, cannot travel, or is too much; nothing was started.
@@ -78,7 +127,8 @@ def prepare_python(
         )  # fmt: skip
     else:
         inputs = pack_values(spec.inputs or {}, allow_pickle=spec.allow_pickle)
-    check_outputs(cell.tree, spec.outputs, inputs.packed)
+    if not is_session:  # where the values may be those of earlier cells
+        check_outputs(cell.tree, spec.outputs, inputs.packed)
     files = read_files(spec.files)
     _say_inputs(inputs, say, is_auto=AUTO in spec.input_names)
     may_be_large = spec.yes or not spec.is_cell
@@ -119,7 +169,9 @@ def _request(
         import_files=json.dumps(needs.files) if needs.files else None,
         file_name="cell.py",
     )
-    return PreparedPython(request, cell.code, inputs, files, tuple(wanted.notes))
+    return PreparedPython(
+        request, cell.code, inputs, files, tuple(wanted.notes), spec.mark, job, needs.files
+    )
 
 
 def _say_inputs(inputs: PackedInputs, say: Callable[[str], object], *, is_auto: bool) -> None:

@@ -24,6 +24,7 @@ from ..protocol.limits import (
 )
 from ..protocol.machines import MACHINES, is_machine_name
 from ..protocol.redaction import HiddenText, hidden_urls, origin_of
+from ..protocol.session_names import is_session_name
 from .option import (
     at_most,
     between,
@@ -45,6 +46,27 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from ..protocol.requests import EntryPoint
+
+
+#: The word for the notebook's own session, as the trait and `%lyceum session` take it too.
+OWN_SESSION = "notebook"
+
+
+def _problem_of_session(value: object) -> str:
+    if value in (None, "") or is_session_name(value):
+        return ""
+    return f"takes a name of a-z, 0-9, '.', '_' and '-', such as train, not {value!r}"
+
+
+def _session_option() -> Any:
+    return line_option(
+        "--session", default=None, metavar="NAME", nargs="?", const=OWN_SESSION,
+        switches={"--no-session": ("", "keep no variables, whatever is configured")},
+        help="go on with the variables of the earlier cells of this session, and keep them for "
+        "the next one; without a name it is this notebook's session",
+        more="`c.LyceumMagics.session` names one for all cells.", problem=_problem_of_session,
+        row="session", text=lambda chosen: chosen.session or "",
+    )  # fmt: skip
 
 
 _NO_CHECK = "do not compile the cell here first: for code of a newer Python"
@@ -257,8 +279,11 @@ class PythonSpec(RunSpec, _PythonText):
         help="files that the cell writes, to be brought back beside the notebook",
         doc="patterns of the files that the code writes, to bring back as `run.files`",
     )
+    session: str | None = _session_option()
     yes: bool = line_option(
-        "--yes", default=False, help="send more than 1 MiB, write over files",
+        "--yes", default=False,
+        help="send more than 1 MiB, write over files, go on with the state of a session that "
+        "another machine has written",
     )
     raw: bool = option(
         "--raw", default=False,
@@ -272,7 +297,8 @@ class PythonSpec(RunSpec, _PythonText):
     def validate(self) -> None:
         super().validate()
         # Only the wrapping of a cell could carry these.
-        for name in ("input_names", "inputs", "outputs", "files", "save") if self.raw else ():
+        carried = ("input_names", "inputs", "outputs", "files", "save", "session")
+        for name in carried if self.raw else ():
             if getattr(self, name):
                 raise OptionError(
                     f"A cell that is sent raw goes as it is: {self.called(name)} cannot go with "
@@ -387,6 +413,7 @@ class ImageSpec(ContainerSpec, _ImageText):
     python: bool = line_option(
         "--python", default=False, help="the cell is Python, for the image's own python3",
     )
+    session: str | None = _session_option()
     check: bool = line_option(
         "--no-check", default=True, help=_NO_CHECK,
     )
@@ -448,6 +475,8 @@ class ImageSpec(ContainerSpec, _ImageText):
         super().validate()
         if self.python and self.words is not None:
             raise OptionError("Use either --python or --cmd, not both.")
+        if self.session and not self.python:
+            raise OptionError("--session keeps variables of Python: add --python, or leave it out.")
 
 
 _ENTRY_POINTS: Mapping[str | None, str] = {

@@ -49,7 +49,9 @@ def _flags(declared: Option) -> Iterator[str]:
     yield from (f"`{flag}`" for flag in declared.switches)
     choices = declared.argument.get("choices", ())
     value = "\\|".join(choices) or declared.argument.get("metavar", "")
-    if "nargs" in declared.argument:
+    if declared.argument.get("nargs") == "?":
+        value = f"[{value}]"
+    elif "nargs" in declared.argument:
         value += " ..."
     for number, flag in enumerate(declared.flags):
         is_named = flag.startswith("-")
@@ -61,7 +63,7 @@ def _flags(declared: Option) -> Iterator[str]:
 
 def _text(one: Field[Any], declared: Option) -> str:
     texts = [text for _, text in declared.switches.values()]
-    text = "; ".join(texts) or declared.help
+    text = "; ".join([*([declared.help] if declared.flags else []), *texts]) or declared.help
     if isinstance(one.default, str | int) and not isinstance(one.default, bool) and not texts:
         text += f" (default `{one.default}`)"
     return f"{text}. {declared.more.removesuffix('.')}".removesuffix(". ")

@@ -9,7 +9,7 @@ import pytest
 from lyceum_magic.client import stream as stream_module
 from lyceum_magic.client import transport
 from lyceum_magic.protocol import paths
-from lyceum_magic.runs import following as following_module
+from lyceum_magic.runs import ending as ending_module
 from lyceum_magic.runs import starting as starting_module
 from lyceum_magic.runs import waiting as waiting_module
 from lyceum_magic.runs.workspace import Workspace
@@ -27,7 +27,7 @@ def workspace() -> Iterator[Workspace]:
 def short_pauses(monkeypatch: pytest.MonkeyPatch) -> None:
     for name in ("FIRST_PAUSE_S", "LONGEST_PAUSE_S", "FIRST_POLL_S"):
         monkeypatch.setattr(stream_module, name, 0.01)
-    for module in (following_module, waiting_module):
+    for module in (ending_module, waiting_module):
         monkeypatch.setattr(module, "CONFIRM_S", 0.05)
     monkeypatch.setattr(starting_module, "LOOK_UP_PAUSES_S", (0.0, 0.01))
     monkeypatch.setattr(transport.RETRY_READS, "backoff_factor", 0.001)

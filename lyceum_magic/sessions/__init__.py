@@ -1,0 +1,1 @@
+"""Sessions: variables that last from cell to cell, wherever each cell runs."""
