@@ -46,7 +46,6 @@ def _row(one: Field[Any], declared: Option, which: str = "") -> str:
 
 
 def _flags(declared: Option) -> Iterator[str]:
-    yield from (f"`{flag}`" for flag in declared.switches)
     choices = declared.argument.get("choices", ())
     value = "\\|".join(choices) or declared.argument.get("metavar", "")
     if declared.argument.get("nargs") == "?":
@@ -59,6 +58,7 @@ def _flags(declared: Option) -> Iterator[str]:
         yield f"`{shown if number == 0 else flag}`"
         if declared.argument.get("action") == "boolean":
             yield f"`{flag.replace('--', '--no-')}`"
+    yield from (f"`{flag}`" for flag in declared.switches)
 
 
 def _text(one: Field[Any], declared: Option) -> str:

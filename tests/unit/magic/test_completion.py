@@ -23,7 +23,8 @@ def test_options_of_a_cell() -> None:
     every = offers("%%lyceum ")
     assert every is not None
     assert {"-m", "--machine", "--no-raise", "--as"} <= set(every)
-    assert offers("%%lyceum --no-") == ["--no-auto-requirements", "--no-check", "--no-raise"]
+    switches = ["--no-auto-requirements", "--no-check", "--no-raise", "--no-session"]
+    assert offers("%%lyceum --no-") == switches
     assert offers("%%lyceum --no-raise --tim") == ["--timeout"]
 
 
