@@ -65,7 +65,6 @@ quick: check
 # Without an engine and with one: both wait much of their time, so they run at once. A browser and
 # its JupyterLab need both cores for themselves.
 test: SELECT := -m 'not exhaustive'
-test-all: export FUZZ_S ?= 120
 test test-all: check
 	+$(MAKE) --no-print-directory --jobs 2 --output-sync=target SELECT="$(SELECT)" test-alone test-engine
 	$(BIN)/pytest $(SELECT) tests/browser
