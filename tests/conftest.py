@@ -11,16 +11,15 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
 
 from tests.tools.embedded import end_server
-from tests.tools.samples import mark_exhaustive
+from tests.tools.samples import mark_exhaustive, set_number_of_examples
 
 _HOME = Path.home()
 
-# A busy machine is no failure.
-settings.register_profile("unhurried", deadline=None, suppress_health_check=[HealthCheck.too_slow])
-settings.load_profile("unhurried")
+
+def pytest_configure(config: pytest.Config) -> None:
+    set_number_of_examples(config.option.markexpr)
 
 
 @pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks

@@ -77,12 +77,13 @@ def test_a_child_of_the_cell_prints_into_the_cell(kernel: Kernel) -> None:
     assert cell.stdout == "child\n"
 
 
-def test_a_gigabyte_leaves_kernel_and_notebook_small(kernel: Kernel) -> None:
+@pytest.mark.parametrize("lines", [2**18, 2**20], ids=["a quarter", "a gigabyte"])
+def test_much_text_leaves_kernel_and_notebook_small(kernel: Kernel, lines: int) -> None:
     kernel.run("%%lyceum\n1")
     rss = "__import__('psutil').Process().memory_info().rss"
     before = int(kernel.value(rss))
     cell = kernel.run(
-        "%%lyceum\nline = 'x' * 999\nfor n in range(2**20): print(line)\nprint('the end')"
+        f"%%lyceum\nline = 'x' * 999\nfor n in range({lines}): print(line)\nprint('the end')"
     )
     assert cell.error is None
     growth = int(kernel.value(rss)) - before

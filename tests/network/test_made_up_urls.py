@@ -10,6 +10,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from lyceum_magic.server.settings import Profile
+from tests.tools.samples import examples
 from tests.unit.server.outbox.hostile_urls import OWN_PORT
 from tests.unit.server.outbox.made_up_urls import urls
 
@@ -19,7 +20,7 @@ from .test_targets import PROFILES, send
 
 @pytest.mark.parametrize("profile", PROFILES)
 @given(data=st.data())
-@settings(max_examples=300, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=examples(300), suppress_health_check=[HealthCheck.function_scoped_fixture])
 def test_nothing_made_up_reaches_a_denied_address(
     internet: SmallInternet, profile: Profile, data: st.DataObject
 ):

@@ -1,7 +1,8 @@
 """Tests with many variants: those that `make test` runs, and those left to `make test-all`.
 
 A variant is left out where its neighbours take the same way through the code and each costs a
-process or more. What is left out is marked `exhaustive`; without `-m` pytest runs everything.
+process or more. What is left out is marked `exhaustive`; without `-m` pytest runs everything. Of
+generated examples, `make test` takes a quarter.
 """
 
 from __future__ import annotations
@@ -11,9 +12,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 
 import pytest
+from hypothesis import HealthCheck, settings
 
-#: Test -> n, where `make test` runs its first variant and every n-th after that.
-SAMPLES = {
+#: Test -> n, where `make test` runs its first variant and every n-th after that; or a slice of the
+#: variants.
+SAMPLES: dict[str, dict[str, int | slice]] = {
     # Each starts one or two servers.
     "tests/integration/test_local_server.py": {
         "test_a_broken_file_beside_a_live_server_is_written_again": 4,
@@ -46,7 +49,9 @@ SAMPLES = {
     # Each starts a kernel, and a program that drives it.
     "tests/integration/test_nbval.py": {"test_a_marked_cell_passes_and_its_values_are_compared": 2},
     "tests/integration/test_errors.py": {"test_papermill_ends_as_the_cell_does": 3},
-    "tests/integration/test_quickstart.py": {"test_papermill_shows_the_same_text": 2},
+    "tests/integration/test_quickstart.py": {
+        "test_papermill_shows_the_same_text": slice(0, None, 3)
+    },
     "tests/integration/test_kernel.py": {"test_bad_input_is_one_sentence_and_starts_nothing": 2},
     # Each starts an interpreter, and runs in it.
     "tests/integration/test_fork.py": {"test_an_inherited_run_says_attach_again": 2},
@@ -56,14 +61,47 @@ SAMPLES = {
         "test_a_program_that_kills_its_supervisor_too_is_lost": 2,
     },
     "tests/integration/test_process_runner.py": {"test_a_program_ends_as_python_lets_it": 2},
-    "tests/integration/test_differential.py": {"test_a_cell_shows_there_what_it_shows_here": 3},
-    "tests/integration/test_kernel_text.py": {"test_text_arrives_as_it_was_written": 2},
+    "tests/integration/test_differential.py": {"test_a_cell_shows_there_what_it_shows_here": 5},
+    "tests/integration/test_kernel_text.py": {
+        "test_text_arrives_as_it_was_written": 2,
+        "test_much_text_leaves_kernel_and_notebook_small": 2,
+    },
+    # Each starts a kernel of the matrix. Those that one test leaves out are in another one.
+    "tests/integration/test_everywhere.py": {
+        "test_every_kernel_of_the_matrix": slice(1, None, 2),
+    },
+    "tests/browser/test_magic.py": {
+        "test_text_comes_while_the_cell_runs_and_the_summary_stays": 2,
+        "test_a_detached_run_goes_on_under_its_cell": slice(1, None, 2),
+        "test_stop_aborts_the_run_and_leaves_no_process": 2,
+        "test_the_quickstart_shows_in_a_browser_what_it_shows_in_nbclient": 2,
+    },
     # Each starts a container.
     "tests/containers/test_entry_points.py": {
         "test_a_script_runs_whatever_the_entry_point_is": 2,
     },
     "tests/containers/test_soft_ends.py": {"test_a_program_of_a_script_has_its_grace": 2},
 }
+
+
+def set_number_of_examples(expression: str) -> None:
+    """Let Hypothesis generate fewer examples where the exhaustive tests are left out.
+
+    Args:
+        expression: of `-m`.
+    """
+    settings.register_profile(
+        "unhurried",
+        deadline=None,  # a busy machine is no failure
+        suppress_health_check=[HealthCheck.too_slow],
+        max_examples=25 if "not exhaustive" in expression else 100,
+    )
+    settings.load_profile("unhurried")
+
+
+def examples(number: int) -> int:
+    """Return the number of examples for a test that has another number than most."""
+    return max(1, number * settings().max_examples // 100)
 
 
 def mark_exhaustive(items: Iterable[pytest.Item]) -> None:
@@ -77,11 +115,12 @@ def mark_exhaustive(items: Iterable[pytest.Item]) -> None:
         variants[item.nodeid.partition("[")[0]].append(item)
     for test, those in variants.items():
         file, _, name = test.partition("::")
-        step = SAMPLES.get(file, {}).get(name, 1)
+        sample = SAMPLES.get(file, {}).get(name, 1)
+        taken = those[sample if isinstance(sample, slice) else slice(0, None, sample)]
         pythons = _interpreters(those)
         others = [python for python in dict.fromkeys(pythons.values()) if python != sys.executable]
-        for index, item in enumerate(those):
-            if index % step or pythons.get(item) in others[1:-1]:
+        for item in those:
+            if item not in taken or pythons.get(item) in others[1:-1]:
                 item.add_marker("exhaustive")
             if pythons.get(item) in others:
                 item.add_marker("other_python")

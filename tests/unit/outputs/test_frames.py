@@ -8,6 +8,7 @@ import sys
 import zlib
 from itertools import pairwise
 from pathlib import Path
+from random import Random
 from typing import Any, SupportsIndex
 
 import pytest
@@ -20,6 +21,13 @@ from lyceum_magic.submission.wrapping import wrap_cell
 
 MARK = "0123456789ab"
 
+#: Long ones, of which the seed alone is Hypothesis's: drawing them takes it most of its time.
+long_data = st.integers(0, 2**32).map(lambda seed: Random(seed).randbytes(4000 + seed % 5000))
+long_texts = st.integers(0, 2**32).map(
+    lambda seed: "".join(
+        Random(seed).choices("~@lyceum:0 1/ab\n\r\x1b\0é€😀", k=2000 + seed % 3000)
+    )
+)
 heads = st.dictionaries(
     st.text(), st.none() | st.booleans() | st.integers() | st.text() | st.lists(st.text())
 )
@@ -27,8 +35,8 @@ messages = st.builds(
     Message,
     kind=st.sampled_from(["display", "clear", "value"]),
     head=heads,
-    data=st.binary() | st.binary(min_size=4000, max_size=9000),
-    readable=st.text() | st.text(min_size=2000, max_size=5000),
+    data=st.binary() | long_data,
+    readable=st.text() | long_texts,
 )
 #: Texts as programs print them: with line feeds, and with pieces of a frame.
 prints = st.text(st.sampled_from("~@lyceum:0 1/ab\n\r€")) | st.text()

@@ -25,6 +25,7 @@ from lyceum_magic.protocol.events import Output
 from lyceum_magic.remote.display import bundle_of, jsonable, merged, readable
 from lyceum_magic.remote.pretty import pretty
 from lyceum_magic.submission.wrapping import wrap_cell
+from tests.tools.samples import examples
 from tests.unit.remote.interpreters import INTERPRETERS
 from tests.unit.remote.marked import run_marked
 
@@ -109,7 +110,7 @@ values = st.recursive(
 
 
 @given(values)
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=examples(300), deadline=None)
 def test_text_is_laid_out_as_ipython_does(value: object) -> None:
     assert pretty(value) == as_ipython(value)
 

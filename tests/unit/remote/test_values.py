@@ -38,6 +38,7 @@ from lyceum_magic.protocol.events import Output
 from lyceum_magic.remote.refusals import MAX_BYTES, PackError, TooLarge, UnpackError
 from lyceum_magic.remote.values import Packer, encode_inputs, pack, unpack
 from lyceum_magic.submission.wrapping import wrap_cell
+from tests.tools.samples import examples
 from tests.unit.remote.interpreters import INTERPRETERS, LIMIT_S
 
 MARK = "abcdefabcdef"
@@ -173,7 +174,7 @@ nested = st.recursive(
 
 
 @given(nested)
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 def test_what_python_brings_is_the_same_after_it_travelled(value: object) -> None:
     assert_same(round_trip(value), value)
@@ -293,7 +294,7 @@ any_array = st.one_of(
 
 
 @given(any_array, st.booleans())
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=examples(150), deadline=None)
 def test_arrays_are_the_same(array: np.ndarray[Any, Any], is_fortran: bool) -> None:
     if is_fortran:
         array = np.asfortranarray(array)
@@ -772,7 +773,7 @@ def unpack_hostile(data: bytes) -> None:
 
 
 @given(st.sampled_from(SAMPLES), st.data())
-@settings(max_examples=200, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(200), deadline=None, suppress_health_check=list(HealthCheck))
 @pytest.mark.filterwarnings("ignore")
 def test_damaged_values_are_refused_or_harmless(sample: bytes, draw: st.DataObject) -> None:
     damaged = bytearray(sample)
@@ -814,7 +815,7 @@ def as_packed(node: object, blobs: list[bytes]) -> bytes:
 
 
 @given(nodes, st.lists(st.binary(max_size=64), max_size=3))
-@settings(max_examples=300, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(300), deadline=None, suppress_health_check=list(HealthCheck))
 @pytest.mark.filterwarnings("ignore")
 def test_any_text_of_the_right_form_is_refused_or_harmless(
     node: object, blobs: list[bytes]
@@ -984,7 +985,7 @@ def test_what_exists_arrives_when_the_cell_raises_and_a_problem_is_said(
 
 
 @given(value=nested)
-@settings(max_examples=10, deadline=None, suppress_health_check=list(HealthCheck))
+@settings(max_examples=examples(10), deadline=None, suppress_health_check=list(HealthCheck))
 @pytest.mark.filterwarnings("ignore:Generating overly large repr")
 def test_a_sample_goes_through_a_real_process(tmp_path: Path, value: object) -> None:
     values, done = send_through(sys.executable, tmp_path, "b = a", {"a": value}, ["b"])
