@@ -17,6 +17,10 @@ class SessionConflict(LyceumError):
     """A session is in another state than the request expects, or a run works on it."""
 
 
+class SnapshotRefused(SessionConflict):
+    """What a run has left as its snapshot is none."""
+
+
 class SnapshotDamaged(LyceumError):
     """A snapshot's files are gone or were changed."""
 

@@ -7,12 +7,14 @@ names are checked before they become paths.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import os
 import re
 import shutil
 import stat
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -25,12 +27,18 @@ from ...protocol.sessions import (
 )
 
 _FOLDER_FLAGS = os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW
+_PUNCH_HOLE, _KEEP_SIZE = 2, 1
 _NAME = re.compile(f"([0-9a-f]{{32}})(?:{re.escape(PACK_SUFFIX)}|{re.escape(MANIFEST_SUFFIX)})")
 
 
 @dataclass(frozen=True, slots=True)
 class StoredFile:
-    """One file: its folder (`packs` or `cells`), its name, and its size in bytes."""
+    """One file.
+
+    Attributes:
+        folder: `packs` or `cells`.
+        size_bytes: The room that it takes on the disk.
+    """
 
     folder: str
     name: str
@@ -64,6 +72,8 @@ class SnapshotFiles:
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), str(path))
             if status.st_mode & mode != mode:
                 path.chmod(mode)
+        if for_any_user:
+            self._let_read()
 
     def manifest(self, snapshot_id: str) -> bytes:
         """Return the bytes of a manifest.
@@ -72,13 +82,8 @@ class SnapshotFiles:
             FileNotFoundError: It does not exist.
             OSError: It cannot be read, is too large, or is something else than a file.
         """
-        with self._opened(MANIFESTS) as folder:
-            flags = os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK
-            descriptor = os.open(snapshot_id + MANIFEST_SUFFIX, flags, dir_fd=folder)
+        descriptor = self._open(MANIFESTS, snapshot_id + MANIFEST_SUFFIX, os.O_RDONLY)
         with open(descriptor, "rb") as file:
-            status = os.fstat(descriptor)
-            if not stat.S_ISREG(status.st_mode):
-                raise OSError(errno.EINVAL, "it is not a regular file")
             content = file.read(MAX_MANIFEST_BYTES + 1)
         if len(content) > MAX_MANIFEST_BYTES:
             raise OSError(errno.EFBIG, os.strerror(errno.EFBIG))
@@ -102,7 +107,8 @@ class SnapshotFiles:
             with contextlib.suppress(OSError), self._opened(name) as folder:
                 for entry in os.scandir(folder):
                     with contextlib.suppress(FileNotFoundError):
-                        size = entry.stat(follow_symlinks=False).st_size
+                        status = entry.stat(follow_symlinks=False)
+                        size = min(status.st_size, status.st_blocks * 512)
                         found.append(StoredFile(name, entry.name, size))
         return found
 
@@ -114,12 +120,48 @@ class SnapshotFiles:
             except (IsADirectoryError, PermissionError):
                 shutil.rmtree(file.name, dir_fd=folder)
 
+    def thin(self, pack_id: str, spans: Sequence[tuple[int, int]]) -> None:
+        """Give the room of spans of a pack back to the disk; what is around them stays in place.
+
+        Args:
+            spans: Begin and end of each, in bytes.
+
+        Raises:
+            OSError: The file system cannot do that.
+        """
+        descriptor = self._open(PACKS, pack_id + PACK_SUFFIX, os.O_WRONLY)
+        try:
+            for begin, end in spans:
+                _punch(descriptor, begin, end - begin)
+        finally:
+            os.close(descriptor)
+
     def remove(self) -> None:
         """Remove all of them."""
         if self.folder.is_symlink():
             self.folder.unlink()
         elif self.folder.exists():
             shutil.rmtree(self.folder)
+
+    def _let_read(self) -> None:
+        """Let any user read the files, as far as they are ours: other runs may have made them."""
+        for file in self.list():
+            with contextlib.suppress(OSError):
+                descriptor = self._open(file.folder, file.name, os.O_RDONLY)
+                try:
+                    os.fchmod(descriptor, 0o644)
+                finally:
+                    os.close(descriptor)
+
+    def _open(self, folder_name: str, name: str, flags: int) -> int:
+        """Open a regular file."""
+        with self._opened(folder_name) as folder:
+            flags |= os.O_NOFOLLOW | os.O_NONBLOCK
+            descriptor = os.open(name, flags, dir_fd=folder)
+        if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+            os.close(descriptor)
+            raise OSError(errno.EINVAL, "it is not a regular file")
+        return descriptor
 
     @contextlib.contextmanager
     def _opened(self, name: str) -> Iterator[int]:
@@ -133,3 +175,13 @@ class SnapshotFiles:
             yield descriptor
         finally:
             os.close(descriptor)
+
+
+def _punch(descriptor: int, offset: int, length: int) -> None:
+    if sys.platform != "linux":
+        raise OSError(errno.ENOTSUP, os.strerror(errno.ENOTSUP))
+    fallocate = ctypes.CDLL(None, use_errno=True).fallocate
+    fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_int64, ctypes.c_int64]
+    if fallocate(descriptor, _PUNCH_HOLE | _KEEP_SIZE, offset, length):
+        number = ctypes.get_errno()
+        raise OSError(number, os.strerror(number))

@@ -7,14 +7,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 from ...own_files import put_own, read_own
+from .manifest import PackUse
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Snapshot:
     """A snapshot that was a head once. Times in seconds since 1970.
 
@@ -31,7 +32,7 @@ class Snapshot:
     saved_at: float
     size_bytes: int
     variables: int
-    packs: Mapping[str, int]
+    packs: Mapping[str, PackUse]
 
 
 @dataclass
@@ -85,19 +86,19 @@ def write_index(path: Path, index: Index) -> None:
     Raises:
         OSError: It cannot be written; then the old one stays.
     """
-    put_own(path, json.dumps({**asdict(index), "snapshots": _encoded(index)}))
-
-
-def _encoded(index: Index) -> list[dict[str, Any]]:
-    return [asdict(snapshot) for snapshot in index.snapshots.values()]
+    snapshots = [vars(snapshot) for snapshot in index.snapshots.values()]
+    put_own(path, json.dumps({**vars(index), "snapshots": snapshots}))
 
 
 def _decoded(members: dict[str, Any]) -> Index:
-    snapshots = [
-        Snapshot(**{**item, "parent": tuple(item["parent"]) if item["parent"] else None})
-        for item in members["snapshots"]
-    ]
+    snapshots = [_snapshot(item) for item in members["snapshots"]]
     index = Index(**{**members, "snapshots": {snapshot.id: snapshot for snapshot in snapshots}})
     if not index.pinned <= set(index.snapshots):
         raise ValueError("a head has no snapshot")
     return index
+
+
+def _snapshot(members: dict[str, Any]) -> Snapshot:
+    parent = tuple(members["parent"]) if members["parent"] else None
+    packs = {name: PackUse(*use) for name, use in members["packs"].items()}
+    return Snapshot(**{**members, "parent": parent, "packs": packs})

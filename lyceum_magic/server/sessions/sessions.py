@@ -15,11 +15,18 @@ from pathlib import Path
 from typing import TypeVar
 from weakref import WeakValueDictionary
 
+from ...exceptions import LyceumError
 from ...protocol.requests import SessionStep
 from ...protocol.sessions import MAX_SESSION_BYTES
 from ..tasks import log_failure
 from ..troubles import Troubles
-from .errors import SessionConflict, SessionsUnavailable, SnapshotDamaged, UnknownSession
+from .errors import (
+    SessionConflict,
+    SessionsUnavailable,
+    SnapshotDamaged,
+    SnapshotRefused,
+    UnknownSession,
+)
 from .stored import SessionView, StoredSession, stored_keys
 
 logger = logging.getLogger(__name__)
@@ -56,6 +63,8 @@ class Sessions:
         self._claims: dict[tuple[str, str], tuple[str, SessionStep]] = {}
         # Steps of runs that are over, whose heads a failing disk has not let move.
         self._unmoved: dict[tuple[str, str], SessionStep] = {}
+        # Errors of the last run of each branch: that run's step, and a sentence.
+        self._errors: dict[tuple[str, str], tuple[SessionStep, LyceumError]] = {}
         self._locks: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._collections: set[asyncio.Task[None]] = set()
 
@@ -80,6 +89,9 @@ class Sessions:
         """
         async with self._lock(step.key):
             self._check_free(step.key, step.branch)
+            earlier, error = self._errors.get((step.key, step.branch), (None, None))
+            if earlier and error and step.parent and step.parent.id == earlier.id:
+                raise error  # which says why that is not the head
             claimed = [other.id for _, other in self._claims.values() if other.key == step.key]
             stored = self._stored(step.key)
             await asyncio.to_thread(stored.admit, step, self._clock(), claimed=claimed)
@@ -101,6 +113,7 @@ class Sessions:
             finally:
                 if self._claims.get(place, ("",))[0] == run_id:
                     del self._claims[place]
+        self._collect(step.key)  # a save that failed may have left files
 
     # Reading.
 
@@ -230,18 +243,21 @@ class Sessions:
         """Move a head to what a run has saved; once more later, if the disk fails now."""
         place = step.key, step.branch
         self._unmoved.pop(place, None)
+        self._errors.pop(place, None)
         try:
-            moved = await asyncio.to_thread(self._stored(step.key).advance, step, self._clock())
+            await asyncio.to_thread(self._stored(step.key).advance, step, self._clock())
         except SessionsUnavailable as exc:
             self._unmoved[place] = step
+            self._errors[place] = step, exc
             self._troubles.begin(_MOVING, exc)
-        except SnapshotDamaged as exc:
+        except (SnapshotRefused, SnapshotDamaged) as exc:
+            self._errors[place] = step, exc
             logger.warning("%s", exc)
+        except Exception:  # at the end of a run, which has to end all the same
+            logger.exception("the head of session %s could not be moved", step.key)
         else:
             if not self._unmoved:
                 self._troubles.end(_MOVING)
-            if moved:
-                self._collect(step.key)
 
     def _collect(self, key: str) -> None:
         """Remove what a session no longer needs, in the background."""
@@ -255,9 +271,9 @@ class Sessions:
         try:
             async with self._lock(key):
                 busy = bool(self.busy(key)) or any(other == key for other, _ in self._unmoved)
-                files = await asyncio.to_thread(stored.shrink, busy=busy)
-            # Not under the lock: a run that starts now needs none of them.
-            await asyncio.to_thread(stored.unlink, files)
+                waste = await asyncio.to_thread(stored.shrink, busy=busy)
+            # Not under the lock: a run that starts now needs nothing of it.
+            await asyncio.to_thread(stored.clear_away, waste)
         except UnknownSession:
             pass  # removed in the meantime
         except (SessionsUnavailable, SnapshotDamaged) as exc:

@@ -8,7 +8,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import re
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,18 +18,19 @@ from ...own_files import own_folder
 from ...protocol.requests import SessionStep
 from ...protocol.sessions import KEY_PATTERN, MAX_SESSION_BYTES, PACK_SUFFIX
 from ...protocol.sizes import in_words
-from .collection import left_over, to_drop
+from .collection import disk_size, left_over, spans_without_use, sparse_packs, to_drop
 from .errors import (
     SessionConflict,
     SessionFull,
     SessionsUnavailable,
     SnapshotDamaged,
+    SnapshotRefused,
     UnknownSession,
     UnknownSnapshot,
 )
 from .files import SnapshotFiles, StoredFile
 from .index import Index, Snapshot, read_index, write_index
-from .manifest import BadManifest, read_manifest
+from .manifest import BadManifest, read_manifest, read_parts
 
 logger = logging.getLogger(__name__)
 
@@ -45,6 +46,14 @@ def stored_keys(parent: Path) -> set[str]:
     except FileNotFoundError:
         return set()
     return {name for name in names if _KEY.fullmatch(name)}
+
+
+@dataclass(frozen=True, slots=True)
+class Waste:
+    """The files that no snapshot needs, and spans of packs: pack id -> begin and end of each."""
+
+    files: Sequence[StoredFile]
+    spans: Mapping[str, Sequence[tuple[int, int]]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -146,25 +155,23 @@ class StoredSession:
                 index.title = step.title or index.title
                 self._write(index, now)
 
-    def advance(self, step: SessionStep, now: float) -> bool:
-        """Move the head of a branch to the snapshot that a run has left, if it is a whole one.
+    def advance(self, step: SessionStep, now: float) -> None:
+        """Move the head of a branch to the snapshot that a run has left, if it has left any.
 
-        Returns:
-            Whether the session has another head now than before the run.
+        Raises:
+            SnapshotRefused: It is not a whole one, or does not continue the head.
         """
         index = self._read()
         if index is None or step.id in index.snapshots:  # moved by an earlier server
-            return False
+            return
         if (snapshot := self._left_by(step, now)) is None:
-            return False
+            return
         if index.branches.get(step.branch) != (step.parent.id if step.parent else None):
-            logger.warning("a snapshot of session %s does not continue its head", self.key)
-            return False
+            raise self._refused(step, "the branch has another head by now")
         index.snapshots[snapshot.id] = snapshot
         index.branches[step.branch] = snapshot.id
         with self._writing():
             self._write(index, now)
-        return True
 
     # The user's moves.
 
@@ -248,8 +255,8 @@ class StoredSession:
 
     # Collection.
 
-    def shrink(self, *, busy: bool) -> Sequence[StoredFile]:
-        """Drop snapshots that need not stay; return the files that can go.
+    def shrink(self, *, busy: bool) -> Waste:
+        """Drop snapshots that need not stay; return what no snapshot needs any more.
 
         Args:
             busy: Whether a run writes to the session. Then files that belong to no snapshot stay.
@@ -262,13 +269,40 @@ class StoredSession:
             }
             with self._writing():
                 write_index(self._index, index)
-        return left_over(index, files, dropped=dropped, busy=busy)
+        return Waste(
+            left_over(index, files, dropped=dropped, busy=busy), self._unused_spans(index, files)
+        )
 
-    def unlink(self, files: Sequence[StoredFile]) -> None:
-        """Remove files of the session."""
+    def clear_away(self, waste: Waste) -> None:
+        """Remove what no snapshot needs."""
         with self._writing():
-            for file in files:
+            for file in waste.files:
                 self.files.unlink(file)
+        for pack, spans in waste.spans.items():
+            try:
+                self.files.thin(pack, spans)
+            except OSError as exc:  # the pack goes later, as a whole
+                logger.info("a pack of session %s stays as large as it is: %s", self.key, exc)
+
+    def _unused_spans(
+        self, index: Index, files: Sequence[StoredFile]
+    ) -> Mapping[str, Sequence[tuple[int, int]]]:
+        """Return what no snapshot needs of packs that are needed for less than half."""
+        packs = {pack: self.files.pack_size(pack) or 0 for pack in sparse_packs(index, files)}
+        used: dict[str, set[tuple[int, int]]] = {pack: set() for pack in packs}
+        for snapshot in index.snapshots.values():
+            if not used.keys() & snapshot.packs.keys():
+                continue
+            try:
+                parts = read_parts(self._checked(snapshot))
+            except (SnapshotDamaged, BadManifest):
+                for pack in snapshot.packs:
+                    used.pop(pack, None)  # it cannot be known what the snapshot needs
+                continue
+            for pack, offset, length in parts:
+                if pack in used:
+                    used[pack].add((offset, length))
+        return {pack: spans_without_use(parts, packs[pack]) for pack, parts in used.items()}
 
     # Underneath.
 
@@ -335,8 +369,7 @@ class StoredSession:
 
     def _check_room(self, index: Index) -> None:
         """Raise SessionFull if what collection must keep takes too much already."""
-        packs = {name for id_ in index.pinned for name in index.snapshots[id_].packs}
-        size = sum(self.files.pack_size(pack) or 0 for pack in packs)
+        size = disk_size(index, self.files.list(), index.pinned)
         if size > self._max_bytes:
             raise SessionFull(
                 f"Session {self.key!r} takes {in_words(size)} and may take "
@@ -355,11 +388,11 @@ class StoredSession:
             ) from exc
         if hashlib.sha256(manifest).hexdigest() != snapshot.sha256:
             raise self._damaged(snapshot, "its manifest was changed")
-        for pack, size in snapshot.packs.items():
+        for pack, use in snapshot.packs.items():
             found = self.files.pack_size(pack)
             if found is None:
                 raise self._damaged(snapshot, f"its pack {pack[:8]}{PACK_SUFFIX} is gone")
-            if found < size:
+            if found < use.end:
                 raise self._damaged(snapshot, f"its pack {pack[:8]}{PACK_SUFFIX} was cut off")
         return manifest
 
@@ -370,23 +403,27 @@ class StoredSession:
         )
 
     def _left_by(self, step: SessionStep, now: float) -> Snapshot | None:
-        """Return the snapshot that a run has left; None if it has left no whole one."""
+        """Return the snapshot that a run has left; None if it has left none."""
         try:
-            data = self.files.manifest(step.id)
-            contents = read_manifest(data, step)
-            for pack, size in contents.packs.items():
-                if (self.files.pack_size(pack) or -1) < size:
+            contents = read_manifest(self.files.manifest(step.id), step)
+            for pack, use in contents.packs.items():
+                size = self.files.pack_size(pack)
+                if size is None or size < use.end:
                     raise BadManifest(f"names a part of pack {pack[:8]} that does not exist")
         except FileNotFoundError:
             return None
-        except (OSError, BadManifest) as exc:
-            why = f"cannot be read: {exc.strerror}" if isinstance(exc, OSError) else str(exc)
-            logger.warning(
-                "cell %d of session %s is not taken over: its manifest %s", step.cell, self.key, why
-            )
-            return None
+        except OSError as exc:
+            raise self._refused(step, f"its manifest cannot be read ({exc.strerror})") from exc
+        except BadManifest as exc:
+            raise self._refused(step, f"its manifest {exc}") from exc
         parent = (step.parent.id, step.parent.sha256) if step.parent else None
         return Snapshot(
             step.id, contents.sha256, step.cell, step.branch, parent, now,
             contents.size_bytes, contents.variables, contents.packs,
         )  # fmt: skip
+
+    def _refused(self, step: SessionStep, why: str) -> SnapshotRefused:
+        return SnapshotRefused(
+            f"What cell {step.cell} of session {self.key!r} saved was not taken over: {why}. The "
+            "session is where it was before that cell."
+        )
