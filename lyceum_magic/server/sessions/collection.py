@@ -13,7 +13,7 @@ from .files import StoredFile
 from .index import Index
 
 _BLOCK = 4096
-#: Packs below this size stay whole.
+#: Minimum size of a pack that is made smaller.
 _SMALL_BYTES = 1 << 20
 
 

@@ -18,7 +18,7 @@ class SessionConflict(LyceumError):
 
 
 class SnapshotRefused(SessionConflict):
-    """What a run has left as its snapshot is none."""
+    """A run has left something else than its snapshot."""
 
 
 class SnapshotDamaged(LyceumError):

@@ -343,7 +343,7 @@ class StoredSession:
         if head is not None and step.parent is not None and head.sha256 != step.parent.sha256:
             raise SessionConflict(
                 f"The manifest of cell {head.cell} of session {self.key!r} has another SHA-256 "
-                "than the request names; read the session again."
+                f"than the request names; look at `%lyceum session show {self.key}`."
             )
         number = head.cell + 1 if head is not None else 1
         if step.cell != number:
@@ -356,15 +356,17 @@ class StoredSession:
         if index.branches.get(branch) == expected:
             return
         head = index.head(branch)
-        now = "has no cell" if head is None else f"is at cell {head.cell} ({head.id[:8]})"
+        found = "has no cell" if head is None else f"is at cell {head.cell} ({head.id[:8]})"
         before = index.snapshots.get(expected or "")
         if expected is None:
-            asked = "a branch without cells"
+            wanted = "is for a branch without cells"
+        elif before is None:
+            wanted = f"continues snapshot {expected[:8]}"
         else:
-            asked = f"snapshot {expected[:8]}" + (f", cell {before.cell}" if before else "")
+            wanted = f"continues cell {before.cell} ({before.id[:8]})"
         raise SessionConflict(
-            f"Branch {branch!r} of session {self.key!r} {now} by now, and the request continues "
-            f"{asked}; read the session again."
+            f"Branch {branch!r} of session {self.key!r} {found}, and the request {wanted}; look at "
+            f"`%lyceum session show {self.key}`."
         )
 
     def _check_room(self, index: Index) -> None:

@@ -144,6 +144,12 @@ def check_fields(request: StartImage) -> None:
         _check_size(request.docker_user, "the user", "docker_user")
     if request.enable_s3_mount:
         _check_mount_path(request.s3_mount_path)
+        if request.session and _plain(request.s3_mount_path) == FOLDER_IN_CONTAINER:
+            raise InvalidField(
+                f"s3_mount_path must not be {FOLDER_IN_CONTAINER} in a session, whose files are "
+                "there; choose another one such as /mnt/s3.",
+                field="s3_mount_path",
+            )
 
 
 def decode_environment(text: str) -> dict[str, str | None]:
@@ -193,13 +199,17 @@ def _check_mount_path(path: str) -> None:
             f"{field} must be an absolute path without `..` such as /mnt/s3; it is {path[:300]!r}.",
             field=field,
         )
-    plain = "/" + "/".join(parts.parts[1:])
+    plain = _plain(path)
     if plain in _SYSTEM_FOLDERS or plain.startswith(_KERNEL_FOLDERS):
         raise InvalidField(
             f"{field} must not hide what programs need, as {plain} would; choose another one "
             "such as /mnt/s3.",
             field=field,
         )
+
+
+def _plain(path: str) -> str:
+    return "/" + "/".join(PurePosixPath(path).parts[1:])
 
 
 def container_environment(run_order: RunOrder, request: StartImage) -> list[str]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import pytest
 
-from lyceum_magic.protocol.requests import StartImage
+from lyceum_magic.protocol.requests import SessionStep, StartImage
 from lyceum_magic.server.runners.base import EngineUnavailable, InvalidField, RunOrder, Usage
 from lyceum_magic.server.runners.engine.container import (
     ContainerRunner,
@@ -53,6 +53,9 @@ def test_lines_are_variables() -> None:
     }
 
 
+SESSION = SessionStep(key="a", cell=1, id="0" * 32)
+
+
 @pytest.mark.parametrize("line", ["=s3cret", "two words=1", "-----END KEY line-----", " X=1"])
 def test_a_line_without_a_name_is_refused_and_not_quoted(line: str) -> None:
     with pytest.raises(InvalidField, match="line 2 has no name") as caught:
@@ -74,9 +77,17 @@ def test_the_request_s_variables_win_over_the_account_s_secrets() -> None:
     ]
 
 
+def test_a_run_of_a_session_finds_its_folder_by_a_variable() -> None:
+    request = image(docker_run_env="LYCEUM_SESSION_FOLDER=/elsewhere", session=SESSION)
+    run_order = RunOrder("id", Path(), request, session_folder=Path("/state/sessions/a"))
+    variables = container_environment(run_order, request)
+    assert variables == ["LYCEUM_RUN_ID=id", "LYCEUM_SESSION_FOLDER=/lyceum-session"]
+
+
 @pytest.mark.parametrize(
     ("fields", "field", "words"),
     [
+        ({"s3_mount_path": "//lyceum-session/", "session": SESSION}, "s3_mount_path", "session"),
         ({"docker_run_cmd": ["echo", LONG]}, "docker_run_cmd", "argument 2 .* 131072 bytes"),
         ({"docker_run_cmd": ["a\0b"]}, "docker_run_cmd", "argument 1 .* zero byte"),
         ({"docker_run_env": f"A={LONG}"}, "docker_run_env", "line 1 .* 131074 bytes"),
