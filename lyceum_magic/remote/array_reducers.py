@@ -62,7 +62,8 @@ def reduce_subclass(pickler: Any, array: Any) -> Any:
         return None
     plain = array.view(numpy.ndarray)
     pickler._alive.append(plain)
-    return view_as, (plain, type(array)), getattr(array, "__dict__", None)
+    attributes = getattr(array, "__dict__", None)
+    return view_as, (plain, type(array)), attributes, None, None, fill_attributes
 
 
 class Region:
@@ -127,12 +128,14 @@ def view_as(array: Any, kind: Any) -> Any:
     return array.view(kind)
 
 
+def fill_attributes(array: Any, attributes: Any) -> None:
+    vars(array).update(attributes)
+
+
 def view_of_objects(owner: Any, at: int, shape: Any, strides: Any, writeable: bool) -> Any:
     from numpy.lib.stride_tricks import as_strided
 
-    made = as_strided(owner.reshape(-1)[at:], shape, strides)
-    made.flags.writeable = writeable
-    return made
+    return as_strided(owner.reshape(-1)[at:], shape, strides, writeable=writeable)
 
 
 # --- pandas and numba

@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import io
+import struct
 import sys
 import threading
 import types
@@ -42,6 +43,7 @@ def by_type() -> dict[type, Callable[..., Any]]:
         weakref.ref: _weakref,
         weakref.WeakKeyDictionary: _weak_mapping,
         weakref.WeakValueDictionary: _weak_mapping,
+        struct.Struct: lambda pickler, obj: (struct.Struct, (obj.format,)),
         weakref.WeakSet: lambda pickler, obj: (weakref.WeakSet, (list(obj),)),
         _LOCK: _lock,
         _RLOCK: _lock,

@@ -13,6 +13,7 @@ import io
 import pickle
 import sys
 import types
+import typing
 
 from .used_names import names_of_function
 
@@ -30,6 +31,8 @@ MAIN = "__main__"
 PACKAGE = __name__.rpartition(".")[0]
 #: Smaller buffers stay in the pickle. In bytes.
 MIN_BUFFER = 1 << 16
+#: Names in the globals of a generated function, above which only those that it uses are kept.
+_MAX_SCOPE = 50
 #: This package under its names in tests and on machines.
 _PACKAGES = ("lyceum_magic_remote.", "lyceum_magic.remote.", "cloudpickle.")
 
@@ -76,6 +79,9 @@ class Surroundings:
         self.regions: list[tuple[int, int]] = []
         self.deadline = float("inf")
         self.opened: list[tuple[dict[str, Any], Any]] = []
+        for value in values.values():
+            if type(value) is dict:
+                self.scope(value)  # now: a dict must not change while it is pickled
 
     def is_importable(self, module: str) -> bool:
         """Return whether another process can import a module by its name."""
@@ -189,6 +195,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             }
         if make is cloudpickle._make_skeleton_class:
             kind, name, bases, options, tracker, _ = given
+            if kind is type and typing.NamedTuple in bases:
+                bases = obj.__bases__  # the other makes a class of its own kind
             if "__slots__" in members:
                 options["__slots__"] = members["__slots__"]
             make, given = make_class, (kind, name, bases, options, tracker)
@@ -233,8 +241,14 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             known = sys.modules.get(name) if isinstance(name, str) else None
             if known is not None and vars(known) is scope and self.around.is_importable(str(name)):
                 where = name
-            else:
+            elif len(scope) <= _MAX_SCOPE or any(
+                scope is value for value in self.around.values.values()
+            ):
                 where = self.around.scope(scope)
+            else:  # of a generated function, as sympy makes them
+                used = names_of_function(obj.__code__)
+                where = {key: value for key, value in scope.items() if key in used}
+                self._alive.append(where)
         state = (
             contents,
             obj.__dict__ or None,

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import gc
 import io
+import pickle
 import re
 import sys
+import threading
 import time
 import types
 import warnings
@@ -20,13 +22,19 @@ from .replayed import module_of
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
-    from collections.abc import Iterator
-    from typing import Any
+    from collections.abc import Callable, Iterator
+    from typing import Any, TypeVar
+
+    T = TypeVar("T")
 
 #: Names of a namespace that are no variables of the user.
 NOT_KEPT = frozenset(
     {"In", "Out", "__getattr__", "_dh", "_ih", "_oh", "exit", "get_ipython", "quit"}
 )
+
+#: Bytes of the stack, and depth of calls, of the thread for values that nest deep.
+_STACK_BYTES = 1 << 30
+_DEEP = 400_000
 
 _CANNOT = re.compile(r"cannot pickle '([^']+)' object")
 _WORDS = {
@@ -157,21 +165,60 @@ def _pickled(
     around: Surroundings, names: list[str], max_bytes: int, lost: dict[str, str]
 ) -> Part | None:
     """Return the pickle of some names; None if it fails, with the reason in `lost`."""
-    file = _Limited(max_bytes, around.deadline)
-    pickler = Pickler(file, around, names)
-    try:
+
+    def dump() -> tuple[bytes, Pickler]:
+        file = _Limited(max_bytes, around.deadline)
+        pickler = Pickler(file, around, names)
         pickler.dump({name: around.values[name] for name in names})
+        return file.getvalue(), pickler
+
+    try:
+        try:
+            content, pickler = dump()
+        except (RecursionError, pickle.PicklingError) as exc:
+            if not _is_too_deep(exc):
+                raise
+            content, pickler = _with_large_stack(dump)
     except SaveTimeout:
         raise
     except BaseException as exc:  # noqa: BLE001 - a class of the cell may raise anything
         for name in names:
             lost[name] = reason(around.values[name], exc)
         return None
-    part = Part(names, file.getvalue(), pickler)
+    part = Part(names, content, pickler)
     value = around.values[names[0]]
     if len(names) > 1 or isinstance(value, (tuple, frozenset)) or not is_atomic(type(value)):
         part.memo = pickler.memo.copy()
     return part
+
+
+def _is_too_deep(exc: BaseException) -> bool:
+    return isinstance(exc, RecursionError) or isinstance(exc.__cause__, RecursionError)
+
+
+def _with_large_stack(work: Callable[[], T]) -> T:
+    """Return the result of work on values that nest deep, such as a list of linked nodes."""
+    found: list[Any] = []
+
+    def run() -> None:
+        try:
+            found.append((work(), None))
+        except BaseException as exc:  # noqa: BLE001 - it is raised again
+            found.append((None, exc))
+
+    before, limit = threading.stack_size(_STACK_BYTES), sys.getrecursionlimit()
+    sys.setrecursionlimit(max(limit, _DEEP))
+    try:
+        thread = threading.Thread(target=run)
+        thread.start()
+        thread.join()
+    finally:
+        threading.stack_size(before)
+        sys.setrecursionlimit(limit)
+    result, problem = found[0]
+    if problem is not None:
+        raise problem
+    return result  # type: ignore[no-any-return]
 
 
 def _drop_what_needs_lost(saved: Saved) -> None:
@@ -192,7 +239,7 @@ def reason(value: object, exc: BaseException) -> str:
         return exc.what if exc.obj is value else f"it holds {exc.what}"
     if isinstance(exc, (TooMuch, Broken)):
         return str(exc)
-    if isinstance(exc, RecursionError) or isinstance(exc.__cause__, RecursionError):
+    if _is_too_deep(exc):
         return f"{a_type(value)} that nests too deep"
     found = _CANNOT.search(str(exc))
     if found:

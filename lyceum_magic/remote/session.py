@@ -16,6 +16,7 @@ import sys
 import time
 
 from . import compiling, frames, packs, reducers
+from .library_changes import changes_of
 from .packs import Broken, Mapped, PackReader, PackWriter, TooMuch
 from .process_state import LibraryStates, Surface
 from .replayed import MAX_LINES, future_flags, lines_of
@@ -286,7 +287,7 @@ class Session:
         max_bytes = self._limits["state_bytes"]
         self._writer = PackWriter(draft, self._job["id"], known, max_bytes)
         groups = [self._entry(part) for part in saved.parts]
-        saved.lost.update(self._lost_late)
+        saved.lost.update({**self._lost_late, **changes_of(self._source, namespace)})
         carried = self._carried(namespace, saved)
         states = [self._writer.add(pickle.dumps(libraries, 5)), self._writer.add(filters)]
         files, folders = self._files.save(self._writer, saved.lost)

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import stat
 
@@ -50,6 +51,8 @@ class WorkFiles:
                 reader.copy_to(entry[:4], file)
                 os.fchmod(file.fileno(), entry[4] & 0o777)
             self._entries[path] = (entry, _state(os.lstat(place)))
+        if files:
+            importlib.invalidate_caches()
 
     def save(self, writer: PackWriter, lost: dict[str, str]) -> tuple[dict[str, Any], list[str]]:
         """Write the files that this session has made; return their entries, and the folders.

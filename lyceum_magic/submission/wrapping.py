@@ -33,6 +33,7 @@ _OF_SESSIONS = (
     "cloudpickle",
     "descriptions",
     "groups",
+    "library_changes",
     "library_reducers",
     "packs",
     "process_state",
