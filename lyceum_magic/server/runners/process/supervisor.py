@@ -167,7 +167,6 @@ def _unload_bootstrap() -> None:
 
 def _supervise(server: socket.socket, program: int, go: int, stdout: int, stderr: int) -> NoReturn:
     """Do the parent's part: wait for the hand-over, let the program go, see to its end."""
-    memory.own_memory()
     poll = select.poll()
     poll.register(server, select.POLLIN)
     poll.register(stdout, select.POLLIN)  # at its end if the waiting program was killed
