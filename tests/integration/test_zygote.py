@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import json
 import os
+import random
 import resource
 import signal
 import socket
@@ -21,7 +23,15 @@ from lyceum_magic.server.runners.forks import Zygote
 from lyceum_magic.server.runners.process.runner import ProcessRunner
 from tests.tools.waiting import eventually
 
-from .test_process_runner import is_alive, run, run_order, start, start_server_and_kill_it, until
+from .test_process_runner import (
+    is_alive,
+    output,
+    run,
+    run_order,
+    start,
+    start_server_and_kill_it,
+    until,
+)
 
 pytestmark = [
     pytest.mark.anyio,
@@ -281,3 +291,39 @@ async def test_interpreters_can_each_be_started(tmp_path: Path) -> None:
     await handle.kill()
     await handle.ended()
     await runner.close()
+
+
+@pytest.mark.parametrize("seed", range(3))
+async def test_every_run_ends_whoever_is_killed(tmp_path: Path, seed: int) -> None:
+    chance = random.Random(seed)
+    runner = ProcessRunner(tmp_path / "state")
+    await runner.open()
+    handles = []
+    for number in range(15):
+        code = f"import time\nprint({number}, flush=True)\ntime.sleep({chance.random() / 5})"
+        handles.append(await start(runner, tmp_path / f"run{number}", code))
+        await asyncio.sleep(chance.random() / 20)  # any moment of a run's life
+        family = psutil.Process().children(recursive=True)
+        if family:
+            with contextlib.suppress(psutil.NoSuchProcess):
+                chance.choice(family).kill()
+    for number, handle in enumerate(handles):
+        end = await handle.ended()
+        assert (end.reason, end.return_code) in [("exited", 0), ("exited", 137), ("lost", None)]
+        if end.return_code == 0:
+            assert output(handle, "stdout") == f"{number}\n"
+    # The server's own health has not suffered.
+    end, stdout, _ = await run(runner, tmp_path / "last", "print('on')")
+    assert (end.return_code, stdout) == (0, "on\n")
+    marks = {read_facts(tmp_path / f"run{number}").get("id") for number in range(15)} - {None}
+    await runner.close()
+    await soon(lambda: not any(mark_of(one) in marks for one in psutil.process_iter()), "their end")
+    await soon(lambda: psutil.Process().children() == [], "the end of all that waited")
+
+
+def mark_of(process: psutil.Process) -> str | None:
+    try:
+        mark = process.environ().get("LYCEUM_SUPERVISOR_ID")
+    except psutil.Error:
+        return None
+    return None if mark is None else str(mark)
