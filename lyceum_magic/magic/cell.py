@@ -121,7 +121,8 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
     if next_one is not None:
         say_end_in_session(run, next_one)
     cell.bring_home(run, bind)
-    failure = failure_of(run, cell.python, cell.request.kind)
+    text = None if cell.python is None else "\n" * (spec.first_line - 1) + cell.python
+    failure = failure_of(run, text, cell.request.kind)
     if failure is not None and not spec.may_fail:
         raise failure
 

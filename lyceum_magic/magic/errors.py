@@ -61,7 +61,8 @@ def failure_of(run: Run, cell: str | None = None, kind: Kind = "python") -> RunF
     """Return the exception for a run's end, for this notebook; None if the run completed.
 
     Args:
-        cell: the text of the present cell below the magic line, if the run is of that cell.
+        cell: the text of the present cell, if the run is of that cell; an empty line stands for
+            its magic line.
         kind: of the run.
     """
     if run.state is State.COMPLETED:
@@ -80,14 +81,14 @@ def name_in_notebook(cell: str) -> str:
     """Return IPython's name of the present cell, which tracebacks show as `Cell In[n]`.
 
     Args:
-        cell: its text below the magic line, which counts as line 1.
+        cell: its text, as for `failure_of`.
     """
     from IPython import get_ipython
 
     shell = get_ipython()
     # `execution_count` is that of the next cell in newer versions; the inputs know.
     number = len(shell.history_manager.input_hist_parsed) - 1
-    return str(shell.compile.cache(f"\n{cell}", number))
+    return str(shell.compile.cache(cell, number))
 
 
 def as_in_a_cell(error: BaseException, hint: str, style: str = "") -> list[str]:

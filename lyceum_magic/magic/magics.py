@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -175,6 +176,10 @@ def unload(shell: Any) -> None:
         known for known in shell.configurables if type(known).__name__ != LyceumMagics.__name__
     ]
     remove(shell)
+    if f"{__package__}.offload" in sys.modules:
+        from .offload import switch_off
+
+        switch_off(shell)
 
 
 def _help_of_cell(name: str) -> str:

@@ -13,6 +13,7 @@ from ..submission.python_request import prepare_python
 from ..submission.specs import PythonSpec
 from .cell import Cell
 from .defaults import Bind, Defaults
+from .offload import is_offloaded
 from .options import read_line
 from .transfer import bring_home, say, say_what_will_come
 
@@ -40,7 +41,8 @@ class PythonCell(Cell):
         namespace: Mapping[str, object],
         of_shell: Mapping[str, object],
     ) -> None:
-        self.spec = read_line(PythonSpec, line, code=text, **defaults.of_run())
+        first_line = {"has_line": False} if is_offloaded(line) else {}
+        self.spec = read_line(PythonSpec, line, code=text, **defaults.of_run(), **first_line)
         spec = self.spec
         # A configured session is none of a cell that is sent as it is.
         default = "" if spec.raw else defaults.session

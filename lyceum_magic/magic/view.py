@@ -81,7 +81,6 @@ class View:
                 self._session = session_entry(item)
                 if lost := not_kept(item):
                     self._body.add_text(Output(f"[lyceum] {lost}\n"))
-                self._strip.update(self.facts())
             case Value() | SavedFile() | SessionInterrupted():
                 self._begin()
             case Progress(state, detail, note):

@@ -29,6 +29,10 @@ class SessionUse:
         """Work on a branch of a session from now on."""
         self._branches[key] = branch
 
+    def forget(self, key: str) -> None:
+        """Forget a session that was removed, or one of whose branches was."""
+        self._branches.pop(key, None)
+
     def begin(self, key: str) -> bool:
         """Note a cell of a session, and return whether it is the first of this process."""
         is_first = key not in self._begun

@@ -92,6 +92,7 @@ class RunSpec:
 
     Attributes:
         is_cell: whether a magic's line has chosen them, rather than the arguments of `submit*`.
+        has_line: whether the line is the cell's first; not if `%lyceum offload` has written it.
         tag: the text under which the client finds the run again.
     """
 
@@ -101,6 +102,7 @@ class RunSpec:
     several: ClassVar[tuple[str, ...]] = ()
 
     is_cell: bool = field(default=False, init=False, compare=False)
+    has_line: bool = field(default=True, init=False, compare=False, repr=False)
     tag: str = field(
         default_factory=lambda: uuid.uuid4().hex, init=False, compare=False, repr=False
     )
@@ -204,7 +206,7 @@ class RunSpec:
     @property
     def first_line(self) -> int:
         """The number of the first line of the run's text; a cell counts its magic line."""
-        return 2 if self.is_cell else 1
+        return 2 if self.is_cell and self.has_line else 1
 
     def called(self, name: str, value: str = "") -> str:
         """Return an option as its user writes it: `--registry basic`, or `registry="basic"`."""

@@ -25,6 +25,8 @@ SUBCOMMANDS = {
     "abort": "kill a run",
     "stop": "end a run gracefully",
     "metrics": "what a run has used: processor, memory, GPU",
+    "session": "variables that last from cell to cell: list|show|diff|checkout|branch|keep|new|rm",
+    "offload": "run every following cell on Lyceum, in a session: on|off",
     "secrets": "variables that every run of this account is given",
     "storage": "the account's files, which images find in /mnt/s3",
     "callbacks": "what became of callbacks: [ID]|test URL|redeliver ID|rm ID|secret",

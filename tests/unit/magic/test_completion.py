@@ -55,6 +55,7 @@ def test_options_of_images_and_stacks() -> None:
 def test_actions_of_a_subcommand() -> None:
     assert offers("%lyceum secrets ") == ["list", "rm", "set"]
     assert offers("%lyceum storage g") == ["get"]
+    assert offers("%lyceum session ch") == ["checkout"]
     assert offers("%lyceum storage get --") == ["--yes"]
     actions = ["list", "redeliver", "rm", "secret", "test"]
     assert offers("%lyceum callbacks ") == [*actions, "last", *IDS]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import re
 
 import pytest
 from hypothesis import given
@@ -203,6 +204,14 @@ def test_no_line_brings_anything_but_options_or_one_sentence(line: str) -> None:
         ("attach", {"command": "attach", "id": "last"}),
         ("secrets", {"command": "secrets", "action": None}),
         ("secrets set A", {"action": "set", "name": "A"}),
+        ("session", {"command": "session", "action": "list"}),
+        ("session show train 3", {"action": "show", "which": ["train", "3"]}),
+        ("session diff 1 train:2", {"action": "diff", "a": "1", "b": "train:2"}),
+        ("session keep --off", {"action": "keep", "which": [], "off": True}),
+        ("session branch try", {"action": "branch", "branch": "try", "name": None}),
+        ("session rm train try", {"action": "rm", "name": "train", "branch": "try"}),
+        ("offload on -m gpu", {"command": "offload", "action": "on", "machine": "gpu"}),
+        ("offload", {"command": "offload", "action": None}),
         ("storage ls", {"command": "storage", "action": "ls", "prefix": ""}),
         ("storage put a b", {"action": "put", "path": "a", "key": "b"}),
         ("storage get a --yes", {"action": "get", "key": "a", "path": None, "yes": True}),
@@ -230,6 +239,9 @@ def test_subcommands_are_understood(line: str, members: dict[str, object]) -> No
         ("list --nonsense", "unrecognized arguments: --nonsense"),
         ("secrets set", "required: NAME"),
         ("secrets set A canary", "unrecognized arguments: canary"),
+        ("session rm", "required: NAME"),
+        ("session diff 1", "required: B"),
+        ("offload sideways", "invalid choice: 'sideways'"),
         ("storage", "required: ls|put|get|rm"),
         ("storage mv a b", "invalid choice: 'mv'"),
         ("callbacks test", "required: URL"),
@@ -298,3 +310,37 @@ def test_quotes_of_a_word_processor_inside_a_word_are_text() -> None:
     assert parse_image_line("alpine --cmd echo \u201chi\u201d").words == [
         "echo", "\u201chi\u201d",
     ]  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("line", "session"),
+    [
+        ("", None),
+        ("--session", "notebook"),
+        ("--session train", "train"),
+        ("--session -m gpu", "notebook"),
+        ("--no-session", ""),
+        ("--session a.b-c_1", "a.b-c_1"),
+    ],
+)
+def test_a_session_has_a_name_or_is_the_notebooks_own(line: str, session: str | None) -> None:
+    assert parse_cell_line(line).session == session
+    assert parse_image_line(f"python:3.12 --python {line}").session == session
+
+
+@pytest.mark.parametrize(
+    ("line", "said"),
+    [
+        ("--session Train", "--session takes a name of a-z"),
+        ("--session ../x", "not '../x'"),
+        ("--session train --raw", "--session cannot go with it"),
+    ],
+)
+def test_what_is_no_session_is_refused(line: str, said: str) -> None:
+    with pytest.raises(OptionError, match=re.escape(said)):
+        parse_cell_line(line)
+
+
+def test_only_python_has_a_session_in_an_image() -> None:
+    with pytest.raises(OptionError, match="add --python"):
+        parse_image_line("python:3.12 --session")
