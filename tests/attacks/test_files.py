@@ -98,7 +98,9 @@ def test_a_folder_of_ours_in_a_foreign_one_is_refused(foreign: Path, stranger: S
     assert below(folder) == set()
 
 
-@pytest.mark.parametrize("name", [*SERVER_FILES, "runs", "storage", "requirements", "uploads"])
+@pytest.mark.parametrize(
+    "name", [*SERVER_FILES, "runs", "storage", "requirements", "uploads", "sessions"]
+)
 def test_links_that_a_stranger_left_in_a_folder_of_ours_are_not_followed(
     opened: Path, stranger: Stranger, victims_file: Path, tmp_path: Path, name: str
 ) -> None:

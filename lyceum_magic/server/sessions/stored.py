@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from ...disks import reason
-from ...own_files import own_folder
+from ...own_files import check_folder, own_folder
 from ...protocol.requests import SessionStep
 from ...protocol.sessions import KEY_PATTERN, MAX_SESSION_BYTES, PACK_SUFFIX
 from ...protocol.sizes import in_words
@@ -326,6 +326,7 @@ class StoredSession:
     def _make_folders(self) -> None:
         for folder in (self._parent, self._index.parent):
             own_folder(folder)
+        check_folder(self.files.folder)
         self.files.make()
 
     @contextmanager
