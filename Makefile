@@ -24,7 +24,8 @@ export UV_SYSTEM_CERTS ?= true
 unexport PYTHONDONTWRITEBYTECODE
 
 .DEFAULT_GOAL := help
-.PHONY: help demo lab serve check quick test test-all test-alone test-engine fuzz faults bench
+.PHONY: help demo lab serve check check-types check-text quick test test-all test-alone test-engine \
+  test-browser fuzz faults bench
 
 help:
 	@sed -n 's/^#   //p' Makefile
@@ -39,11 +40,16 @@ serve: .venv/installed-demo
 	$(BIN)/lyceum-magic serve
 
 check: .venv/installed-dev
+	+$(MAKE) --no-print-directory --jobs 2 --output-sync=target check-types check-text
+
+check-types:
+	$(BIN)/mypy
+
+check-text:
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
-	$(BIN)/mypy
 	$(BIN)/codespell
-	$(BIN)/pytest -q -o addopts= tests/test_language.py
+	$(BIN)/pytest -q -o addopts='-p no:nbval -p no:schemathesis' tests/test_language.py
 
 # One or two of each main path through a real kernel and the embedded server.
 QUICK := $(addprefix tests/integration/,\
@@ -62,12 +68,11 @@ quick: check
 	$(PARALLEL) -n 2 -m 'not exhaustive and not other_python' $(QUICK) \
 	  tests/unit tests/test_architecture.py tests/test_samples.py
 
-# Without an engine and with one: both wait much of their time, so they run at once. A browser and
-# its JupyterLab need both cores for themselves.
+# Without an engine and with one: both wait much of their time, so they run at once. The browser
+# comes after the engine, whose tests end first.
 test: SELECT := -m 'not exhaustive'
 test test-all: check
-	+$(MAKE) --no-print-directory --jobs 2 --output-sync=target SELECT="$(SELECT)" test-alone test-engine
-	$(BIN)/pytest $(SELECT) tests/browser
+	+$(MAKE) --no-print-directory --jobs 2 --output-sync=target SELECT="$(SELECT)" test-alone test-browser
 
 # The longest modules come first, and the quick ones fill what is left at the end.
 test-alone:
@@ -79,6 +84,9 @@ test-engine:
 	$(PARALLEL) $(SELECT) --tx 'popen//python=tests/tools/network-namespace $(BIN)/python' tests/network
 	PYTHON=$(BIN)/python $(PARALLEL) $(SELECT) \
 	  --tx '2*popen//python=tests/tools/docker-engine $(BIN)/python' tests/containers
+
+test-browser: test-engine
+	$(BIN)/pytest $(SELECT) tests/browser
 
 fuzz: .venv/installed-dev
 	FUZZ_S=600 PYTHON=$(BIN)/python tests/tools/docker-engine $(BIN)/pytest tests/containers/test_fuzz.py
