@@ -5,8 +5,6 @@ from __future__ import annotations
 import json
 from typing import Any
 
-import httpx
-
 from ..exceptions import (
     ApiError,
     NotAuthorised,
@@ -18,6 +16,7 @@ from ..exceptions import (
 )
 from ..protocol.lines import one_line
 from ..protocol.requests import COMPOSE_FILE
+from .lean_httpx import httpx
 
 #: Maximum characters of a server's message that are shown.
 _MAX_DETAIL = 2000

@@ -12,7 +12,6 @@ from urllib.parse import quote
 
 import anyio
 import httpcore
-import httpx
 
 from .. import config
 from ..exceptions import ConfigError, LyceumError, ProtocolError, RequestRefused, ServerUnreachable
@@ -22,6 +21,7 @@ from ..protocol.requests import Start
 from .answers import error_of, objects, read_json, read_object
 from .callbacks import Callbacks
 from .keys import Keys
+from .lean_httpx import httpx
 from .proving import prove_other_end
 from .sessions import Sessions
 from .sign_in import needs_refresh, refreshed

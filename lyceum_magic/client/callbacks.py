@@ -9,8 +9,6 @@ from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote
 
-import httpx
-
 from .. import config
 from ..exceptions import ProtocolError, RequestRefused
 from ..protocol import paths
@@ -22,6 +20,7 @@ from ..protocol.callbacks import (
     DeliveryState,
 )
 from .answers import error_of, objects, read_object
+from .lean_httpx import httpx
 from .storage import RequestSender
 
 #: Maximum number of deliveries that a server lists at a time.

@@ -9,11 +9,10 @@ import hashlib
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
-import httpx
-
 from ..exceptions import ProtocolError, RequestRefused
 from ..protocol import paths
 from .answers import error_of, objects, read_json
+from .lean_httpx import httpx
 from .storage import RequestSender
 
 T = TypeVar("T")

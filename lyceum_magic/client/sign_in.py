@@ -8,12 +8,11 @@ import logging
 import time
 from dataclasses import replace
 
-import httpx
-
 from .. import config
 from ..exceptions import ConfigError, NotAuthorised
 from ..protocol import paths
 from .answers import read_object
+from .lean_httpx import httpx
 
 logger = logging.getLogger(__name__)
 

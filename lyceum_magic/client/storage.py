@@ -9,12 +9,11 @@ from dataclasses import dataclass
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import quote
 
-import httpx
-
 from .. import config
 from ..exceptions import ProtocolError
 from ..protocol import paths
 from .answers import error_of, read_json, read_object
+from .lean_httpx import httpx
 
 #: Function that is called with the number of bytes that have been sent or received so far.
 OnBytes = Callable[[int], object]

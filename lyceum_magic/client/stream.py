@@ -14,7 +14,6 @@ from collections.abc import Awaitable, Callable, Iterable
 from dataclasses import dataclass
 
 import anyio
-import httpx
 from anyio.streams.memory import MemoryObjectReceiveStream, MemoryObjectSendStream
 from httpx_sse import EventSource, ServerSentEvent, SSEError
 
@@ -31,6 +30,7 @@ from ..protocol.events import Event, Finished, Output, decode
 from ..protocol.records import Record, finished_of
 from .answers import error_of, not_lyceum
 from .api import Client, is_gone
+from .lean_httpx import httpx
 
 #: Seconds of silence after which a stream is checked against the run's record.
 IDLE_S = 60.0

@@ -13,11 +13,11 @@ from typing import Any
 
 import anyio
 import httpcore
-import httpx
 from httpx_retries import Retry, RetryTransport
 
 from ..exceptions import ConfigError
 from ..protocol.addresses import is_loopback
+from .lean_httpx import httpx
 
 CONNECT_TIMEOUT_S = 10.0
 REQUEST_TIMEOUT_S = 30.0

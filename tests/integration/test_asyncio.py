@@ -6,6 +6,8 @@ import pytest
 
 from tests.tools.programs import run_program
 
+pytestmark = pytest.mark.usefixtures("shared_server")
+
 #: `loop_run` runs a coroutine function, `sleep` and `together` are those of its library.
 ASYNCIO = """
 import asyncio

@@ -7,17 +7,15 @@ import re
 import subprocess
 import sys
 import textwrap
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import lyceum_magic
-from tests.tools.embedded import end_server
 from tests.tools.environments import MATRIX, Environment
 from tests.tools.kernel import Cell, Kernel, running_kernel
 
-pytestmark = pytest.mark.kernel
+pytestmark = [pytest.mark.kernel, pytest.mark.usefixtures("shared_server")]
 
 RICH = """\
 %%lyceum --in text,numbers --out total
@@ -81,20 +79,14 @@ def check_cells(kernel: Kernel) -> None:
     assert plain(kernel.run("%tb").error["traceback"]) == shown  # type: ignore[index]
 
 
-@pytest.fixture
-def state(own_machine: Path) -> Iterator[Path]:
-    yield own_machine
-    end_server(own_machine)
-
-
 @pytest.mark.parametrize("environment", MATRIX, ids=str)
-def test_every_kernel_of_the_matrix(environment: Environment, state: Path) -> None:
+def test_every_kernel_of_the_matrix(environment: Environment) -> None:
     environment.ensure()
     with running_kernel(environment=environment) as kernel:
         check_cells(kernel)
 
 
-def test_without_anywidget(state: Path, tmp_path: Path) -> None:
+def test_without_anywidget(tmp_path: Path) -> None:
     (tmp_path / "anywidget.py").write_text("raise ImportError('there is none')")
     with running_kernel(env={"PYTHONPATH": str(tmp_path)}) as kernel:
         kernel.is_attended = True
@@ -104,7 +96,7 @@ def test_without_anywidget(state: Path, tmp_path: Path) -> None:
         assert "✓ completed" in cell.summary
 
 
-def test_a_front_end_that_is_no_jupyter_page(state: Path) -> None:
+def test_a_front_end_that_is_no_jupyter_page() -> None:
     """VS Code: widgets, but neither a page that can interrupt nor a kernel id in a file's name."""
     with running_kernel() as kernel:
         kernel.is_attended = True
@@ -135,7 +127,7 @@ def in_terminal(*cells: str) -> subprocess.CompletedProcess[str]:
     )
 
 
-def test_ipython_in_a_terminal(state: Path) -> None:
+def test_ipython_in_a_terminal() -> None:
     done = in_terminal("text, numbers = 'é', [1, 2, 3.5]", RICH, "print('total is', total)")
     assert "before\n" in done.stdout
     assert "'first'" in done.stdout
@@ -145,13 +137,13 @@ def test_ipython_in_a_terminal(state: Path) -> None:
     assert "aside" in done.stderr
 
 
-def test_an_error_in_a_terminal_points_into_the_cell(state: Path) -> None:
+def test_an_error_in_a_terminal_points_into_the_cell() -> None:
     done = in_terminal(FAILING)
     assert "----> 3     return 1 / x" in done.stdout + done.stderr
     assert "ZeroDivisionError: division by zero" in done.stdout + done.stderr
 
 
-def test_a_detached_cell_in_a_terminal_says_how_to_see_it(state: Path) -> None:
+def test_a_detached_cell_in_a_terminal_says_how_to_see_it() -> None:
     done = in_terminal("%%lyceum --detach\nprint('later')", "_run.wait()", "%lyceum attach last")
     assert re.search(r"detached: %lyceum attach \w{8} · run \w{8}", done.stdout)
     assert "later" in done.stdout
@@ -179,7 +171,7 @@ SCRIPT = """
 """
 
 
-def test_a_plain_script(state: Path, tmp_path: Path) -> None:
+def test_a_plain_script(tmp_path: Path) -> None:
     script = tmp_path / "script.py"
     script.write_text(textwrap.dedent(SCRIPT))
     done = subprocess.run(
@@ -195,7 +187,7 @@ def test_a_plain_script(state: Path, tmp_path: Path) -> None:
     assert "RunFailed: ZeroDivisionError: division by zero" in done.stderr
 
 
-def test_code_from_python_counts_its_own_lines(state: Path) -> None:
+def test_code_from_python_counts_its_own_lines() -> None:
     with pytest.raises(SyntaxError) as caught:
         lyceum_magic.submit("x = 1\ny = ")
     assert (caught.value.lineno, caught.value.text) == (2, "y = \n")

@@ -15,23 +15,10 @@ from pathlib import Path
 import psutil
 import pytest
 
-from tests.tools.embedded import end_server
 from tests.tools.programs import run_program
 from tests.tools.waiting import LIMIT_S, eventually
 
-
-@pytest.fixture(scope="module")
-def state(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
-    """One server for all tests of this file."""
-    folder = tmp_path_factory.mktemp("forks") / "lyceum"
-    yield folder
-    end_server(folder)
-
-
-@pytest.fixture(autouse=True)
-def shared_server(own_machine: Path, state: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setenv("LYCEUM_MAGIC_HOME", str(state))
-
+pytestmark = pytest.mark.usefixtures("shared_server")
 
 #: A run that ends when the file that the program is given exists; `forked` runs in a child, and
 #: ends as a program does, not by `os._exit`.

@@ -13,7 +13,11 @@ from nbclient import NotebookClient
 from tests.tools.waiting import LIMIT_S
 
 # The kernel's client warns that loopback is not encrypted, and zmq that it chose a loop.
-pytestmark = [pytest.mark.kernel, pytest.mark.filterwarnings("ignore")]
+pytestmark = [
+    pytest.mark.kernel,
+    pytest.mark.filterwarnings("ignore"),
+    pytest.mark.usefixtures("shared_server"),
+]
 
 LOADED = "%load_ext lyceum_magic"
 #: The advice of the README: the row above the outputs names a time and an id, which differ.
@@ -29,13 +33,16 @@ def nbval(folder: Path, option: str, *cells: str) -> tuple[int, str]:
     NotebookClient(notebook, resources={"metadata": {"path": folder}}).execute()
     nbformat.write(notebook, folder / "notebook.ipynb")
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", option, "notebook.ipynb", "-q", "-p", "no:cacheprovider"],
+        [
+            sys.executable, "-m", "pytest", option, "notebook.ipynb", "-q",
+            "-p", "no:cacheprovider", "-p", "no:schemathesis",
+        ],
         cwd=folder,
         capture_output=True,
         text=True,
         timeout=LIMIT_S,
         check=False,
-    )
+    )  # fmt: skip
     return done.returncode, done.stdout
 
 
