@@ -25,6 +25,7 @@ ARROWS = {
     "embedded.keys": "client config display exceptions protocol runs.workspace",
     "magic": "client config display embedded exceptions folders journal outputs protocol runs "
     "runs.accounts runs.workspace sessions submission submission.wrapping",
+    "sessions.cloud": "client exceptions journal protocol",
     "sessions": "client display exceptions journal protocol runs runs.accounts runs.workspace "
     "submission submission.wrapping",
     "api": "config exceptions journal protocol runs runs.accounts runs.workspace submission "
@@ -40,7 +41,7 @@ ARROWS = {
     "submission.wrapping": "protocol remote",
     "remote": "",
     "display": "outputs protocol trail",
-    "runs": "client exceptions folders journal outputs protocol trail",
+    "runs": "client exceptions folders journal outputs protocol sessions.cloud trail",
     "journal": "disks exceptions own_files protocol",
     "client": "config exceptions protocol trail",
     "outputs": "exceptions protocol remote",

@@ -23,7 +23,7 @@ from .callbacks import Callbacks
 from .keys import Keys
 from .lean_httpx import httpx
 from .proving import prove_other_end
-from .sessions import Sessions
+from .sessions import SessionKeeper, Sessions
 from .sign_in import needs_refresh, refreshed
 from .storage import Storage
 from .transport import build_http_client
@@ -69,6 +69,10 @@ class Client:
         check_connection: see `transport.build_http_client`.
         transport: stands in for the network in tests.
 
+    Attributes:
+        sessions: the account's sessions; the workspace puts another keeper in the place of one
+            whose server keeps none.
+
     Raises (every call):
         NotAuthorised, QuotaExceeded, RequestRefused, ServerError: the server answered with one.
         ServerUnreachable: no connection, or it broke and reads could not be repeated.
@@ -90,6 +94,7 @@ class Client:
                 "There is no API key: set LYCEUM_API_KEY, or sign in with `lyceum auth login`."
             )
         self.account = account
+        self.sessions: SessionKeeper = Sessions(self)
         self._relocate = relocate
         self._http = build_http_client(
             account.base_url,
@@ -227,11 +232,6 @@ class Client:
     def storage(self) -> Storage:
         """The account's files."""
         return Storage(self)
-
-    @property
-    def sessions(self) -> Sessions:
-        """The account's sessions."""
-        return Sessions(self)
 
     @property
     def callbacks(self) -> Callbacks:

@@ -6,14 +6,21 @@ An extension of Lyceum's API that the embedded server has.
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 from ..exceptions import ProtocolError, RequestRefused
 from ..protocol import paths
 from .answers import error_of, objects, read_json
 from .lean_httpx import httpx
 from .storage import RequestSender
+
+if TYPE_CHECKING:
+    from ..protocol.requests import SessionStep
+
+#: The status of the refusal of a server without session endpoints.
+NO_SESSIONS = 405
 
 T = TypeVar("T")
 
@@ -66,6 +73,38 @@ class SnapshotFacts:
     is_kept: bool = False
 
 
+class SessionKeeper(Protocol):
+    """The keeper of the account's sessions: its server, or the client where that keeps none."""
+
+    async def all(self) -> list[SessionFacts]: ...
+    async def find(self, key: str) -> SessionFacts | None: ...
+    async def snapshots(self, key: str) -> list[SnapshotFacts]: ...
+    async def manifest(self, key: str, head: Head | SnapshotFacts) -> bytes: ...
+    async def move(
+        self, key: str, branch: str, *, before: str | None, to: str | None, title: str = ""
+    ) -> None: ...
+    async def remove_branch(self, key: str, branch: str) -> None: ...
+    async def keep(self, key: str, snapshot_id: str) -> None: ...
+    async def release(self, key: str, snapshot_id: str) -> None: ...
+    async def remove(self, key: str) -> None: ...
+
+    async def begin(self, step: SessionStep, limit_s: float) -> Mapping[str, object] | None:
+        """Let a cell hold its branch, and return the presigned URLs for its program.
+
+        None where the server itself does both.
+        """
+
+    async def abandon(self, step: SessionStep) -> None:
+        """Give back the branch of a cell that was not started."""
+
+    async def end(self, step: SessionStep, sha256: str) -> str:
+        """Move the head to what a cell has saved; an empty `sha256` says that it has not.
+
+        Returns:
+            Why the head stays although the cell has saved, in one sentence; else empty.
+        """
+
+
 class Sessions:
     """The account's sessions.
 
@@ -80,7 +119,7 @@ class Sessions:
         """Return all sessions, as the server orders them."""
         answer = await self._ask("GET", paths.SESSIONS)
         found = answer.get("sessions") if isinstance(answer, dict) else answer
-        return [_session(item) for item in objects(found)]
+        return [session_facts(item) for item in objects(found)]
 
     async def find(self, key: str) -> SessionFacts | None:
         """Return a session; None if there is none of this key."""
@@ -90,13 +129,13 @@ class Sessions:
             if exc.status_code == 404:
                 return None
             raise
-        return _session(answer)
+        return session_facts(answer)
 
     async def snapshots(self, key: str) -> list[SnapshotFacts]:
         """Return the snapshots of a session, as the server orders them."""
         answer = await self._ask("GET", paths.snapshots(key), key)
         found = answer.get("snapshots") if isinstance(answer, dict) else answer
-        return [_snapshot(item) for item in objects(found)]
+        return [snapshot_facts(item) for item in objects(found)]
 
     async def manifest(self, key: str, head: Head | SnapshotFacts) -> bytes:
         """Return the manifest of a snapshot, as it was written.
@@ -144,6 +183,16 @@ class Sessions:
         """Remove a session with all its snapshots."""
         await self._send("DELETE", paths.session(key), key)
 
+    async def begin(self, step: SessionStep, limit_s: float) -> None:
+        """Do nothing: the server checks the step when the run starts."""
+
+    async def abandon(self, step: SessionStep) -> None:
+        """Do nothing: no run holds the branch."""
+
+    async def end(self, step: SessionStep, sha256: str) -> str:
+        """Do nothing: the server moves the head when the run has ended."""
+        return ""
+
     async def _ask(self, method: str, path: str, key: str | None = None) -> Any:
         response = await self._send(method, path, key)
         return read_json(response, source=self._client.account.source)
@@ -163,14 +212,15 @@ class Sessions:
             raise RequestRefused(
                 f"{self._client.account.base_url} keeps no sessions that this package knows of; "
                 "the embedded server does: add --local.",
-                status_code=405,
+                status_code=NO_SESSIONS,
             )
         if not response.is_success:
             raise error_of(response, source=self._client.account.source)
         return response
 
 
-def _session(item: dict[str, Any]) -> SessionFacts:
+def session_facts(item: Mapping[str, Any]) -> SessionFacts:
+    """Return a session's record as facts; what has a wrong type is left out."""
     branches, busy = item.get("branches"), item.get("busy")
     return SessionFacts(
         key=_text(item, "key"),
@@ -191,7 +241,8 @@ def _session(item: dict[str, Any]) -> SessionFacts:
     )  # fmt: skip
 
 
-def _snapshot(item: dict[str, Any]) -> SnapshotFacts:
+def snapshot_facts(item: Mapping[str, Any]) -> SnapshotFacts:
+    """Return a snapshot's record as facts; what has a wrong type is left out."""
     parent = item.get("parent")
     return SnapshotFacts(
         id=_text(item, "id"),
@@ -206,11 +257,11 @@ def _snapshot(item: dict[str, Any]) -> SnapshotFacts:
     )
 
 
-def _text(item: dict[str, Any], member: str) -> str:
+def _text(item: Mapping[str, Any], member: str) -> str:
     value = item.get(member)
     return value if isinstance(value, str) else ""
 
 
-def _number(item: dict[str, Any], member: str) -> int:
+def _number(item: Mapping[str, Any], member: str) -> int:
     value = item.get(member)
     return value if isinstance(value, int) and not isinstance(value, bool) else 0

@@ -5,7 +5,8 @@ from __future__ import annotations
 import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import quote
 
@@ -31,6 +32,24 @@ class AccountFile:
     modified: str = ""
 
 
+@dataclass(frozen=True, slots=True)
+class StorageAccess:
+    """The address and the keys of the account's bucket, for a client of S3.
+
+    Attributes:
+        endpoint: an origin, such as `https://s3.example.com`.
+        expires_at: the end of the keys in seconds since 1970; None if the server names none.
+    """
+
+    endpoint: str
+    bucket: str
+    access_key: str = field(repr=False)
+    secret_key: config.Secret = field(repr=False)
+    session_token: config.Secret | None = field(repr=False)
+    region: str
+    expires_at: float | None
+
+
 class RequestSender(Protocol):
     """The part of `Client` that storage, keys and callbacks use."""
 
@@ -54,6 +73,11 @@ class Storage:
         response = await self._client.send("GET", paths.LIST_FILES, params=query)
         answer = read_json(response, source=self._client.account.source)
         return listed_files(answer), isinstance(answer, dict) and answer.get("truncated") is True
+
+    async def access(self) -> StorageAccess:
+        """Return the address and new keys of the bucket."""
+        response = await self._client.send("POST", paths.STORAGE_CREDENTIALS)
+        return _access(read_object(response, source=self._client.account.source))
 
     async def upload(self, file: BinaryIO, key: str, on_bytes: OnBytes) -> None:
         """Send an open file, piece by piece."""
@@ -124,6 +148,42 @@ async def _unbroken(pieces: AsyncIterator[bytes], host: str) -> AsyncIterator[by
         raise ProtocolError(
             f"{host} broke off before the file was whole ({type(exc).__name__}); try it again."
         ) from None
+
+
+def _access(answer: dict[str, Any]) -> StorageAccess:
+    said = {
+        name: value
+        for name in ("endpoint", "bucket_name", "access_key", "secret_key")
+        if isinstance(value := answer.get(name), str) and value
+    }
+    if len(said) < 4:
+        raise ProtocolError(
+            "The server should give the address, the bucket and the keys of the account's "
+            "storage, and does not; ask its operator."
+        )
+    endpoint, token = said["endpoint"], answer.get("session_token")
+    return StorageAccess(
+        endpoint if "://" in endpoint else f"https://{endpoint}",
+        said["bucket_name"],
+        said["access_key"],
+        config.Secret(said["secret_key"]),
+        config.Secret(token) if isinstance(token, str) and token else None,
+        str(answer.get("region") or "us-east-1"),
+        _moment(answer.get("expires_at")),
+    )
+
+
+def _moment(said: object) -> float | None:
+    """Return a time of the server in seconds since 1970; a text without a zone is UTC."""
+    if isinstance(said, int | float) and not isinstance(said, bool):
+        return float(said)
+    try:
+        moment = datetime.fromisoformat(said) if isinstance(said, str) else None
+    except ValueError:
+        return None
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def listed_files(answer: Any) -> list[AccountFile]:

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping
-from contextlib import closing
+from contextlib import ExitStack, closing
 from typing import cast
 
 from .. import config
+from ..client.api import Client
 from ..display.body import CellBody
 from ..display.strip import Strip
 from ..journal.snapshots import Carried
@@ -16,7 +17,7 @@ from ..runs.interrupts import noted_interrupts
 from ..runs.run import Run
 from ..runs.starting import check_body
 from ..runs.workspace import workspace
-from ..sessions.steps import NextCell, write_down
+from ..sessions.steps import NextCell, held, settle, write_down
 from ..submission.specs import RunSpec
 from ..submission.wrapping import for_server
 from .defaults import Bind, Defaults
@@ -84,7 +85,7 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
         TransferError: it completed, and a value or file did not arrive.
         LyceumError: it could not be started, or not be followed.
     """
-    spec, notes = cell.spec, cell.notes
+    spec = cell.spec
     if spec.dry_run:
         show_request(cell)
         return
@@ -92,22 +93,16 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
     client = here.client(cast(Place, spec.place))
     here.accounts.check_machine(client, cell.request.execution_type)
     next_one = None
-    if cell.session:
-        is_agreed = getattr(spec, "yes", False)
-        next_one = next_in_session(cell.session, client, is_agreed=is_agreed)
-        cell.join(next_one)
-    # The embedded server uses the packages of this environment, from any source.
-    notes = [] if client.account.is_embedded else notes
-    run, request = here.new_run(
-        client,
-        for_server(cell.signed_in(), client.account.bootstrap),
-        budget=spec.budget,
-        notes=notes,
-        allow_pickle=cell.allow_pickle,
-        callback_base=defaults.callback_base_url,
-    )
-    if next_one is not None:
-        write_down(here, client, run, next_one, cell.carried())
+    with ExitStack() as until_noted:
+        if cell.session:
+            is_agreed = getattr(spec, "yes", False)
+            next_one = next_in_session(cell.session, client, is_agreed=is_agreed)
+            holding = held(here, client, next_one, cell.request.timeout)
+            next_one = until_noted.enter_context(holding)
+            cell.join(next_one)
+        run, request = _new_run(cell, client, defaults)
+        if next_one is not None:
+            write_down(here, client, run, next_one, cell.carried())
     bind("_run", run)
     if spec.as_name:
         bind(spec.as_name, run)
@@ -119,12 +114,25 @@ def run_cell(cell: Cell, defaults: Defaults, bind: Bind) -> None:
         return
     run_in_cell(run, defaults, request, may_fail=spec.may_fail)
     if next_one is not None:
-        say_end_in_session(run, next_one)
+        say_end_in_session(run, next_one, settle(here, client, run, next_one))
     cell.bring_home(run, bind)
     text = None if cell.python is None else "\n" * (spec.first_line - 1) + cell.python
     failure = failure_of(run, text, cell.request.kind)
     if failure is not None and not spec.may_fail:
         raise failure
+
+
+def _new_run(cell: Cell, client: Client, defaults: Defaults) -> tuple[Run, Start]:
+    """Return a run that has not begun, and its request; see `Workspace.new_run`."""
+    return workspace().new_run(
+        client,
+        for_server(cell.signed_in(), client.account.bootstrap),
+        budget=cell.spec.budget,
+        # The embedded server uses the packages of this environment, from any source.
+        notes=[] if client.account.is_embedded else cell.notes,
+        allow_pickle=cell.allow_pickle,
+        callback_base=defaults.callback_base_url,
+    )
 
 
 def show_request(cell: Cell) -> None:

@@ -58,7 +58,8 @@ class ImageCell(ContainerCell):
 
     def join(self, cell: NextCell) -> None:
         spec = self.spec
-        self.request = image_request(spec, command_of(spec, cell.step), cell.step)
+        step = cell.step if cell.urls is None else None  # another server does not know the field
+        self.request = image_request(spec, command_of(spec, cell.step, cell.urls), step)
 
 
 class ComposeCell(ContainerCell):

@@ -57,7 +57,10 @@ class PythonCell(Cell):
     def join(self, cell: NextCell) -> None:
         carried = cell.carried
         self.request = self._prepared.in_session(
-            cell.step, requirements=carried.requirements, modules=carried.modules
+            cell.step,
+            requirements=carried.requirements,
+            modules=carried.modules,
+            urls=cell.urls,
         )
 
     def carried(self) -> Carried:

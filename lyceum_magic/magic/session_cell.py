@@ -53,14 +53,20 @@ def next_in_session(word: str, client: Client, *, is_agreed: bool) -> NextCell:
     return found
 
 
-def say_end_in_session(run: Run, cell: NextCell) -> None:
-    """Print what the session keeps of a cell that did not complete."""
+def say_end_in_session(run: Run, cell: NextCell, problem: str = "") -> None:
+    """Print what the session keeps of a cell that did not complete.
+
+    Args:
+        problem: why the session does not go on from what the cell has saved; empty if it does.
+    """
     saved = run.harvest.session
     if saved is not None:
         workspace().sessions.note(saved)
     name = session_title(cell.step.key, cell.step.title, cell.step.branch)
     before = f"cell {cell.before}" if cell.before else "empty"
-    if saved is not None and saved.error:
+    if problem:
+        say(problem)
+    elif saved is not None and saved.error:
         stands = f"session {name} stays at {before}" if cell.before else f"session {name} is empty"
         say(f"{stands}: {one_line(saved.error)}")
     elif run.state is State.COMPLETED:

@@ -20,16 +20,25 @@ from .once import Once
 
 if TYPE_CHECKING:
     from ..client.api import Client
+    from ..client.sessions import SessionKeeper
 
 #: The place of a cell's run: as the credentials say, on the embedded server, or on the cloud.
 Place = Literal["auto", "local", "cloud"]
 
 
 class Accounts:
-    """The clients of one process: one for each account, made at its first use."""
+    """The clients of one process: one for each account, made at its first use.
 
-    def __init__(self, loop: LoopThread) -> None:
+    Args:
+        sessions_of: returns what keeps the sessions of a cloud's client; None leaves it to the
+            server.
+    """
+
+    def __init__(
+        self, loop: LoopThread, sessions_of: Callable[[Client], SessionKeeper] | None = None
+    ) -> None:
         self._loop = loop
+        self._sessions_of = sessions_of
         self._clients: Once[tuple[object, ...], Client] = Once()
         # The state folders of the embedded servers.
         self._folders: WeakKeyDictionary[Client, Callable[[], Path]] = WeakKeyDictionary()
@@ -127,7 +136,14 @@ class Accounts:
         from ..client.api import Client
 
         key = ("cloud", account.base_url, account.token, account.org)
-        return self._clients.get(key, lambda: Client(account))
+
+        def make() -> Client:
+            client = Client(account)
+            if self._sessions_of is not None:
+                client.sessions = self._sessions_of(client)
+            return client
+
+        return self._clients.get(key, make)
 
     def _make_embedded(self, folder: Path) -> Client:
         from ..client.api import Client

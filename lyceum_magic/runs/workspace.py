@@ -30,6 +30,7 @@ from .session_use import SessionUse
 
 if TYPE_CHECKING:  # the client's libraries take longest to import, and no list of runs needs them
     from ..client.api import Client
+    from ..client.sessions import SessionKeeper
     from ..protocol.requests import Start
     from .run import Run
 
@@ -56,7 +57,7 @@ class Workspace:
         self._loop = LoopThread("lyceum-magic")
         self.process_id = uuid.uuid4().hex
         self.hooks = hooks or Hooks()
-        self.accounts = Accounts(self._loop)
+        self.accounts = Accounts(self._loop, self._sessions_of)
         self.history = History(self._loop, self.process_id)
         self.spending = Spending(self._loop, self.history)
         self.inbox = Inbox(self._loop.portal, self.process_id, lambda tag: self.runs.get(tag))
@@ -65,6 +66,11 @@ class Workspace:
         )
         self.listening: object = None
         self.sessions = SessionUse()
+
+    def _sessions_of(self, client: Client) -> SessionKeeper:
+        from .cloud_sessions import CloudSessions
+
+        return CloudSessions(client, self._loop, self.history, lambda: self.runs)
 
     def close(self) -> None:
         """End the loop thread; runs that are under way go on where they run."""

@@ -21,7 +21,7 @@ from ..submission.specs import PythonSpec
 from ..submission.wrapping import for_server
 from .manifest import Manifest, Variable, read_manifest
 from .naming import SessionName
-from .steps import head_of, next_cell, write_down
+from .steps import head_of, held, next_cell, write_down
 
 
 class Session:
@@ -214,18 +214,20 @@ class Session:
             here, client, self._named, agree=lambda _sentence: self._trust, branch=branch
         )
         carried = cell.carried
-        request = prepared.in_session(
-            cell.step, requirements=carried.requirements, modules=carried.modules
-        )
-        run, request = here.new_run(
-            client,
-            for_server(request, client.account.bootstrap),
-            budget=spec.budget,
-            notes=() if client.account.is_embedded else prepared.notes,
-            allow_pickle=spec.allow_pickle,
-        )
-        lines = tuple((request.requirements_content or "").splitlines())
-        write_down(here, client, run, cell, Carried(lines, tuple(prepared.own_modules)))
+        with held(here, client, cell, prepared.request.timeout) as cell:
+            request = prepared.in_session(
+                cell.step, requirements=carried.requirements, modules=carried.modules,
+                urls=cell.urls,
+            )  # fmt: skip
+            run, request = here.new_run(
+                client,
+                for_server(request, client.account.bootstrap),
+                budget=spec.budget,
+                notes=() if client.account.is_embedded else prepared.notes,
+                allow_pickle=spec.allow_pickle,
+            )
+            lines = tuple((request.requirements_content or "").splitlines())
+            write_down(here, client, run, cell, Carried(lines, tuple(prepared.own_modules)))
         run.begin(request)
         run.wait_started()
         return run

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import uuid
-from collections.abc import Callable
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field, replace
 
 from ..client.api import Client
 from ..client.sessions import Head, SessionFacts
@@ -32,6 +33,7 @@ class NextCell:
         carried: what earlier cells need to load their state.
         is_first: whether it is the first of this process.
         saved_at: of the snapshot that it continues, in ISO 8601; empty if it begins empty.
+        urls: presigned URLs of its state; None where the server keeps the state.
     """
 
     name: SessionName
@@ -39,6 +41,7 @@ class NextCell:
     carried: Carried
     is_first: bool = False
     saved_at: str = ""
+    urls: Mapping[str, object] | None = field(default=None, repr=False)
 
     @property
     def before(self) -> int:
@@ -88,6 +91,38 @@ def next_cell(
     )
     is_first = here.sessions.begin(name.key)
     return NextCell(name, step, carried, is_first, "" if head is None else head.saved_at)
+
+
+@contextmanager
+def held(here: Workspace, client: Client, cell: NextCell, limit_s: float) -> Iterator[NextCell]:
+    """Yield a cell that holds its branch; a block that raises, and so starts no run, gives it back.
+
+    Args:
+        limit_s: the run's time limit.
+
+    Raises:
+        RequestRefused: the session has moved on by now, or a run works on it (409).
+        OptionError: the URLs of its state would end before the run.
+    """
+    urls = here.ask(client.sessions.begin, cell.step, limit_s)
+    try:
+        yield replace(cell, urls=urls)
+    except BaseException:
+        here.ask(client.sessions.abandon, cell.step)
+        raise
+
+
+def settle(here: Workspace, client: Client, run: Run, cell: NextCell) -> str:
+    """Move the session's head to what an ended run has saved, where the server does not.
+
+    Returns:
+        Why the head stays although the run has saved, in one sentence; else empty.
+    """
+    if cell.urls is None:
+        return ""
+    saved = run.harvest.session
+    sha256 = saved.sha256 if saved is not None and saved.id == cell.step.id else ""
+    return here.ask(client.sessions.end, cell.step, sha256)
 
 
 def known(here: Workspace, client: Client, name: SessionName, head: Head, agree: Agree) -> Carried:

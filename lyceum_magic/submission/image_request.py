@@ -8,7 +8,7 @@ from collections.abc import Mapping, Sequence
 
 from ..exceptions import OptionError
 from ..protocol.requests import SessionStep, StartImage
-from ..protocol.session_names import save_limits
+from .session_job import session_job
 from .source import parse_cell
 from .specs import ImageSpec
 from .start import build_start
@@ -80,11 +80,16 @@ def image_request(
     )
 
 
-def command_of(spec: ImageSpec, step: SessionStep | None = None) -> Sequence[str] | None:
+def command_of(
+    spec: ImageSpec,
+    step: SessionStep | None = None,
+    urls: Mapping[str, object] | None = None,
+) -> Sequence[str] | None:
     """Return the command that a spec means; None for the image's own.
 
     Args:
         step: the place in a session of a cell of Python.
+        urls: presigned URLs of the session's state, where the server keeps none.
 
     Raises:
         OptionError: the cell and the line do not fit together, or one of them is wrong.
@@ -105,7 +110,7 @@ def command_of(spec: ImageSpec, step: SessionStep | None = None) -> Sequence[str
     if command is None:
         return None
     if spec.python:
-        return python_command(spec, step)
+        return python_command(spec, step, urls)
     return shell_command(command, spec.first_line)
 
 
@@ -127,8 +132,15 @@ def shell_command(script: str, first_line: int) -> list[str]:
     return ["sh", "-c", "\n" * (first_line - 1) + script]
 
 
-def python_command(spec: ImageSpec, step: SessionStep | None = None) -> list[str]:
+def python_command(
+    spec: ImageSpec,
+    step: SessionStep | None = None,
+    urls: Mapping[str, object] | None = None,
+) -> list[str]:
     """Return the command that runs Python code in the image's `python3` as if it had run here.
+
+    Args:
+        step, urls: as for `command_of`.
 
     Raises:
         OptionError, SyntaxError: as `parse_cell` does.
@@ -136,7 +148,7 @@ def python_command(spec: ImageSpec, step: SessionStep | None = None) -> list[str
     cell = parse_cell(str(spec.command), check=spec.check, first_line=spec.first_line)
     job: dict[str, object] = {"first_line": spec.first_line}
     if step is not None:
-        job["session"] = {**step.model_dump(), "limits": save_limits()}
+        job["session"] = session_job(step, urls)
     program = wrap_cell(cell.code, mark=spec.mark, **job)
     return ["python3", "-c", _STARTER, *_pieces(program)]
 

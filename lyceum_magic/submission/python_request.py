@@ -7,7 +7,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from ..protocol.requests import SessionStep, StartPython
-from ..protocol.session_names import save_limits
 from ..remote.values import encode_inputs
 from .files import check_patterns, pack_files, read_files, sizes_of
 from .inputs import (
@@ -22,6 +21,7 @@ from .inputs import (
 from .installs import take_installs
 from .modules import Import, find_needs, imports_of
 from .requirements import names_in, read_named, requirements_of
+from .session_job import session_job
 from .source import ParsedCell, parse_cell
 from .specs import PythonSpec
 from .start import build_start
@@ -60,12 +60,14 @@ class PreparedPython:
         *,
         requirements: Sequence[str] = (),
         modules: Sequence[str] = (),
+        urls: Mapping[str, object] | None = None,
     ) -> StartPython:
         """Return the request of a cell of a session.
 
         Args:
             requirements: lines that earlier cells asked for; those of this cell count first.
             modules: names of the user's own modules that earlier cells needed.
+            urls: presigned URLs of the state, where the server keeps none.
         """
         own = self.requirements
         taken = names_in(own)
@@ -73,13 +75,13 @@ class PreparedPython:
         files = dict(self.modules)
         if more := set(modules) - set(self.own_modules):
             files |= find_needs([Import(name) for name in sorted(more)]).files
-        job = {**self.job, "session": {**step.model_dump(), "limits": save_limits()}}
+        job = {**self.job, "session": session_job(step, urls)}
         return self.request.model_copy(
             update={
                 "code": stub_of(self.code, mark=self.mark, **job),
                 "requirements_content": "\n".join(lines) or None,
                 "import_files": json.dumps(files) if files else None,
-                "session": step,
+                "session": step if urls is None else None,
             }
         )
 

@@ -39,8 +39,9 @@ def main() -> None:
         [
             rclone, "serve", "s3", os.path.dirname(bucket),
             "--config", os.devnull,
-            # No cache: containers and the REST routes change the folder as well.
-            "--dir-cache-time", "0s",
+            # As good as no cache: containers and the REST routes change the folder as well. With
+            # 0 s, rclone empties its cache in an endless loop, and requests wait for up to 45 s.
+            "--dir-cache-time", "1ms",
             "--poll-interval", "0s",
             "--vfs-cache-mode", "off",
             "--skip-links",

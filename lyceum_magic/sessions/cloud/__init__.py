@@ -1,0 +1,1 @@
+"""Sessions on servers without session endpoints: kept in the account's bucket."""
