@@ -58,11 +58,16 @@ def begin(job: dict[str, Any], source: str, namespace: dict[str, Any], extra: An
     session = Session(job, namespace)
     try:
         session.restore(source, set(extra))
-    except Broken as exc:
-        session.report(error=f"{exc}.")
+    except (Broken, KeyError, OSError, ValueError) as exc:
+        problem = str(exc)
+        if isinstance(exc, OSError):
+            problem = f"its files cannot be read ({exc.strerror or type(exc).__name__})"
+        elif not isinstance(exc, Broken):
+            problem = "its last cell is not as it was saved"
+        session.report(error=f"{problem}.")
         raise SessionError(
-            f"Session {job['title']!r} cannot be continued: {exc}. Go back to an earlier cell with "
-            "`%lyceum session checkout`."
+            f"Session {job['title']!r} cannot be continued: {problem}. Go back to an earlier "
+            "cell with `%lyceum session checkout`."
         ) from None
     return session
 
