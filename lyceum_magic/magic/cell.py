@@ -184,6 +184,15 @@ def run_in_cell(
     )
     view = View(run, strip, body, says_raised=may_fail)
     view.open()
+    try:
+        _show_to_its_end(run, view, request)
+    finally:
+        view.close()
+    run.wait(0)
+
+
+def _show_to_its_end(run: Run, view: View, request: Start | None) -> None:
+    """Start the run, if there is a request, and hand its news to the view until there are none."""
     before, backlog = run.watch()
     interrupts = asked = 0
     # The cell of a session is interrupted first, and then aborted; any other is aborted at once.
@@ -195,26 +204,22 @@ def run_in_cell(
         backlog.wake()
         return interrupts > most + 1  # should the loop below hang, the next one breaks it
 
-    try:
-        with noted_interrupts(note), closing(backlog):
-            if request is not None:
-                run.begin(request)
-            for output in before:  # what an attached run had printed earlier
-                view.take(output)
-                view.publish_due()
-            while not backlog.is_drained:
-                if asked < interrupts <= most:
-                    asked = interrupts
-                    run.request_interrupt("interrupted in the notebook")
-                    view.say_aborting(is_interrupt=asked < most)
-                elif interrupts > most:
-                    view.say_left()
-                    raise KeyboardInterrupt(
-                        f"left run {run.id}" if run.id else "left before the server had answered"
-                    )
-                for item in backlog.get(view.due_in_s()):
-                    view.take(item)
-                view.publish_due()
-    finally:
-        view.close()
-    run.wait(0)
+    with noted_interrupts(note), closing(backlog):
+        if request is not None:
+            run.begin(request)
+        for output in before:  # what an attached run had printed earlier
+            view.take(output)
+            view.publish_due()
+        while not backlog.is_drained:
+            if asked < interrupts <= most:
+                asked = interrupts
+                run.request_interrupt("interrupted in the notebook")
+                view.say_aborting(is_interrupt=asked < most)
+            elif interrupts > most:
+                view.say_left()
+                raise KeyboardInterrupt(
+                    f"left run {run.id}" if run.id else "left before the server had answered"
+                )
+            for item in backlog.get(view.due_in_s()):
+                view.take(item)
+            view.publish_due()

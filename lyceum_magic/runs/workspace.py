@@ -147,18 +147,24 @@ class Workspace:
         request, price, remarks = self.spending.priced(client, request, budget)
         if price and not self.spending.has_begun():
             remarks.insert(0, f"from here on this notebook spends money: {money.per_hour(price)}")
-        account = client.account
-        if not account.is_embedded:
+        if not client.account.is_embedded:
             remarks += request.cloud_remarks
         request, tag = tagged(request)
         expects_callback = HERE in (request.user_callback_urls or ())
         if expects_callback:
             request = self._with_address(request, tag, client, callback_base)
-        entry = Entry(
+        run = self.runs.add(client, self._entry(client, request, tag, price))
+        run.following.expects_callback = expects_callback
+        run.note = " · ".join([*remarks, *notes])
+        run.allow_pickle = allow_pickle
+        return run, request
+
+    def _entry(self, client: Client, request: Start, tag: str, price: float | None) -> Entry:
+        return Entry(
             tag=tag,
             run_id=None,
-            base_url=account.base_url,
-            is_embedded=account.is_embedded,
+            base_url=client.account.base_url,
+            is_embedded=client.account.is_embedded,
             server_folder=self.accounts.server_folder(client),
             streaming_url=None,
             machine=request.execution_type,
@@ -168,11 +174,6 @@ class Workspace:
             price_per_hour=price,
             process=self.process_id,
         )
-        run = self.runs.add(client, entry)
-        run.following.expects_callback = expects_callback
-        run.note = " · ".join([*remarks, *notes])
-        run.allow_pickle = allow_pickle
-        return run, request
 
     def _with_address(
         self, request: StartT, tag: str, client: Client, callback_base: str

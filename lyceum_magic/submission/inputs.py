@@ -85,23 +85,37 @@ def choose_inputs(
     found: list[str] = []
     left_out: list[str] = []
     if AUTO in names:
-        left = [*names_read(tree), *_read_by_all(named, namespace)]
-        seen = set(named)
-        while left:
-            name = left.pop(0)
-            if name in seen or not _is_users(name, namespace, of_shell):
-                continue
-            seen.add(name)
-            value = namespace[name]
-            if isinstance(value, _OF_CODE) and not allow_pickle:
-                what = "class" if isinstance(value, type) else "function"
-                left_out.append(f"{name} is a {what}, which only --pickle would send")
-            else:
-                found.append(name)
-                left += _read_by(value)
+        found, left_out = _found_by_itself(named, tree, namespace, of_shell, allow_pickle)
     values = {name: namespace[name] for name in [*named, *found]}
     inputs = pack_values(values, allow_pickle=allow_pickle)
     return replace(inputs, left_out=tuple(left_out))
+
+
+def _found_by_itself(
+    named: list[str],
+    tree: ast.Module | None,
+    namespace: Mapping[str, object],
+    of_shell: Mapping[str, object],
+    allow_pickle: bool,
+) -> tuple[list[str], list[str]]:
+    """Return the names that `auto` adds, and a sentence for each that it leaves out."""
+    found: list[str] = []
+    left_out: list[str] = []
+    left = [*names_read(tree), *(read for name in named for read in _read_by(namespace[name]))]
+    seen = set(named)
+    while left:
+        name = left.pop(0)
+        if name in seen or not _is_users(name, namespace, of_shell):
+            continue
+        seen.add(name)
+        value = namespace[name]
+        if isinstance(value, _OF_CODE) and not allow_pickle:
+            what = "class" if isinstance(value, type) else "function"
+            left_out.append(f"{name} is a {what}, which only --pickle would send")
+        else:
+            found.append(name)
+            left += _read_by(value)
+    return found, left_out
 
 
 def pack_values(values: Mapping[str, object], *, allow_pickle: bool = False) -> PackedInputs:
@@ -188,10 +202,6 @@ def _is_users(name: str, namespace: Mapping[str, object], of_shell: Mapping[str,
         return False
     same = (getattr(builtins, name, _NOTHING), of_shell.get(name, _NOTHING))
     return all(value is not other for other in same)
-
-
-def _read_by_all(names: Iterable[str], namespace: Mapping[str, object]) -> list[str]:
-    return [read for name in names for read in _read_by(namespace[name])]
 
 
 def _read_by(value: object) -> list[str]:

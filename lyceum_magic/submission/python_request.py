@@ -122,13 +122,7 @@ def prepare_python(
     if not spec.raw:
         cell, installs = take_installs(cell)
         named += installs
-    if spec.is_cell:
-        inputs = choose_inputs(
-            spec.input_names, cell.tree, namespace,
-            allow_pickle=spec.allow_pickle, of_shell=of_shell,
-        )  # fmt: skip
-    else:
-        inputs = pack_values(spec.inputs or {}, allow_pickle=spec.allow_pickle)
+    inputs = _inputs_of(spec, cell, namespace, of_shell)
     if not is_session:  # where the values may be those of earlier cells
         check_outputs(cell.tree, spec.outputs, inputs.packed)
     files = read_files(spec.files)
@@ -144,6 +138,19 @@ def prepare_python(
         "first_line": spec.first_line,
     }
     return _request(spec, cell, named, inputs, files, job)
+
+
+def _inputs_of(
+    spec: PythonSpec,
+    cell: ParsedCell,
+    namespace: Mapping[str, object],
+    of_shell: Mapping[str, object],
+) -> PackedInputs:
+    if not spec.is_cell:
+        return pack_values(spec.inputs or {}, allow_pickle=spec.allow_pickle)
+    return choose_inputs(
+        spec.input_names, cell.tree, namespace, allow_pickle=spec.allow_pickle, of_shell=of_shell
+    )
 
 
 def _request(

@@ -134,18 +134,7 @@ async def post(
         connect_s: The longest time to connect, and the longest for a TLS handshake.
         total_s: The longest time for all of it.
     """
-    request = httpcore.Request(
-        "POST",
-        httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target),
-        headers=[
-            ("host", url.authority),
-            *headers.items(),
-            ("connection", "close"),
-            ("content-length", str(len(body))),
-        ],
-        content=body,
-        extensions={"timeout": {"connect": connect_s}},
-    )
+    request = _request(url, headers, body, connect_s)
     network = CheckedNetwork(targets, url)
     connection = httpcore.AsyncHTTPConnection(request.url.origin, tls, network_backend=network)
     response: httpcore.Response | None = None
@@ -166,6 +155,23 @@ async def post(
         error = f"{url.origin} {_refusal(response.status)}."
     wait_s = _retry_after_s(response) if error else None
     return Outcome(network.address, response.status, error, wait_s)
+
+
+def _request(
+    url: CallbackUrl, headers: Mapping[str, str], body: bytes, connect_s: float
+) -> httpcore.Request:
+    return httpcore.Request(
+        "POST",
+        httpcore.URL(scheme=url.scheme, host=url.host, port=url.port, target=url.target),
+        headers=[
+            ("host", url.authority),
+            *headers.items(),
+            ("connection", "close"),
+            ("content-length", str(len(body))),
+        ],
+        content=body,
+        extensions={"timeout": {"connect": connect_s}},
+    )
 
 
 async def _read(response: httpcore.Response) -> None:

@@ -123,13 +123,8 @@ async def follow(
                 told, tell_at = run.progress, None
                 yield frame(told)
         if run.spool is not None and not is_damaged:
-            # What has just been written is in memory and small: a thread would cost more than
-            # the read. A reader that lags behind may wait for the disk, and has much to encode.
             try:
-                if behind:
-                    chunk, end = await asyncio.to_thread(read_frames, run.run_id, run.spool, offset)
-                else:
-                    chunk, end = read_frames(run.run_id, run.spool, offset)
+                chunk, end = await _next_frames(run.run_id, run.spool, offset, behind=behind)
                 is_damaged = is_over and not chunk and _is_longer(run.spool, offset)
             except DamagedSpool:
                 chunk, end, is_damaged = b"", offset, True
@@ -172,6 +167,14 @@ async def _something_happens(
     for task in done:
         task.result()  # raises what the handle raised
     return bool(done)
+
+
+async def _next_frames(run_id: str, spool: Path, offset: int, *, behind: bool) -> tuple[bytes, int]:
+    """Read frames; a reader that is `behind` may wait for the disk, and has much to encode."""
+    if behind:
+        return await asyncio.to_thread(read_frames, run_id, spool, offset)
+    # What has just been written is in memory and small: a thread would cost more than the read.
+    return read_frames(run_id, spool, offset)
 
 
 def read_frames(run_id: str, spool: Path, offset: int) -> tuple[bytes, int]:
