@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     Types = Optional[Collection[str]]  # MIME types; None: all
     Found = tuple[bool, Any]  # whether there is such a method and it worked, and what it gave
 
-    class Place(Protocol):
-        """A place that takes the cell's outputs."""
+    class Catcher(Protocol):
+        """Takes the cell's outputs in place of the cell, as an `Output` widget does."""
 
         def show(self, data: Bundle, metadata: Bundle | None) -> None: ...
 
@@ -42,8 +42,8 @@ METHODS: dict[str, tuple[str, tuple[type, ...]]] = {
 }
 
 
-#: The places that take outputs now, the innermost last.
-places: list[Place] = []
+#: The catchers that take outputs now, the innermost last.
+catchers: list[Catcher] = []
 
 
 def display(
@@ -91,8 +91,8 @@ def clear_output(wait: bool = False) -> None:
     publisher = publisher_in_place()
     if publisher is not None:
         publisher.clear_output(wait)
-    elif places:
-        places[-1].clear(wait)
+    elif catchers:
+        catchers[-1].clear(wait)
     else:
         send("clear", {"wait": bool(wait)})
 
@@ -167,13 +167,13 @@ def _send(
 
 
 def send_bundle(data: Bundle, metadata: Bundle | None, **head: Any) -> None:
-    """Show a bundle in the innermost place that takes outputs, or else in the cell.
+    """Show a bundle in the innermost catcher of outputs, or else in the cell.
 
     Args:
         head: `display_id` and `update`, if the bundle has them.
     """
-    if places and not head.get("update"):
-        places[-1].show(data, metadata)
+    if catchers and not head.get("update"):
+        catchers[-1].show(data, metadata)
         return
     head = {name: value for name, value in head.items() if value}
     shown = {"data": jsonable(data), "metadata": jsonable(metadata or {}), **head}

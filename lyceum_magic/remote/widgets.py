@@ -50,8 +50,8 @@ _timer: threading.Timer | None = None
 
 def show_widget(widget: Any, **_options: Any) -> None:
     """Show a widget, as its `_ipython_display_`."""
-    if shows.places:
-        shows.places[-1].show_widget(widget)
+    if shows.catchers:
+        shows.catchers[-1].show_widget(widget)
         return
     with _lock:
         if id(widget) not in _shown:
@@ -136,11 +136,11 @@ class OutputPlace:
             stream.flush()
             self._streams.append((stream, vars(stream).get("write")))
             stream.write = lambda text, name=name: self.write(name, text)
-        shows.places.append(self)
+        shows.catchers.append(self)
 
     def leave(self) -> None:
-        if self in shows.places:
-            shows.places.remove(self)
+        if self in shows.catchers:
+            shows.catchers.remove(self)
         for stream, write in self._streams:
             if write is None:
                 vars(stream).pop("write", None)

@@ -115,8 +115,8 @@ class LinePrefixer:
 
 
 @dataclass
-class Place:
-    """A place in one stream of a log: its last message, and how many were of the same moment."""
+class LastRead:
+    """The last message that was read of a stream, and how many were of the same moment."""
 
     moment: str = ""
     count: int = 0
@@ -129,18 +129,18 @@ class LogCursor:
     """
 
     def __init__(self) -> None:
-        self._places = {name: Place() for name in _STREAMS.values()}
-        self._known: dict[StreamName, Place | None] = {}
-        self._seen: dict[StreamName, Place] = {}
+        self._last_read = {name: LastRead() for name in _STREAMS.values()}
+        self._known: dict[StreamName, LastRead | None] = {}
+        self._seen: dict[StreamName, LastRead] = {}
 
     def resume(self) -> str | None:
         """Begin another reading; return the moment to read from, as the API's `since`."""
         self._known = {
-            name: Place(place.moment, place.count) if place.moment else None
-            for name, place in self._places.items()
+            name: LastRead(last.moment, last.count) if last.moment else None
+            for name, last in self._last_read.items()
         }
-        self._seen = {name: Place() for name in _STREAMS.values()}
-        moments = [place.moment for place in self._places.values() if place.moment]
+        self._seen = {name: LastRead() for name in _STREAMS.values()}
+        moments = [last.moment for last in self._last_read.values() if last.moment]
         if not moments:
             return None
         return str(int(datetime.fromisoformat(max(moments)).timestamp()) - _OVERLAP_S)
@@ -157,7 +157,7 @@ class LogCursor:
             if here < known.moment or (here == known.moment and seen.count <= known.count):
                 return b""
             self._known[stream] = None  # from here on everything is new
-        self._places[stream] = Place(here, seen.count)
+        self._last_read[stream] = LastRead(here, seen.count)
         return text
 
 
