@@ -234,13 +234,12 @@ class Session:
         frames.send(
             "session",
             {
-                **head,
-                "sha256": sha256,
                 "variables": len(saved.get("variables", {})),
                 "bytes": sum(saved.get("packs", {}).values()),
                 "lost": sorted((lost or {}).items()),
                 "error": error,
             },
+            exact={**head, "sha256": sha256},
         )
 
     @contextlib.contextmanager
