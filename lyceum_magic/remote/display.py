@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     Found = tuple[bool, Any]  # whether there is such a method and it worked, and what it gave
 
     class Catcher(Protocol):
-        """Takes the cell's outputs in place of the cell, as an `Output` widget does."""
+        """A taker of outputs in place of the cell, such as an `Output` widget."""
 
         def show(self, data: Bundle, metadata: Bundle | None) -> None: ...
 
