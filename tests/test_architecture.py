@@ -26,8 +26,8 @@ ARROWS = {
     "magic": "client config display embedded exceptions folders journal outputs protocol runs "
     "runs.accounts runs.workspace sessions submission submission.wrapping",
     "sessions.cloud": "client exceptions journal protocol",
-    "sessions": "client display exceptions journal protocol runs runs.accounts runs.workspace "
-    "submission submission.wrapping",
+    "sessions": "client display exceptions journal protocol remote runs runs.accounts "
+    "runs.workspace submission submission.wrapping",
     "api": "config exceptions journal protocol runs runs.accounts runs.workspace submission "
     "submission.wrapping",
     "runs.workspace": "client exceptions inbox journal protocol runs runs.accounts",

@@ -183,6 +183,18 @@ class Session:
         if head is not None:
             self._move(self.branch, head.id, None)
 
+    def take_over(self, other: Session) -> None:
+        """Go on from the present snapshot of another branch, which is removed.
+
+        Raises:
+            RequestRefused: a run works on the session (409).
+        """
+        facts = self._facts()
+        head = head_of(facts, self._named, other.branch)
+        mine = facts.branches.get(self.branch) if facts is not None else None
+        self._move(self.branch, None if mine is None else mine.id, head.id)
+        self._here.ask(self._client.sessions.remove_branch, self.name, other.branch)
+
     def remove(self) -> None:
         """Remove the session with all its snapshots."""
         self._here.ask(self._client.sessions.remove, self.name)

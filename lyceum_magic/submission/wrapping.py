@@ -29,6 +29,7 @@ CELL_NAME = "<cell>"
 
 #: Modules of a cell with a session. cloudpickle's own text is among them.
 _OF_SESSIONS = (
+    "adopting",
     "array_reducers",
     "cloudpickle",
     "descriptions",

@@ -258,3 +258,41 @@ def test_offload_runs_every_cell_elsewhere_until_it_is_off(kernel: Kernel) -> No
         ran(kernel, "%lyceum offload off")
     assert kernel.value("here") == "True"
     assert kernel.run("there").error is not None
+
+
+def test_the_notebooks_own_variables_are_adopted_with_what_they_share(
+    state: Path, tmp_path: Path
+) -> None:
+    with running_kernel(env=environment(state)) as kernel:
+        ran(kernel, f"import os; os.chdir({str(tmp_path)!r})")
+        (tmp_path / "mine.py").write_text("class Kept:\n    def __init__(self): self.of = 'mine'\n")
+        ran(
+            kernel,
+            "import numpy as np, sys\nsys.path.insert(0, '')\nfrom mine import Kept\n"
+            "a = [np.arange(3)]\nb = a\nkept = Kept()\ng = (i for i in a)\n"
+            "class Point:\n    x = 1\ndef total(): return int(a[0].sum())\np = Point()",
+        )
+        shown = ran(kernel, "%lyceum adopt adopted").result
+        assert "session adopted begins with" in shown
+        assert re.search(r"g +not adopted: a generator", shown)
+        cell = ran(
+            kernel,
+            "%%lyceum --session adopted\na.append(1)\n"
+            "print(total(), b is a, type(p) is Point, kept.of, np.pi > 3, 'g' in globals())\n"
+            "print([n for n in globals() if 'lyceum' in n])",
+        )
+        assert cell.stdout == "3 True True mine True False\n[]\n"
+        assert "cell 2" in cell.summary
+
+
+def test_more_than_10_mib_is_adopted_in_pieces_after_consent(state: Path) -> None:
+    with running_kernel(env=environment(state)) as kernel:
+        ran(kernel, "import os\nlarge = os.urandom(20_000_000)")
+        refused = kernel.run("%lyceum adopt pieces")
+        assert refused.error is not None
+        assert "20 MB would travel (large 20 MB" in refused.error["evalue"]
+        assert "3 of 3 parts" in ran(kernel, "%lyceum adopt pieces --yes").stdout
+        digest = "import hashlib; print(hashlib.sha256(large).hexdigest())"
+        there = ran(kernel, f"%%lyceum --session pieces\n{digest}").stdout
+        assert there == ran(kernel, digest).stdout
+        assert "in-" not in ran(kernel, "%lyceum session").result

@@ -26,6 +26,7 @@ SUBCOMMANDS = {
     "stop": "end a run gracefully",
     "metrics": "what a run has used: processor, memory, GPU",
     "session": "variables that last from cell to cell: list|show|diff|checkout|branch|keep|new|rm",
+    "adopt": "begin a session with this notebook's variables",
     "offload": "run every following cell on Lyceum, in a session: on|off",
     "secrets": "variables that every run of this account is given",
     "storage": "the account's files, which images find in /mnt/s3",
