@@ -44,6 +44,7 @@ _OF_SESSIONS = (
     "saving",
     "session",
     "session_stores",
+    "session_urls",
     "torch_reducers",
     "used_names",
     "work_files",

@@ -139,6 +139,8 @@ def read_manifest(data: bytes) -> Manifest | None:
     if not is_snapshot_id(said.get("id")) or not is_count(said.get("cell")):
         return None
     pieces = dict.fromkeys(_pieces(said))
+    sizes = said.get("packs")  # of what it takes of each
+    named = [pack for pack in sizes if is_snapshot_id(pack)] if isinstance(sizes, dict) else []
     return Manifest(
         id=said["id"],
         sha256=hashlib.sha256(data).hexdigest(),
@@ -146,7 +148,7 @@ def read_manifest(data: bytes) -> Manifest | None:
         branch=str(said.get("branch", "")),
         cell=said["cell"],
         parent=parent_id if is_snapshot_id(parent_id) else None,
-        packs=tuple(sorted({pack for pack, _, _ in pieces})),
+        packs=tuple(sorted({*named, *(pack for pack, _, _ in pieces)})),
         saved_at=said.get("saved_at"),
         size=sum(length for _, _, length in pieces),
         variables=len(variables) if isinstance(variables, dict) else 0,
