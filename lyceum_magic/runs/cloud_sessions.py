@@ -88,9 +88,14 @@ class CloudSessions:
         if await self._is_kept_there():
             await self._of_server.move(key, branch, before=before, to=to, title=title)
             return
-        await _in_thread(
-            lambda: self._bucket.set_branch(key, branch, expected=before, to=to, title=title)
-        )
+
+        def move() -> None:
+            head = self._bucket.present(key, branch)
+            if head is not None and head.id == before:
+                self._accept(key, head.id, head.sha256)  # nothing is loaded by a move
+            self._bucket.set_branch(key, branch, expected=before, to=to, title=title)
+
+        await _in_thread(move)
 
     async def remove_branch(self, key: str, branch: str) -> None:
         if await self._is_kept_there():
@@ -119,8 +124,13 @@ class CloudSessions:
     async def begin(self, step: SessionStep, limit_s: float) -> Mapping[str, object] | None:
         if await self._is_kept_there():
             return None
-        urls = await _in_thread(lambda: cells.begin(self._bucket, _step(step, limit_s)))
-        return urls.as_job()
+
+        def begin() -> cells.Urls:
+            if step.parent is not None:  # known here, or agreed to: see `sessions.steps.known`
+                self._accept(step.key, step.parent.id, step.parent.sha256)
+            return cells.begin(self._bucket, _step(step, limit_s))
+
+        return (await _in_thread(begin)).as_job()
 
     async def abandon(self, step: SessionStep) -> None:
         if not await self._is_kept_there():
@@ -130,6 +140,10 @@ class CloudSessions:
         if await self._is_kept_there():
             return ""
         return await _in_thread(lambda: cells.end(self._bucket, _step(step), sha256, step.title))
+
+    def _accept(self, key: str, snapshot: str | None, sha256: str) -> None:
+        if snapshot is not None and not self._bucket.is_known(key, snapshot, sha256):
+            self._bucket.accept(key, snapshot, sha256)
 
     async def _is_kept_there(self) -> bool:
         if self._has_server is None:

@@ -92,7 +92,11 @@ class Session:
             RunFailed: it did not complete. What it assigned before it raised is kept.
             LyceumError: as `start`.
         """
-        return self.start(code, **options).result()
+        run = self.start(code, **options)
+        run.wait()
+        if not self._client.account.is_embedded:
+            self._facts()  # where the server keeps no sessions, this moves the head
+        return run.result()
 
     def get(self, name: str) -> Any:
         """Return a variable of the session, exactly as `--out` brings one back.

@@ -146,7 +146,7 @@ def test_a_cell_whose_urls_would_end_too_soon_is_not_started(
 ) -> None:
     cloud.expires_at = datetime.fromtimestamp(time.time() + 600, UTC).isoformat()
     with pytest.raises(OptionError, match=r"keys of the storage end in .* s, and a cell"):
-        session().start("x = 1", timeout=60)
+        session().start("x = 1", timeout_s=60)
     assert cloud.starts == []
 
 

@@ -74,7 +74,7 @@ class ExecutingCloud(PlayedServer):
         """Run a program in a folder and an environment of its own."""
         with tempfile.TemporaryDirectory(prefix="lyceum-run-") as folder:
             file = Path(folder, "cell.py")
-            file.write_text(self._programs[run_id], "utf-8")
+            file.write_text(self._programs[run_id], "utf-8")  # noqa: ASYNC240 - a small file
             process = await asyncio.create_subprocess_exec(
                 sys.executable,
                 str(file),
