@@ -296,7 +296,9 @@ class Run:
             return None
         timed_out = self.following.entry.timed_out
         kind = RunTimedOut if timed_out else _KINDS.get(self.state, RunFailed)
-        raised = self.harvest.raised if kind is RunFailed else None
+        # The cell of a session has raised KeyboardInterrupt, if it has taken the interrupt.
+        has_raised = kind is RunFailed or self.following.ending.interrupted.done()
+        raised = self.harvest.raised if has_raised else None
         error = raised.error if raised is not None else {}
         cause = tracebacks.rebuild(error, cell_name or f"<cell of run {self.id[:8]}>")
         ename, evalue = tracebacks.name_and_value(error)

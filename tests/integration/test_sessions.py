@@ -14,6 +14,8 @@ from nbclient import NotebookClient
 from tests.tools.embedded import end_server
 from tests.tools.kernel import Cell, Kernel, running_kernel
 
+PAGE = Path(__file__).resolve().parents[2] / "docs" / "sessions.md"
+
 pytestmark = pytest.mark.kernel
 
 
@@ -47,6 +49,11 @@ def ran(kernel: Kernel, code: str) -> Cell:
     cell = kernel.run(code)
     assert cell.error is None, cell
     return cell
+
+
+def plain(text: str) -> str:
+    """A text without colours."""
+    return re.sub(r"\x1b\[[0-9;]*m", "", text)
 
 
 def test_variables_last_from_cell_to_cell_with_their_aliases(kernel: Kernel) -> None:
@@ -105,7 +112,10 @@ def test_an_interrupt_interrupts_the_cell_whose_state_is_kept(kernel: Kernel) ->
     )
     cell.until(lambda cell: "begun" in cell.stdout)
     kernel.interrupt()
-    assert cell.done().error is not None
+    error = cell.done().error
+    assert error is not None
+    assert error["evalue"].startswith("KeyboardInterrupt")
+    assert "while True: time.sleep(0.01)" in plain("\n".join(error["traceback"]))
     assert "session interrupted keeps what the cell had assigned, as cell 1" in cell.stdout
     assert ran(kernel, "%%lyceum --session interrupted\nprint(x)").stdout == "2\n"
 
@@ -249,7 +259,7 @@ def test_offload_runs_every_cell_elsewhere_until_it_is_off(kernel: Kernel) -> No
         assert "\n2" in f"\n{ran(kernel, 'there + 1').summary}"
         failed = kernel.run("x = 1\n\n1 / 0")
         assert failed.error is not None
-        assert "line 3" in re.sub(r"\x1b\[[0-9;]*m", "", "\n".join(failed.error["traceback"]))
+        assert "line 3" in plain("\n".join(failed.error["traceback"]))
         assert "offloaded" in ran(kernel, "%lyceum session").result
         ran(kernel, "%%lyceum --no-session\nassert 'there' not in globals()")
         ran(kernel, "%load_ext lyceum_magic")
@@ -296,3 +306,13 @@ def test_more_than_10_mib_is_adopted_in_pieces_after_consent(state: Path) -> Non
         there = ran(kernel, f"%%lyceum --session pieces\n{digest}").stdout
         assert there == ran(kernel, digest).stdout
         assert "in-" not in ran(kernel, "%lyceum session").result
+
+
+def test_the_examples_of_the_page_work(state: Path, tmp_path: Path) -> None:
+    examples = re.findall(r"```python\n(.*?)```", PAGE.read_text("utf-8"), re.DOTALL)
+    with running_kernel(env=environment(state, str(tmp_path / "page.ipynb"))) as kernel:
+        kernel.is_attended = True
+        first, second, script = [ran(kernel, example) for example in examples]
+    assert "1 variable" in first.summary
+    assert "2.214" in second.summary
+    assert script.stdout == "3 ['mean', 'values']\n3\n"

@@ -16,6 +16,7 @@ from lyceum_magic import (
     RunFailed,
     RunLost,
     RunTimedOut,
+    Session,
     TransferError,
     attach,
     nest_loops,
@@ -212,6 +213,17 @@ def remember() -> None:
 def by_module() -> None:
     assert_type(lyceum_magic.submit("print(1)"), Run)
     assert_type(lyceum_magic.__version__, str)
+
+
+def sessions() -> None:
+    session = Session("train", machine="gpu.a100", timeout_s=60)
+    assert_type(session.run("x = 1", outputs="x"), Run)
+    assert_type(session.start("x += 1", machine="cpu"), Run)
+    assert_type(session.set("x", 2), Run)
+    assert_type(session.variables["x"].size, int)
+    assert_type(session.fork("try"), Session)
+    session.get("x")
+    session.checkout(1)
 
 
 def played() -> None:
