@@ -8,9 +8,14 @@ import os
 import stat
 import sys
 import time
+from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from .folders import user_folder
+
+if TYPE_CHECKING:
+    import sqlite3
 
 
 def own_folder(folder: Path) -> None:
@@ -166,6 +171,19 @@ def own_database(path: Path) -> None:
             os.fchmod(descriptor, 0o600)
     finally:
         os.close(descriptor)
+
+
+@contextlib.contextmanager
+def transaction(connection: sqlite3.Connection) -> Iterator[None]:
+    """Keep all changes of a block, or none if it raises."""
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        yield
+        connection.execute("COMMIT")
+    except BaseException:
+        if connection.in_transaction:  # some failures of the disk end it
+            connection.execute("ROLLBACK")
+        raise
 
 
 def _check_file(status: os.stat_result, path: Path) -> None:

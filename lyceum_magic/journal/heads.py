@@ -17,8 +17,7 @@ from pathlib import Path
 
 from ..disks import reason, shortage
 from ..exceptions import ConfigError, JournalUnavailable
-from ..own_files import own_database, own_folder
-from .schema import transaction
+from ..own_files import own_database, own_folder, transaction
 
 #: Seconds that a process waits for the write lock of another one before it gives up.
 WAIT_S = 10.0

@@ -16,13 +16,13 @@ from typing import Any
 
 from ..disks import reason, shortage
 from ..exceptions import ConfigError, JournalUnavailable, UnknownRun
-from ..own_files import own_database, own_folder
+from ..own_files import own_database, own_folder, transaction
 from ..protocol.ages import DAY_S, Mark
 from ..protocol.limits import MARK_CHARACTERS
 from ..protocol.money import cost_of
 from ..protocol.states import State
 from .event_log import EventLog
-from .schema import IS_FINAL, open_database, transaction
+from .schema import IS_FINAL, open_database
 from .snapshots import Snapshots
 
 KEEP_DAYS = 30

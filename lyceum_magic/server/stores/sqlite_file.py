@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 from ...disks import shortage
 from ...exceptions import EmbeddedServerError
-from ...own_files import own_database
+from ...own_files import own_database, transaction
 from .base import RecordRefused, StoreUnavailable
 
 _T = TypeVar("_T")
@@ -92,7 +92,7 @@ class SqliteFile:
 
         def transact() -> _T:
             connection = self._opened()
-            with _synchronous(connection, durable), _transaction(connection):
+            with _synchronous(connection, durable), transaction(connection):
                 return function(connection)
 
         return await self._on_thread(transact)
@@ -182,15 +182,3 @@ def _pack(connection: sqlite3.Connection) -> None:
     ((pages,),) = connection.execute("PRAGMA page_count")
     if free > max(_MIN_FREE_PAGES, pages - free) and pages - free < _MAX_USED_PAGES:
         connection.execute("VACUUM")
-
-
-@contextmanager
-def _transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        if connection.in_transaction:  # some failures of the disk end it
-            connection.execute("ROLLBACK")
-        raise
