@@ -123,7 +123,9 @@ class Sessions:
         for key in await asyncio.to_thread(stored_keys, self._folder):
             try:
                 views.append(await self.read(key))
-            except (UnknownSession, SnapshotDamaged) as exc:
+            except UnknownSession:
+                pass  # removed in the meantime, or up to its last files
+            except SnapshotDamaged as exc:
                 logger.warning("%s", exc)
         return sorted(views, key=lambda view: view.index.updated_at, reverse=True)
 
@@ -213,10 +215,7 @@ class Sessions:
 
         Those with kept snapshots stay, and so do broken ones: their files may still be of use.
         """
-        for view in await self.list():
-            key = view.index.key
-            if view.index.updated_at >= unused_since or view.index.kept:
-                continue
+        for key in await asyncio.to_thread(stored_keys, self._folder):
             async with self._lock(key):
                 if not self.busy(key):
                     await asyncio.to_thread(self._stored(key).remove_unused, unused_since)

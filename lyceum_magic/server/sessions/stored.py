@@ -249,8 +249,17 @@ class StoredSession:
             self.files.remove()
 
     def remove_unused(self, since: float) -> None:
-        """Remove the session unless it was changed at a moment or later, in seconds since 1970."""
-        if self.read().updated_at < since:
+        """Remove the session if it was not changed since a moment, in seconds since 1970.
+
+        One with kept snapshots stays, and so does a broken one: its files may still be of use.
+        """
+        try:
+            index = self._read()
+        except SnapshotDamaged as exc:
+            logger.warning("%s", exc)
+            return
+        # Without an index, an earlier server was killed while it removed the session.
+        if index is None or (index.updated_at < since and not index.kept):
             self.remove()
 
     # Collection.

@@ -284,6 +284,32 @@ async def test_a_damaged_head_is_refused_and_an_earlier_one_works(
     await played.run(one)
 
 
+async def test_every_cut_of_a_snapshot_is_noticed(played: Played) -> None:
+    one = await played.run(data=b"0123456789")
+    for path in played.folder().rglob(f"{one['id']}.*"):
+        content = path.read_bytes()
+        for length in range(len(content)):
+            path.write_bytes(content[:length])
+            with pytest.raises(SnapshotDamaged):
+                await played.sessions.manifest("a", one["id"])
+        path.write_bytes(content)
+    await played.run(one)
+
+
+async def test_no_cut_of_a_snapshot_is_taken_over(played: Played) -> None:
+    for name in ("cells/{}.json", "packs/{}.pack"):
+        whole = step()
+        await played.claim(whole)
+        save_snapshot(played.folder(), whole)
+        path = played.folder() / name.format(whole["id"])
+        content = path.read_bytes()
+        for length in range(len(content)):
+            path.write_bytes(content[:length])
+            await played.sessions.settle(SessionStep.model_validate(whole), "another")
+            assert await played.head() is None
+        await played.settle(whole)
+
+
 async def test_a_broken_index_is_named_and_can_be_removed(played: Played) -> None:
     await played.run()
     index = played.folder().parent / ".index" / "a.json"
@@ -479,6 +505,28 @@ async def test_an_idle_session_goes_unless_it_is_kept_or_busy(tmp_path: Path) ->
     with pytest.raises(UnknownSession):
         await played.head()
     assert not played.folder().exists()
+
+
+async def test_a_sweep_finishes_what_a_killed_server_began_to_remove(played: Played) -> None:
+    await played.run()
+    (played.folder().parent / ".index" / "a.json").unlink()
+    assert await played.sessions.list() == []
+    await played.sessions.sweep(0.0)
+    assert not played.folder().exists()
+    await played.run()
+
+
+async def test_a_sweep_passes_over_a_broken_session(tmp_path: Path) -> None:
+    played = Played(tmp_path / "sessions", clock=lambda: 1000.0)
+    await played.run()
+    other = step("b")
+    await played.claim(other)
+    await played.settle(other)
+    (played.folder().parent / ".index" / "a.json").write_text("{")
+    await played.sessions.sweep(1001.0)
+    assert played.folder().exists()
+    with pytest.raises(UnknownSession):
+        await played.sessions.read("b")
 
 
 # --- other files in their places -------------------------------------------------------------
