@@ -110,6 +110,10 @@ def _add_server_options(serve: argparse.ArgumentParser) -> None:
         "--keep-bytes", type=_size, metavar="SIZE", default="10G",
         help="how much ended runs may take on the disk; the oldest leave first (default: 10G)",
     )  # fmt: skip
+    serve.add_argument(
+        "--keep-session-days", type=_days, metavar="N", default=7,
+        help="how long a session without kept cells stays after its last cell (default: 7)",
+    )  # fmt: skip
     # For a process that starts a server on demand.
     serve.add_argument("--ready-fd", type=int, help=argparse.SUPPRESS)
     serve.add_argument("--idle-exit", type=float, metavar="SECONDS", help=argparse.SUPPRESS)
@@ -171,6 +175,7 @@ def _serve(options: argparse.Namespace) -> int:
                 allow_privileged=options.allow_privileged,
                 keep_days=options.keep_days,
                 keep_bytes=options.keep_bytes,
+                keep_session_days=options.keep_session_days,
                 idle_exit_s=options.idle_exit,
             ),
             lambda server: _announce(server, state_dir, options),

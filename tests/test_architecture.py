@@ -80,7 +80,7 @@ ARROWS = {
     "server.storage": "config exceptions",
     "server.metrics": "server.regular_files server.runners",
     "server.gpus": "",
-    "server.retention": "protocol server.run_folders server.stores.base",
+    "server.retention": "server.run_folders server.stores.base",
     "server.state_folder": "config disks exceptions own_files protocol",
     "server.moving": "exceptions own_files protocol server.run_folders server.runners "
     "server.state_folder server.stores",

@@ -43,8 +43,6 @@ SAVE_S = 60.0
 GRACE_S = INTERRUPT_S + SAVE_S
 #: Number of a session's newest snapshots that stay, beside heads and kept ones.
 KEPT_CELLS = 20
-#: Seconds without a change after which a session without kept snapshots is removed.
-IDLE_S = 7 * 86_400.0
 
 
 class SnapshotName(TypedDict):

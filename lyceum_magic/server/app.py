@@ -204,7 +204,11 @@ class Parts:
         return Retention(
             self.store,
             self.settings.state_dir / "runs",
-            Keep(self.settings.keep_days * 86_400, self.settings.keep_bytes),
+            Keep(
+                self.settings.keep_days * 86_400,
+                self.settings.keep_bytes,
+                self.settings.keep_session_days * 86_400,
+            ),
             is_in_use=self.service.is_in_use,
             is_supervised=is_supervised,
             sweep_caches=[runner.sweep for runner in self.runners.values()],

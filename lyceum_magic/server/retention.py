@@ -6,6 +6,7 @@ import asyncio
 import contextlib
 import errno
 import logging
+import math
 import os
 import shutil
 import subprocess
@@ -14,7 +15,6 @@ from collections.abc import Awaitable, Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ..protocol.sessions import IDLE_S
 from .run_folders import RunFolders
 from .stores.base import EndedRun, Store
 
@@ -45,7 +45,7 @@ class Keep:
 
     age_s: float
     size_bytes: int
-    session_age_s: float = IDLE_S
+    session_age_s: float = math.inf
 
 
 class Retention:

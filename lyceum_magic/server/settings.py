@@ -16,6 +16,7 @@ ORG_SLUG = "local"
 DEFAULT_MAX_RUNNING = 8
 DEFAULT_KEEP_DAYS = 30.0
 DEFAULT_KEEP_BYTES = 10 * 2**30
+DEFAULT_KEEP_SESSION_DAYS = 7.0
 
 _NO_KEY = Secret("")
 
@@ -40,6 +41,7 @@ class ServerSettings:
         allow_privileged: Whether services of a stack may be privileged.
         keep_days: How long ended runs are kept.
         keep_bytes: The most bytes that ended runs may take; the oldest are removed first.
+        keep_session_days: How long a session without kept snapshots stays after its last change.
         idle_exit_s: The server ends after this time without a live run or a follower, unless a
             callback is due within the same time. None: it goes on.
     """
@@ -57,6 +59,7 @@ class ServerSettings:
     allow_privileged: bool = False
     keep_days: float = DEFAULT_KEEP_DAYS
     keep_bytes: int = DEFAULT_KEEP_BYTES
+    keep_session_days: float = DEFAULT_KEEP_SESSION_DAYS
     idle_exit_s: float | None = None
 
     @property

@@ -260,6 +260,16 @@ def test_runs_are_swept_and_sessions_stay(tmp_path: Path) -> None:
         assert head(server)["id"] == first["id"]
 
 
+def test_an_idle_session_is_swept_and_one_with_a_kept_cell_stays(tmp_path: Path) -> None:
+    with served(tmp_path / "state") as server:
+        run(server, kept := step("kept"))
+        run(server, step())
+        server.client.put(paths.kept_snapshot("kept", kept["id"]))
+    with served(tmp_path / "state", "--keep-session-days", "0.00001") as server:
+        eventually(lambda: server.client.get(paths.session("a")).status_code == 404, "it is swept")
+        assert head(server, "kept")["id"] == kept["id"]
+
+
 def test_files_of_a_session_are_for_this_user_alone(server: ServedProcess, key: str) -> None:
     run(server, step(key))
     folders = [server.folder / "sessions", *(server.folder / "sessions").rglob("*")]
