@@ -18,6 +18,7 @@ class Display:
     Attributes:
         data: MIME type -> text or JSON.
         is_update: it replaces what was shown under its `display_id`.
+        is_result: it shows the value of the cell's last expression.
         timestamp: in seconds since 1970, None where the server gives none.
     """
 
@@ -25,6 +26,7 @@ class Display:
     metadata: dict[str, Any] = field(default_factory=dict)
     display_id: str | None = None
     is_update: bool = False
+    is_result: bool = False
     timestamp: float | None = field(default=None, compare=False)
 
 
@@ -162,6 +164,7 @@ def _item(piece: str | Message, event: Output) -> Decoded:
                 metadata=metadata if isinstance(metadata, dict) else {},
                 display_id=display_id if isinstance(display_id, str) else None,
                 is_update=head.get("update") is True,
+                is_result=head.get("result") is True,
                 timestamp=event.timestamp,
             )
         case "clear":

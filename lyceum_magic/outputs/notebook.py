@@ -34,6 +34,15 @@ class DisplayOutput(TypedDict):
     metadata: dict[str, Any]
 
 
+class ResultOutput(TypedDict):
+    """An nbformat output of type `execute_result`; `data` is MIME type -> text or JSON."""
+
+    output_type: Literal["execute_result"]
+    execution_count: int
+    data: dict[str, Any]
+    metadata: dict[str, Any]
+
+
 class ErrorOutput(TypedDict):
     """An nbformat output of type `error`; `traceback` has the lines, with ANSI colours."""
 
@@ -43,16 +52,22 @@ class ErrorOutput(TypedDict):
     traceback: list[str]
 
 
-NotebookOutput = StreamOutput | DisplayOutput | ErrorOutput
+NotebookOutput = StreamOutput | DisplayOutput | ResultOutput | ErrorOutput
 
 
-def to_outputs(items: Iterable[Decoded]) -> list[NotebookOutput]:
+def to_outputs(
+    items: Iterable[Decoded], execution_count: int | None = None
+) -> list[NotebookOutput]:
     """Return the outputs in their order, as a client of a kernel would have collected them.
 
     Neighbouring text of one stream is one output. A display of an id that was shown before, and an
     update of it, changes each of them where it stands. What `clear_output` removed is left out.
+
+    Args:
+        execution_count: the cell's number in its notebook. With None, the value of its last
+            expression is a display.
     """
-    collector = _Collector()
+    collector = _Collector(execution_count)
     for item in items:
         match item:
             case Output(text, stream):
@@ -71,12 +86,13 @@ def to_outputs(items: Iterable[Decoded]) -> list[NotebookOutput]:
 class _Collector:
     """The outputs of one cell so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, execution_count: int | None) -> None:
+        self._execution_count = execution_count
         self._clears = False  # with the next output
         self._empty()
 
     def _empty(self) -> None:
-        self._outputs: list[StreamOutput | DisplayOutput] = []
+        self._outputs: list[StreamOutput | DisplayOutput | ResultOutput] = []
         self._texts: list[list[str]] = []  # the pieces of each stream output
         self._by_display_id: dict[str | None, list[DisplayOutput]] = {}
 
@@ -100,6 +116,9 @@ class _Collector:
     def add_display(self, item: Display) -> None:
         if not item.is_update:
             self._make_way()
+            if item.is_result and self._execution_count is not None:
+                self._add_result(item, self._execution_count)
+                return
             output = DisplayOutput(output_type="display_data", data={}, metadata={})
             self._outputs.append(output)
             if item.display_id is None:
@@ -108,6 +127,16 @@ class _Collector:
             self._by_display_id.setdefault(item.display_id, []).append(output)
         for output in self._by_display_id.get(item.display_id, ()):
             _fill(output, item)
+
+    def _add_result(self, item: Display, execution_count: int) -> None:
+        self._outputs.append(
+            ResultOutput(
+                output_type="execute_result",
+                execution_count=execution_count,
+                data=dict(item.data),
+                metadata=dict(item.metadata),
+            )
+        )
 
     def outputs(self) -> list[NotebookOutput]:
         streams = (output for output in self._outputs if output["output_type"] == "stream")

@@ -139,7 +139,7 @@ def show_result(value: Any) -> None:
     """Show the value of the cell's last expression."""
     data, metadata = bundle_of(value)
     if data:
-        _send(data, metadata)
+        _send(data, metadata, is_result=True)
 
 
 def new_id() -> str:
@@ -156,11 +156,15 @@ def merged(into: Any, other: Any) -> Any:
 
 
 def _send(
-    data: Bundle, metadata: Bundle | None, display_id: str | None = None, update: bool = False
+    data: Bundle,
+    metadata: Bundle | None,
+    display_id: str | None = None,
+    update: bool = False,
+    is_result: bool = False,
 ) -> None:
     publisher = publisher_in_place()
     if publisher is None:
-        send_bundle(data, metadata, display_id=display_id, update=update)
+        send_bundle(data, metadata, display_id=display_id, update=update, result=is_result)
         return
     transient = {"display_id": display_id} if display_id else {}
     publisher.publish(data=data, metadata=metadata, transient=transient, update=update)
@@ -170,7 +174,8 @@ def send_bundle(data: Bundle, metadata: Bundle | None, **head: Any) -> None:
     """Show a bundle in the innermost catcher of outputs, or else in the cell.
 
     Args:
-        head: `display_id` and `update`, if the bundle has them.
+        head: `display_id` and `update`, if the bundle has them; `result` if it shows the value of
+            the last expression.
     """
     if catchers and not head.get("update"):
         catchers[-1].show(data, metadata)

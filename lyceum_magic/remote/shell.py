@@ -178,7 +178,7 @@ def output_classes() -> tuple[Any, Any]:
         def finish_displayhook(self) -> None: ...
 
         def write_format_data(self, format_dict: Any, md_dict: Any = None) -> None:
-            send_bundle(format_dict, md_dict)
+            send_bundle(format_dict, md_dict, result=True)
 
     class FramePublisher(DisplayPublisher):  # type: ignore[misc]
         def publish(

@@ -120,3 +120,13 @@ def test_where_text_is_cut_makes_no_difference(items: list[Decoded], place: int)
         else:
             cut.append(item)
     assert to_outputs(cut) == to_outputs(items)
+
+
+def test_the_last_value_is_the_result_of_a_numbered_cell() -> None:
+    items = [shown("d"), Display({"text/plain": "42"}, {"k": 1}, is_result=True)]
+    assert to_outputs(items, 7) == [
+        {"output_type": "display_data", "data": {"text/plain": "d"}, "metadata": {}},
+        {"output_type": "execute_result", "execution_count": 7, "data": {"text/plain": "42"},
+         "metadata": {"k": 1}},
+    ]  # fmt: skip
+    assert [output["output_type"] for output in to_outputs(items)] == ["display_data"] * 2

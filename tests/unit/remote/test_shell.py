@@ -188,3 +188,11 @@ def test_output_of_a_command_is_live(
         assert live.read_until("\n").strip() == "first"
         (tmp_path / "go").write_text("second\n")
         assert live.read_until("\n").strip() == "second"
+
+
+@pytest.mark.parametrize("cell", ["display(1)\n2", "display(1)\nget_ipython()\n2"])
+def test_the_value_of_the_last_line_is_told_from_what_is_displayed(cell: str, tmp_path) -> None:
+    items = [item for item in run_marked(cell, tmp_path).items if isinstance(item, Display)]
+    assert [(item.data["text/plain"], item.is_result) for item in items] == [
+        ("1", False), ("2", True),
+    ]  # fmt: skip
