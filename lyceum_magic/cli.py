@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from . import __version__
 from .exceptions import LyceumError
+from .protocol.limits import MAX_TIMEOUT_S
 from .protocol.lines import one_line
 from .protocol.redaction import without_password
 
@@ -69,6 +70,8 @@ def _parser() -> argparse.ArgumentParser:
         "--output-dir", type=Path, metavar="DIR", default=Path("build"),
         help="where the executed notebook and its HTML go (default: build)",
     )  # fmt: skip
+
+    _add_notebook_options(_add(commands, "run", "run a notebook's cells on machines", _run))
 
     _add(commands, "doctor", "look for what could be wrong here", _doctor)
 
@@ -260,6 +263,75 @@ def _doctor(options: argparse.Namespace) -> int:
 
     print(examine())
     return 0
+
+
+# lyceum-magic run
+
+
+def _add_notebook_options(run: argparse.ArgumentParser) -> None:
+    run.add_argument("notebook", type=Path, metavar="NOTEBOOK", help="an ordinary notebook")
+    run.add_argument(
+        "-m", "--machine", default="cpu", metavar="NAME",
+        help="machine to run on, such as cpu (default) or gpu.a100",
+    )  # fmt: skip
+    run.add_argument(
+        "-t", "--timeout", dest="timeout_s", type=int, metavar="SECONDS", default=MAX_TIMEOUT_S,
+        help=f"time limit of each cell (default: {MAX_TIMEOUT_S})",
+    )  # fmt: skip
+    run.add_argument(
+        "-o",
+        "--output",
+        type=Path,
+        metavar="FILE",
+        help="the executed notebook (default: NOTEBOOK.executed.ipynb beside it)",
+    )
+    run.add_argument(
+        "--session", metavar="NAME",
+        help="name of the new session, which is then kept for later cells",
+    )  # fmt: skip
+    run.add_argument(
+        "-r", "--requirements", metavar="REQ", action="append", default=[],
+        help="a requirement line ('numpy>=2') or a file of them; repeat it for more",
+    )  # fmt: skip
+    run.add_argument(
+        "--file", dest="files", metavar="PATH", action="append", default=[],
+        help="a data file or folder below the notebook's, to send along; repeat it for more",
+    )  # fmt: skip
+    place = run.add_mutually_exclusive_group()
+    place.add_argument(
+        "--local", dest="place", action="store_const", const="local", default="auto",
+        help="run on the embedded server, even with an account",
+    )  # fmt: skip
+    place.add_argument(
+        "--cloud", dest="place", action="store_const", const="cloud",
+        help="run on the cloud, or fail",
+    )  # fmt: skip
+
+
+def _run(options: argparse.Namespace) -> int:
+    from .notebooks.execution import execute
+    from .notebooks.file import read_notebook, write_notebook
+
+    path = options.notebook.absolute()
+    output = (options.output or path.with_suffix(".executed.ipynb")).absolute()
+    notebook = read_notebook(options.notebook)
+    # As Jupyter runs it: its modules and files are found from its folder.
+    os.chdir(path.parent)
+    sys.path.insert(0, str(path.parent))
+    chosen = {
+        name: getattr(options, name)
+        for name in ("machine", "place", "timeout_s", "requirements", "files")
+    }
+    try:
+        is_done = execute(notebook, path, name=options.session, say=_say, options=chosen)
+    finally:
+        write_notebook(notebook, output)
+    _say(f"The executed notebook: {output}")
+    return 0 if is_done else EXIT_ERROR
+
+
+def _say(text: str) -> None:
+    print(text, file=sys.stderr, flush=True)
 
 
 # lyceum-magic keys

@@ -18,9 +18,10 @@ PACKAGE = Path(__file__).resolve().parents[1] / "lyceum_magic"
 ARROWS = {
     # The notebook side, from the top.
     "": "api client exceptions magic runs sessions",
-    "cli": "embedded.demo embedded.keys exceptions folders magic protocol server.log server.serve "
-    "server.settings server.state_folder",
+    "cli": "embedded.demo embedded.keys exceptions folders magic notebooks protocol server.log "
+    "server.serve server.settings server.state_folder",
     "testing": "protocol runs runs.workspace server.stores",
+    "notebooks": "disks display exceptions magic outputs protocol runs sessions.session",
     "embedded.demo": "embedded exceptions",
     "embedded.keys": "client config display exceptions protocol runs.workspace",
     "magic": "client config display embedded exceptions folders journal outputs protocol runs "

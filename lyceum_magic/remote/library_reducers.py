@@ -9,6 +9,7 @@ from __future__ import annotations
 import functools
 import gc
 import io
+import re
 import struct
 import sys
 import threading
@@ -39,6 +40,7 @@ def by_type() -> dict[type, Callable[..., Any]]:
         type(functools.lru_cache(len)): _cache,
         functools.cached_property: _cached_property,
         types.MappingProxyType: _proxy,
+        re.Match: lambda pickler, found: _match(found),
         memoryview: _memoryview,
         weakref.ref: _weakref,
         weakref.WeakKeyDictionary: _weak_mapping,
@@ -216,7 +218,31 @@ def _stream(pickler: Any, stream: Any) -> Any:
             return reducers.looked_up, ("sys", name)
     if isinstance(stream, (io.StringIO, io.BytesIO)):
         return None
-    raise Refused("an open file" if not stream.closed else "a closed file", stream)
+    if not stream.closed:
+        raise Refused("an open file", stream)
+    raw = getattr(getattr(stream, "buffer", stream), "raw", stream)
+    kinds = (io.TextIOWrapper, io.BufferedReader, io.BufferedWriter, io.BufferedRandom, io.FileIO)
+    if type(stream) not in kinds or type(raw) is not io.FileIO:
+        raise Refused("a closed file", stream)
+    # As `with open(...) as file` leaves one.
+    is_text = type(stream) is io.TextIOWrapper
+    encoding = stream.encoding if is_text else None
+    buffering = 0 if stream is raw else -1
+    return reducers.closed_file, (raw.name, stream.mode, encoding, buffering)
+
+
+def _match(pattern_match: Any) -> Any:
+    """Return the search that finds a match of a regular expression again."""
+    pattern, text = pattern_match.re, pattern_match.string
+    between = (pattern_match.pos, pattern_match.endpos)
+    for how in ("search", "match", "fullmatch"):
+        found = getattr(pattern, how)(text, *between)
+        if found is not None and found.regs == pattern_match.regs:
+            return reducers.found_again, (pattern, text, *between, how, 0)
+    for number, found in enumerate(pattern.finditer(text, *between)):
+        if found.regs == pattern_match.regs:
+            return reducers.found_again, (pattern, text, *between, "finditer", number)
+    raise Refused("a match", pattern_match)
 
 
 def _thread(pickler: Any, thread: threading.Thread) -> Any:

@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import importlib
 import io
+import os
 import pickle
 import sys
 import types
@@ -199,6 +200,8 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 bases = obj.__bases__  # the other makes a class of its own kind
             if "__slots__" in members:
                 options["__slots__"] = members["__slots__"]
+            if typing.NamedTuple in bases:  # a function, which would make other members
+                bases = obj.__bases__
             make, given = make_class, (kind, name, bases, options, tracker)
         return (make, given, (members, more), *rest)
 
@@ -415,6 +418,25 @@ def make_class(
 
 def make_cache(parameters: dict[str, Any], function: Any) -> Any:
     return functools.lru_cache(**parameters)(function)
+
+
+def closed_file(name: Any, mode: str, encoding: str | None, buffering: int) -> Any:
+    """Return a closed file that says the same of itself."""
+    # The file itself may be gone, and must not be emptied.
+    with open(os.devnull, mode.replace("x", "w"), buffering, encoding=encoding) as file:
+        stream: Any = file
+        getattr(getattr(stream, "buffer", stream), "raw", stream).name = name
+        if encoding is not None:
+            stream.mode = mode
+    return file
+
+
+def found_again(pattern: Any, text: Any, start: int, end: int, how: str, number: int) -> Any:
+    """Return a match of a regular expression: that of a search, or one of several."""
+    found = getattr(pattern, how)(text, start, end)
+    if how != "finditer":
+        return found
+    return next(match for at, match in enumerate(found) if at == number)
 
 
 def make_exception(kind: Any, given: tuple[Any, ...]) -> Any:

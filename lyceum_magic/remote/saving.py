@@ -252,7 +252,7 @@ def reason(value: object, exc: BaseException) -> str:
 
 
 def needed(groups: list[dict[str, Any]], names: set[str]) -> Iterator[dict[str, Any]]:
-    """Yield the groups that hold these names, and those that they need, in their order."""
+    """Yield the groups that hold these names, and before each of them those that it needs."""
     from .used_names import EVERYTHING
 
     wanted = set(names)
@@ -264,6 +264,25 @@ def needed(groups: list[dict[str, Any]], names: set[str]) -> Iterator[dict[str, 
             more = {*entry["names"], *entry["needs"], *entry["uses"]} - wanted
             wanted |= more
             left += more & by_name.keys()
-    for entry in groups:
-        if EVERYTHING in wanted or wanted & set(entry["names"]):
-            yield entry
+    chosen = [entry for entry in groups if EVERYTHING in wanted or wanted & set(entry["names"])]
+    yield from _after_their_needs(chosen)
+
+
+def _after_their_needs(groups: list[dict[str, Any]]) -> Iterator[dict[str, Any]]:
+    """Yield each group after those that it needs, which a later cell may have saved again."""
+    by_name = {name: entry for entry in groups for name in entry["names"]}
+    seen: set[int] = set()
+    done: set[int] = set()
+    for first in groups:
+        waiting = [first]
+        while waiting:
+            entry = waiting[-1]
+            needs = [by_name[name] for name in entry["needs"] if name in by_name]
+            if id(entry) not in seen:
+                seen.add(id(entry))
+                waiting += [other for other in needs if id(other) not in seen]
+                continue
+            waiting.pop()
+            if id(entry) not in done:
+                done.add(id(entry))
+                yield entry

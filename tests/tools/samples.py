@@ -53,6 +53,10 @@ SAMPLES: dict[str, dict[str, int | slice]] = {
         "test_papermill_shows_the_same_text": slice(0, None, 3)
     },
     "tests/integration/test_kernel.py": {"test_bad_input_is_one_sentence_and_starts_nothing": 2},
+    # Each starts a kernel, and a run for each cell of a notebook.
+    "tests/integration/test_notebook_runs.py": {
+        "test_a_notebook_shows_there_what_it_shows_here": 6,
+    },
     # Each starts an interpreter, and runs in it.
     "tests/integration/test_fork.py": {"test_an_inherited_run_says_attach_again": 2},
     "tests/integration/test_threads.py": {"test_any_call_may_be_the_first": 2},

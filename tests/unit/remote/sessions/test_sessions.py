@@ -94,3 +94,43 @@ def test_an_interrupt_is_a_keyboard_interrupt_and_keeps_the_state(
     assert ended.raised["exceptions"][0]["type"] == "KeyboardInterrupt"
     chain.move_to(ended.session)
     assert chain.value("x") == "1"
+
+
+def test_a_class_that_was_saved_after_its_instance_is_restored_before_it(chain: Chain) -> None:
+    chain.run("class A:\n    count = 0\na, b = A(), A()")
+    chain.run("A.count += 1")
+    assert chain.value("(b.count, type(a) is type(b))") == "(1, True)"
+
+
+def test_a_named_tuple_keeps_its_methods_and_defaults(chain: Chain) -> None:
+    chain.run(
+        "from typing import NamedTuple\nclass P(NamedTuple):\n    x: float\n    y: float = 0.5\n"
+        "    def both(self): return self.x + self.y\np = P(1)"
+    )
+    assert chain.value("p, p.both(), P(2), P._fields, P.__bases__, p == (1, 0.5)") == (
+        "(P(x=1, y=0.5), 1.5, P(x=2, y=0.5), ('x', 'y'), (<class 'tuple'>,), True)"
+    )
+
+
+def test_a_closed_file_is_kept_and_no_file_is_changed(chain: Chain, tmp_path: Path) -> None:
+    file = tmp_path / "data.txt"
+    file.write_text("text")
+    first = chain.run(
+        f"with open({str(file)!r}) as f, open({str(file)!r}, 'rb') as b: pass\n"
+        f"with open({str(file)!r}, 'a') as w: pass"
+    )
+    assert first.lost == {}
+    assert chain.value("[(x.closed, x.name, x.mode) for x in (f, b, w)]") == str(
+        [(True, str(file), mode) for mode in ("r", "rb", "a")]
+    )
+    assert file.read_text() == "text"
+
+
+def test_a_match_of_a_regular_expression_is_kept(chain: Chain) -> None:
+    chain.run(
+        "import re\np = re.compile(r'(\\w)(\\d)')\nfirst = p.search('a1 b2 c3')\n"
+        "*_, last = p.finditer('a1 b2 c3')\nwhole = p.fullmatch('z9')"
+    )
+    assert chain.value("first.groups(), last.span(), last[0], whole[2], last.re is p") == (
+        "(('a', '1'), (6, 8), 'c3', '9', True)"
+    )
