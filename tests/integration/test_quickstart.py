@@ -18,6 +18,7 @@ from tests.tools.notebooks import texts
 QUICKSTART = ROOT / "notebooks" / "quickstart.ipynb"
 FIGURES = ROOT / "notebooks" / "figures_and_values.ipynb"
 CALLBACKS = ROOT / "notebooks" / "callbacks.ipynb"
+SESSION = ROOT / "notebooks" / "session.ipynb"
 LIMIT_S = 240
 
 pytestmark = [pytest.mark.kernel, pytest.mark.timeout(LIMIT_S + 60)]
@@ -189,3 +190,19 @@ def test_one_run_tells_two_systems_of_which_one_fails_twice(tmp_path):
     assert len(shown["after"][-1].splitlines()) == 3
     # Where callbacks go is shown by scheme and host alone.
     assert "/ended" not in str([shown[cell] for cell in ("log", "redeliver", "after")])
+
+
+def test_a_session_goes_from_machine_to_machine_and_back_in_time(tmp_path):
+    done = run_demo(SESSION, tmp_path)
+    assert done.returncode == 0, done.stdout + done.stderr
+    shown = texts(tmp_path / SESSION.name)
+    assert "on gpu.a100 (LOCAL)" in shown["train"][2]
+    assert "session digits · cell 3" in shown["plot"][2]
+    assert shown["plot"][3] == "<Figure size 900x300 with 2 Axes>"
+    mistaken, right = (float(shown[cell][-1]) for cell in ("mistake", "right"))
+    assert mistaken < 0.5 < 0.9 < right
+    assert "Session digits is at cell 3" in str(shown["back"])
+    assert re.search(r"^network +\S*Network", str(shown["restart"][2]), re.M)
+    assert shown["go-on"][0].startswith("epoch 30: ")
+    assert shown["home"][-1] == "True"
+    assert shown["process"][0] == "30 epochs; the network is a Network\n"
