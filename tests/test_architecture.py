@@ -21,7 +21,7 @@ ARROWS = {
     "cli": "embedded.demo embedded.keys exceptions folders magic notebooks protocol server.log "
     "server.serve server.settings server.state_folder",
     "testing": "protocol runs runs.workspace server.stores",
-    "notebooks": "disks display exceptions magic outputs protocol runs sessions.session",
+    "notebooks": "disks display exceptions magic outputs protocol runs sessions",
     "embedded.demo": "embedded exceptions",
     "embedded.keys": "client config display exceptions protocol runs.workspace",
     "magic": "client config display embedded exceptions folders journal outputs protocol runs "

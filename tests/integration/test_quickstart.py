@@ -205,4 +205,4 @@ def test_a_session_goes_from_machine_to_machine_and_back_in_time(tmp_path):
     assert re.search(r"^network +\S*Network", str(shown["restart"][2]), re.M)
     assert shown["go-on"][0].startswith("epoch 30: ")
     assert shown["home"][-1] == "True"
-    assert shown["process"][0] == "30 epochs; the network is a Network\n"
+    assert shown["process"][0] == "30 epochs; the network is a Network\n\n"
