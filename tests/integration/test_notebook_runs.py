@@ -73,7 +73,7 @@ def code_cells(path: Path) -> list[Any]:
 
 
 def shown(cell: Any) -> tuple[object, ...]:
-    """What a reader sees of a cell; results and displays are told apart."""
+    """The visible part of a cell; results and displays are told apart."""
     kinds = [
         (output.output_type, output.get("execution_count"))
         for output in cell.outputs
