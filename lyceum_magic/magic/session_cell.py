@@ -60,8 +60,6 @@ def say_end_in_session(run: Run, cell: NextCell, problem: str = "") -> None:
         problem: why the session does not go on from what the cell has saved; empty if it does.
     """
     saved = run.harvest.session
-    if saved is not None:
-        workspace().sessions.note(saved)
     name = session_title(cell.step.key, cell.step.title, cell.step.branch)
     before = f"cell {cell.before}" if cell.before else "empty"
     if problem:

@@ -1,10 +1,9 @@
-"""The sessions that one process uses: the present branch of each, and what it has been told."""
+"""The sessions that one process uses: the present branch of each, and which have begun."""
 
 from __future__ import annotations
 
 import uuid
 
-from ..outputs.decoding import SessionSaved
 from ..protocol.sessions import MAIN_BRANCH
 
 
@@ -19,7 +18,6 @@ class SessionUse:
         self.own = uuid.uuid4().hex
         self._branches: dict[str, str] = {}
         self._begun: set[str] = set()
-        self._lost: dict[str, dict[str, tuple[int, str]]] = {}
 
     def branch(self, key: str) -> str:
         """Return the branch of a session on which this process works."""
@@ -38,12 +36,3 @@ class SessionUse:
         is_first = key not in self._begun
         self._begun.add(key)
         return is_first
-
-    def note(self, saved: SessionSaved) -> None:
-        """Note what a cell has not kept."""
-        lost = self._lost.setdefault(saved.key, {})
-        lost |= {name: (saved.cell, reason) for name, reason in saved.lost}
-
-    def lost(self, key: str, name: str) -> tuple[int, str] | None:
-        """Return the cell after which a variable was not kept, and the reason; None if unknown."""
-        return self._lost.get(key, {}).get(name)
