@@ -13,6 +13,7 @@ from typing import Any
 
 import httpx
 import pytest
+from httpx._transports import default
 
 from lyceum_magic.client.api import Client, StartUnknown
 from lyceum_magic.client.transport import RETRY_READS, build_http_client
@@ -512,18 +513,19 @@ async def test_certificates_are_read_for_https_alone(
     wire: WireServer, client: Client, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Reading them takes longer than the rest of a first cell's way to the embedded server."""
-    read: list[str] = []
-    load = ssl.SSLContext.load_verify_locations
+    chosen: list[Any] = []
+    make = default.create_ssl_context
 
-    def loaded(context: ssl.SSLContext, *args: Any, **named: Any) -> None:
-        read.append("the bundle")
-        load(context, *args, **named)
+    def made(*, verify: Any, **named: Any) -> ssl.SSLContext:
+        chosen.append(verify)
+        return make(verify=verify, **named)
 
-    monkeypatch.setattr(ssl.SSLContext, "load_verify_locations", loaded)
+    monkeypatch.setattr(default, "create_ssl_context", made)
     wire.on("GET", RECORD, json_answer(record("completed")))
     await client.record("run")
-    assert read == []
+    (context,) = chosen
+    assert context.cert_store_stats()["x509"] == 0
     async with build_http_client("https://127.0.0.1:1") as https:
         with pytest.raises(httpx.ConnectError):
             await https.post("/")
-    assert read == ["the bundle"]
+    assert chosen == [context, True]  # true: by the bundle
