@@ -4,7 +4,7 @@
 #   make lab       open JupyterLab on the notebooks
 #   make serve     serve Lyceum's API on this machine
 #   make check     lint, format, types, spelling, plain English
-#   make quick     check, the unit tests, and ten tests with real kernels
+#   make quick     check, most unit tests, and ten tests with real kernels
 #   make test      check, then every test but the exhaustive ones; this is what CI runs
 #   make test-all  the same with the exhaustive ones: once a week, and before a release
 #   make fuzz      ten minutes of generated requests to the server
@@ -65,7 +65,7 @@ QUICK := $(addprefix tests/integration/,\
   test_callback_cells.py::test_a_url_is_tried)
 
 quick: check
-	$(PARALLEL) -n 2 -m 'not exhaustive and not other_python' $(QUICK) \
+	$(PARALLEL) -n 2 -m 'not exhaustive and not other_python and not not_quick' $(QUICK) \
 	  tests/unit tests/test_architecture.py tests/test_samples.py
 
 # Without an engine and with one: both wait much of their time, so they run at once. The browser

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 
 from tests.tools.embedded import end_server
-from tests.tools.samples import mark_exhaustive, set_number_of_examples
+from tests.tools.samples import mark_exhaustive, mark_not_quick, set_number_of_examples
 
 _HOME = Path.home()
 
@@ -25,6 +25,7 @@ def pytest_configure(config: pytest.Config) -> None:
 @pytest.hookimpl(tryfirst=True)  # before `-m` looks at the marks
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     mark_exhaustive(items)
+    mark_not_quick(items)
 
 
 @pytest.fixture

@@ -87,6 +87,19 @@ SAMPLES: dict[str, dict[str, int | slice]] = {
     "tests/containers/test_soft_ends.py": {"test_a_program_of_a_script_has_its_grace": 2},
 }
 
+#: Of these modules, whose tests start an interpreter each, `make quick` takes every fifth test.
+IN_PROCESSES = {
+    f"tests/unit/{name}.py"
+    for name in (
+        "magic/test_unloading", "outputs/test_tracebacks", "remote/test_bootstrap",
+        "remote/test_display", "remote/test_errors", "remote/test_notebook",
+        "remote/test_own_lines", "remote/test_shell", "remote/test_widgets",
+        "remote/test_workers", "submission/test_requirements",
+    )
+}  # fmt: skip
+
+_LEFT_OUT = ("exhaustive", "other_python")
+
 
 def set_number_of_examples(expression: str) -> None:
     """Let Hypothesis generate fewer examples where the exhaustive tests are left out.
@@ -106,6 +119,15 @@ def set_number_of_examples(expression: str) -> None:
 def examples(number: int) -> int:
     """Return the number of examples for a test that has another number than most."""
     return max(1, number * settings().max_examples // 100)
+
+
+def mark_not_quick(items: Iterable[pytest.Item]) -> None:
+    """Mark what `make quick` alone leaves out, once `mark_exhaustive` has marked the rest."""
+    in_processes = (item for item in items if item.nodeid.partition("::")[0] in IN_PROCESSES)
+    others = (item for item in in_processes if not any(map(item.get_closest_marker, _LEFT_OUT)))
+    for index, item in enumerate(others):
+        if index % 5:
+            item.add_marker("not_quick")
 
 
 def mark_exhaustive(items: Iterable[pytest.Item]) -> None:
