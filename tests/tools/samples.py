@@ -87,7 +87,7 @@ SAMPLES: dict[str, dict[str, int | slice]] = {
     "tests/containers/test_soft_ends.py": {"test_a_program_of_a_script_has_its_grace": 2},
 }
 
-#: Of these modules, whose tests start an interpreter each, `make quick` takes every fifth test.
+#: Modules whose tests start an interpreter each; `make quick` takes every fifth test of them.
 IN_PROCESSES = {
     f"tests/unit/{name}.py"
     for name in (
