@@ -6,11 +6,12 @@ bytes, so that they still share it when they are restored.
 
 from __future__ import annotations
 
+import array as arrays
 import bisect
 import pickle
 import sys
 
-from .packs import memory_at
+from .packs import address_of, memory_at
 from .reducers import Refused
 
 TYPE_CHECKING = False
@@ -38,6 +39,11 @@ def reduce_array(pickler: Any, array: Any) -> Any:
     if start == end:
         return None
     has_objects = array.dtype.hasobject
+    owner = _owner_of(array)
+    if isinstance(owner, (bytearray, arrays.array)) and not has_objects:
+        at = array.__array_interface__["data"][0] - address_of(owner)
+        given = (owner, at, array.shape, array.strides, array.dtype, array.flags.writeable)
+        return view_of, given
     pickler.ranges.append((start, end, not has_objects))
     pickler.packages.add("numpy")
     region = region_at(pickler.around, start)
@@ -64,6 +70,14 @@ def reduce_subclass(pickler: Any, array: Any) -> Any:
     pickler._alive.append(plain)
     attributes = getattr(array, "__dict__", None)
     return view_as, (plain, type(array)), attributes, None, None, fill_attributes
+
+
+def _owner_of(array: Any) -> Any:
+    """Return the object that an array's memory belongs to, if it is no array of numpy."""
+    owner = array
+    while type(owner) is type(array):
+        owner = owner.base
+    return owner.obj if isinstance(owner, memoryview) else owner
 
 
 class Region:

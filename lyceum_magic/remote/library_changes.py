@@ -27,6 +27,8 @@ def changes_of(source: str, namespace: dict[str, Any]) -> dict[str, str]:
     except (SyntaxError, ValueError, RecursionError, MemoryError):
         return {}
     found = {}
+    if "addHandler" in source:
+        found["logging"] = "a handler that a cell adds to a logger ends with the cell"
     for node in tree.body:
         for name, owner in _changed(node, namespace):
             library = owner.__name__ if isinstance(owner, types.ModuleType) else owner.__module__

@@ -34,6 +34,28 @@ PACKAGE = __name__.rpartition(".")[0]
 MIN_BUFFER = 1 << 16
 #: Names in the globals of a generated function, above which only those that it uses are kept.
 _MAX_SCOPE = 50
+#: Objects of which a process has one, with the state of their library.
+_SINGLETONS = (
+    ("altair", "data_transformers"),
+    ("altair", "renderers"),
+    ("matplotlib", "colormaps"),
+    ("matplotlib", "rcParams"),
+    ("matplotlib", "rcParamsDefault"),
+    ("numpy.random.mtrand", "_rand"),
+    ("os", "environ"),
+    ("os", "environb"),
+    ("pandas", "options"),
+    ("plotly.io", "renderers"),
+    ("plotly.io", "templates"),
+    ("random", "_inst"),
+    ("sys", "argv"),
+    ("sys", "modules"),
+    ("sys", "path"),
+    ("torch", "default_generator"),
+    ("warnings", "filters"),
+)
+#: The flag of classes that a program has defined, not the interpreter.
+_HEAP_TYPE = 1 << 9
 #: This package under its names in tests and on machines.
 _PACKAGES = ("lyceum_magic_remote.", "lyceum_magic.remote.", "cloudpickle.")
 
@@ -76,6 +98,12 @@ class Surroundings:
         self.by_type = by_type
         self.by_base = by_base
         self.importable: dict[str, bool] = {}
+        self.singletons = {
+            id(value): (module, name)
+            for module, name in _SINGLETONS
+            if (value := getattr(sys.modules.get(module), name, None)) is not None
+        }
+        self._marks: dict[type, dict[int, str]] = {}
         #: (address, end) of memory that several arrays share, in order.
         self.regions: list[tuple[int, int]] = []
         self.deadline = float("inf")
@@ -89,6 +117,24 @@ class Surroundings:
         if module not in self.importable:
             self.importable[module] = _is_importable(module)
         return self.importable[module]
+
+    def place_of(self, obj: Any) -> tuple[str, str] | None:
+        """Return module and name of an object that is the only one of its library, else None.
+
+        Such are the generator of `random`, and the marks by which a library knows a missing value.
+        """
+        found = self.singletons.get(id(obj))
+        kind = type(obj)
+        if found is not None or not kind.__flags__ & _HEAP_TYPE or getattr(obj, "__dict__", None):
+            return found
+        module = kind.__module__
+        if kind not in self._marks:
+            known = {} if module == MAIN else vars(sys.modules.get(module, object))
+            self._marks[kind] = {
+                id(value): name for name, value in [*known.items()] if type(value) is kind
+            }
+        name = self._marks[kind].get(id(obj))
+        return (module, name) if name is not None else None
 
     def scope(self, scope: dict[str, Any]) -> dict[str, Any]:
         """Return the globals of a function of no module, without builtins until `close`."""
@@ -149,6 +195,9 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         if kind is types.FunctionType:
             return self._function(obj)
         around = self.around
+        place = around.place_of(obj)
+        if place is not None:
+            return looked_up, place
         reduce = around.by_type.get(kind)
         if reduce is None:
             for base, reducer in around.by_base:
@@ -476,6 +525,16 @@ def looked_up(module: str, name: str) -> Any:
     for part in name.split("."):
         found = getattr(found, part)
     return found
+
+
+class Place:
+    """Stands for a list or dict of a library, which pickle would copy."""
+
+    def __init__(self, module: str, name: str) -> None:
+        self._place = module, name
+
+    def __reduce__(self) -> Any:
+        return looked_up, self._place
 
 
 def main_module() -> Any:

@@ -16,7 +16,7 @@ from .descriptions import a_type, describe
 from .groups import Part, group, is_atomic
 from .library_reducers import by_base, by_type
 from .packs import Broken, TooMuch
-from .reducers import MAIN, Pickler, Refused, Surroundings
+from .reducers import MAIN, Pickler, Place, Refused, Surroundings
 from .refusals import said
 from .replayed import module_of
 
@@ -169,7 +169,11 @@ def _pickled(
     def dump() -> tuple[bytes, Pickler]:
         file = _Limited(max_bytes, around.deadline)
         pickler = Pickler(file, around, names)
-        pickler.dump({name: around.values[name] for name in names})
+        values = {name: around.values[name] for name in names}
+        for name, value in values.items():
+            if type(value) in (list, dict) and (place := around.singletons.get(id(value))):
+                values[name] = Place(*place)
+        pickler.dump(values)
         return file.getvalue(), pickler
 
     try:
