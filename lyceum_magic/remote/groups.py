@@ -6,7 +6,7 @@ import graphlib
 import re
 import types
 
-from .reducers import MAIN
+from .rebuilding import MAIN
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:

@@ -16,7 +16,7 @@ import threading
 import types
 import weakref
 
-from . import reducers
+from . import rebuilding
 from .reducers import Refused
 
 TYPE_CHECKING = False
@@ -43,13 +43,15 @@ def by_type() -> dict[type, Callable[..., Any]]:
         re.Match: lambda pickler, found: _match(found),
         memoryview: _memoryview,
         weakref.ref: _weakref,
+        weakref.ProxyType: _weak_proxy,
+        weakref.CallableProxyType: _weak_proxy,
         weakref.WeakKeyDictionary: _weak_mapping,
         weakref.WeakValueDictionary: _weak_mapping,
         struct.Struct: lambda pickler, obj: (struct.Struct, (obj.format,)),
         weakref.WeakSet: lambda pickler, obj: (weakref.WeakSet, (list(obj),)),
         _LOCK: _lock,
         _RLOCK: _lock,
-        type(dataclasses.MISSING): lambda pickler, obj: (reducers.missing_default, ()),
+        type(dataclasses.MISSING): lambda pickler, obj: (rebuilding.missing_default, ()),
     }
     for view in ("keys", "values", "items"):
         mappings: list[Any] = [{}, collections.OrderedDict()]
@@ -114,23 +116,23 @@ def _refuse(what: str) -> Callable[..., Any]:
 
 def _module(pickler: Any, module: types.ModuleType) -> Any:
     name = module.__name__
-    if name == reducers.MAIN:
-        return reducers.main_module, ()
+    if name == rebuilding.MAIN:
+        return rebuilding.main_module, ()
     if sys.modules.get(name) is not module or not pickler.around.is_importable(name):
         raise Refused("a module that the program made", module)
     pickler.packages.add(name.partition(".")[0])
-    return reducers.cloudpickle.subimport, (name,)
+    return rebuilding.cloudpickle.subimport, (name,)
 
 
 def _cache(pickler: Any, cache: Any) -> Any:
-    if cache.__module__ != reducers.MAIN and pickler._is_found(cache, cache.__module__ or ""):
+    if cache.__module__ != rebuilding.MAIN and pickler._is_found(cache, cache.__module__ or ""):
         return None
     attributes = {key: value for key, value in vars(cache).items() if key != "__wrapped__"}
-    return reducers.make_cache, (cache.cache_parameters(), cache.__wrapped__), attributes
+    return rebuilding.make_cache, (cache.cache_parameters(), cache.__wrapped__), attributes
 
 
 def _cached_property(pickler: Any, prop: Any) -> Any:
-    return reducers.make_cached_property, (prop.func, prop.attrname)
+    return rebuilding.make_cached_property, (prop.func, prop.attrname)
 
 
 def _proxy(pickler: Any, proxy: Any) -> Any:
@@ -141,7 +143,7 @@ def _proxy(pickler: Any, proxy: Any) -> Any:
 
 def _view(view: str, pickler: Any, obj: Any) -> Any:
     (mapping,) = gc.get_referents(obj)
-    return reducers.make_view, (mapping, view)
+    return rebuilding.make_view, (mapping, view)
 
 
 def _memoryview(pickler: Any, view: memoryview) -> Any:
@@ -152,13 +154,21 @@ def _memoryview(pickler: Any, view: memoryview) -> Any:
     if is_plain and view.readonly == isinstance(owner, bytes):
         start = address_of(view) - address_of(owner) if view.nbytes else 0
         given = (owner, start, view.nbytes, view.format, view.shape)
-        return reducers.make_memoryview, given
+        return rebuilding.make_memoryview, given
     raise Refused("a memoryview", view)
 
 
 def _weakref(pickler: Any, ref: Any) -> Any:
     target = ref()
     return weakref.ref, (target if target is not None else _Gone(),)
+
+
+def _weak_proxy(pickler: Any, proxy: Any) -> Any:
+    try:
+        target = proxy.__reduce_ex__.__self__  # any method that the object has from `object`
+    except (AttributeError, ReferenceError):
+        raise Refused("a weak proxy", proxy) from None
+    return weakref.proxy, (target,)
 
 
 class _Gone:
@@ -203,11 +213,11 @@ def _exception(pickler: Any, error: BaseException) -> Any:
         kind.__reduce_ex__ is not object.__reduce_ex__
     ):
         return None
-    if kind.__module__ == reducers.MAIN:  # its arguments need not be those of its `__init__`
-        make, given = reducers.make_exception, (kind, error.args)
+    if kind.__module__ == rebuilding.MAIN:  # its arguments need not be those of its `__init__`
+        make, given = rebuilding.make_exception, (kind, error.args)
     else:
         make, given = kind, error.args
-    return make, given, state, None, None, reducers.fill_exception
+    return make, given, state, None, None, rebuilding.fill_exception
 
 
 def _stream(pickler: Any, stream: Any) -> Any:
@@ -215,7 +225,7 @@ def _stream(pickler: Any, stream: Any) -> Any:
         return None
     for name in ("stdout", "stderr", "stdin"):
         if stream is getattr(sys, name) or stream is getattr(sys, f"__{name}__"):
-            return reducers.looked_up, ("sys", name)
+            return rebuilding.looked_up, ("sys", name)
     if isinstance(stream, (io.StringIO, io.BytesIO)):
         return None
     if not stream.closed:
@@ -228,7 +238,7 @@ def _stream(pickler: Any, stream: Any) -> Any:
     is_text = type(stream) is io.TextIOWrapper
     encoding = stream.encoding if is_text else None
     buffering = 0 if stream is raw else -1
-    return reducers.closed_file, (raw.name, stream.mode, encoding, buffering)
+    return rebuilding.closed_file, (raw.name, stream.mode, encoding, buffering)
 
 
 def _match(pattern_match: Any) -> Any:
@@ -238,10 +248,10 @@ def _match(pattern_match: Any) -> Any:
     for how in ("search", "match", "fullmatch"):
         found = getattr(pattern, how)(text, *between)
         if found is not None and found.regs == pattern_match.regs:
-            return reducers.found_again, (pattern, text, *between, how, 0)
+            return rebuilding.found_again, (pattern, text, *between, how, 0)
     for number, found in enumerate(pattern.finditer(text, *between)):
         if found.regs == pattern_match.regs:
-            return reducers.found_again, (pattern, text, *between, "finditer", number)
+            return rebuilding.found_again, (pattern, text, *between, "finditer", number)
     raise Refused("a match", pattern_match)
 
 
@@ -258,4 +268,4 @@ def _process(pickler: Any, process: Any) -> Any:
 
 
 def _shell(pickler: Any, shell: Any) -> Any:
-    return reducers.the_shell, ()
+    return rebuilding.the_shell, ()

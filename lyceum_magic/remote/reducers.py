@@ -6,16 +6,27 @@ name everywhere else. One that no name holds travels with what refers to it.
 
 from __future__ import annotations
 
-import dataclasses
-import functools
-import importlib
-import io
-import os
+import copyreg
+import enum
 import pickle
 import sys
 import types
 import typing
 
+from .rebuilding import (
+    MAIN,
+    PACKAGES,
+    by_name,
+    cloudpickle,
+    fill_cell,
+    fill_function,
+    fill_instance,
+    looked_up,
+    make_cell,
+    make_class,
+    make_function,
+    make_instance,
+)
 from .used_names import names_of_function
 
 TYPE_CHECKING = False
@@ -23,13 +34,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from typing import Any
 
-try:  # its text travels with the cell
-    cloudpickle: Any = importlib.import_module(f"{__name__.rpartition('.')[0]}.cloudpickle")
-except ImportError:
-    cloudpickle = importlib.import_module("cloudpickle.cloudpickle")
-
-MAIN = "__main__"
-PACKAGE = __name__.rpartition(".")[0]
 #: Smaller buffers stay in the pickle. In bytes.
 MIN_BUFFER = 1 << 16
 #: Names in the globals of a generated function, above which only those that it uses are kept.
@@ -54,10 +58,10 @@ _SINGLETONS = (
     ("torch", "default_generator"),
     ("warnings", "filters"),
 )
+#: Methods that a class may have for the program, and that are not called to restore an object.
+_IN_THE_WAY = frozenset({"__new__", "__getattr__", "__getattribute__", "__setattr__"})
 #: The flag of classes that a program has defined, not the interpreter.
 _HEAP_TYPE = 1 << 9
-#: This package under its names in tests and on machines.
-_PACKAGES = ("lyceum_magic_remote.", "lyceum_magic.remote.", "cloudpickle.")
 
 
 class Refused(pickle.PicklingError):
@@ -104,6 +108,7 @@ class Surroundings:
             if (value := getattr(sys.modules.get(module), name, None)) is not None
         }
         self._marks: dict[type, dict[int, str]] = {}
+        self.specials: dict[type, set[str]] = {}
         #: (address, end) of memory that several arrays share, in order.
         self.regions: list[tuple[int, int]] = []
         self.deadline = float("inf")
@@ -208,7 +213,31 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
             reduced = reduce(self, obj)
             if reduced is not None:
                 return reduced
+        if kind.__module__ == MAIN and reduce is None and not isinstance(obj, enum.Enum):
+            return self._instance(obj, kind)
         return NotImplemented
+
+    def _instance(self, obj: Any, kind: type) -> Any:
+        """Reduce an object so that none of its class's own methods is called to restore it.
+
+        A `__new__` with arguments of its own would fail, and a `__getattr__` before there is
+        anything to get.
+        """
+        special = self.around.specials.get(kind)
+        if special is None:
+            special = self.around.specials[kind] = _own_methods(kind)
+        if not special & _IN_THE_WAY or special & {"__reduce__", "__reduce_ex__"}:
+            return NotImplemented
+        reduced: Any = object.__reduce_ex__(obj, 5)
+        make, given, *rest = reduced
+        if make is copyreg.__newobj__ and "__new__" in special:  # type: ignore[attr-defined]
+            base = next(base for base in kind.__mro__ if base.__module__ != MAIN)
+            if not special & {"__getnewargs__", "__getnewargs_ex__"}:
+                make, given = make_instance, (base, kind, *given[1:])
+        state, items, pairs = [*rest, None, None, None][:3]
+        if state is None or "__setstate__" in special:
+            return make, given, state, items, pairs
+        return make, given, state, items, pairs, fill_instance
 
     # --- classes and functions
 
@@ -249,8 +278,7 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
                 bases = obj.__bases__  # the other makes a class of its own kind
             if "__slots__" in members:
                 options["__slots__"] = members["__slots__"]
-            if typing.NamedTuple in bases:  # a function, which would make other members
-                bases = obj.__bases__
+            options["__qualname__"] = obj.__qualname__
             make, given = make_class, (kind, name, bases, options, tracker)
         return (make, given, (members, more), *rest)
 
@@ -327,6 +355,11 @@ class Pickler(cloudpickle.Pickler):  # type: ignore[misc]
         return make_cell, (), content, None, None, fill_cell
 
 
+def _own_methods(kind: type) -> set[str]:
+    """Return the names that the session's own classes define, of a class and those above it."""
+    return {name for base in kind.__mro__ if base.__module__ == MAIN for name in vars(base)}
+
+
 def _is_definition(value: Any, namespace: dict[str, Any]) -> bool:
     if isinstance(value, type):
         return value.__module__ == MAIN
@@ -342,7 +375,7 @@ def _annotations(function: Any) -> Any:
 
 
 def _is_importable(module: str) -> bool:
-    if module in sys.builtin_module_names or module.startswith(_PACKAGES):
+    if module in sys.builtin_module_names or module.startswith(PACKAGES):
         return True
     known = sys.modules.get(module)
     spec = getattr(known, "__spec__", None)
@@ -360,188 +393,3 @@ def _is_importable(module: str) -> bool:
         if find is not None and find(module, None) is not None:
             return True
     return False
-
-
-# --- restoring -------------------------------------------------------------------------------
-
-#: The namespace of the cell, and what names in it stood for when they were saved.
-_namespace: dict[str, Any] = {}
-_definitions: dict[str, Any] = {}
-
-
-def bind(namespace: dict[str, Any], definitions: dict[str, Any]) -> None:
-    """Let pickles that are loaded from now on have functions of this namespace.
-
-    Args:
-        definitions: name -> the function or class that was saved under it, or its value.
-    """
-    global _namespace, _definitions
-    _namespace, _definitions = namespace, definitions
-
-
-class Unpickler(pickle.Unpickler):
-    """A loader of a pickle, which finds this package by any of its names."""
-
-    def find_class(self, module: str, name: str) -> Any:
-        if module.startswith(_PACKAGES):
-            own = module.rpartition(".")[2]
-            if own == "cloudpickle":
-                return getattr(cloudpickle, name)
-            module = f"{PACKAGE}.{own}"
-        return super().find_class(module, name)
-
-
-def load(content: bytes, buffers: list[Any]) -> Any:
-    return Unpickler(io.BytesIO(content), buffers=buffers).load()
-
-
-def by_name(name: str) -> Any:
-    try:
-        return _definitions[name]
-    except KeyError:
-        raise LookupError(f"it needs {name}, which was not restored") from None
-
-
-def make_function(code: types.CodeType, name: str, cells: Any, where: Any) -> types.FunctionType:
-    if where is None:
-        scope = _namespace
-    elif isinstance(where, str):
-        scope = vars(importlib.import_module(where))
-    else:
-        scope = where
-    return types.FunctionType(code, scope, name, None, cells)
-
-
-def fill_function(function: Any, state: Any) -> None:
-    contents, attributes, qualname, module, doc, annotations, defaults, by_keyword = state
-    for cell, content in contents:
-        cell.cell_contents = content
-    if attributes:
-        function.__dict__.update(attributes)
-    function.__qualname__, function.__module__, function.__doc__ = qualname, module, doc
-    function.__defaults__, function.__kwdefaults__ = defaults, by_keyword
-    if annotations:
-        setattr(function, *annotations)
-
-
-def make_cell() -> types.CellType:
-    return types.CellType()
-
-
-def fill_cell(cell: types.CellType, content: tuple[Any]) -> None:
-    (cell.cell_contents,) = content
-
-
-def make_class(
-    kind: Any, name: str, bases: tuple[Any, ...], options: dict[str, Any], tracker: str
-) -> Any:
-    """Return a new class without its members, and call no hook of the session's own classes."""
-    real_bases = types.resolve_bases(bases)
-    hooks = [
-        (base, vars(base)["__init_subclass__"])
-        for base in {base for above in real_bases for base in above.__mro__}
-        if base.__module__ == MAIN and "__init_subclass__" in vars(base)
-    ]
-    for base, _ in hooks:
-        type.__delattr__(base, "__init_subclass__")
-    try:
-        library_kind = next(base for base in kind.__mro__ if base.__module__ != MAIN)
-        if library_kind is kind:
-            options = {sys.intern(key): value for key, value in options.items()}
-            made = types.new_class(
-                name, bases, {"metaclass": kind}, lambda scope: scope.update(options)
-            )
-        else:
-            scope = dict(options)
-            if real_bases is not bases:
-                scope["__orig_bases__"] = bases
-            made = library_kind.__new__(kind, name, real_bases, scope)
-    finally:
-        for base, hook in hooks:
-            type.__setattr__(base, "__init_subclass__", hook)
-    return cloudpickle._lookup_class_or_track(tracker, made)
-
-
-# --- the standard library --------------------------------------------------------------------
-
-
-def make_cache(parameters: dict[str, Any], function: Any) -> Any:
-    return functools.lru_cache(**parameters)(function)
-
-
-def closed_file(name: Any, mode: str, encoding: str | None, buffering: int) -> Any:
-    """Return a closed file that says the same of itself."""
-    # The file itself may be gone, and must not be emptied.
-    with open(os.devnull, mode.replace("x", "w"), buffering, encoding=encoding) as file:
-        stream: Any = file
-        getattr(getattr(stream, "buffer", stream), "raw", stream).name = name
-        if encoding is not None:
-            stream.mode = mode
-    return file
-
-
-def found_again(pattern: Any, text: Any, start: int, end: int, how: str, number: int) -> Any:
-    """Return a match of a regular expression: that of a search, or one of several."""
-    found = getattr(pattern, how)(text, start, end)
-    if how != "finditer":
-        return found
-    return next(match for at, match in enumerate(found) if at == number)
-
-
-def make_exception(kind: Any, given: tuple[Any, ...]) -> Any:
-    made = kind.__new__(kind, *given)
-    made.args = given
-    return made
-
-
-def fill_exception(error: BaseException, state: Any) -> None:
-    attributes, cause, context, suppressed = state
-    error.__dict__.update(attributes)
-    error.__cause__, error.__context__ = cause, context
-    error.__suppress_context__ = suppressed
-
-
-def missing_default() -> Any:
-    return dataclasses.MISSING
-
-
-def make_cached_property(function: Any, name: str | None) -> Any:
-    made = functools.cached_property(function)
-    made.attrname = name
-    return made
-
-
-def make_view(mapping: dict[Any, Any], view: str) -> Any:
-    return getattr(mapping, view)()
-
-
-def make_memoryview(owner: Any, start: int, length: int, form: str, shape: Any) -> Any:
-    view: Any = memoryview(owner).cast("B")[start : start + length]
-    return view.cast(form, shape) if length else view
-
-
-def looked_up(module: str, name: str) -> Any:
-    found = importlib.import_module(module)
-    for part in name.split("."):
-        found = getattr(found, part)
-    return found
-
-
-class Place:
-    """Stands for a list or dict of a library, which pickle would copy."""
-
-    def __init__(self, module: str, name: str) -> None:
-        self._place = module, name
-
-    def __reduce__(self) -> Any:
-        return looked_up, self._place
-
-
-def main_module() -> Any:
-    return sys.modules[MAIN]
-
-
-def the_shell() -> Any:
-    import builtins
-
-    return builtins.get_ipython()  # type: ignore[attr-defined]

@@ -6,7 +6,7 @@ import gc
 import importlib
 import sys
 
-from . import reducers
+from . import rebuilding
 from .packs import Broken
 from .refusals import missing, said
 from .saving import needed
@@ -61,7 +61,7 @@ class Restored:
 
     def load(self, entries: list[dict[str, Any]]) -> dict[str, Any]:
         """Load groups, and return their names; each fails alone."""
-        reducers.bind(self._namespace, self.values)
+        rebuilding.bind(self._namespace, self.values)
         was_enabled = gc.isenabled()
         gc.disable()
         try:
@@ -82,11 +82,11 @@ class Restored:
             try:
                 content = self._reader.read(entry["pickle"])
                 buffers = [self._reader.map(blob) for blob in entry["buffers"]]
-                self.values.update(reducers.load(content, buffers))
+                self.values.update(rebuilding.load(content, buffers))
             except ModuleNotFoundError as exc:
                 problem = missing(str(exc.name))
-            except (Broken, LookupError) as exc:
-                problem = str(exc.args[0] if exc.args else exc)
+            except (Broken, rebuilding.NotRestored) as exc:
+                problem = str(exc)
             except Exception as exc:  # noqa: BLE001 - of a class's own, or another version's
                 problem = f"it cannot be restored here ({said(exc)})"
         if problem:

@@ -16,7 +16,8 @@ from .descriptions import a_type, describe
 from .groups import Part, group, is_atomic
 from .library_reducers import by_base, by_type
 from .packs import Broken, TooMuch
-from .reducers import MAIN, Pickler, Place, Refused, Surroundings
+from .rebuilding import MAIN, Place
+from .reducers import Pickler, Refused, Surroundings
 from .refusals import said
 from .replayed import module_of
 

@@ -15,7 +15,7 @@ import signal
 import sys
 import time
 
-from . import compiling, frames, packs, reducers
+from . import compiling, frames, packs, rebuilding
 from .library_changes import changes_of
 from .packs import Broken, Mapped, PackReader, PackWriter, TooMuch
 from .process_state import LibraryStates, Surface
@@ -379,7 +379,7 @@ class Session:
             "uses": sorted(part.uses),
             "pickle": content,
             "buffers": buffers,
-            "packages": sorted(part.packages - {"", "builtins", reducers.PACKAGE}),
+            "packages": sorted(part.packages - {"", "builtins", rebuilding.PACKAGE}),
             "has_code": part.has_code,
             "has_cuda": part.has_cuda,
             "python": PYTHON,

@@ -65,14 +65,12 @@ class FolderStore:
     def publish(self, snapshot: str, manifest: bytes) -> None:
         """Give the pack its name, then write the manifest."""
         os.rename(f"{self.path_of(snapshot)}.draft", self.path_of(snapshot))
-        _sync_folder(os.path.join(self._folder, "packs"))
         path = os.path.join(self._folder, "cells", f"{snapshot}.json")
         with open(f"{path}.draft", "xb") as file:
             file.write(manifest)
             file.flush()
             os.fsync(file.fileno())
         os.rename(f"{path}.draft", path)
-        _sync_folder(os.path.dirname(path))
 
     def clean(self, snapshot: str) -> None:
         """Remove what a failed save has left."""
@@ -83,11 +81,3 @@ class FolderStore:
         if not os.path.exists(path):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(self.path_of(snapshot))
-
-
-def _sync_folder(path: str) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

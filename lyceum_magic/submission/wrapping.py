@@ -38,6 +38,7 @@ _OF_SESSIONS = (
     "library_reducers",
     "packs",
     "process_state",
+    "rebuilding",
     "reducers",
     "replayed",
     "restoring",
