@@ -34,7 +34,9 @@ def run_cell(folder: Path, source: str, step: dict[str, Any]) -> tuple[Any, sess
     os.chdir(tempfile.mkdtemp(dir=folder))
     sys.path.insert(0, os.getcwd())
     told: list[dict[str, Any]] = []
-    frames.send = lambda kind, head, *more, **options: told.append(head)
+    frames.send = lambda kind, head, *more, exact=None, **options: told.append(
+        {**head, **(exact or {})}
+    )
     step_of = session.begin(step, source, vars(main))
     error = None
     flags = step_of.future_flags
