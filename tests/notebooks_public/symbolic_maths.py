@@ -34,10 +34,11 @@ h.subs(x, 0), h.subs(x, pi).evalf(6)
 integrate(1 / (1 + x**2), (x, -oo, oo))
 
 # %%
-Integral(exp(-(x**2)), (x, 0, oo))
+half = Integral(exp(-(x**2)), (x, 0, oo))
+half
 
 # %%
-_.doit()
+half.doit()
 
 # %%
 limit(sin(x) / x, x, 0), limit((1 + 1 / n) ** n, n, oo)
