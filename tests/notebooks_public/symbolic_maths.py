@@ -4,7 +4,6 @@
 # %%
 from sympy import *
 
-init_printing()
 x, y, t = symbols("x y t")
 n = symbols("n", integer=True, positive=True)
 f = Function("f")
@@ -76,7 +75,7 @@ fast = lambdify(x, g, "math")
 
 # %%
 z = symbols("x")  # the same symbol, made again
-z == x, z is x, latex(expression), pretty(Rational(3, 4) * x)
+z == x, latex(expression), pretty(Rational(3, 4) * x)
 
 # %%
 summation(1 / n**2, (n, 1, oo))

@@ -52,6 +52,7 @@ def last_state(text: str) -> str:
 #: Text that differs between any two executions -> the text that replaces it.
 NOISE = {
     r"0x[0-9a-f]{6,}": "0x...",
+    r"\.\.\.x[0-9a-f]{6,}": "...x...",  # an address that was cut
     r"Cell In\[\d+\]": "Cell In[n]",
     # A syntax error in `eval`: the frame in which the kernel runs a cell.
     r"\n  File \S+/interactiveshell\.py:\d+ in run_code\n    exec\(.*\n": "",
