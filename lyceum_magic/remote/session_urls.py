@@ -95,6 +95,8 @@ class UrlStore:
                 file.seek(at)
                 while at < end:
                     piece = answer.read(min(_PIECE_BYTES, end - at))
+                    if not piece and answer.length:  # `read` with a size does not say so
+                        raise ConnectionResetError
                     if not piece:
                         raise Broken(f"the end of the pack {pack} is missing")
                     file.write(piece)

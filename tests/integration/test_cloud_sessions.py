@@ -15,6 +15,10 @@ import pytest
 import lyceum_magic
 from lyceum_magic import trail
 from lyceum_magic.exceptions import OptionError, RequestRefused, RunFailed
+from lyceum_magic.magic.cell import run_cell
+from lyceum_magic.magic.defaults import Defaults
+from lyceum_magic.magic.python_cell import PythonCell
+from lyceum_magic.protocol import paths
 from lyceum_magic.runs import workspace as workspace_module
 from lyceum_magic.runs.workspace import Workspace
 from lyceum_magic.sessions.session import Session
@@ -73,6 +77,27 @@ def test_cells_share_their_state_through_presigned_urls_alone(
     for file in home.rglob("*"):
         if file.is_file():
             assert b"X-Amz" not in file.read_bytes(), file
+
+
+def test_a_cell_of_the_magic_takes_part_and_a_dry_run_asks_for_nothing(
+    cloud: ExecutingCloud, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def run(line: str, text: str) -> None:
+        defaults = Defaults("cpu", timeout_s=60, max_lines=100, max_bytes=10_000)
+        run_cell(PythonCell(line, text, defaults, {}, {}), defaults, lambda name, value: None)
+
+    run("--session a --cloud --dry-run", "x = 1")
+    assert not cloud.asked("POST", paths.STORAGE_CREDENTIALS)
+    run("--session a --cloud", "x = 1")
+    run("--session a --cloud", "print(x + 1)")
+    shown = capsys.readouterr()
+    assert "nothing was sent" in shown.out
+    assert "\n2\n" in shown.out
+    assert "X-Amz" not in shown.out + shown.err
+    facts = session()._facts()
+    assert facts is not None
+    assert facts.branches["main"].cell == 2
+    assert len(cloud.asked("POST", paths.STORAGE_CREDENTIALS)) == 1
 
 
 def test_a_cell_that_raises_keeps_what_it_assigned_and_one_that_dies_keeps_nothing(

@@ -226,7 +226,7 @@ class BucketSessions:
         Raises:
             RequestRefused: it is gone, or is another one.
         """
-        self.heads.learn(key, self._checked(key, snapshot, sha256))
+        self.heads.learn(key, _known(self._checked(key, snapshot, sha256)))
 
     def set_branch(
         self, key: str, branch: str, *, expected: str | None, to: str | None, title: str = ""
@@ -244,7 +244,7 @@ class BucketSessions:
         if to is not None:
             manifest = read_manifest(self.manifest(key, to))
             assert manifest is not None  # it was read
-            cell, snapshot = manifest.cell, Known(to, manifest.sha256, manifest.packs)
+            cell, snapshot = manifest.cell, _known(manifest)
         self.take_over(key, branch, expected)
         self.release_ended(key, branch)
         with self.refusing(key):
@@ -311,7 +311,7 @@ class BucketSessions:
         if head.id is None:
             snapshot = None
         elif self.is_known(key, head.id, head.sha256):
-            snapshot = self._checked(key, head.id, head.sha256)
+            snapshot = _known(self._checked(key, head.id, head.sha256))
         else:
             raise RequestRefused(
                 f"The session {key!r} went on at cell {head.cell} on another machine, or a program "
@@ -360,16 +360,15 @@ class BucketSessions:
         claim = self.heads.claims(key).get(branch)
         before = self.heads.heads(key).get(branch)
         try:
-            saved = self._checked(key, snapshot, sha256)
-            manifest = read_manifest(self.manifest(key, snapshot))
+            manifest = self._checked(key, snapshot, sha256)
         except RequestRefused as exc:
             self.heads.release(key, branch, snapshot)
             return f"{exc} The session stays at the cell before."
-        if manifest is None or claim is None or manifest.parent != claim.parent:
+        if claim is None or manifest.parent != claim.parent:
             self.heads.release(key, branch, snapshot)
             return "The snapshot does not go on from the head. The session stays where it was."
         title = title or (before.title if before else "")
-        head = self.heads.settle(key, branch, saved, cell=manifest.cell, title=title)
+        head = self.heads.settle(key, branch, _known(manifest), cell=manifest.cell, title=title)
         if head is None:
             return "Another cell has moved the session's head meanwhile. This one's state is lost."
         self.publish(key, head)
@@ -421,7 +420,7 @@ class BucketSessions:
                 return own
         return Head(**vars(theirs))
 
-    def _checked(self, key: str, snapshot: str, sha256: str) -> Known:
+    def _checked(self, key: str, snapshot: str, sha256: str) -> Manifest:
         data = self.objects().read(cell_object(key, snapshot), MAX_MANIFEST_BYTES)
         manifest = None if data is None else read_manifest(data)
         if data is None:
@@ -434,7 +433,7 @@ class BucketSessions:
                 f"The snapshot {snapshot!r} of the session {key!r} is not what was saved.",
                 status_code=_CONFLICT,
             )
-        return Known(snapshot, sha256, manifest.packs)
+        return manifest
 
     @contextmanager
     def refusing(self, key: str) -> Iterator[None]:
@@ -478,6 +477,10 @@ def kept_in(key: str, items: Iterable[StoredObject]) -> list[str]:
     """Return the ids of the kept snapshots among the objects of a session."""
     names = (_name(item, f"{session_prefix(key)}kept/", "") for item in items)
     return [name for name in names if is_snapshot_id(name)]
+
+
+def _known(manifest: Manifest) -> Known:
+    return Known(manifest.id, manifest.sha256, manifest.packs)
 
 
 def _branches_in(key: str, items: Iterable[StoredObject]) -> list[str]:

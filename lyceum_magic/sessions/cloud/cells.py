@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from ...exceptions import RequestRefused
 from ...protocol.sessions import MAX_MANIFEST_BYTES
 from .bucket import BucketSessions
-from .collection import collect
+from .collection import collect, remove_idle
 from .layout import cell_object, pack_object, read_manifest
 from .objects import Objects
 
@@ -103,6 +103,7 @@ def end(sessions: BucketSessions, step: Step, sha256: str, title: str) -> str:
         head = sessions.heads.heads(step.key)[step.branch]
         if head.cell % COLLECTED_EVERY == 0:
             collect(sessions, step.key)
+            remove_idle(sessions)
     return problem
 
 

@@ -56,7 +56,8 @@ def collect(sessions: BucketSessions, key: str) -> int:
 def remove_idle(sessions: BucketSessions, idle_s: float = IDLE_S) -> list[str]:
     """Remove the sessions in which nothing has changed for some time.
 
-    One with a kept snapshot, or in which a run is under way, stays.
+    One with a kept snapshot, or in which a run is under way, stays. The newest object tells the
+    time: a wrong clock of this machine must remove nothing.
 
     Returns:
         The keys of those that were removed.
@@ -67,9 +68,11 @@ def remove_idle(sessions: BucketSessions, idle_s: float = IDLE_S) -> list[str]:
         key = item.key.removeprefix(PREFIX).partition("/")[0]
         if is_key(key):
             by_key.setdefault(key, []).append(item)
+    stored = [item for items in by_key.values() for item in items]
+    now = max((item.modified_at for item in stored), default=0.0)
     removed = []
     for key, items in by_key.items():
-        is_idle = max(item.modified_at for item in items) < sessions.now() - idle_s
+        is_idle = max(item.modified_at for item in items) < now - idle_s
         if is_idle and not kept_in(key, items) and not sessions.heads.claims(key):
             objects.delete(item.key for item in items)
             sessions.heads.remove(key)

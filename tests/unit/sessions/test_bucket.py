@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import json
+import os
 import secrets
+import sys
 import urllib.error
 import urllib.request
 from dataclasses import replace
@@ -12,7 +14,7 @@ from pathlib import Path
 import pytest
 
 from lyceum_magic.config import Secret
-from lyceum_magic.exceptions import LyceumError, OptionError, RequestRefused
+from lyceum_magic.exceptions import ConfigError, LyceumError, OptionError, RequestRefused
 from lyceum_magic.sessions.cloud import cells as steps
 from lyceum_magic.sessions.cloud.bucket import Outcome
 from lyceum_magic.sessions.cloud.collection import IDLE_S, collect, remove_idle
@@ -269,14 +271,26 @@ def test_collection_spares_what_it_does_not_understand(machine: Machine, bucket:
     assert len(list((bucket / "lyceum-sessions/a/packs").iterdir())) == len(cells)
 
 
-def test_idle_sessions_go_unless_they_have_a_kept_cell(machine: Machine):
-    import time
-
-    machine.clock = time.time()
+def test_idle_sessions_go_unless_they_have_a_kept_cell(machine: Machine, bucket: Path):
     step = machine.cell("kept")
     machine.sessions.keep("kept", step.id)
     machine.cell("idle")
+    machine.clock += 2 * IDLE_S  # a wrong clock
+    machine.cell("used")
     assert remove_idle(machine.sessions) == []
-    machine.clock += IDLE_S + 60
+    for key in ("kept", "idle"):
+        for file in (bucket / "lyceum-sessions" / key).rglob("*.*"):
+            os.utime(file, (0, file.stat().st_mtime - IDLE_S - 60))
+        for file in (bucket / "lyceum-sessions" / key / "kept").glob("*"):
+            os.utime(file, (0, file.stat().st_mtime - IDLE_S - 60))
     assert remove_idle(machine.sessions) == ["idle"]
-    assert [record["key"] for record in machine.sessions.all()] == ["kept"]
+    assert [record["key"] for record in machine.sessions.all()] == ["kept", "used"]
+
+
+def test_without_boto3_one_sentence_says_how_to_install_it(
+    machine: Machine, monkeypatch: pytest.MonkeyPatch
+):
+    expected = pytest.raises(ConfigError, match=r"pip install 'lyceum-magic\[storage\]'")
+    with monkeypatch.context() as patch, expected:
+        patch.setitem(sys.modules, "boto3", None)
+        machine.sessions.all()
