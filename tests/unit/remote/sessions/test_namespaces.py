@@ -22,9 +22,7 @@ SELDOM = pytest.mark.exhaustive
 @pytest.mark.parametrize(
     "library",
     [
-        pytest.param(
-            name, id=name or "python", marks=[] if name in OFTEN else pytest.mark.exhaustive
-        )
+        pytest.param(name, id=name or "python", marks=[] if name in OFTEN else SELDOM)
         for name in LIBRARIES
     ],
 )
