@@ -263,17 +263,23 @@ class Session:
 def checkout(here: Workspace, client: Client, name: SessionName, branch: str, cell: int) -> None:
     """Move the head of a branch to the snapshot of a cell; see `Session.checkout`."""
     facts = here.ask(client.sessions.find, name.key)
-    head = None if facts is None else facts.branches.get(branch)
-    target = snapshot_of(here.ask(client.sessions.snapshots, name.key) if facts else [], branch,
-                         cell, head)  # fmt: skip
+    if facts is None:
+        raise OptionError(f"There is no session {name.shown()}; `%lyceum session` lists them.")
+    head = facts.branches.get(branch)
+    snapshots = here.ask(client.sessions.snapshots, name.key)
+    target = snapshot_of(snapshots, branch, cell, head)
     if target is None:
-        raise OptionError(
-            f"Session {name.shown(branch)} has no cell {cell} any more; `%lyceum session show "
-            f"{name.key}` lists those that it has."
-        )
-
+        raise no_such_cell(name, branch, cell)
     before = None if head is None else head.id
     here.ask(lambda: client.sessions.move(name.key, branch, before=before, to=target.id))
+
+
+def no_such_cell(name: SessionName, branch: str, cell: int) -> OptionError:
+    """Return the error for a cell that was never there, or was removed."""
+    return OptionError(
+        f"Session {name.shown(branch)} has no cell {cell}; `%lyceum session show {name.key}` lists "
+        "those that it has."
+    )
 
 
 def snapshot_of(

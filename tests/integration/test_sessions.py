@@ -219,6 +219,20 @@ def test_a_mistake_is_undone_by_checkout_and_cells_are_compared(kernel: Kernel) 
     assert "undone" not in ran(kernel, "%lyceum session").result
 
 
+def test_a_session_or_a_cell_that_is_not_there_is_one_sentence(kernel: Kernel) -> None:
+    ran(kernel, "%%lyceum --session short\nx = 1")
+    for line, sentence in {
+        "checkout nosuch 1": "There is no session nosuch; ",
+        "checkout short 9": "Session short has no cell 9; `%lyceum session show short` ",
+        "show short 9": "Session short has no cell 9; ",
+        "show nosuch": "Session nosuch has no cell yet; ",
+        "diff short:1 short:9": "Session short has no cell 9; ",
+    }.items():
+        error = kernel.run(f"%lyceum session {line}").error
+        assert error is not None, line
+        assert sentence in plain(str(error)), line
+
+
 def test_a_head_that_this_machine_does_not_know_needs_the_users_consent(
     state: Path, tmp_path: Path, kernel: Kernel
 ) -> None:

@@ -18,7 +18,7 @@ from ...protocol.times import day_and_time
 from ...runs.workspace import workspace
 from ...sessions.manifest import Manifest, read_manifest
 from ...sessions.naming import SessionName
-from ...sessions.session import checkout, snapshot_of
+from ...sessions.session import checkout, no_such_cell, snapshot_of
 from ...sessions.steps import head_of
 from ...submission.specs import OWN_SESSION
 from ..parsing import Parser
@@ -219,10 +219,7 @@ class _Sessions:
         snapshots = self._here.ask(self._client.sessions.snapshots, name.key)
         found = snapshot_of(snapshots, branch, cell, head)
         if found is None:
-            raise OptionError(
-                f"Session {name.shown(branch)} has no cell {cell} any more; `%lyceum session "
-                f"show` lists those that it has."
-            )
+            raise no_such_cell(name, branch, cell)
         return found
 
     def _manifest(self, name: SessionName, snapshot: Head | SnapshotFacts) -> Manifest:
