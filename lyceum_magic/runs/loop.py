@@ -7,7 +7,7 @@ import threading
 from collections.abc import Awaitable, Callable
 from concurrent import futures
 from concurrent.futures import Future
-from typing import Any, TypeVar
+from typing import Any, Generic, TypeVar
 
 import anyio
 from anyio import from_thread
@@ -93,13 +93,13 @@ class LoopThread:
         Args:
             while_waiting: called on this thread meanwhile, several times a second.
         """
-        answer = self.portal.start_task_soon(question)
+        work = _Cancellable(question)
         try:
+            answer = self.portal.start_task_soon(work.run)
             while not futures.wait([answer], TICK_S).done:
                 while_waiting()
         except BaseException:
-            answer.cancel()
-            futures.wait([answer])
+            self.portal.call(work.cancel)
             raise
         return answer.result()
 
@@ -107,3 +107,32 @@ class LoopThread:
         """End the loop, once all its tasks have ended."""
         self.portal.call(self.portal.stop)
         self._thread.join()
+
+
+class _Cancellable(Generic[T]):
+    """A coroutine function that can be cancelled without a handle of its task.
+
+    An interrupt may come after the task has begun, and before its handle is here.
+    """
+
+    def __init__(self, question: Callable[[], Awaitable[T]]) -> None:
+        self._question = question
+        self._scope: anyio.CancelScope | None = None
+        self._is_cancelled = False
+
+    async def run(self) -> T:
+        self._ended = anyio.Event()
+        try:
+            with anyio.CancelScope() as self._scope:
+                if not self._is_cancelled:
+                    return await self._question()
+            raise futures.CancelledError
+        finally:
+            self._ended.set()
+
+    async def cancel(self) -> None:
+        """Cancel it, and wait for its end if it has begun."""
+        self._is_cancelled = True
+        if self._scope is not None:
+            self._scope.cancel()
+            await self._ended.wait()
