@@ -6,7 +6,6 @@ import contextlib
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, Self, cast
 from urllib.parse import quote
 
@@ -18,6 +17,7 @@ from ..exceptions import ConfigError, LyceumError, ProtocolError, RequestRefused
 from ..protocol import paths
 from ..protocol.records import Record
 from ..protocol.requests import Start
+from ..protocol.times import moment_of
 from .answers import error_of, objects, read_json, read_object
 from .callbacks import Callbacks
 from .keys import Keys
@@ -449,15 +449,7 @@ def billed_of(record: Record) -> float | None:
 
 def ended_at_of(record: Record) -> float | None:
     """Return the time of the run's end in its record, in seconds since 1970, or None."""
-    said = record.get("job_end")
-    try:
-        moment = datetime.fromisoformat(said) if isinstance(said, str) else None
-    except ValueError:
-        return None
-    if moment is None:
-        return None
-    # Times without a zone are UTC.
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+    return moment_of(record.get("job_end"))
 
 
 def _sum(value: object) -> float | None:

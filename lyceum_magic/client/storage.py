@@ -6,13 +6,13 @@ import os
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
-from datetime import UTC, datetime
 from typing import Any, BinaryIO, Protocol
 from urllib.parse import quote
 
 from .. import config
 from ..exceptions import ProtocolError
 from ..protocol import paths
+from ..protocol.times import moment_of
 from .answers import error_of, read_json, read_object
 from .lean_httpx import httpx
 
@@ -169,21 +169,8 @@ def _access(answer: dict[str, Any]) -> StorageAccess:
         config.Secret(said["secret_key"]),
         config.Secret(token) if isinstance(token, str) and token else None,
         str(answer.get("region") or "us-east-1"),
-        _moment(answer.get("expires_at")),
+        moment_of(answer.get("expires_at")),
     )
-
-
-def _moment(said: object) -> float | None:
-    """Return a time of the server in seconds since 1970; a text without a zone is UTC."""
-    if isinstance(said, int | float) and not isinstance(said, bool):
-        return float(said)
-    try:
-        moment = datetime.fromisoformat(said) if isinstance(said, str) else None
-    except ValueError:
-        return None
-    if moment is None:
-        return None
-    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
 
 
 def listed_files(answer: Any) -> list[AccountFile]:

@@ -17,6 +17,22 @@ def iso(time_s: float | None) -> str | None:
     return None if time_s is None else datetime.fromtimestamp(time_s, UTC).isoformat()
 
 
+def moment_of(said: object) -> float | None:
+    """Return a time on the wire, seconds or ISO 8601, in seconds since 1970; None for another.
+
+    A text without a zone is in UTC.
+    """
+    if isinstance(said, int | float) and not isinstance(said, bool):
+        return float(said)
+    try:
+        moment = datetime.fromisoformat(said) if isinstance(said, str) else None
+    except ValueError:
+        return None
+    if moment is None:
+        return None
+    return (moment if moment.tzinfo else moment.replace(tzinfo=UTC)).timestamp()
+
+
 def day_and_time(text: str, now: datetime | None = None) -> str:
     """Return a point in time as a reader here says it: `today 18:02`, `yesterday 18:02`.
 

@@ -79,7 +79,7 @@ warm = series > 20
 spells = (warm != warm.shift()).cumsum()[warm]
 longest = spells.value_counts().max()
 print("longest warm spell:", longest, "days")
-warnings.warn("nobody hears this: the filter still holds")
+warnings.warn("not shown: the filter still holds")
 
 # %%
 table.groupby("year")["celsius"].agg(["mean", "std", lambda v: v.quantile(0.9)]).round(2)
